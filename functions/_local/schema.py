@@ -1,0 +1,47 @@
+"""The declared schema (`sql/schemas`, in path order) and how it reaches a database or a migration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import psycopg
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = ROOT / "sql" / "schemas"
+MIGRATIONS = ROOT / "sql" / "migrations"
+PLAIN_POSTGRES = Path(__file__).with_name("plain_postgres.sql")
+
+
+def declared() -> list[Path]:
+    return sorted(SCHEMAS.rglob("*.sql"))
+
+
+def migrations() -> list[Path]:
+    return sorted(MIGRATIONS.glob("*.sql"))
+
+
+def apply(connection: psycopg.Connection[Any], files: list[Path]) -> None:
+    """Runs SQL files in order, in the connection's transaction; an error names its file."""
+    for file in files:
+        try:
+            connection.execute(file.read_bytes())
+        except Exception as error:
+            error.add_note(f"in {file.relative_to(ROOT)}")
+            raise
+
+
+def install(connection: psycopg.Connection[Any], files: list[Path]) -> None:
+    """Makes an empty database a Supabase-like one and builds the schema as the migrations' role, as hosted."""
+    with connection.transaction():
+        apply(connection, [PLAIN_POSTGRES])
+        connection.execute("set local role postgres")
+        apply(connection, files)
+
+
+def as_migration() -> str:
+    """All of the declared schema as one migration: right until the first release, when migrations become steps."""
+    return "".join(f"-- {file.relative_to(SCHEMAS)}\n{file.read_text()}\n" for file in declared())

@@ -1,0 +1,63 @@
+"""`make serve`: the functions and a worker until Ctrl-C, over the embedded stack or the project in the environment.
+
+When ready it prints one line to stdout, `ready {json}`. PORT is the port (54321), SOURCE_DELAY_MS holds back each page
+of the local data API. With SUPABASE_URL, SUPABASE_ANON_KEY and SUPABASE_SERVICE_ROLE_KEY set it serves that project.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from functions._local.gateway import gateway
+from functions._local.schema import ROOT
+from functions._local.stack import Stack
+from functions._local.web_server import WebServer
+from functions._shared import logs, registry, runtime, services
+
+
+def main() -> None:
+    logs.to_stderr()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    port = int(os.environ.get("PORT", "54321"))
+    try:
+        if os.environ.get("SUPABASE_URL"):
+            _serve_project(port, stop)
+        else:
+            _serve_embedded(port, stop)
+    except OSError as error:
+        sys.exit(f"Port {port} cannot be used ({error.strerror}). Set PORT to another one.")
+
+
+def _serve_embedded(port: int, stop: threading.Event) -> None:
+    delay = float(os.environ.get("SOURCE_DELAY_MS", "0")) / 1000
+    with Stack(port=port, source_delay_seconds=delay) as stack, stack.worker():
+        _ready(stack.ready())
+        stop.wait()
+
+
+def _serve_project(port: int, stop: threading.Event) -> None:
+    project = services.services()
+    server = WebServer(gateway({runtime.PREFIX: runtime.wsgi(lambda request: registry.handle(request, project))}), port)
+    worker = subprocess.Popen([sys.executable, "-m", "functions.worker"], cwd=ROOT, start_new_session=True)
+    try:
+        _ready({"url": project.settings.supabase_url, "functions_url": f"{server.url}{runtime.PREFIX}"})
+        stop.wait()
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(15)
+        server.close()
+
+
+def _ready(members: dict[str, object]) -> None:
+    print("ready", json.dumps(members), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The embedded stack: Postgres from a wheel, the Auth stand-in, the local data API, the functions, and a worker.
+
+The gateway is what clients see. The functions reach the Auth server by an address of their own, as they would inside
+a project, so that a request never waits for a thread of the server that it occupies.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+
+from functions._local import demo_data, schema
+from functions._local.auth_server import AuthServer
+from functions._local.gateway import gateway
+from functions._local.postgres import Postgres
+from functions._local.source import Source
+from functions._local.web_server import WebServer
+from functions._shared import registry, runtime, services
+from functions._shared.settings import Settings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from functions._shared.http import Request, Response
+
+DATABASE = "postgres"
+
+
+class Stack:
+    """Starts everything but the worker; `close` stops it in order. `port` 0 takes a free one."""
+
+    def __init__(
+        self, *, port: int = 0, source_delay_seconds: float = 0, signing: Literal["ES256", "HS256"] = "ES256"
+    ) -> None:
+        self.jwt_secret = secrets.token_urlsafe(48)
+        self._exit = ExitStack()
+        try:
+            self._start(port, source_delay_seconds, signing)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, port: int, source_delay_seconds: float, signing: Literal["ES256", "HS256"]) -> None:
+        # The port first: whoever finds it taken has waited for nothing.
+        self._functions: services.Services | None = None
+        self.auth: AuthServer | None = None
+        public = WebServer(gateway({"/functions/v1": runtime.wsgi(self._handle), "/auth/v1": self._auth}), port)
+        self._exit.callback(public.close)
+        self.url = public.url
+        self.postgres = Postgres()
+        self._exit.callback(self.postgres.close)
+        self.source = Source(delay_seconds=source_delay_seconds).start()
+        self._exit.callback(self.source.close)
+        self._build_database(signing)
+
+    def _build_database(self, signing: Literal["ES256", "HS256"]) -> None:
+        superuser_url = self.postgres.url(DATABASE)
+        issuer = f"{self.url}/auth/v1"
+        auth = AuthServer(superuser_url, issuer_url=issuer, jwt_secret=self.jwt_secret, signing=signing)
+        self._exit.callback(auth.close)
+        with psycopg.connect(superuser_url, autocommit=True) as connection:
+            schema.install(connection, schema.declared())
+            for role in ("postgres", "authenticator"):
+                connection.execute(f"alter role {role} password '{self.postgres.password}'")
+            self.users = demo_data.create(connection, auth, self.source)
+        self.auth = auth
+        inner = WebServer(gateway({"/auth/v1": auth}))
+        self._exit.callback(inner.close)
+        settings = Settings(
+            supabase_url=inner.url,
+            supabase_anon_key=auth.anon_key(),
+            rpc_door="postgres",
+            database_url=self.authenticator_url,
+            auth_issuer=issuer,
+        )
+        self._functions = services.make(settings)
+        self._exit.callback(self._functions.rpc.close)
+        self._exit.callback(self._functions.authenticator.close)
+
+    def _handle(self, request: Request) -> Response:
+        assert self._functions is not None
+        return registry.handle(request, self._functions)
+
+    def _auth(self, environ: Any, start_response: Any) -> Any:  # noqa: ANN401 (a WSGI application)
+        assert self.auth is not None
+        return self.auth(environ, start_response)
+
+    @property
+    def database_url(self) -> str:
+        """As the role that owns the schema, no superuser: what a hosted project gives its developers."""
+        return self.postgres.url(DATABASE, user="postgres")
+
+    @property
+    def authenticator_url(self) -> str:
+        return self.postgres.url(DATABASE, user="authenticator")
+
+    def ready(self) -> dict[str, Any]:
+        """The members of the `ready` line."""
+        assert self.auth is not None
+        first, last = self.source.dates
+        return {
+            "url": self.url,
+            "functions_url": f"{self.url}{runtime.PREFIX}",
+            "database_url": self.database_url,
+            "jwt_secret": self.jwt_secret,
+            "anon_key": self.auth.anon_key(),
+            "service_role_key": self.auth.service_role_key(),
+            "source_url": self.source.url,
+            "source_dates": [first.isoformat(), last.isoformat()],
+            "resources": list(self.source.resources),
+            "users": self.users,
+        }
+
+    def worker(self, *, stderr: int | None = None, **options: str) -> Worker:
+        return Worker(self.authenticator_url, stderr=stderr, **options)
+
+    def close(self) -> None:
+        self._exit.close()
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Worker:
+    """The real worker in a process of its own; `options` are further environment variables, `stderr` its log."""
+
+    def __init__(self, database_url: str, *, stderr: int | None = None, **options: str) -> None:
+        environment = {**os.environ, "DATABASE_URL": database_url, **options}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "functions.worker"],
+            cwd=schema.ROOT,
+            env=environment,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+        )
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stderr:
+            self.process.stderr.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

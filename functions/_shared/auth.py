@@ -1,0 +1,258 @@
+"""Who is calling: an `Authorization` header becomes verified claims, or the reason why not.
+
+The signature is checked by the official client; around it stands what the client leaves to its caller: which
+algorithms and keys count, how often keys are fetched, and whether the claims are those of a user of this project.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass, field
+from threading import Lock
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+
+import httpx
+from supabase_auth import SyncGoTrueClient
+from supabase_auth.errors import AuthApiError, AuthRetryableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from supabase_auth.types import JWKSet
+
+Refusal = Literal["missing_token", "invalid_token", "expired_token", "revoked_token"]
+
+SENTENCES: Mapping[Refusal, str] = {
+    "missing_token": "Sign in and send the access token as 'Authorization: Bearer <token>'.",
+    "invalid_token": "This is not a valid access token of a user of this project. Sign in again.",
+    "expired_token": "The access token has expired. Refresh the session and send the new token.",
+    "revoked_token": "This session was signed out or its user deleted. Sign in again.",
+}
+
+# The Auth server is asked while a user waits: give up early and say so.
+TIMEOUT = httpx.Timeout(5.0, connect=2.0)
+MAX_TOKEN_LENGTH = 8192
+# Also the longest that a signing key unknown to us can stay unknown.
+KEY_FETCH_INTERVAL_SECONDS = 10.0
+KEY_LIFETIME_SECONDS = 600.0
+CLOCK_LEEWAY_SECONDS = 10.0
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_YEAR_10000 = 253_402_300_800
+# The only keys that verify here, by algorithm: (kty, crv). A shared secret (`oct`) is never among them.
+_PUBLIC_KEY_TYPES = {"ES256": ("EC", "P-256"), "RS256": ("RSA", None)}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A user of this project whose token was verified; its repr leaves the token out."""
+
+    token: str = field(repr=False)
+    claims: Mapping[str, Any]
+
+
+class Unauthorized(Exception):  # noqa: N818 (named after the answer it becomes)
+    """Becomes 401. `code` is stable, `sentence` tells the user what to do; neither holds the token."""
+
+    def __init__(self, code: Refusal) -> None:
+        super().__init__(code)
+        self.code = code
+        self.sentence = SENTENCES[code]
+
+
+class AuthUnavailable(Exception):  # noqa: N818 (named after the answer it becomes)
+    """Becomes 503: nothing is known about the token, the same request may succeed later."""
+
+
+class Authenticator:
+    """Verifies access tokens of one project; made once per process and shared by its threads."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str,
+        check: Literal["claims", "user"] = "claims",
+        issuer: str | None = None,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        """`url` is the project's, its Auth server is below `/auth/v1`, which is also the default `issuer`.
+
+        `check="claims"` verifies tokens signed with a public key of the project here, without a round trip, and so
+        does not see a session that was signed out since; `check="user"` asks the Auth server about every token.
+        Raises httpx.InvalidURL.
+        """
+        auth_url = f"{url.rstrip('/')}/auth/v1"
+        httpx.URL(auth_url)  # a wrong setting fails here, not as everyone's 401
+        headers = {"apikey": api_key}
+        self._issuer = issuer or auth_url
+        self._check = check
+        self._http = http_client or httpx.Client(timeout=TIMEOUT)
+        self._keys = _SigningKeys(self._http, f"{auth_url}/.well-known/jwks.json", headers)
+        self._client = SyncGoTrueClient(
+            url=auth_url, headers=headers, auto_refresh_token=False, persist_session=False, http_client=self._http
+        )
+
+    def authenticate(self, authorization: str | None) -> Caller:
+        """The user behind an `Authorization` header. Raises `Unauthorized` or `AuthUnavailable`, nothing else."""
+        try:
+            token = _bearer_token(authorization)
+            caller = Caller(token, self._verified_claims(token))
+        except Exception as error:  # the client raises bare ones too: a token it trips over is invalid
+            failure = _failure(error)
+        else:
+            return caller
+        # Not inside the handler: the client's and the parser's errors quote the token, and would be logged as context.
+        raise failure
+
+    def close(self) -> None:
+        """Closes the pooled connections, those of a given `http_client` too."""
+        self._http.close()
+
+    def _verified_claims(self, token: str) -> Mapping[str, Any]:
+        # What cannot become valid is refused before anyone is asked; nothing is believed before the signature.
+        header, claims = (_decoded(part) for part in token.split(".")[:2])
+        _require_sound_header(header)
+        _require_user(claims, self._issuer)
+        if self._check == "user":
+            self._client.get_user(token)
+        else:
+            self._client.get_claims(token, jwks=self._keys_for(header))
+        return claims
+
+    def _keys_for(self, header: Mapping[str, Any]) -> JWKSet:
+        """The one key that may verify this token; none where the client is to ask the Auth server."""
+        if header["alg"] == "HS256" or "kid" not in header:
+            return {"keys": []}
+        key = self._keys.find(header["kid"])
+        # The client takes the algorithm from the token: it must not meet a key that is meant for another.
+        if key is None or key["alg"] != header["alg"]:
+            raise Unauthorized("invalid_token")
+        return cast("JWKSet", {"keys": [key]})
+
+
+class _SigningKeys:
+    """The project's public keys. The client's own cache asks anew for every unknown `kid` and keeps no empty set."""
+
+    def __init__(self, http: httpx.Client, url: str, headers: Mapping[str, str]) -> None:
+        self._http = http
+        self._url = url
+        self._headers = headers
+        self._fetching = Lock()
+        self._by_kid: Mapping[str, Mapping[str, Any]] = {}
+        self._next_fetch = 0.0
+        self._stale_at = 0.0
+        self._trouble: str | None = None
+
+    def find(self, kid: str) -> Mapping[str, Any] | None:
+        """The key (a JWK) called `kid`, None where the project has none; AuthUnavailable where that is not known."""
+        if kid not in self._by_kid:
+            with self._fetching:  # whoever waited here finds the key, or that it was asked for just now
+                self._fetch()
+        elif monotonic() >= self._stale_at and self._fetching.acquire(blocking=False):
+            try:
+                self._fetch()
+            finally:
+                self._fetching.release()
+        key = self._by_kid.get(kid)
+        if key is None and self._trouble:
+            raise AuthUnavailable(self._trouble)
+        return key
+
+    def _fetch(self) -> None:
+        """At most once per interval, whoever asks and however it ends: anyone can send tokens with unknown kids."""
+        if monotonic() < self._next_fetch:
+            return
+        try:
+            response = self._http.get(self._url, headers=self._headers)
+            response.raise_for_status()
+            self._by_kid = {key["kid"]: key for key in response.json()["keys"] if _can_verify(key)}
+            self._stale_at = monotonic() + KEY_LIFETIME_SECONDS
+            self._trouble = None
+        except Exception as error:  # network, status or shape: each time the keys are not to be had
+            # The old keys go on: they were the project's and public, so an Auth server that is down must not
+            # sign out everyone whose token can still be verified.
+            self._trouble = f"The signing keys could not be fetched: {type(error).__name__}."
+        self._next_fetch = monotonic() + KEY_FETCH_INTERVAL_SECONDS
+
+
+def _can_verify(key: Mapping[str, Any]) -> bool:
+    kid, algorithm = key.get("kid"), key.get("alg")
+    if not (isinstance(kid, str) and isinstance(algorithm, str)) or key.get("use", "sig") != "sig":
+        return False
+    return (key.get("kty"), key.get("crv")) == _PUBLIC_KEY_TYPES.get(algorithm)
+
+
+def _bearer_token(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").strip(" ").partition(" ")
+    token = token.lstrip(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized("missing_token")
+    # Whatever else a header may hold (control characters, megabytes) must reach neither the parser nor the wire.
+    if len(token) > MAX_TOKEN_LENGTH or not _TOKEN.fullmatch(token):
+        raise Unauthorized("invalid_token")
+    return token
+
+
+def _decoded(part: str) -> dict[str, Any]:
+    value = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode())
+    if not isinstance(value, dict):
+        raise Unauthorized("invalid_token")
+    return value
+
+
+def _require_sound_header(header: Mapping[str, Any]) -> None:
+    # `crit` names extensions that must be understood, and the client would not even notice it.
+    if header.get("alg") not in ("HS256", *_PUBLIC_KEY_TYPES) or "crit" in header:
+        raise Unauthorized("invalid_token")
+    if not isinstance(header.get("kid", ""), str):
+        raise Unauthorized("invalid_token")
+
+
+def _require_user(claims: Mapping[str, Any], issuer: str) -> None:
+    """Refuses what the Auth server signs, or lets pass, that is not a signed-in user of this project."""
+    now = time()
+    expires, not_before, audience = claims.get("exp"), claims.get("nbf", now), claims.get("aud")
+    if not _is_time(expires) or not _is_time(not_before):
+        raise Unauthorized("invalid_token")
+    if expires <= now:
+        raise Unauthorized("expired_token")
+    is_user = (
+        not_before <= now + CLOCK_LEEWAY_SECONDS
+        and "authenticated" in (audience if isinstance(audience, list) else [audience])
+        and claims.get("role") == "authenticated"
+        and claims.get("iss") == issuer
+        and _is_uuid(claims.get("sub"))
+        and ("session_id" not in claims or _is_uuid(claims["session_id"]))
+    )
+    if not is_user:
+        raise Unauthorized("invalid_token")
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    """Seconds since 1970 that a calendar can show: neither a bool, NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _YEAR_10000
+
+
+def _is_uuid(value: object) -> bool:
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
+
+
+def _failure(error: Exception) -> Unauthorized | AuthUnavailable:
+    """Whose fault it is: the Auth server's only where it did not answer, failed (5xx) or had no time for us (429)."""
+    if isinstance(error, Unauthorized | AuthUnavailable):
+        return error
+    # Not the error's type: the client makes "unknown" of a 500 without JSON, and an API error of a 429.
+    cause = error.__cause__
+    status = cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None
+    if status is not None and (status >= 500 or status == 429):
+        return AuthUnavailable(f"The Auth server answered {status}.")
+    if status is None and isinstance(error, AuthRetryableError):
+        return AuthUnavailable(f"The Auth server did not answer: {type(cause).__name__}.")
+    if isinstance(error, AuthApiError) and error.code in ("session_not_found", "user_not_found"):
+        return Unauthorized("revoked_token")
+    return Unauthorized("invalid_token")

@@ -1,0 +1,43 @@
+"""CORS for every answer, errors included: a browser shows a page nothing of an answer without it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from functions._shared.http import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from functions._shared.http import Request
+
+# supabase-js's list (corsHeaders), x-region for functions.invoke({region}), and what this API reads besides.
+ALLOW_HEADERS = (
+    "authorization, x-client-info, apikey, content-type, x-retry-count, traceparent, tracestate, baggage, x-region, "
+    "x-request-id, idempotency-key, x-polytomic-version"
+)
+EXPOSE_HEADERS = "x-request-id, retry-after, x-polytomic-version"
+
+
+def preflight(methods: Sequence[str]) -> Response:
+    """The answer to OPTIONS: what may be sent, for a day."""
+    return Response(
+        204,
+        headers={
+            "access-control-allow-methods": ", ".join([*methods, "OPTIONS"]),
+            "access-control-allow-headers": ALLOW_HEADERS,
+            "access-control-max-age": "86400",
+        },
+    )
+
+
+def add_headers(request: Request, response: Response, allowed_origins: Sequence[str]) -> None:
+    """`*`, or the request's own origin if it is on the list (then caches must tell origins apart)."""
+    response.headers["access-control-expose-headers"] = EXPOSE_HEADERS
+    if "*" in allowed_origins:
+        response.headers["access-control-allow-origin"] = "*"
+        return
+    response.headers["vary"] = "Origin"
+    origin = request.headers.get("origin")
+    if origin and origin in allowed_origins:
+        response.headers["access-control-allow-origin"] = origin

@@ -1,0 +1,56 @@
+"""What a deployment sets, read from the environment once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The names in the environment are the fields' in capitals."""
+
+    supabase_url: str
+    supabase_anon_key: str = field(repr=False)
+    # The functions' way to the database: `postgrest`, or `postgres` with DATABASE_URL (a role like `authenticator`).
+    rpc_door: Literal["postgrest", "postgres"] = "postgrest"
+    database_url: str | None = field(default=None, repr=False)
+    # `claims` verifies asymmetric tokens here; `user` asks the Auth server on every call. Both see revoked sessions.
+    auth_check: Literal["claims", "user"] = "claims"
+    # Only where the project's tokens name another address than SUPABASE_URL (functions inside a container).
+    auth_issuer: str | None = None
+    cors_allowed_origins: tuple[str, ...] = ("*",)
+    # The worker's alone: an API function is never given it.
+    supabase_service_role_key: str | None = field(default=None, repr=False)
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises RuntimeError naming what is missing or unknown, before the first request rather than at it."""
+    missing = [name for name in ("SUPABASE_URL", "SUPABASE_ANON_KEY") if not environment.get(name)]
+    if missing:
+        raise RuntimeError(f"Set {' and '.join(missing)}.")
+    door = _one_of(environment, "RPC_DOOR", ("postgrest", "postgres"))
+    if door == "postgres" and not environment.get("DATABASE_URL"):
+        raise RuntimeError("RPC_DOOR=postgres needs DATABASE_URL.")
+    origins = environment.get("CORS_ALLOWED_ORIGINS") or "*"
+    return Settings(
+        supabase_url=environment["SUPABASE_URL"].rstrip("/"),
+        supabase_anon_key=environment["SUPABASE_ANON_KEY"],
+        rpc_door=cast("Literal['postgrest', 'postgres']", door),
+        database_url=environment.get("DATABASE_URL") or None,
+        auth_check=cast("Literal['claims', 'user']", _one_of(environment, "AUTH_CHECK", ("claims", "user"))),
+        auth_issuer=environment.get("AUTH_ISSUER") or None,
+        cors_allowed_origins=tuple(origin.strip() for origin in origins.split(",")),
+        supabase_service_role_key=environment.get("SUPABASE_SERVICE_ROLE_KEY") or None,
+    )
+
+
+def _one_of(environment: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:
+    value = environment.get(name) or values[0]
+    if value not in values:
+        raise RuntimeError(f"{name} is {' or '.join(values)}.")
+    return value

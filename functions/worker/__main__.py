@@ -1,0 +1,50 @@
+"""`python -m functions.worker`: claims and runs executions until SIGTERM or Ctrl-C.
+
+With DATABASE_URL it speaks to Postgres directly and hears of cancels at once; without, through PostgREST at
+SUPABASE_URL with SUPABASE_SERVICE_ROLE_KEY, and asks with every commit and heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+
+from functions._shared import logs
+from functions._shared.rpc import PostgresRpc, PostgrestRpc
+from functions.worker.loop import Options, Worker
+from functions.worker.protocol import Protocol, service_caller
+from functions.worker.runners import RUNNERS
+
+
+def make_protocol(database_url: str | None, *, threads: int) -> Protocol:
+    if database_url:
+        return Protocol(PostgresRpc(database_url), service_caller(""), threads=threads)
+    url, key = os.environ["SUPABASE_URL"], os.environ["SUPABASE_SERVICE_ROLE_KEY"]
+    return Protocol(PostgrestRpc(url.rstrip("/"), key), service_caller(key), threads=threads)
+
+
+async def main() -> None:
+    logs.to_stderr()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    options = Options(
+        name=f"{socket.gethostname()}:{os.getpid()}",
+        concurrency=int(os.environ.get("WORKER_CONCURRENCY", "4")),
+        lease_seconds=int(os.environ.get("WORKER_LEASE_SECONDS", "30")),
+        heartbeat_seconds=float(os.environ.get("WORKER_HEARTBEAT_SECONDS", "5")),
+        listen_url=os.environ.get("DATABASE_URL"),
+    )
+    protocol = make_protocol(options.listen_url, threads=2 * options.concurrency + 2)
+    worker = Worker(protocol, RUNNERS, options)
+    try:
+        await worker.run(stop)
+    finally:
+        protocol.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,17 @@
+"""How systems are read: each connector turns a connection's config and secret into pages of records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from functions.worker.connectors.http import HttpConnector, SourceRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def open_source(connection: Mapping[str, Any] | None) -> HttpConnector:
+    """The connector of a connection {kind, config, secret}; SourceRefused if it cannot be read from."""
+    if connection is None or connection["kind"] != "http":
+        raise SourceRefused("source_not_readable", "This connection cannot be read from.")
+    return HttpConnector(connection["config"], connection["secret"])

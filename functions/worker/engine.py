@@ -1,0 +1,116 @@
+"""Runs one execution: the runner's batches are committed under the lease while a watch keeps it alive.
+
+Whichever ends first decides. The watch ends when the database says `cancel` or `lost`, when the time budget is spent or
+when the worker shuts down; then the runner is stopped where it stands, also in the middle of a slow fetch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from functions._shared.errors import Problem
+from functions.worker.connectors.http import SourceError, SourceUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from functions.worker.protocol import Batch, Execution, Protocol, Runner
+
+log = logging.getLogger(__name__)
+
+Verdict = Literal["done", "cancel", "lost", "out_of_time", "shutdown"]
+
+
+@dataclass
+class Signals:
+    """What may interrupt an execution: `hint`, ask the database now; `stop`, the worker shuts down."""
+
+    hint: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`heartbeat_seconds` bounds how late a cancel is heard without a hint; `time_budget_seconds` None: no end."""
+
+    protocol: Protocol
+    heartbeat_seconds: float
+    time_budget_seconds: float | None = None
+
+    async def run(self, execution: Execution, runner: Runner, signals: Signals) -> str:
+        """Answers how it ended: completed, failed, queued, cancelled, or lost."""
+        work = asyncio.create_task(self._work(execution, runner(execution)))
+        watch = asyncio.create_task(self._watch(execution, signals))
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            verdict = work.result() if work.done() else watch.result()
+        except Exception as error:  # noqa: BLE001 (whatever a runner raises ends in the database, not here)
+            return await self._failed(execution, error)
+        finally:
+            await _cancel(work, watch)
+        return await self._end(execution, verdict)
+
+    async def _work(self, execution: Execution, batches: AsyncGenerator[Batch, None]) -> Verdict:
+        seq = execution.seq
+        async with contextlib.aclosing(batches):
+            upcoming = asyncio.ensure_future(anext(batches, None))
+            try:
+                while (batch := await upcoming) is not None:
+                    # The next page is fetched while this one is committed.
+                    upcoming = asyncio.ensure_future(anext(batches, None))
+                    seq += 1
+                    answer = await self.protocol.commit_batch(execution, seq, batch)
+                    if answer != "continue":
+                        return answer
+            finally:
+                await _cancel(upcoming)
+        return "done"
+
+    async def _watch(self, execution: Execution, signals: Signals) -> Verdict:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.time_budget_seconds if self.time_budget_seconds is not None else float("inf")
+        while True:
+            wait = min(self.heartbeat_seconds, end - loop.time())
+            await _first_of(signals, max(wait, 0))
+            if signals.stop.is_set():
+                return "shutdown"
+            if loop.time() >= end:
+                return "out_of_time"
+            signals.hint.clear()
+            answer = await self.protocol.heartbeat(execution)
+            if answer != "continue":
+                return answer
+
+    async def _end(self, execution: Execution, verdict: Verdict) -> str:
+        if verdict == "lost":
+            return verdict
+        if verdict == "done":
+            return await self.protocol.finish(execution)
+        # The database knows whether this is a pause or the acknowledgement of a cancel.
+        return await self.protocol.release(execution, verdict)
+
+    async def _failed(self, execution: Execution, error: Exception) -> str:
+        if isinstance(error, SourceError):
+            retry = isinstance(error, SourceUnavailable)
+            return await self.protocol.fail(execution, error.code, error.message, retry=retry)
+        if isinstance(error, Problem) and error.status < 500:
+            return await self.protocol.fail(execution, error.code, error.sentence, retry=False)
+        log.error("a runner failed", exc_info=error, extra={"execution_id": execution.id})
+        return await self.protocol.fail(execution, "internal_error", "The worker failed; it tries again.", retry=True)
+
+
+async def _first_of(signals: Signals, seconds: float) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in (signals.hint, signals.stop)]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    await _cancel(*waits)
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    """Ends tasks and waits until they have ended; how they ended no longer matters."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

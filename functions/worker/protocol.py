@@ -1,0 +1,122 @@
+"""The worker's calls to the database. Every one after `claim` carries (execution, lease), and `lost` means: no more.
+
+An unreachable database is waited for: what a call could not say is said again, and saying it twice does it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from functions._shared.auth import Caller
+from functions._shared.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from functions._shared.rpc import Rpc
+
+LeaseAnswer = Literal["continue", "cancel", "lost"]
+Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch, None]]"
+
+LONGEST_WAIT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What `claim` hands out. `seq` is the last committed batch; `connection` holds the secret, so it has no repr."""
+
+    id: str
+    agency_id: str
+    family: str
+    lease: int
+    seq: int
+    spec: dict[str, Any]
+    checkpoint: dict[str, Any] | None
+    progress: dict[str, Any]
+    connection_id: str | None
+    connection: dict[str, Any] | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records of one resource ({key, data} each), with the checkpoint to resume from once they are stored."""
+
+    resource: str
+    records: Sequence[dict[str, Any]]
+    checkpoint: dict[str, Any]
+    progress: dict[str, Any]
+
+
+def service_caller(service_role_key: str) -> Caller:
+    return Caller(token=service_role_key, claims={"role": "service_role"})
+
+
+class Protocol:
+    """`threads` bounds how many calls are under way at once; `Rpc` blocks, the worker must not."""
+
+    def __init__(self, rpc: Rpc, caller: Caller, *, threads: int = 16) -> None:
+        self._rpc = rpc
+        self._caller = caller
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
+
+    async def claim(self, worker: str, families: Sequence[str], limit: int, lease_seconds: int) -> list[Execution]:
+        rows = await self._call(
+            "claim", worker=worker, families=list(families), limit=limit, lease_seconds=lease_seconds
+        )
+        return [Execution(**row) for row in rows]
+
+    async def heartbeat(self, execution: Execution) -> LeaseAnswer:
+        return cast("LeaseAnswer", await self._lease_call("heartbeat", execution))
+
+    async def commit_batch(self, execution: Execution, seq: int, batch: Batch) -> LeaseAnswer:
+        answer = await self._lease_call(
+            "commit_batch",
+            execution,
+            seq=seq,
+            resource=batch.resource,
+            records=list(batch.records),
+            checkpoint=batch.checkpoint,
+            progress=batch.progress,
+        )
+        return cast("LeaseAnswer", answer)
+
+    async def finish(self, execution: Execution) -> str:
+        return str(await self._lease_call("finish", execution))
+
+    async def fail(self, execution: Execution, code: str, message: str, *, retry: bool) -> str:
+        error = {"code": code, "message": message}
+        return str(await self._lease_call("fail", execution, error=error, retry=retry))
+
+    async def release(self, execution: Execution, reason: str) -> str:
+        return str(await self._lease_call("release", execution, reason=reason))
+
+    async def reap(self) -> None:
+        await self._call("reap")
+
+    async def _lease_call(self, name: str, execution: Execution, **arguments: Any) -> Any:  # noqa: ANN401
+        answer = await self._call(name, execution_id=execution.id, lease=execution.lease, **arguments)
+        return answer["answer"]
+
+    async def _call(self, name: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever JSON the function answers)
+        request_id = str(uuid.uuid4())
+        wait = 0.05
+        while True:
+            try:
+                answer = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._rpc.call, name, arguments, self._caller, request_id
+                )
+                return json.loads(answer)
+            except Problem as problem:
+                if problem.status != 503:
+                    raise
+            await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)

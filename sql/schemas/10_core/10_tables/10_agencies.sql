@@ -1,0 +1,10 @@
+create table public.agencies (
+  id uuid primary key default gen_random_uuid(),
+  name text not null check (length(name) between 1 and 200),
+  created_at timestamptz not null default now()
+);
+
+alter table public.agencies enable row level security;
+revoke all on public.agencies from public, anon, authenticated, service_role;
+grant select on public.agencies to authenticated;
+grant select, insert, update, delete on public.agencies to service_role;

@@ -1,0 +1,76 @@
+-- One row is one execution of any family; the guard trigger decides what may happen to it.
+create table app.executions (
+  id uuid primary key default app.uuid_v7(),
+  agency_id uuid not null references public.agencies,
+  family text not null,
+  connection_id uuid,
+  concurrency_key text, -- at most one active execution per (agency, family, key)
+  spec jsonb not null default '{}', -- what to run, frozen at the start
+  retry_of uuid,
+  created_at timestamptz not null,
+  created_by text not null,
+
+  status text not null,
+  run_at timestamptz not null default now(), -- not to be claimed before
+  started_at timestamptz, -- the first claim
+  finished_at timestamptz,
+  deleted_at timestamptz,
+
+  -- The last move, as the audit event will say it. Set with the move, never alone.
+  event text not null,
+  actor text not null,
+  reason text,
+  request_id text,
+
+  -- Every claim and every fencing adds one; a worker's calls carry the lease that its claim answered.
+  lease bigint not null default 0,
+  leased_by text,
+  lease_seconds int,
+  lease_expires_at timestamptz, -- not indexed: heartbeats stay HOT
+  attempts int not null default 0, -- failures and lost leases since the last committed batch
+  max_attempts int not null default 5,
+
+  seq bigint not null default 0, -- the last committed batch
+  checkpoint jsonb,
+  records bigint not null default 0, -- committed by this execution
+  progress jsonb not null default '{}',
+  error jsonb, -- {code, message} of the last failure
+
+  cancel_requested_at timestamptz,
+  cancel_deadline timestamptz,
+  cancelled_by text,
+  cancel_reason text,
+
+  unique (agency_id, id),
+  -- Foreign keys ignore row-level security, so they carry the agency.
+  foreign key (agency_id, connection_id) references app.connections (agency_id, id),
+  foreign key (agency_id, retry_of) references app.executions (agency_id, id) on delete set null (retry_of),
+
+  constraint status_is_known
+    check (status in ('queued', 'running', 'cancelling', 'completed', 'failed', 'cancelled')),
+  constraint leased_while_running
+    check ((status in ('running', 'cancelling')) = (leased_by is not null and lease_expires_at is not null)),
+  constraint finished_when_terminal
+    check ((status in ('completed', 'failed', 'cancelled')) = (finished_at is not null)),
+  constraint cancelling_has_a_deadline
+    check (status <> 'cancelling' or cancel_deadline is not null),
+  constraint cancelled_by_somebody
+    check (status <> 'cancelled' or (cancelled_by is not null and cancel_requested_at is not null)),
+  constraint reason_is_short check (length(reason) <= 500)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
+
+-- In the claim's order, claimable rows only: history costs a claim nothing.
+create index executions_claimable on app.executions (run_at, id) where status = 'queued';
+create index executions_leased on app.executions (id) where status in ('running', 'cancelling');
+create unique index executions_one_active on app.executions (agency_id, family, concurrency_key)
+  where status in ('queued', 'running', 'cancelling');
+create index executions_connection on app.executions (agency_id, connection_id);
+create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
+
+alter table app.executions enable row level security;
+revoke all on app.executions from public;
+grant select on app.executions to authenticated;
+grant insert (agency_id, family, connection_id, concurrency_key, spec, retry_of, run_at, checkpoint, progress, reason)
+  on app.executions to authenticated;
+grant update (status, event, reason) on app.executions to authenticated;
+grant select, insert, update on app.executions to service_role;

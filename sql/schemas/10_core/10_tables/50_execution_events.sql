@@ -1,0 +1,22 @@
+-- The audit: one row per move, written by a trigger alone. Nobody holds INSERT, UPDATE or DELETE.
+create table app.execution_events (
+  id bigint generated always as identity primary key,
+  agency_id uuid not null,
+  execution_id uuid not null,
+  at timestamptz not null,
+  event text not null,
+  from_status text,
+  to_status text not null,
+  lease bigint not null,
+  actor text not null,
+  reason text,
+  request_id text,
+  -- Retention drops an execution with its events; nothing else can delete one.
+  foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
+);
+
+create index execution_events_execution on app.execution_events (agency_id, execution_id, id);
+
+alter table app.execution_events enable row level security;
+revoke all on app.execution_events from public;
+grant select on app.execution_events to authenticated, service_role;

@@ -1,0 +1,13 @@
+-- The agency of the policies; null, so that nothing matches, for whoever is not live or belongs to none.
+create function app.agency_id()
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (select identity.agency_id from app.identify() as identity where identity.is_live);
+end $$;
+
+revoke all on function app.agency_id from public;
+grant execute on function app.agency_id to authenticated;

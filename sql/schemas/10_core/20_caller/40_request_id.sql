@@ -1,0 +1,13 @@
+-- The id that the door gave this request (header x-request-id), for the audit.
+create function app.request_id()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return left(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 100);
+end $$;
+
+revoke all on function app.request_id from public;
+grant execute on function app.request_id to authenticated, service_role;

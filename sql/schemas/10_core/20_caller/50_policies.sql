@@ -1,0 +1,20 @@
+-- Whose row it is, and nothing else: a status in an UPDATE policy would hide rows from `for update`.
+create policy "Members see their agency" on public.agencies
+  for select to authenticated using (id = (select app.agency_id()));
+
+create policy "Members see their agency's connections" on app.connections
+  for select to authenticated using (agency_id = (select app.agency_id()));
+
+create policy "Members see their agency's executions" on app.executions
+  for select to authenticated using (agency_id = (select app.agency_id()));
+create policy "Members start executions of their agency" on app.executions
+  for insert to authenticated with check (agency_id = (select app.agency_id()));
+create policy "Members cancel executions of their agency" on app.executions
+  for update to authenticated
+  using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
+
+create policy "Members see their agency's audit" on app.execution_events
+  for select to authenticated using (agency_id = (select app.agency_id()));
+
+create policy "Members see their agency's records" on app.records
+  for select to authenticated using (agency_id = (select app.agency_id()));

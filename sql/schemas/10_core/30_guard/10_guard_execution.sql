@@ -1,0 +1,70 @@
+-- What the database allows, whoever asks: authenticated users start and cancel, trusted roles make the other legal
+-- moves, and nobody makes an illegal one. It alone sets lease, actor of a user, and timestamps; it runs after the
+-- row is locked, hence clock_timestamp(). SECURITY INVOKER: current_user is whoever it really is.
+create function app.guard_execution()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  by_user constant boolean := current_user = 'authenticated';
+  owner constant text := pg_catalog.pg_get_userbyid((select c.relowner from pg_catalog.pg_class c where c.oid = tg_relid));
+  now_ constant timestamptz := clock_timestamp();
+  probe app.executions;
+begin
+  if not by_user and current_user not in ('service_role', owner) then
+    perform app.refuse(403, 'role_not_allowed', 'This role may not change executions.');
+  end if;
+
+  if tg_op = 'DELETE' then
+    if current_user <> owner or old.finished_at is null then
+      perform app.refuse(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
+    end if;
+    return old;
+  end if;
+
+  if tg_op = 'INSERT' then
+    if not exists (select from app.families as f where f.family = new.family) then
+      perform app.refuse(400, 'unknown_family', 'There is no such family of executions.');
+    end if;
+    new.status := 'queued';
+    new.event := 'start';
+    new.actor := (app.caller()).actor;
+    new.request_id := app.request_id();
+    new.created_at := now_;
+    new.created_by := new.actor;
+    -- Everything that moves set begins empty, whatever the statement said.
+    select 0, null, null, null, 0, 0, 0, null, null, null, null, null, null, null, null
+    into new.lease, new.leased_by, new.lease_seconds, new.lease_expires_at, new.attempts, new.seq, new.records,
+      new.error, new.started_at, new.finished_at, new.deleted_at,
+      new.cancel_requested_at, new.cancel_deadline, new.cancelled_by, new.cancel_reason;
+    return new;
+  end if;
+
+  if new.status = old.status then
+    -- No move. A finished row may be marked as deleted; a leased one moves forward; anything else is refused.
+    probe := new;
+    if old.finished_at is not null then
+      probe.deleted_at := old.deleted_at;
+    elsif not by_user and old.leased_by is not null then
+      probe.lease_expires_at := old.lease_expires_at;
+      probe.attempts := old.attempts;
+      probe.seq := old.seq;
+      probe.checkpoint := old.checkpoint;
+      probe.records := old.records;
+      probe.progress := old.progress;
+    end if;
+    if probe is distinct from old then
+      perform app.refuse(403, 'not_a_move', 'An execution changes by its moves alone.', jsonb_build_object('current_status', old.status));
+    end if;
+    return new;
+  end if;
+
+  if app.next_status(old.status, new.event) is distinct from new.status
+     or by_user and new.event not in ('cancel', 'request_cancel') then
+    perform app.refuse(409, 'illegal_move', 'An execution that is ' || old.status || ' cannot do that.', jsonb_build_object('current_status', old.status));
+  end if;
+  return app.apply_move(old, new, now_);
+end $$;
+
+revoke all on function app.guard_execution from public;

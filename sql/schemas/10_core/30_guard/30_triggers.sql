@@ -1,0 +1,7 @@
+create trigger guard before insert or update or delete on app.executions
+  for each row execute function app.guard_execution();
+
+create trigger audit_start after insert on app.executions
+  for each row execute function app.record_event();
+create trigger audit_move after update on app.executions
+  for each row when (old.status is distinct from new.status) execute function app.record_event();

@@ -1,0 +1,19 @@
+-- Tells a stranger's row from no row at all, and nothing else about it.
+create function app.exists_elsewhere(kind text, id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return case kind
+    when 'connection' then exists (select from app.connections as c where c.id = exists_elsewhere.id)
+    else exists (
+      select from app.executions as e
+      where e.id = exists_elsewhere.id and e.family = kind and e.deleted_at is null)
+  end;
+end $$;
+
+revoke all on function app.exists_elsewhere from public;
+grant execute on function app.exists_elsewhere to authenticated, service_role;

@@ -1,0 +1,18 @@
+-- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
+create function app.lock_lease(id uuid, lease bigint)
+returns app.executions
+language plpgsql
+set search_path = ''
+as $$
+declare
+  execution app.executions;
+begin
+  select * into execution from app.executions as e where e.id = lock_lease.id for update;
+  if execution.lease = lock_lease.lease and execution.status in ('running', 'cancelling') then
+    return execution;
+  end if;
+  return null;
+end $$;
+
+revoke all on function app.lock_lease from public;
+grant execute on function app.lock_lease to service_role;

@@ -1,0 +1,13 @@
+-- How long an execution waits after its nth failure in a row: 2 s, 4 s, 8 s … at most 5 minutes.
+create function app.retry_delay(attempts int)
+returns interval
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return make_interval(secs => least(2 ^ least(attempts, 10), 300));
+end $$;
+
+revoke all on function app.retry_delay from public;
+grant execute on function app.retry_delay to service_role;

@@ -1,0 +1,44 @@
+-- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
+-- connection and the connection's secret. What a dead worker left behind is released first.
+-- families: JSON array of family names. Answer: JSON array of executions.
+create function public.claim(worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  wanted constant text[] := array(select jsonb_array_elements_text(families));
+  claimed jsonb;
+begin
+  if "limit" not between 1 and 100 or lease_seconds not between 1 and 3600 or length(worker) not between 1 and 200 then
+    perform app.refuse(400, 'invalid_claim', 'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters.');
+  end if;
+  perform public.reap("limit");
+
+  with taken as (
+    update app.executions as e
+    set status = 'running', event = 'claim', actor = 'worker:' || worker, reason = null,
+        leased_by = worker, lease_seconds = claim.lease_seconds
+    where e.id = any(array(
+      select q.id from app.executions as q
+      where q.status = 'queued' and q.run_at <= now() and q.family = any(wanted)
+      order by q.run_at, q.id
+      limit claim."limit"
+      for update skip locked))
+    returning e.*
+  )
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'id', t.id, 'agency_id', t.agency_id, 'family', t.family, 'lease', t.lease, 'spec', t.spec, 'seq', t.seq,
+    'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id,
+    'connection', case when c.id is not null
+      then jsonb_build_object('kind', c.kind, 'config', c.config, 'secret', c.secret) end
+  ) order by t.id), '[]')
+  into claimed
+  from taken as t
+  left join app.connections as c on c.agency_id = t.agency_id and c.id = t.connection_id;
+  return claimed;
+end $$;
+
+revoke all on function public.claim from public, anon, authenticated, service_role;
+grant execute on function public.claim to service_role;

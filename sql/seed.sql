@@ -1,0 +1,5 @@
+-- Two agencies to try things with. `supabase start` and the embedded stack run it; a hosted project never does.
+insert into public.agencies (id, name) values
+  ('a0000000-0000-4000-8000-000000000001', 'North Agency'),
+  ('a0000000-0000-4000-8000-000000000002', 'South Agency')
+on conflict do nothing;

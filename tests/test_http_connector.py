@@ -1,0 +1,801 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import traceback
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from functions._local.source import RESOURCES, Credentials, Source
+from functions.worker.connectors.http import (
+    MAX_EMPTY_PAGES,
+    Backoff,
+    HttpConnector,
+    Page,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Handler = Callable[[httpx.Request], httpx.Response]
+
+CREDENTIALS = Credentials(token="the-token", api_key="the-key", username="reader", password="the:password")
+AT_ONCE = Backoff(attempts=3, base_seconds=0, retry_after_max_seconds=0)
+WEEK = (date(2013, 3, 1), date(2013, 3, 7))
+STYLES = ["page_number", "offset", "cursor", "link_header"]
+AUTHS = ["bearer", "api_key", "api_key_query", "basic"]
+
+
+class Waits(list[float]):
+    """Takes the place of asyncio.sleep: remembers how long was asked for, and returns at once."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Source]:
+    with Source(credentials=CREDENTIALS) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_left(source: Source) -> Iterator[None]:
+    yield
+    source.faults.clear()
+
+
+async def walk(connector: HttpConnector, resource: str, *where: Any) -> list[Page]:
+    return [page async for page in connector.pages(resource, *where)]
+
+
+def read(connection: tuple[Any, Any], resource: str, *where: Any, **options: Any) -> list[Page]:
+    async def run() -> list[Page]:
+        async with HttpConnector(*connection, **{"backoff": AT_ONCE, **options}) as connector:
+            return await walk(connector, resource, *where)
+
+    return asyncio.run(run())
+
+
+def keys(pages: list[Page]) -> list[str]:
+    return [record.key for page in pages for record in page.records]
+
+
+def mock_config(pagination: Mapping[str, object], **members: object) -> dict[str, Any]:
+    resource = {"path": "/things", "primary_key": ["id"], "records": "data", "pagination": dict(pagination)}
+    return {
+        "base_url": "https://api.example/v1",
+        "auth": {"type": "bearer"},
+        "resources": {"things": {**resource, **members}},
+    }
+
+
+def read_mock(
+    handler: Handler, pagination: Mapping[str, object], position: object = None, **options: Any
+) -> list[Page]:
+    async def run() -> list[Page]:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+            secret = {"token": "the-token"}
+            connector = HttpConnector(mock_config(pagination), secret, client=client, backoff=AT_ONCE, **options)
+            return await walk(connector, "things", None, position)
+
+    return asyncio.run(run())
+
+
+def things(*ids: int, **members: object) -> httpx.Response:
+    return httpx.Response(200, json={"data": [{"id": number} for number in ids], **members})
+
+
+NO_PAGES = {"type": "none"}
+NUMBERS = {"type": "page_number", "param": "page", "size_param": "per_page", "size": 5}
+OFFSETS = {"type": "offset", "param": "offset", "size_param": "limit", "size": 5}
+CURSORS = {"type": "cursor", "param": "cursor", "next": "meta.next", "size_param": "limit", "size": 2}
+LINKS = {"type": "link_header", "size_param": "per_page", "size": 2}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_walk_resumed_at_any_position_gives_the_rest(source: Source, style: str) -> None:
+    connection = source.connection(["weather"], pagination=style, page_size=100)
+    whole = read(connection, "weather", WEEK)
+    expected = keys(read(source.connection(["weather"]), "weather", WEEK))
+    assert len(whole) == 6
+    assert keys(whole) == expected
+    assert len(set(expected)) == len(expected)
+    for index, page in enumerate(whole[:-1]):
+        position = json.loads(json.dumps(page.next))
+        assert read(connection, "weather", WEEK, position) == whole[index + 1 :]
+    assert whole[-1].next is None
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_failed_walk_goes_on_where_it_stopped(source: Source, style: str) -> None:
+    connection = source.connection(["airports"], pagination=style, page_size=500)
+    got: list[Page] = []
+
+    async def until_it_fails() -> None:
+        async with HttpConnector(*connection, backoff=AT_ONCE) as connector:
+            async for page in connector.pages("airports", None):
+                got.append(page)
+                source.faults.status(503, times=3)
+
+    with pytest.raises(SourceUnavailable):
+        asyncio.run(until_it_fails())
+    assert len(got) == 1
+    got += read(connection, "airports", None, got[0].next)
+    assert keys(got) == keys(read(connection, "airports", None))
+    assert len(keys(got)) == RESOURCES["airports"].count
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_dates_without_rows_are_one_empty_page(source: Source, style: str) -> None:
+    never = (date(2020, 1, 1), date(2020, 1, 2))
+    assert read(source.connection(pagination=style), "weather", never) == [Page([], None)]
+
+
+def test_keys_follow_the_config_and_data_is_whole(source: Source) -> None:
+    config, secret = source.connection(["flights", "weather"])
+    page = read((config, secret), "flights", (date(2013, 1, 1), date(2013, 1, 1)))[0]
+    record = page.records[0]
+    assert record.key == '["2013-01-01T10:00:00Z","AA",1141]'
+    assert record.data["dest"] == "MIA"
+    assert len(record.data) == 19
+    weather = read((config, secret), "weather", WEEK)[0].records[0]
+    assert weather.key == '["EWR","2013-03-01T00:00:00Z"]'
+
+
+def test_both_dates_of_a_window_are_included(source: Source) -> None:
+    pages = read(source.connection(), "weather", WEEK)
+    days = {str(record.data["time_hour"])[:10] for page in pages for record in page.records}
+    assert (min(days), max(days)) == ("2013-03-01", "2013-03-07")
+
+
+def test_dates_for_a_resource_without_them_are_a_mistake(source: Source) -> None:
+    with pytest.raises(ValueError, match="date_filter"):
+        read(source.connection(), "airlines", WEEK)
+
+
+def test_static_params_and_headers_are_sent() -> None:
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return things(1)
+
+    async def run() -> None:
+        config = mock_config(NO_PAGES, params={"expand": "all", "v": 2}) | {"headers": {"X-Team": "data sync"}}
+        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+            await walk(HttpConnector(config, {"token": "the-token"}, client=client), "things", None)
+
+    asyncio.run(run())
+    assert str(seen[0].url) == "https://api.example/v1/things?expand=all&v=2"
+    assert seen[0].headers["X-Team"] == "data sync"
+    assert seen[0].headers["Authorization"] == "Bearer the-token"
+
+
+def test_the_body_itself_may_be_the_list() -> None:
+    async def run() -> list[Page]:
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, json=[{"id": "é"}]))
+        async with httpx.AsyncClient(transport=transport) as client:
+            config = mock_config(NO_PAGES, records="") | {"auth": {"type": "none"}}
+            return await walk(HttpConnector(config, {}, client=client), "things", None)
+
+    assert keys(asyncio.run(run())) == ['["é"]']
+
+
+@pytest.mark.parametrize("auth", AUTHS)
+def test_each_kind_of_auth(source: Source, auth: str) -> None:
+    pages = read(source.connection(["airlines"], auth=auth), "airlines", None)
+    assert len(keys(pages)) == RESOURCES["airlines"].count
+
+
+@pytest.mark.parametrize("auth", AUTHS)
+def test_wrong_credentials_are_refused_at_once(source: Source, auth: str) -> None:
+    config, secret = source.connection(["airlines"], auth=auth)
+    before = len(source.requests)
+    with pytest.raises(SourceRefused) as refused:
+        read((config, dict.fromkeys(secret, "wrong")), "airlines", None)
+    assert refused.value.code == "source_unauthorized"
+    assert len(source.requests) == before + 1
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_key_in_the_query_reaches_every_page_but_no_position(source: Source, style: str) -> None:
+    connection = source.connection(["airlines"], auth="api_key_query", pagination=style, page_size=5)
+    before = len(source.requests)
+    pages = read(connection, "airlines", None)
+    assert len(keys(pages)) == RESOURCES["airlines"].count
+    assert all("api_key=the-key" in request.query for request in source.requests[before:])
+    assert "the-key" not in json.dumps([page.next for page in pages])
+
+
+def test_a_key_repeated_in_a_link_is_not_stored() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        target = request.extensions["target"]
+        assert target.endswith(b"api_key=the-key")
+        headers = {} if b"page=2" in target else {"Link": '</v1/things?page=2&api_key=the-key>; rel="next"'}
+        return httpx.Response(200, json={"data": [{"id": len(target)}]}, headers=headers)
+
+    async def run() -> list[Page]:
+        config = mock_config(LINKS) | {"auth": {"type": "api_key", "in": "query", "name": "api_key"}}
+        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+            return await walk(HttpConnector(config, {"api_key": "the-key"}, client=client), "things", None)
+
+    assert [page.next for page in asyncio.run(run())] == [{"link": "/v1/things?page=2"}, None]
+
+
+@pytest.mark.parametrize(
+    ("queue", "code"),
+    [
+        (lambda faults, times: faults.status(500, times=times), "source_unavailable"),
+        (lambda faults, times: faults.status(503, times=times), "source_unavailable"),
+        (lambda faults, times: faults.status(408, times=times), "source_unavailable"),
+        (lambda faults, times: faults.status(425, times=times), "source_unavailable"),
+        (lambda faults, times: faults.status(429, times=times), "source_rate_limited"),
+        (lambda faults, times: faults.truncate(times=times), "source_unavailable"),
+    ],
+)
+def test_passing_faults_are_retried_and_lasting_ones_reported(
+    source: Source, queue: Callable[[Any, int], None], code: str
+) -> None:
+    connection = source.connection(["airlines"], pagination="cursor")
+    before = len(source.requests)
+    queue(source.faults, 2)
+    assert len(keys(read(connection, "airlines", None))) == RESOURCES["airlines"].count
+    assert len(source.requests) == before + 3
+    queue(source.faults, 3)
+    with pytest.raises(SourceUnavailable) as unavailable:
+        read(connection, "airlines", None)
+    assert unavailable.value.code == code
+    assert len(source.requests) == before + 6
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "source_refused"),
+        (401, "source_unauthorized"),
+        (403, "source_unauthorized"),
+        (404, "source_not_found"),
+        (410, "source_not_found"),
+        (422, "source_refused"),
+    ],
+)
+def test_other_statuses_are_not_retried(source: Source, status: int, code: str) -> None:
+    before = len(source.requests)
+    source.faults.status(status)
+    with pytest.raises(SourceRefused) as refused:
+        read(source.connection(), "airlines", None)
+    assert refused.value.code == code
+    assert len(source.requests) == before + 1
+
+
+def test_invalid_json_is_not_retried(source: Source) -> None:
+    before = len(source.requests)
+    source.faults.invalid_json()
+    with pytest.raises(SourceRefused) as refused:
+        read(source.connection(), "airlines", None)
+    assert refused.value.code == "source_malformed"
+    assert len(source.requests) == before + 1
+
+
+def test_a_source_that_is_not_there_is_unavailable(source: Source) -> None:
+    with Source() as gone:
+        connection = gone.connection(["airlines"])
+    waits = Waits()
+    with pytest.raises(SourceUnavailable) as unavailable:
+        read(connection, "airlines", None, backoff=Backoff(attempts=4, sleep=waits))
+    assert unavailable.value.code == "source_unavailable"
+    assert len(waits) == 3
+
+
+def test_a_short_delay_is_waited_for_and_a_long_one_is_not() -> None:
+    with Source(credentials=CREDENTIALS) as slow:
+        config, secret = slow.connection(["airlines"])
+        slow.faults.delay(0.02)
+        assert len(keys(read((config, secret), "airlines", None))) == RESOURCES["airlines"].count
+        slow.faults.delay_seconds = 3600
+        with pytest.raises(SourceUnavailable) as unavailable:
+            read((config | {"timeout_seconds": 0.05}, secret), "airlines", None)
+        assert "timeout_seconds" in unavailable.value.message
+        assert len(slow.requests) == 4
+
+
+def test_waits_grow_at_random_below_their_bounds(source: Source) -> None:
+    waits = Waits()
+    source.faults.status(500, times=6)
+    with pytest.raises(SourceUnavailable):
+        read(source.connection(), "airlines", None, backoff=Backoff(6, 1.0, 5.0, sleep=waits))
+    assert len(waits) == 5
+    assert all(0 <= wait <= bound for wait, bound in zip(waits, [1, 2, 4, 5, 5], strict=True))
+    assert len(set(waits)) == 5
+
+
+def in_an_hour() -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shortest", "longest"),
+    [
+        (7, 7, 7),
+        (0, 0, 0),
+        (99_999, 10_000, 10_000),
+        (in_an_hour, 3_000, 3_600),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Wed, 21 Oct 9999 07:28:00 -0000", 10_000, 10_000),
+        ("soon", 0, 0),
+        ("9" * 400, 0, 0),
+        (-5, 0, 0),
+    ],
+)
+def test_retry_after_is_honoured_up_to_its_cap(source: Source, asked: Any, shortest: int, longest: int) -> None:
+    waits = Waits()
+    source.faults.status(429, retry_after=asked() if callable(asked) else asked)
+    backoff = Backoff(base_seconds=0, retry_after_max_seconds=10_000, sleep=waits)
+    read(source.connection(pagination="cursor"), "airlines", None, backoff=backoff)
+    assert len(waits) == 1
+    assert shortest <= waits[0] <= longest
+
+
+def test_retry_after_is_told_to_the_caller(source: Source) -> None:
+    source.faults.status(503, times=3, retry_after=40)
+    with pytest.raises(SourceUnavailable) as unavailable:
+        read(source.connection(), "airlines", None)
+    assert unavailable.value.retry_after == 40
+
+
+def test_a_rate_limited_source_is_read_to_the_end() -> None:
+    waits = Waits()
+
+    async def sleep(seconds: float) -> None:
+        await waits(seconds)
+        await asyncio.sleep(seconds)
+
+    with Source(credentials=CREDENTIALS, requests_per_second=20) as limited:
+        connection = limited.connection(["airports"], page_size=50)
+        patient = Backoff(attempts=500, base_seconds=0, retry_after_max_seconds=0.01, sleep=sleep)
+        pages = read(connection, "airports", None, backoff=patient)
+    assert len(set(keys(pages))) == RESOURCES["airports"].count
+    assert waits
+
+
+def test_requests_per_second_spaces_requests_evenly(source: Source) -> None:
+    config, secret = source.connection(["airlines"], page_size=4)
+    waits = Waits()
+    backoff = Backoff(sleep=waits)
+    read((config | {"requests_per_second": 0.001}, secret), "airlines", None, backoff=backoff)
+    # No time passes while waiting, so every wait is a thousand seconds longer than the one before.
+    assert [round(wait, -3) for wait in waits] == [1000, 2000, 3000]
+
+
+@pytest.mark.parametrize("pagination", [NUMBERS, OFFSETS])
+def test_a_size_the_server_lowers_loses_nothing(pagination: dict[str, object]) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        query = request.url.params
+        start = int(query["offset"]) if "offset" in query else (int(query["page"]) - 1) * 2
+        return things(*range(7)[start : start + 2], total=7)
+
+    assert keys(read_mock(handler, pagination)) == [f"[{number}]" for number in range(7)]
+    counted = read_mock(handler, {**pagination, "total": "total"})
+    assert [len(page.records) for page in counted] == [2, 2, 2, 1]
+    for index, page in enumerate(counted[:-1]):
+        assert read_mock(handler, {**pagination, "total": "total"}, page.next) == counted[index + 1 :]
+
+
+def test_a_short_page_in_the_middle_is_not_the_end() -> None:
+    pages = {"1": [1, 2], "2": [3], "3": [4, 5]}
+    got = read_mock(lambda request: things(*pages.get(request.url.params["page"], [])), {**NUMBERS, "size": 2})
+    assert [len(page.records) for page in got] == [2, 1, 2, 0]
+
+
+def test_pages_may_be_numbered_from_zero() -> None:
+    got = read_mock(
+        lambda request: things(*{"0": [1], "1": [2]}.get(request.url.params["page"], [])), NUMBERS | {"first": 0}
+    )
+    assert keys(got) == ["[1]", "[2]"]
+
+
+@pytest.mark.parametrize("end", [{}, {"meta": {}}, {"meta": {"next": None}}, {"meta": {"next": ""}}, {"meta": None}])
+def test_each_way_to_end_a_cursor(end: dict[str, object]) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return things(2, **end) if request.url.params.get("cursor") == "7" else things(1, meta={"next": 7})
+
+    assert keys(read_mock(handler, CURSORS)) == ["[1]", "[2]"]
+
+
+def linked(target: str, number: int = 1) -> httpx.Response:
+    return httpx.Response(200, json={"data": [{"id": number}]}, headers={"Link": f'<{target}>; rel="next"'})
+
+
+class Counter:
+    """Gives every request a record of its own, so that only positions can repeat."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    def next(self) -> int:
+        self.requests += 1
+        assert self.requests < 1000
+        return self.requests
+
+
+def same_cursor(counter: Counter, _: httpx.Request) -> httpx.Response:
+    return things(counter.next(), meta={"next": "same"})
+
+
+def two_cursors(counter: Counter, request: httpx.Request) -> httpx.Response:
+    return things(counter.next(), meta={"next": "b" if request.url.params.get("cursor") == "a" else "a"})
+
+
+def link_to_itself(counter: Counter, request: httpx.Request) -> httpx.Response:
+    return linked(str(request.url), counter.next())
+
+
+def page_ignored(counter: Counter, _: httpx.Request) -> httpx.Response:
+    counter.next()
+    return things(1, 2, 3)
+
+
+def empty_pages(counter: Counter, _: httpx.Request) -> httpx.Response:
+    return things(meta={"next": f"cursor {counter.next()}"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "pagination", "requests"),
+    [
+        (same_cursor, CURSORS, 2),
+        (two_cursors, CURSORS, 3),
+        (link_to_itself, LINKS, 2),
+        (page_ignored, NUMBERS, 2),
+        (page_ignored, OFFSETS, 2),
+        (empty_pages, CURSORS, MAX_EMPTY_PAGES + 1),
+    ],
+)
+def test_an_endless_source_is_refused(
+    answer: Callable[[Counter, httpx.Request], httpx.Response], pagination: dict[str, object], requests: int
+) -> None:
+    counter = Counter()
+    with pytest.raises(SourceRefused, match="without end") as refused:
+        read_mock(lambda request: answer(counter, request), pagination)
+    assert refused.value.code == "source_malformed"
+    assert counter.requests == requests
+
+
+def test_a_cursor_that_leads_to_itself_is_refused_on_resuming() -> None:
+    counter = Counter()
+    with pytest.raises(SourceRefused, match="without end"):
+        read_mock(lambda request: same_cursor(counter, request), CURSORS, {"cursor": "same"})
+    assert counter.requests == 1
+
+
+ELSEWHERE = [
+    "https://evil.example/v1/things",
+    "//evil.example/v1/things",
+    "http://api.example/v1/things",
+    "https://api.example:8443/v1/things",
+    "https://api.example@evil.example/",
+]
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+def test_no_request_goes_to_another_origin(target: str) -> None:
+    seen: list[httpx.URL] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url)
+        return linked(target)
+
+    with pytest.raises(SourceRefused) as refused:
+        read_mock(handler, LINKS)
+    assert refused.value.code == "source_refused"
+    assert [str(url) for url in seen] == ["https://api.example/v1/things?per_page=2"]
+    with pytest.raises(SourceRefused):
+        read_mock(handler, LINKS, {"link": target})
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(status: int) -> None:
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.host)
+        return httpx.Response(status, headers={"Location": "https://evil.example/"})
+
+    with pytest.raises(SourceRefused, match="Redirects are not followed"):
+        read_mock(handler, NO_PAGES)
+    assert seen == ["api.example"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/things?page=2",
+        "?page=2",
+        "https://api.example/v1/things?page=2",
+        "https://API.example:443/v1/things?page=2",
+    ],
+)
+def test_links_of_the_same_origin_are_followed(target: str) -> None:
+    got = read_mock(lambda request: things(2) if "page" in request.url.params else linked(target), LINKS)
+    assert [page.next for page in got] == [{"link": "/v1/things?page=2"}, None]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"data": {}}',
+        b'{"data": [1]}',
+        b'{"data": [{}]}',
+        b'{"data": [{"id": null}]}',
+        b'{"data": [{"id": {}}]}',
+        b'{"data": [{"id": NaN}]}',
+        b'{"data": [{"id": 1, "x": -Infinity}]}',
+        b'{"data": [{"id": 1, "x": 1e999}]}',
+        b'{"data": "\xff"}',
+        b"[" * 100_000,
+    ],
+)
+def test_answers_of_another_shape_are_refused(body: bytes) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)
+    assert refused.value.code == "source_malformed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "pagination"),
+    [
+        (things(1, meta={"next": True}), CURSORS),
+        (things(1, meta={"next": {}}), CURSORS),
+        (things(1), {**NUMBERS, "total": "total"}),
+        (things(1, total="9"), {**OFFSETS, "total": "total"}),
+        (linked("https://api.example:port/"), LINKS),
+        (httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"plain")), NO_PAGES),
+    ],
+)
+def test_answers_that_cannot_be_followed_are_refused(answer: httpx.Response, pagination: dict[str, object]) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        read_mock(lambda _: answer, pagination)
+    assert refused.value.code == "source_malformed"
+
+
+def test_a_body_is_read_up_to_its_cap(source: Source) -> None:
+    connection = source.connection(["airlines"], pagination="cursor")
+    size = len(httpx.get(f"{source.url}/airlines?api_key=the-key&limit=1000", trust_env=False).content)
+    assert read(connection, "airlines", None, max_body_bytes=size)
+    with pytest.raises(SourceRefused) as refused:
+        read(connection, "airlines", None, max_body_bytes=size - 1)
+    assert refused.value.code == "source_too_large"
+
+
+@pytest.mark.parametrize(
+    ("pagination", "position"),
+    [
+        (NUMBERS, {"cursor": "a"}),
+        (NUMBERS, {"page": "2", "seen": 5}),
+        (NUMBERS, {"page": True, "seen": 5}),
+        (OFFSETS, {}),
+        (CURSORS, {"offset": 5}),
+        (LINKS, {"page": 2, "seen": 5}),
+        (LINKS, {}),
+    ],
+)
+def test_a_position_of_another_style_is_refused(pagination: dict[str, object], position: dict[str, object]) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        read_mock(lambda _: pytest.fail("no request expected"), pagination, position)
+    assert refused.value.code == "source_position_invalid"
+
+
+def test_cancelling_a_slow_fetch_ends_it_and_the_connector_stays_usable() -> None:
+    async def run(slow: Source) -> list[Page]:
+        config, secret = slow.connection(["airlines"])
+        async with HttpConnector(config | {"timeout_seconds": 3600}, secret) as connector:
+            task = asyncio.create_task(walk(connector, "airlines", None))
+            while not slow.requests:  # noqa: ASYNC110 - the server tells nobody; it only writes its log
+                await asyncio.sleep(0.002)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            return await walk(connector, "airlines", None)
+
+    with Source(credentials=CREDENTIALS) as slow:
+        slow.faults.delay(3600)
+        assert len(keys(asyncio.run(run(slow)))) == RESOURCES["airlines"].count
+
+
+def test_cancelling_a_wait_ends_it(source: Source) -> None:
+    async def run() -> None:
+        waiting = asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            waiting.set()
+            await asyncio.sleep(seconds)
+
+        backoff = Backoff(base_seconds=0, retry_after_max_seconds=3600, sleep=sleep)
+        async with HttpConnector(*source.connection(), backoff=backoff) as connector:
+            task = asyncio.create_task(walk(connector, "airlines", None))
+            await waiting.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    source.faults.status(503, retry_after=3600)
+    asyncio.run(run())
+
+
+def test_a_walk_left_early_leaves_the_connector_usable(source: Source) -> None:
+    async def run() -> int:
+        async with HttpConnector(*source.connection(page_size=5)) as connector:
+            async for page in connector.pages("airlines", None):
+                first = page
+                break
+            again = await walk(connector, "airlines", None)
+            assert again[0] == first
+            return len(again)
+
+    assert asyncio.run(run()) == 4
+
+
+def test_pages_share_one_connection(source: Source, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "httpcore.connection")
+    read(source.connection(page_size=100), "airports", None)
+    assert [record.message.split()[0] for record in caplog.records].count("connect_tcp.started") == 1
+
+
+def test_only_a_client_of_its_own_is_closed(source: Source) -> None:
+    async def run() -> None:
+        async with HttpConnector(*source.connection()) as connector:
+            pass
+        with pytest.raises(RuntimeError, match="closed"):
+            await walk(connector, "airlines", None)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            async with HttpConnector(*source.connection(), client=client) as borrower:
+                await walk(borrower, "airlines", None)
+            assert not client.is_closed
+
+    asyncio.run(run())
+
+
+def failures(source: Source, auth: str) -> Iterator[SourceError]:
+    config, secret = source.connection(["airlines"], auth=auth)
+    resource: dict[str, Any] = config["resources"]["airlines"]  # type: ignore[index]
+    wrong = {"path": "/trains"}, {"records": "none"}, {"primary_key": ["none"]}, {"params": {"colour": "red"}}
+    for change in wrong:
+        with pytest.raises(SourceError) as caught:
+            read((config | {"resources": {"airlines": resource | change}}, secret), "airlines", None)
+        yield caught.value
+    for status in (302, 400, 401, 404, 429, 500):
+        source.faults.status(status, times=3)
+        with pytest.raises(SourceError) as caught:
+            read((config, secret), "airlines", None)
+        yield caught.value
+        source.faults.clear()
+    for fault in (source.faults.truncate, source.faults.invalid_json):
+        fault(times=3)
+        with pytest.raises(SourceError) as caught:
+            read((config, secret), "airlines", None)
+        yield caught.value
+        source.faults.clear()
+    with pytest.raises(SourceError) as caught:
+        read((config | {"base_url": "http://127.0.0.1:9"}, secret), "airlines", None)
+    yield caught.value
+
+
+@pytest.mark.parametrize("auth", AUTHS)
+def test_no_secret_query_or_body_in_errors_and_logs(
+    source: Source, auth: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    _, secret = source.connection(auth=auth)
+    errors = list(failures(source, auth))
+    told = "\n".join("".join(traceback.format_exception(error)) + error.message for error in errors)
+    assert "HTTP Request: GET" in caplog.text
+    for value in {*secret.values(), "cmVhZGVyOnRoZTpwYXNzd29yZA"} - {"reader"}:
+        assert value not in caplog.text
+        assert value not in told
+    assert "Endeavor" not in told
+    for error in errors:
+        assert "per_page" not in error.message
+        assert error.message.endswith(".")
+        assert error.code.startswith("source_")
+        assert str(error) == error.message
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"auth": {"type": "magic"}}, "auth"),
+        ({"auth": {"type": "bearer", "token": "hush"}}, "auth.bearer.token"),
+        ({"auth": {"type": "api_key", "in": "cookie", "name": "key"}}, "auth.api_key.in"),
+        ({"auth": {"type": "api_key", "in": "header", "name": "a b"}}, "auth.api_key.name"),
+        ({"base_url": "ftp://api.example"}, "base_url"),
+        ({"base_url": "api.example"}, "base_url"),
+        ({"base_url": "https://user:hush@api.example"}, "base_url"),
+        ({"base_url": "https://api.example?key=hush"}, "base_url"),
+        ({"base_url": "http://api.example"}, "base_url"),
+        ({"base_url": "https://api.example:port"}, "base_url"),
+        ({"headers": {"authorization": "hush"}}, "headers"),
+        ({"headers": {"X-Team": "a\r\nX-Other: hush"}}, "headers.X-Team"),
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": "30"}, "timeout_seconds"),
+        ({"requests_per_second": 0}, "requests_per_second"),
+        ({"resources": {}}, "resources"),
+    ],
+)
+def test_a_config_that_is_not_valid_is_refused(change: dict[str, Any], place: str) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        HttpConnector(mock_config(NO_PAGES) | change, {"token": "the-token"})
+    assert refused.value.code == "source_config_invalid"
+    assert refused.value.message.startswith(f"The config is not valid at {place}")
+    assert "hush" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"path": "things"}, "path"),
+        ({"path": "//evil.example/things"}, "path"),
+        ({"path": "/things?all=1"}, "path"),
+        ({"path": "https://evil.example/"}, "path"),
+        ({"primary_key": []}, "primary_key"),
+        ({"window_days": 0}, "window_days"),
+        ({"date_filter": {"from": "since"}}, "date_filter.to"),
+        ({"pagination": {"type": "magic"}}, "pagination"),
+        ({"pagination": NUMBERS | {"size": 0}}, "pagination.page_number.size"),
+        ({"pagination": CURSORS | {"total": "total"}}, "pagination.cursor.total"),
+    ],
+)
+def test_a_resource_that_is_not_valid_is_refused(change: dict[str, Any], place: str) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        HttpConnector(mock_config(**{"pagination": NO_PAGES, **change}), {"token": "the-token"})
+    assert refused.value.message.startswith(f"The config is not valid at resources.things.{place}")
+
+
+@pytest.mark.parametrize(
+    ("auth", "secret", "members"),
+    [
+        ("bearer", {}, "token"),
+        ("bearer", {"token": ""}, "token"),
+        ("bearer", {"token": "hüsh"}, "token"),
+        ("bearer", {"token": "hush\n"}, "token"),
+        ("bearer", {"hush": "token"}, "token"),
+        ("basic", {"username": "a:hush", "password": "hush"}, "username, password"),
+        ("none", {"token": "hush"}, "nothing"),
+    ],
+)
+def test_a_secret_that_does_not_fit_is_refused_and_not_quoted(auth: str, secret: dict[str, str], members: str) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        HttpConnector(mock_config(NO_PAGES) | {"auth": {"type": auth}}, secret)
+    assert refused.value.code == "source_config_invalid"
+    assert f"must hold {members}, " in refused.value.message
+    told = "".join(traceback.format_exception(refused.value))
+    assert "hush" not in told
+    assert "hüsh" not in told
+
+
+def test_a_resource_the_config_lacks_is_refused(source: Source) -> None:
+    with pytest.raises(SourceRefused, match='no resource "trains"'):
+        read(source.connection(), "trains", None)
+
+
+def test_resources_describe_the_config(source: Source) -> None:
+    connector = HttpConnector(*source.connection())
+    assert list(connector.resources) == list(source.resources)
+    weather = connector.resources["weather"]
+    assert weather.date_filter is not None
+    assert (weather.date_filter.first, weather.date_filter.last, weather.window_days) == ("date_from", "date_to", 1)
+    assert connector.resources["planes"].date_filter is None
