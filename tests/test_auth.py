@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from jwt.utils import der_to_raw_signature
 
 from functions._local.auth_server import AuthServer
 from functions._local.postgres import free_port
@@ -255,16 +257,41 @@ MALFORMED = {
     "array claims": f"{GOOD_HEADER}.{encoded([1])}.YQ",
     "nested too deeply": f"{encoded(b'[' * 5000)}.e30.YQ",
     "number too long": f"{GOOD_HEADER}.{encoded(b'1' * 5000)}.YQ",
-    "too long": f"{GOOD_HEADER}.{'a' * MAX_TOKEN_LENGTH}.YQ",
-    "NUL": f"{GOOD_HEADER}.e30.YQ\0",
-    "line break": f"{GOOD_HEADER}.e30.YQ\r\nX-Forged: 1",
-    "final line break": f"{GOOD_HEADER}.e30.YQ\n",
-    "space": f"{GOOD_HEADER}.e30.YQ YQ",
-    "tab": f"\t{GOOD_HEADER}.e30.YQ",
-    "beyond ASCII": f"{GOOD_HEADER}.e30.YQé",
-    "other digits": f"{GOOD_HEADER}.e30.٣٣٣٣",
-    "twice the scheme": f"Bearer {GOOD_HEADER}.e30.YQ",
 }
+
+
+SPOILED: Mapping[str, Callable[[str], str]] = {
+    "NUL": lambda token: f"{token}\0",
+    "line break": lambda token: f"{token}\r\nX-Forged: 1",
+    "final line break": lambda token: f"{token}\n",
+    "tab": lambda token: f"\t{token}",
+    "space": lambda token: f"{token} x",
+    "second token": lambda token: f"{token}, {token}",
+    "beyond ASCII": lambda token: f"{token}é",
+    "other digits": lambda token: f"{token}٣٣٣٣",
+    "skipped by base64": lambda token: f"{token[:-1]}*{token[-1]}",
+    "padding": lambda token: f"{token}==",
+    "fourth part": lambda token: f"{token}.YQ",
+    "twice the scheme": lambda token: f"Bearer {token}",
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_nothing_is_read_around_a_good_token(check: Check, name: str) -> None:
+    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+    for token in (server.token(), server.legacy_token()):
+        assert refusal(server.authenticator(check), bearer(SPOILED[name](token))) == "invalid_token"
+    assert server.asked == []
+
+
+def test_a_token_has_room_for_8_kib(check: Check) -> None:
+    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+    tokens = [jwt.encode(server.claims() | {"user_metadata": "x" * size}, SECRET, "HS256") for size in (5000, 6000)]
+    assert len(tokens[0]) < MAX_TOKEN_LENGTH < len(tokens[1])
+    authenticator = server.authenticator(check)
+    assert authenticator.authenticate(bearer(tokens[0])).token == tokens[0]
+    assert refusal(authenticator, bearer(tokens[1])) == "invalid_token"
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -623,6 +650,8 @@ def test_old_keys_outlive_an_outage_of_the_auth_server(clock: Clock) -> None:
     server.with_keys()
     clock.now += KEY_FETCH_INTERVAL_SECONDS
     assert authenticator.authenticate(bearer(server.token()))
+    server.kid = "unknown"
+    assert refusal(authenticator, bearer(server.token())) == "invalid_token"
 
 
 def test_without_any_key_a_failed_fetch_is_not_repeated_at_once(clock: Clock) -> None:
@@ -673,6 +702,16 @@ def test_a_key_meant_for_something_else_verifies_nothing(change: dict[str, Any])
     server = OddServer()
     server.jwks = httpx.Response(200, json={"keys": [jwk(server.key, server.kid) | change]})
     assert refusal(server.authenticator(), bearer(server.token())) == "invalid_token"
+
+
+def test_a_key_on_another_curve_verifies_nothing() -> None:
+    """The client would: it hashes with SHA-256 as ES256 says, and takes the curve from the key."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    server = OddServer().with_keys(jwk(key, "p384"))
+    message = f"{encoded({'alg': 'ES256', 'kid': 'p384'})}.{encoded(server.claims())}"
+    signature = der_to_raw_signature(key.sign(message.encode(), ec.ECDSA(hashes.SHA256())), key.curve)
+    assert refusal(server.authenticator(), bearer(f"{message}.{encoded(signature)}")) == "invalid_token"
+    assert len(server.asked) == 1
 
 
 def test_a_token_takes_only_a_key_of_its_own_algorithm() -> None:

@@ -220,7 +220,7 @@ def test_a_key_repeated_in_a_link_is_not_stored() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         target = request.extensions["target"]
         assert target.endswith(b"api_key=the-key")
-        headers = {} if b"page=2" in target else {"Link": '</v1/things?page=2&api_key=the-key>; rel="next"'}
+        headers = {} if b"?page=2" in target else {"Link": '</v1/things?page=2&api_key=the-key>; rel="next"'}
         return httpx.Response(200, json={"data": [{"id": len(target)}]}, headers=headers)
 
     async def run() -> list[Page]:
@@ -500,6 +500,10 @@ def test_no_request_goes_to_another_origin(target: str) -> None:
     with pytest.raises(SourceRefused):
         read_mock(handler, LINKS, {"link": target})
     assert len(seen) == 1
+
+
+def test_a_link_that_is_not_asked_for_is_ignored() -> None:
+    assert read_mock(lambda _: linked(ELSEWHERE[0]), CURSORS)[0].next is None
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

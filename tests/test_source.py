@@ -264,6 +264,7 @@ def test_clear_drops_the_queue_and_the_delay(source: Source, client: httpx.Clien
 @pytest.mark.parametrize("whole_server", [True, False])
 def test_closing_interrupts_a_delay(whole_server: bool) -> None:
     answers: list[int | str] = []
+    before = set(threading.enumerate())
     held = Source(credentials=CREDENTIALS, delay_seconds=3600 if whole_server else 0).start()
     if not whole_server:
         held.faults.delay(3600)
@@ -282,6 +283,7 @@ def test_closing_interrupts_a_delay(whole_server: bool) -> None:
     held.close()
     thread.join()
     assert answers in ([503], ["disconnected"])
+    assert set(threading.enumerate()) == before
 
 
 def test_closing_leaves_no_thread_and_no_port() -> None:
@@ -307,6 +309,15 @@ def test_a_source_starts_once_at_a_time() -> None:
     for _ in range(2):
         with again, pytest.raises(RuntimeError, match="already started"):
             again.start()
+
+
+def test_a_port_that_is_taken_is_reported_and_nothing_is_left(source: Source) -> None:
+    before = set(threading.enumerate())
+    second = Source(port=urlsplit(source.url).port or 0)
+    with pytest.raises(OSError, match="in use"):
+        second.start()
+    second.close()
+    assert set(threading.enumerate()) == before
 
 
 def test_requests_are_logged_as_sent(source: Source, client: httpx.Client) -> None:

@@ -45,3 +45,8 @@ def install(connection: psycopg.Connection[Any], files: list[Path]) -> None:
 def as_migration() -> str:
     """All of the declared schema as one migration: right until the first release, when migrations become steps."""
     return "".join(f"-- {file.relative_to(SCHEMAS)}\n{file.read_text()}\n" for file in declared())
+
+
+if __name__ == "__main__":
+    [file] = migrations() or [MIGRATIONS / "20261122000000_control_plane.sql"]
+    file.write_text(as_migration())

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 
 from functions._local.gateway import gateway
-from functions._local.schema import ROOT
 from functions._local.stack import Stack
 from functions._local.web_server import WebServer
+from functions._local.worker_process import WorkerProcess
 from functions._shared import logs, registry, runtime, services
 
 
@@ -45,13 +44,11 @@ def _serve_embedded(port: int, stop: threading.Event) -> None:
 def _serve_project(port: int, stop: threading.Event) -> None:
     project = services.services()
     server = WebServer(gateway({runtime.PREFIX: runtime.wsgi(lambda request: registry.handle(request, project))}), port)
-    worker = subprocess.Popen([sys.executable, "-m", "functions.worker"], cwd=ROOT, start_new_session=True)
     try:
-        _ready({"url": project.settings.supabase_url, "functions_url": f"{server.url}{runtime.PREFIX}"})
-        stop.wait()
+        with WorkerProcess():
+            _ready({"url": project.settings.supabase_url, "functions_url": f"{server.url}{runtime.PREFIX}"})
+            stop.wait()
     finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(15)
         server.close()
 
 

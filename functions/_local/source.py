@@ -408,7 +408,11 @@ class _Server:
         self._sockets: dict[int, Any] = {}
         self._dispatcher = _Dispatcher()
         settings = Adjustments(host="127.0.0.1", port=port, threads=THREADS, connection_limit=1000, ident="source")
-        self._server = TcpWSGIServer(application, self._sockets, dispatcher=self._dispatcher, adj=settings)
+        try:
+            self._server = TcpWSGIServer(application, self._sockets, dispatcher=self._dispatcher, adj=settings)
+        except OSError:
+            wasyncore.close_all(self._sockets)
+            raise
         self.port = int(self._server.getsockname()[1])
         self._dispatcher.set_thread_count(THREADS)
         self._stopping = False

@@ -6,11 +6,8 @@ a project, so that a request never waits for a thread of the server that it occu
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import subprocess
-import sys
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +18,9 @@ from functions._local.auth_server import AuthServer
 from functions._local.gateway import gateway
 from functions._local.postgres import Postgres
 from functions._local.source import Source
+from functions._local.source import table as load
 from functions._local.web_server import WebServer
+from functions._local.worker_process import WorkerProcess
 from functions._shared import registry, runtime, services
 from functions._shared.settings import Settings
 
@@ -54,6 +53,8 @@ class Stack:
         public = WebServer(gateway({"/functions/v1": runtime.wsgi(self._handle), "/auth/v1": self._auth}), port)
         self._exit.callback(public.close)
         self.url = public.url
+        # Read while Postgres starts: the first sync should not wait for it.
+        threading.Thread(target=load, args=("flights",), daemon=True).start()
         self.postgres = Postgres()
         self._exit.callback(self.postgres.close)
         self.source = Source(delay_seconds=source_delay_seconds).start()
@@ -118,45 +119,13 @@ class Stack:
             "users": self.users,
         }
 
-    def worker(self, *, stderr: int | None = None, **options: str) -> Worker:
-        return Worker(self.authenticator_url, stderr=stderr, **options)
+    def worker(self, *, log: bool = False, **options: str) -> WorkerProcess:
+        return WorkerProcess(log=log, DATABASE_URL=self.authenticator_url, **options)
 
     def close(self) -> None:
         self._exit.close()
 
     def __enter__(self) -> Stack:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-
-class Worker:
-    """The real worker in a process of its own; `options` are further environment variables, `stderr` its log."""
-
-    def __init__(self, database_url: str, *, stderr: int | None = None, **options: str) -> None:
-        environment = {**os.environ, "DATABASE_URL": database_url, **options}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "functions.worker"],
-            cwd=schema.ROOT,
-            env=environment,
-            stderr=stderr,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
-        )
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        if self.process.stderr:
-            self.process.stderr.close()
-
-    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

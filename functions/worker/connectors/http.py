@@ -529,7 +529,8 @@ class HttpConnector:
         rows = _at(body, resource.records)
         if not isinstance(rows, list):
             _malformed(f'The answer for "{name}" has no list at "{resource.records}". Correct records in the config.')
-        answer = Answer(body, len(rows), self._next_link(response))
+        link = self._next_link(response) if isinstance(resource.pagination, LinkHeader) else None
+        answer = Answer(body, len(rows), link)
         records = [_record(name, resource.primary_key, row) for row in rows]
         return Page(records, resource.pagination.following(position, answer))
 

