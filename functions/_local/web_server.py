@@ -49,7 +49,11 @@ class WebServer:
             ident=None,
             clear_untrusted_proxy_headers=True,
         )
-        self._server = TcpWSGIServer(application, self._sockets, dispatcher=self._dispatcher, adj=settings)
+        try:
+            self._server = TcpWSGIServer(application, self._sockets, dispatcher=self._dispatcher, adj=settings)
+        except OSError:
+            wasyncore.close_all(self._sockets)
+            raise
         self.port = int(self._server.getsockname()[1])
         self._dispatcher.set_thread_count(threads)
         self._stopping = False

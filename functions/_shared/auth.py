@@ -55,7 +55,7 @@ class Caller:
     claims: Mapping[str, Any]
 
 
-class Unauthorized(Exception):  # noqa: N818 (named after the answer it becomes)
+class Unauthorized(Exception):
     """Becomes 401. `code` is stable, `sentence` tells the user what to do; neither holds the token."""
 
     def __init__(self, code: Refusal) -> None:
@@ -64,7 +64,7 @@ class Unauthorized(Exception):  # noqa: N818 (named after the answer it becomes)
         self.sentence = SENTENCES[code]
 
 
-class AuthUnavailable(Exception):  # noqa: N818 (named after the answer it becomes)
+class AuthUnavailable(Exception):
     """Becomes 503: nothing is known about the token, the same request may succeed later."""
 
 

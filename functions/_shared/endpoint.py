@@ -6,11 +6,14 @@ An endpoint is a declaration. Its rules are in the SQL function that it names; t
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 
 from functions._shared import cors, runtime
 from functions._shared.auth import AuthUnavailable, Unauthorized
@@ -36,6 +39,18 @@ def _without_nul(text: str) -> str:
 
 # Postgres stores every character but this one.
 Text = Annotated[str, AfterValidator(_without_nul)]
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+def _calendar_day(value: object) -> object:
+    if isinstance(value, str) and _DATE.fullmatch(value):
+        return date.fromisoformat(value)
+    raise ValueError("should be a date like 2013-01-31")
+
+
+# Pydantic's own, even its strict one, takes "86400" for the second day of 1970.
+Date = Annotated[date, BeforeValidator(_calendar_day)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,7 @@ def authenticate(request: Request, services: Services) -> Caller:
     try:
         return services.authenticator.authenticate(request.headers.get("authorization"))
     except Unauthorized as error:
-        raise Problem(401, error.code, error.sentence, headers={"www-authenticate": "Bearer"}) from None
+        raise Problem(401, error.code, error.sentence) from None
     except AuthUnavailable as error:
         raise unavailable("auth_unavailable", "The Auth server") from error
 
@@ -98,6 +113,10 @@ def answer(request: Request, services: Services, make: Callable[[], Response], m
     try:
         response = cors.preflight(methods) if request.method == "OPTIONS" else make()
     except Problem as problem:
+        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            cause = repr(problem.__cause__)  # what the caller is not told
+            extra = {"request_id": request.request_id, "path": request.path, "code": problem.code, "cause": cause}
+            log.warning("not available", extra=extra)
         response = _spell(problem, request)
     except Exception:
         log.exception("unexpected error", extra={"request_id": request.request_id, "path": request.path})
@@ -114,6 +133,8 @@ def _spell(problem: Problem, request: Request) -> Response:
     members = {"error": problem.sentence, "code": problem.code, "requestId": request.request_id, **problem.members}
     response = json_response(problem.status, members)
     response.headers.update(problem.headers)
+    if problem.status == HTTPStatus.UNAUTHORIZED:  # the door's and the database's alike
+        response.headers["www-authenticate"] = "Bearer"
     return response
 
 

@@ -70,5 +70,8 @@ def from_database(code: str | None, message: str, detail: str | None, hint: str 
 
 
 def _members(hint: str | None) -> dict[str, Any]:
-    members = json.loads(hint) if hint else {}
+    try:
+        members = json.loads(hint or "{}")
+    except ValueError:  # a hint in words: the refusal stands without it
+        members = {}
     return members if isinstance(members, dict) else {}

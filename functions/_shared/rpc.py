@@ -118,9 +118,10 @@ class PostgresRpc:
                 connection = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            # An idle server says nothing: something to read is its farewell.
-            readable, _, _ = select.select([connection.fileno()], [], [], 0)
-            if not readable:
+            # An idle server says nothing: something to read is its farewell. (`select` ends at 1024 open files.)
+            waiting = select.poll()
+            waiting.register(connection.fileno(), select.POLLIN)
+            if not waiting.poll(0):
                 return connection
             connection.close()
         return psycopg.connect(
@@ -169,7 +170,7 @@ def _postgres_error(name: str, error: psycopg.Error) -> Exception:
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return database_unavailable()
     diagnostic = error.diag
-    problem = from_database(
-        error.sqlstate, diagnostic.message_primary or "", diagnostic.message_detail, diagnostic.message_hint
-    )
+    # psycopg itself refuses a NUL, and without an SQLSTATE: here is the server's.
+    state = "22021" if error.sqlstate is None and isinstance(error, psycopg.DataError) else error.sqlstate
+    problem = from_database(state, diagnostic.message_primary or "", diagnostic.message_detail, diagnostic.message_hint)
     return problem or DatabaseError(f"{name}: {error.sqlstate} {diagnostic.message_primary}")

@@ -33,7 +33,7 @@ def _from_event(event: Mapping[str, Any]) -> Request:
         event["rawPath"],
         event.get("rawQueryString") or "",
         headers,
-        base64.b64decode(body) if event.get("isBase64Encoded") else body.encode(),
+        base64.b64decode(body) if event.get("isBase64Encoded") else body.encode(errors="surrogatepass"),
     )
 
 
@@ -69,6 +69,7 @@ def _from_environ(environ: Mapping[str, Any]) -> Request:
 
 
 def _request(method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Request:
+    path = "/" + "/".join(part for part in path.split("/") if part)  # clients join URLs with a slash too many
     return Request(
         method=method,
         path=path.removeprefix(PREFIX),

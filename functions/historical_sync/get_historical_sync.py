@@ -16,7 +16,7 @@ class GetHistoricalSync(BaseModel):
 
 
 class Progress(BaseModel):
-    """Committed records, and windows of the date range: unknown until the worker has begun; the ETA until one is done."""
+    """Committed records, and windows of the date range: null until the worker has begun; the ETA, until one is done."""
 
     records: int
     windows_done: int | None

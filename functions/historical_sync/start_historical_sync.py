@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date  # noqa: TC003 (pydantic reads it)
 from typing import Annotated, Literal, Self
 from uuid import UUID  # noqa: TC003 (pydantic reads it)
 
 from pydantic import BaseModel, Field, model_validator
 
-from functions._shared.endpoint import Endpoint, Text
+from functions._shared.endpoint import Date, Endpoint, Text
 
 
 class StartHistoricalSync(BaseModel):
     connection_id: UUID
-    date_from: date
-    date_to: date
+    date_from: Date
+    date_to: Date
     resources: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
 
     @model_validator(mode="after")

@@ -36,15 +36,15 @@ async def main() -> None:
         concurrency=int(os.environ.get("WORKER_CONCURRENCY", "4")),
         lease_seconds=int(os.environ.get("WORKER_LEASE_SECONDS", "30")),
         heartbeat_seconds=float(os.environ.get("WORKER_HEARTBEAT_SECONDS", "5")),
+        tick_seconds=float(os.environ.get("WORKER_TICK_SECONDS", "1")),
+        shutdown_seconds=float(os.environ.get("WORKER_SHUTDOWN_SECONDS", "8")),
         listen_url=os.environ.get("DATABASE_URL"),
     )
     protocol = make_protocol(options.listen_url, threads=2 * options.concurrency + 2)
-    worker = Worker(protocol, RUNNERS, options)
-    try:
-        await worker.run(stop)
-    finally:
-        protocol.close()
+    await Worker(protocol, RUNNERS, options).run(stop)
 
 
 if __name__ == "__main__":
     asyncio.run(main())
+    # An orderly exit would wait for a call that a frozen database never answers; nothing is left to be said.
+    os._exit(0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from functions._shared.errors import Problem
-from functions.worker.connectors.http import SourceError, SourceUnavailable
+from functions.worker.connectors.errors import SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -47,11 +47,13 @@ class Engine:
         watch = asyncio.create_task(self._watch(execution, signals))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-            verdict = work.result() if work.done() else watch.result()
-        except Exception as error:  # noqa: BLE001 (whatever a runner raises ends in the database, not here)
-            return await self._failed(execution, error)
+            first = work if work.done() else watch
         finally:
             await _cancel(work, watch)
+        try:
+            verdict = first.result()
+        except Exception as error:  # whatever a runner raises ends in the database, not here
+            return await self._failed(execution, error)
         return await self._end(execution, verdict)
 
     async def _work(self, execution: Execution, batches: AsyncGenerator[Batch, None]) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from functions.worker.protocol import Execution, Protocol, Runner
 
 log = logging.getLogger(__name__)
-
-SHUTDOWN_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Options:
     heartbeat_seconds: float = 5
     tick_seconds: float = 1
     time_budget_seconds: float | None = None
+    shutdown_seconds: float = 8
     listen_url: str | None = None
 
 
@@ -44,36 +43,46 @@ class Worker:
         self._runners = runners
         self._options = options
         self._engine = Engine(protocol, options.heartbeat_seconds, options.time_budget_seconds)
-        self._running: dict[str, tuple[asyncio.Task[None], Signals]] = {}
+        # By execution and lease: one whose lease ran out unnoticed may be claimed here again before its task has ended.
+        self._running: dict[tuple[str, int], tuple[asyncio.Task[None], Signals]] = {}
         self._wake = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then running executions are released with their checkpoints."""
         listener = asyncio.create_task(self._listen()) if self._options.listen_url else None
-        stopper = asyncio.create_task(stop.wait())
-        ticks = asyncio.create_task(self._tick_forever())
+        ticks = asyncio.create_task(self._tick_until(stop))
         try:
-            await asyncio.wait({stopper, ticks}, return_when=asyncio.FIRST_COMPLETED)
-            if ticks.done():
-                ticks.result()
+            await stop.wait()
         finally:
-            await self._shut_down(ticks, stopper, *([listener] if listener else []))
+            await _end(*([listener] if listener else []))
+            await self._shut_down(ticks)
 
-    async def _tick_forever(self) -> None:
-        while True:
+    async def _tick_until(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
             self._wake.clear()
-            free = self._options.concurrency - len(self._running)
-            if free:
-                claimed = await self._protocol.claim(
-                    self._options.name, list(self._runners), free, self._options.lease_seconds
-                )
-            else:
-                claimed = []
-                await self._protocol.reap()
-            for execution in claimed:
-                self._begin(execution)
-            if not claimed or len(claimed) == free:
+            try:
+                more = await self._tick(stop)
+            except Exception:
+                # What runs goes on; whoever is on call reads this once a tick.
+                log.exception("no claim")
+                more = False
+            if not more:
                 await self._sleep()
+
+    async def _tick(self, stop: asyncio.Event) -> bool:
+        """Whether there may be more to claim now."""
+        free = self._options.concurrency - len(self._running)
+        if not free:
+            await self._protocol.reap()
+            return False
+        claimed = await self._protocol.claim(self._options.name, list(self._runners), free, self._options.lease_seconds)
+        for execution in claimed:
+            signals = Signals()
+            if stop.is_set():
+                signals.stop.set()
+            task = asyncio.create_task(self._run(execution, signals))
+            self._running[execution.id, execution.lease] = (task, signals)
+        return 0 < len(claimed) < free
 
     async def _sleep(self) -> None:
         try:
@@ -81,11 +90,6 @@ class Worker:
                 await self._wake.wait()
         except TimeoutError:
             pass
-
-    def _begin(self, execution: Execution) -> None:
-        signals = Signals()
-        task = asyncio.create_task(self._run(execution, signals))
-        self._running[execution.id] = (task, signals)
 
     async def _run(self, execution: Execution, signals: Signals) -> None:
         about = {"execution_id": execution.id, "lease": execution.lease}
@@ -97,22 +101,20 @@ class Worker:
             # Its lease runs out and the reaper takes it back.
             log.exception("given up", extra=about)
         finally:
-            del self._running[execution.id]
+            del self._running[execution.id, execution.lease]
             self._wake.set()
 
-    async def _shut_down(self, *tasks: asyncio.Task[Any]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        running = list(self._running.values())
-        for _, signals in running:
+    async def _shut_down(self, ticks: asyncio.Task[None]) -> None:
+        for _, signals in self._running.values():
             signals.stop.set()
-        if running:
-            # A database that is away cannot be told: then the lease runs out.
-            _, late = await asyncio.wait([task for task, _ in running], timeout=SHUTDOWN_SECONDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self._options.shutdown_seconds):
+                await ticks  # a claim under way may hand out more
+                await asyncio.gather(*[task for task, _ in self._running.values()], return_exceptions=True)
+        except TimeoutError:
+            # A database that is away cannot be told: then the leases run out.
+            await _end(ticks, *[task for task, _ in self._running.values()])
 
     async def _listen(self) -> None:
         while True:
@@ -124,16 +126,24 @@ class Worker:
                     self._hint_all()  # whatever was said while nobody listened
                     async for notify in connection.notifies():
                         self._heard(notify.channel, notify.payload)
-            except psycopg.OperationalError:
+            except psycopg.Error:
                 await asyncio.sleep(self._options.tick_seconds)
 
     def _heard(self, channel: str, payload: str) -> None:
         if channel == "execution_queued":
             self._wake.set()
-        elif payload in self._running:
-            self._running[payload][1].hint.set()
+            return
+        for (execution_id, _), (_, signals) in self._running.items():
+            if execution_id == payload:
+                signals.hint.set()
 
     def _hint_all(self) -> None:
         self._wake.set()
         for _, signals in self._running.values():
             signals.hint.set()
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 
     from functions._shared.rpc import Rpc
 
+log = logging.getLogger(__name__)
+
 LeaseAnswer = Literal["continue", "cancel", "lost"]
 Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch, None]]"
 
+SHORTEST_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 2.0
 
 
@@ -105,7 +109,7 @@ class Protocol:
 
     async def _call(self, name: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever JSON the function answers)
         request_id = str(uuid.uuid4())
-        wait = 0.05
+        wait = SHORTEST_WAIT_SECONDS
         while True:
             try:
                 answer = await asyncio.get_running_loop().run_in_executor(
@@ -115,8 +119,12 @@ class Protocol:
             except Problem as problem:
                 if problem.status != 503:
                     raise
+                if wait == SHORTEST_WAIT_SECONDS:
+                    log.warning("waiting for the database", extra={"call": name, "error": str(problem.__cause__)})
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Waits for the calls under way."""
+        self._threads.shutdown(cancel_futures=True)
+        self._rpc.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.connectors.http import HttpConnector, SourceRefused
+from functions.worker.connectors.errors import SourceRefused
+from functions.worker.connectors.http import HttpConnector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

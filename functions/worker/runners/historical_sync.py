@@ -1,19 +1,21 @@
 """A date range, resource by resource and window by window; one batch is (at most) one page of the source.
 
-The checkpoint is where to go on: {resource, date, page, skip}, `date` the first day of the window (null for a resource
-without dates), `page` the connector's position in it, `skip` how many of that page's records are stored already; or
-{complete: true} after the last.
+The checkpoint is where to go on: {resource, date, page, skip, of}, `date` the first day of the window (null for a
+resource without dates), `page` the connector's position in it, `skip` how many of that page's records are stored
+already, `of` the question that page answers: where the config has changed meanwhile, the window begins anew. After the
+last it is {complete: true}.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from functions.worker.connectors import open_source
-from functions.worker.connectors.http import SourceRefused
+from functions.worker.connectors.errors import SourceRefused
 from functions.worker.protocol import Batch
 
 if TYPE_CHECKING:
@@ -89,9 +91,9 @@ async def historical_sync(execution: Execution) -> AsyncGenerator[Batch, None]:
         for window, following in pairwise(chain(plan.windows(checkpoint), [None])):
             assert window is not None
             after = following.start if following else {"complete": True}
-            async for batch in _window_batches(source, window, checkpoint or window.start, after, plan.total):
+            position = _position(source, window, checkpoint)
+            async for batch in _window_batches(source, window, position, after, plan.total):
                 yield batch
-            checkpoint = None
 
 
 def make_plan(spec: dict[str, Any], source: HttpConnector) -> Plan:
@@ -104,13 +106,21 @@ def make_plan(spec: dict[str, Any], source: HttpConnector) -> Plan:
     return Plan(date.fromisoformat(spec["date_from"]), date.fromisoformat(spec["date_to"]), days)
 
 
+def _position(source: HttpConnector, window: Window, checkpoint: dict[str, Any] | None) -> dict[str, Any]:
+    """Where to begin in a window: where the checkpoint says, if it says so of this very question."""
+    question = f"{window.resource} {window.days} {source.resources[window.resource].model_dump_json()}"
+    of = hashlib.sha256(question.encode()).hexdigest()[:16]
+    return checkpoint if checkpoint and checkpoint.get("of") == of else {**window.start, "of": of}
+
+
 async def _window_batches(
     source: HttpConnector, window: Window, position: dict[str, Any], after: dict[str, Any], total: int
 ) -> AsyncGenerator[Batch, None]:
     async for page in source.pages(window.resource, window.days, position["page"]):
-        for batch in _page_batches(page, window, position, after, total):
+        following = {**position, "page": page.next, "skip": 0}
+        for batch in _page_batches(page, window, position, after if page.next is None else following, total):
             yield batch
-        position = {**window.start, "page": page.next}
+        position = following
 
 
 def _page_batches(
@@ -122,10 +132,7 @@ def _page_batches(
     while True:
         end = skip + BATCH_RECORDS
         is_last = end >= len(records)
-        if not is_last:
-            checkpoint = {**position, "skip": end}
-        else:
-            checkpoint = after if page.next is None else {**window.start, "page": page.next}
+        checkpoint = after if is_last else {**position, "skip": end}
         done = window.number + (is_last and page.next is None)
         yield Batch(window.resource, records[skip:end], checkpoint, {"windows_done": done, "windows_total": total})
         if is_last:

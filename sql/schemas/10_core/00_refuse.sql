@@ -1,6 +1,6 @@
 -- Every refusal: PostgREST turns SQLSTATE PTnnn into HTTP status nnn, and the direct door does the same.
 -- message = stable code, detail = a sentence, hint = further members of the answer as JSON.
-create function app.refuse(http_status int, code text, sentence text, members jsonb default '{}')
+create or replace function app.refuse(http_status int, code text, sentence text, members jsonb default '{}')
 returns void
 language plpgsql
 set search_path = ''

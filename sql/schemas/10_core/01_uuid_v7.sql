@@ -1,5 +1,5 @@
 -- Time-ordered ids (RFC 9562) keep the primary key's index warm; Postgres has its own only from 18 on.
-create function app.uuid_v7()
+create or replace function app.uuid_v7()
 returns uuid
 language plpgsql
 volatile

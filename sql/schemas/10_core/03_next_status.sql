@@ -1,5 +1,5 @@
 -- The whole machine on one screen. Null: the move is not allowed. No move leaves completed, failed or cancelled.
-create function app.next_status(status text, event text)
+create or replace function app.next_status(status text, event text)
 returns text
 language plpgsql
 immutable

@@ -1,5 +1,5 @@
 -- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
-create function app.lock_lease(id uuid, lease bigint)
+create or replace function app.lock_lease(id uuid, lease bigint)
 returns app.executions
 language plpgsql
 set search_path = ''

@@ -1,6 +1,6 @@
 -- What every worker call answers: `continue`; `cancel` (with its deadline: stop, then release); `lost`: nothing was
 -- stored or changed, and nothing with this lease ever will be.
-create function app.lease_answer(execution app.executions)
+create or replace function app.lease_answer(execution app.executions)
 returns jsonb
 language plpgsql
 stable

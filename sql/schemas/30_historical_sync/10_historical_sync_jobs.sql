@@ -18,7 +18,7 @@ select
   end as percent,
   case when e.status = 'running' and (e.progress ->> 'windows_done')::int > 0
     then ceil(extract(epoch from now() - e.started_at)
-      * ((e.progress ->> 'windows_total')::numeric / (e.progress ->> 'windows_done')::numeric - 1))::int
+      * ((e.progress ->> 'windows_total')::numeric / (e.progress ->> 'windows_done')::numeric - 1))::bigint
   end as eta_seconds,
   -- Where it stands. The page is left out: it may hold what the source meant for the worker alone.
   case when e.checkpoint is not null

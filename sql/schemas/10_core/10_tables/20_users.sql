@@ -11,6 +11,3 @@ alter table public.users enable row level security;
 revoke all on public.users from public, anon, authenticated, service_role;
 grant select on public.users to authenticated;
 grant select, insert, update, delete on public.users to service_role;
-
-create policy "Users see themselves" on public.users
-  for select to authenticated using (id = (select auth.uid()));

@@ -1,7 +1,7 @@
 -- Who holds the token of this request: a definer, because callers cannot read the auth schema.
 -- It reads the verified claims, never an argument, so it tells nobody about anybody else.
 -- `is_live` is false for a deleted user and for a session that was signed out: as strict as asking the Auth server.
-create function app.identify(out user_id uuid, out agency_id uuid, out is_live boolean)
+create or replace function app.identify(out user_id uuid, out agency_id uuid, out is_live boolean)
 language plpgsql
 stable
 security definer

@@ -1,5 +1,5 @@
 -- The agency of the policies; null, so that nothing matches, for whoever is not live or belongs to none.
-create function app.agency_id()
+create or replace function app.agency_id()
 returns uuid
 language plpgsql
 stable

@@ -1,8 +1,6 @@
 -- The first call of every RPC, reads included. 401: revoked or deleted; 403: a user without an agency.
 -- A trusted server calls as service_role: no agency, so it acts for any.
-create type app.caller as (agency_id uuid, actor text);
-
-create function app.caller()
+create or replace function app.caller()
 returns app.caller
 language plpgsql
 stable

@@ -1,5 +1,5 @@
 -- The id that the door gave this request (header x-request-id), for the audit.
-create function app.request_id()
+create or replace function app.request_id()
 returns text
 language plpgsql
 stable

@@ -1,5 +1,5 @@
 -- A legal move's consequences for the row. Starting from the old row, so that a move changes nothing it does not own.
-create function app.apply_move(before app.executions, wanted app.executions, now_ timestamptz)
+create or replace function app.apply_move(before app.executions, wanted app.executions, now_ timestamptz)
 returns app.executions
 language plpgsql
 set search_path = ''
@@ -11,8 +11,12 @@ begin
   row_.event := wanted.event;
   row_.reason := wanted.reason;
   row_.request_id := app.request_id();
-  -- Whoever cancels is asked who they are; a worker and the reaper name themselves.
-  row_.actor := case when wanted.event in ('cancel', 'request_cancel') then (app.caller()).actor else wanted.actor end;
+  -- Whoever cancels is asked who they are; the reaper names itself; all else is done by the worker with the lease.
+  row_.actor := case
+    when wanted.event in ('cancel', 'request_cancel') then (app.caller()).actor
+    when wanted.actor = 'reaper' then 'reaper'
+    else 'worker:' || case wanted.event when 'claim' then wanted.leased_by else before.leased_by end
+  end;
 
   -- From here on nothing that carries the old lease is accepted.
   if wanted.event in ('claim', 'cancel', 'request_cancel', 'expire', 'release') and wanted.status <> 'cancelling' then

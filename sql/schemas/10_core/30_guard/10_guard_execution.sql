@@ -1,7 +1,7 @@
 -- What the database allows, whoever asks: authenticated users start and cancel, trusted roles make the other legal
 -- moves, and nobody makes an illegal one. It alone sets lease, actor of a user, and timestamps; it runs after the
 -- row is locked, hence clock_timestamp(). SECURITY INVOKER: current_user is whoever it really is.
-create function app.guard_execution()
+create or replace function app.guard_execution()
 returns trigger
 language plpgsql
 set search_path = ''
@@ -14,6 +14,10 @@ declare
 begin
   if not by_user and current_user not in ('service_role', owner) then
     perform app.refuse(403, 'role_not_allowed', 'This role may not change executions.');
+  end if;
+
+  if tg_op = 'TRUNCATE' then
+    perform app.refuse(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
   end if;
 
   if tg_op = 'DELETE' then
@@ -42,11 +46,16 @@ begin
   end if;
 
   if new.status = old.status then
-    -- No move. A finished row may be marked as deleted; a leased one moves forward; anything else is refused.
+    -- No move. A finished row may be marked as deleted; a leased one moves forward; anything else is refused,
+    -- but for the foreign key's own update, when retention drops what this execution retried.
     probe := new;
+    if new.retry_of is null and old.retry_of is not null
+       and not exists (select from app.executions as e where e.id = old.retry_of) then
+      probe.retry_of := old.retry_of;
+    end if;
     if old.finished_at is not null then
       probe.deleted_at := old.deleted_at;
-    elsif not by_user and old.leased_by is not null then
+    elsif not by_user and old.leased_by is not null and new.seq >= old.seq and new.records >= old.records then
       probe.lease_expires_at := old.lease_expires_at;
       probe.attempts := old.attempts;
       probe.seq := old.seq;
@@ -61,7 +70,9 @@ begin
   end if;
 
   if app.next_status(old.status, new.event) is distinct from new.status
-     or by_user and new.event not in ('cancel', 'request_cancel') then
+     or by_user and new.event not in ('cancel', 'request_cancel')
+     or new.event in ('cancel', 'request_cancel')
+       and new.event <> (select f.cancel_event from app.families as f where f.family = old.family) then
     perform app.refuse(409, 'illegal_move', 'An execution that is ' || old.status || ' cannot do that.', jsonb_build_object('current_status', old.status));
   end if;
   return app.apply_move(old, new, now_);

@@ -1,5 +1,5 @@
 -- The only writer of the audit: a definer, because nobody holds INSERT on it.
-create function app.record_event()
+create or replace function app.record_event()
 returns trigger
 language plpgsql
 security definer

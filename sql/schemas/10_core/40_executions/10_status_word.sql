@@ -1,5 +1,5 @@
 -- What the family calls this execution's status. One that has begun before reads as running while it waits again.
-create function app.status_word(execution app.executions)
+create or replace function app.status_word(execution app.executions)
 returns text
 language plpgsql
 stable

@@ -1,5 +1,5 @@
 -- Tells a stranger's row from no row at all, and nothing else about it.
-create function app.exists_elsewhere(kind text, id uuid)
+create or replace function app.exists_elsewhere(kind text, id uuid)
 returns boolean
 language plpgsql
 stable

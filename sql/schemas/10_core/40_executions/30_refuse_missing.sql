@@ -1,5 +1,5 @@
 -- For a row that the caller cannot see: 403 where the family's document says so, else 404. `noun`: job, connection, …
-create function app.refuse_missing(family text, kind text, noun text, id uuid)
+create or replace function app.refuse_missing(family text, kind text, noun text, id uuid)
 returns void
 language plpgsql
 stable

@@ -1,6 +1,6 @@
 -- A caller's cancel, for every family. The lock is a statement of its own: what follows sees the row as it is now,
 -- so of a cancel and an outcome exactly one wins, and the row tells which.
-create function app.cancel_execution(family text, id uuid, reason text)
+create or replace function app.cancel_execution(family text, id uuid, reason text)
 returns app.executions
 language plpgsql
 set search_path = ''

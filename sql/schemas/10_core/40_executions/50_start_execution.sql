@@ -1,5 +1,5 @@
 -- Queues an execution and wakes a worker. With a concurrency key, the active one is the answer: 409 and its id.
-create function app.start_execution(
+create or replace function app.start_execution(
   agency_id uuid, family text, connection_id uuid, concurrency_key text, spec jsonb, progress jsonb)
 returns app.executions
 language plpgsql

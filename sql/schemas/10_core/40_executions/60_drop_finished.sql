@@ -1,5 +1,5 @@
 -- Retention: drops finished executions with their events, at most `limit_` of them. For the owner alone.
-create function app.drop_finished(older_than interval, limit_ int default 1000)
+create or replace function app.drop_finished(older_than interval, limit_ int default 1000)
 returns int
 language plpgsql
 set search_path = ''

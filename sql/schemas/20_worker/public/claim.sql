@@ -1,19 +1,22 @@
 -- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
 -- connection and the connection's secret. What a dead worker left behind is released first.
 -- families: JSON array of family names. Answer: JSON array of executions.
-create function public.claim(worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
+create or replace function public.claim(worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
 returns jsonb
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  wanted constant text[] := array(select jsonb_array_elements_text(families));
+  wanted text[];
   claimed jsonb;
 begin
-  if "limit" not between 1 and 100 or lease_seconds not between 1 and 3600 or length(worker) not between 1 and 200 then
-    perform app.refuse(400, 'invalid_claim', 'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters.');
+  if ("limit" between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
+      and jsonb_typeof(families) = 'array') is not true then
+    perform app.refuse(400, 'invalid_claim',
+      'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
   end if;
+  wanted := array(select jsonb_array_elements_text(families));
   perform public.reap("limit");
 
   with taken as (

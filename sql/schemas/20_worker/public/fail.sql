@@ -1,7 +1,7 @@
 -- The work failed. With `retry` it is queued again after a growing delay, until its attempts are used up; without,
 -- or then, it is failed. One that was being cancelled is cancelled instead of retried.
 -- error: {code, message}, shown to users. Answer: {answer: queued | failed | cancelled | lost}.
-create function public.fail(execution_id uuid, lease bigint, error jsonb, retry boolean default true)
+create or replace function public.fail(execution_id uuid, lease bigint, error jsonb, retry boolean default true)
 returns jsonb
 language plpgsql
 set search_path = ''

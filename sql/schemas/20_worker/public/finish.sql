@@ -1,5 +1,5 @@
 -- The work is done: running or cancelling → completed. Answer: {answer: completed | lost}.
-create function public.finish(execution_id uuid, lease bigint, progress jsonb default null)
+create or replace function public.finish(execution_id uuid, lease bigint, progress jsonb default null)
 returns jsonb
 language plpgsql
 set search_path = ''

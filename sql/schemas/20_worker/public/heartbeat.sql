@@ -1,5 +1,5 @@
 -- Keeps the lease for another `lease_seconds` of its claim. Answer: see app.lease_answer.
-create function public.heartbeat(execution_id uuid, lease bigint)
+create or replace function public.heartbeat(execution_id uuid, lease bigint)
 returns jsonb
 language plpgsql
 set search_path = ''

@@ -1,7 +1,7 @@
 -- Takes back what dead workers hold: a lost lease is queued again, or failed after the last attempt; a cancel that
 -- nobody acknowledged in time is forced. Rows that somebody has locked are alive and left alone.
 -- Answer: {released, failed, cancelled}, counts.
-create function public.reap("limit" int default 100)
+create or replace function public.reap("limit" int default 100)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -14,6 +14,9 @@ declare
   failed int := 0;
   cancelled int := 0;
 begin
+  if ("limit" between 1 and 1000) is not true then
+    perform app.refuse(400, 'invalid_limit', 'limit is 1 to 1000.');
+  end if;
   for dead in
     select * from app.executions as e
     where e.status in ('running', 'cancelling')
@@ -28,8 +31,9 @@ begin
       else 'release'
     end;
     update app.executions as e
-    set status = app.next_status(e.status, event_), event = event_, actor = 'reaper', reason = 'lease_expired',
-        attempts = e.attempts + 1, run_at = clock_timestamp(),
+    set status = app.next_status(e.status, event_), event = event_, actor = 'reaper',
+        reason = case when dead.lease_expires_at < clock_timestamp() then 'lease_expired' else 'cancel_deadline' end,
+        attempts = e.attempts + 1, run_at = now(), -- not clock_timestamp(): a claim that reaps may take it at once
         error = case event_
           when 'fail' then jsonb_build_object('code', 'worker_lost', 'message', 'The worker stopped answering too often.')
           else e.error end

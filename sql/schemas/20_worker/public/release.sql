@@ -1,6 +1,6 @@
 -- The worker stops here of its own accord: out of time, shutting down, or told to cancel. The checkpoint is kept and no
 -- attempt is counted; one that is being cancelled is cancelled now. Answer: {answer: queued | cancelled | lost}.
-create function public.release(execution_id uuid, lease bigint, reason text default null)
+create or replace function public.release(execution_id uuid, lease bigint, reason text default null)
 returns jsonb
 language plpgsql
 set search_path = ''

@@ -1,6 +1,6 @@
 -- Cancels a historical sync that is pending or in progress; when it answers, nothing more of that job is accepted.
 -- Answer: {job_id, status}. 400 not_cancellable names the current_status.
-create function public.cancel_sync_job(job_id uuid, reason text default null)
+create or replace function public.cancel_sync_job(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql
 set search_path = ''

@@ -1,5 +1,5 @@
 -- One historical sync: status, progress, position, error, who cancelled it and why, timestamps.
-create function public.get_historical_sync(job_id uuid)
+create or replace function public.get_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
 stable

@@ -1,6 +1,6 @@
 -- Queues a historical sync of a date range; both days are included. resources: JSON array of names, or null for all.
 -- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id.
-create function public.start_historical_sync(
+create or replace function public.start_historical_sync(
   connection_id uuid, date_from date, date_to date, resources jsonb default null)
 returns jsonb
 language plpgsql

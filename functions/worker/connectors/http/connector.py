@@ -1,0 +1,124 @@
+"""From a resource to its pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import httpx
+
+from functions.worker.connectors.errors import SourceRefused, malformed
+from functions.worker.connectors.http.backoff import Backoff
+from functions.worker.connectors.http.config import LinkHeader, read_config
+from functions.worker.connectors.http.credentials import Credentials
+from functions.worker.connectors.http.pagination import Answer, Walk, at, following, held, page_params
+from functions.worker.connectors.http.records import Page, parse, record
+from functions.worker.connectors.http.transport import MAX_BODY_BYTES, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from datetime import date
+
+    from functions.worker.connectors.http.config import Resource
+    from functions.worker.connectors.http.pagination import Position
+
+
+class HttpConnector:
+    """Reads the resources of one connection over one pool of connections; an async context manager.
+
+    `client` is used if given, and then not closed; otherwise the connector makes and closes its own. Cancelling a task
+    that reads aborts its request at once. Raises SourceRefused when config or secret are not valid.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, object],
+        secret: Mapping[str, object],
+        *,
+        client: httpx.AsyncClient | None = None,
+        backoff: Backoff | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._config = read_config(config)
+        self._credentials = Credentials.of(self._config, secret)
+        self.resources = self._config.resources
+        self._base = httpx.URL(self._config.base_url)
+        self._transport = Transport(self._config, self._credentials, client, backoff or Backoff(), max_body_bytes)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.close()
+
+    async def pages(
+        self, resource: str, window: tuple[date, date] | None, position: Position | None = None
+    ) -> AsyncIterator[Page]:
+        """Yields the resource's pages, from the first or from `position`; at least one, and the last has no `next`.
+
+        `window` is the first and the last date, both inclusive; None reads all. Raises SourceUnavailable once the
+        attempts are used up, SourceRefused for what another attempt would not mend, and ValueError for a window on a
+        resource without date_filter.
+        """
+        described = self._resource(resource)
+        params = _static_params(described, window)
+        walk = Walk(resource, position)
+        while True:
+            page = await self._page(resource, described, params, position)
+            walk.check(page)
+            yield page
+            if page.next is None:
+                return
+            position = page.next
+
+    def _resource(self, name: str) -> Resource:
+        if name not in self.resources:
+            message = f'The config has no resource "{name}". Add it, or start a run without it.'
+            raise SourceRefused("source_config_invalid", message)
+        return self.resources[name]
+
+    async def _page(self, name: str, resource: Resource, params: dict[str, object], position: Position | None) -> Page:
+        url = self._url(resource, params, position)
+        response, content = await self._transport.get(name, url)
+        body = parse(name, content)
+        rows = at(body, resource.records)
+        if not isinstance(rows, list):
+            malformed(f'The answer for "{name}" has no list at "{resource.records}". Correct records in the config.')
+        link = self._next_link(response) if isinstance(resource.pagination, LinkHeader) else None
+        answer = Answer(body, len(rows), link)
+        records = [record(name, resource.primary_key, row) for row in rows]
+        return Page(records, following(resource.pagination, position, answer))
+
+    def _url(self, resource: Resource, params: dict[str, object], position: Position | None) -> httpx.URL:
+        if isinstance(resource.pagination, LinkHeader) and position is not None:
+            return self._same_origin(held(position, "link", ""), self._base)
+        paged = {**params, **page_params(resource.pagination, position)}
+        return httpx.URL(self._config.base_url + resource.path, params={k: str(v) for k, v in paged.items()})
+
+    def _same_origin(self, link: str, page: httpx.URL) -> httpx.URL:
+        try:
+            url = page.join(link)
+        except httpx.InvalidURL:
+            malformed("The next link is not an URL. Choose another pagination style.")
+        if (url.scheme, url.host, url.port) != (self._base.scheme, self._base.host, self._base.port):
+            message = "The next link leads to another host, where the credentials must not go. Check the source."
+            raise SourceRefused("source_refused", message)
+        return url
+
+    def _next_link(self, response: httpx.Response) -> str | None:
+        link = response.links.get("next", {}).get("url")
+        if not link:
+            return None
+        url = self._same_origin(link, response.url)
+        for name in self._credentials.query:  # a source may repeat the key in its link, and positions are stored
+            url = url.copy_remove_param(name)
+        return url.raw_path.decode("ascii")
+
+
+def _static_params(resource: Resource, window: tuple[date, date] | None) -> dict[str, object]:
+    if window is None:
+        return dict(resource.params)
+    if resource.date_filter is None:
+        raise ValueError("A resource without date_filter cannot be read by dates.")
+    first, last = window
+    dates = {resource.date_filter.first: first.isoformat(), resource.date_filter.last: last.isoformat()}
+    return {**resource.params, **dates}

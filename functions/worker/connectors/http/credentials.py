@@ -1,0 +1,60 @@
+"""The secret, as a request carries it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from pydantic import ValidationError
+
+from functions.worker.connectors.errors import SourceRefused
+from functions.worker.connectors.http.config import (
+    ApiKeyAuth,
+    ApiKeySecret,
+    BasicSecret,
+    Config,
+    Model,
+    NoSecret,
+    TokenSecret,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SECRETS: Final[dict[str, type[Model]]] = {
+    "bearer": TokenSecret,
+    "api_key": ApiKeySecret,
+    "basic": BasicSecret,
+    "none": NoSecret,
+}
+
+
+@dataclass(frozen=True)
+class Credentials:
+    headers: dict[str, str]
+    query: dict[str, str]
+
+    @classmethod
+    def of(cls, config: Config, secret: Mapping[str, object]) -> Self:
+        """Raises SourceRefused when the secret does not fit the config's auth."""
+        match _read(config.auth.type, secret), config.auth:
+            case TokenSecret(token=token), _:
+                return cls({"Authorization": f"Bearer {token}"}, {})
+            case ApiKeySecret(api_key=key), ApiKeyAuth(place="header", name=name):
+                return cls({name: key}, {})
+            case ApiKeySecret(api_key=key), ApiKeyAuth(name=name):
+                return cls({}, {name: key})
+            case BasicSecret(username=user, password=password), _:
+                return cls({"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}, {})
+        return cls({}, {})
+
+
+def _read(auth: str, secret: Mapping[str, object]) -> Model:
+    try:
+        return SECRETS[auth].model_validate(dict(secret))
+    except ValidationError:
+        # Not even the names are quoted: a secret may have been put where its name belongs.
+        members = ", ".join(SECRETS[auth].model_fields) or "nothing"
+    message = f"The secret for auth type {auth} must hold {members}, in printable text, and no more. Enter it again."
+    raise SourceRefused("source_config_invalid", message)

@@ -1,0 +1,133 @@
+"""How each style of pagination asks for a page and finds the one after it.
+
+A position is what asks for a page, ready to be stored as JSON; None asks for the first.
+
+page_number   {"page": the page's number, "seen": records in the pages before it}
+offset        {"offset": records before the page}
+cursor        {"cursor": the cursor as received}
+link_header   {"link": path and query of the page}
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+from functions.worker.connectors.errors import SourceRefused, malformed
+from functions.worker.connectors.http.config import Counted, Cursor, LinkHeader, NoPagination, Offset, PageNumber
+
+if TYPE_CHECKING:
+    from functions.worker.connectors.http.records import Page
+
+Position: TypeAlias = dict[str, object]
+Style: TypeAlias = PageNumber | Offset | Cursor | LinkHeader | NoPagination
+T = TypeVar("T")
+
+MAX_EMPTY_PAGES: Final = 100  # in a row
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a style may need of an answer to find the next page."""
+
+    body: object
+    count: int  # records in this page
+    link: str | None  # path and query of the Link header's rel="next"
+
+
+def page_params(style: Style, position: Position | None) -> dict[str, object]:
+    """The parameters that ask for the page; a link carries its own."""
+    size: dict[str, object] = {}
+    if not isinstance(style, NoPagination) and style.size_param is not None:
+        size[style.size_param] = style.size
+    match style:
+        case PageNumber():
+            return {style.param: held(position, "page", style.first), **size}
+        case Offset():
+            return {style.param: held(position, "offset", 0), **size}
+        case Cursor() if position is not None:
+            return {**size, style.param: held(position, "cursor", "")}
+        case LinkHeader() if position is not None:
+            return {}
+    return size
+
+
+def following(style: Style, position: Position | None, answer: Answer) -> Position | None:
+    match style:
+        case PageNumber():
+            seen = held(position, "seen", 0) + answer.count
+            page = held(position, "page", style.first) + 1
+            return None if _ended(style, answer, seen) else {"page": page, "seen": seen}
+        case Offset():
+            # By the records received, not by the size asked for: the server may have sent fewer.
+            seen = held(position, "offset", 0) + answer.count
+            return None if _ended(style, answer, seen) else {"offset": seen}
+        case Cursor():
+            cursor = _cursor(style, answer)
+            return {"cursor": cursor} if cursor else None
+        case LinkHeader():
+            return {"link": answer.link} if answer.link else None
+    return None
+
+
+def _ended(style: Counted, answer: Answer, seen: int) -> bool:
+    if answer.count == 0 or style.total is None:
+        return answer.count == 0
+    total = at(answer.body, style.total)
+    if type(total) is not int:
+        malformed(f'The answer has no whole number at "{style.total}". Correct total in the pagination, or omit it.')
+    return seen >= total
+
+
+def _cursor(style: Cursor, answer: Answer) -> str:
+    """Empty at the end."""
+    cursor = at(answer.body, style.next)
+    if cursor is None:
+        return ""
+    if type(cursor) not in {str, int}:
+        malformed(f'The cursor at "{style.next}" is neither text nor a whole number. Correct next in the pagination.')
+    return str(cursor)
+
+
+def at(body: object, path: str) -> object:
+    """The member at a dotted path; the body itself for the empty path; None when there is none."""
+    for name in path.split(".") if path else ():
+        body = body.get(name) if isinstance(body, dict) else None
+    return body
+
+
+def held(position: Position | None, name: str, first: T) -> T:
+    """The value the position holds under the name, of the type of `first`; `first` itself at the first page."""
+    if position is None:
+        return first
+    value = position.get(name)
+    if type(value) is not type(first):
+        # Most likely the pagination style was changed while a run was under way.
+        raise SourceRefused(
+            "source_position_invalid", "The stored position does not fit the pagination style. Start a new run."
+        )
+    return value
+
+
+class Walk:
+    """Refuses a source whose pages would never end: it comes back to one it sent, or sends empty ones for ever."""
+
+    def __init__(self, name: str, position: Position | None) -> None:
+        self._name = name
+        self._positions = {json.dumps(position)}
+        self._pages: set[int] = set()
+        self._empty = 0
+
+    def check(self, page: Page) -> None:
+        """Raises SourceRefused."""
+        if page.next is None:
+            return
+        position = json.dumps(page.next)
+        content = hash(tuple(record.key for record in page.records))
+        self._empty = 0 if page.records else self._empty + 1
+        repeated = position in self._positions or (page.records and content in self._pages)
+        if repeated or self._empty > MAX_EMPTY_PAGES:
+            malformed(f'The source repeats a page of "{self._name}" without end. Correct pagination in the config.')
+        self._positions.add(position)
+        self._pages.add(content)

@@ -1,0 +1,81 @@
+"""From a body to records.
+
+Postgres stores neither U+0000 nor half of a surrogate pair, which JSON may hold in any text. Each becomes U+FFFD, the
+replacement character: in keys and data alike, and also in cursors, as those are stored too. Leaving them out would
+make two keys one, and one of two records would be lost.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from functions.worker.connectors.errors import malformed
+
+if TYPE_CHECKING:
+    from functions.worker.connectors.http.pagination import Position
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+# Also finds what is stored well: whole pairs, and a backslash followed by u0000.
+_SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+
+
+@dataclass(frozen=True)
+class Record:
+    """`key` is the JSON list of the primary key's values, in the config's order: the same record, the same text."""
+
+    key: str
+    data: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Page:
+    """`next` is the position of the following page, ready to be stored as JSON; None after the last page."""
+
+    records: list[Record]
+    next: Position | None
+
+
+def parse(resource: str, body: bytes) -> object:
+    """The body's JSON, fit to be stored as jsonb. Raises SourceRefused."""
+    try:
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        parsed: object = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        # Looking through every text of a page takes longer than parsing it, and is hardly ever needed.
+        suspect = _SUSPECT.search(text) or (not text.isascii() and _UNSTORABLE.search(text))
+        return _storable(parsed) if suspect else parsed
+    except (ValueError, RecursionError):
+        malformed(f'The answer for "{resource}" is not valid JSON. Check the resource\'s path with the source.')
+
+
+def _finite(text: str) -> float:
+    # JSON has no infinity, and neither has jsonb; Python would read 1e999 and NaN all the same.
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("not a JSON number")
+    return value
+
+
+def _storable(value: object) -> object:
+    match value:
+        case str():
+            return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+        case dict():
+            return {_storable(name): _storable(member) for name, member in value.items()}
+        case list():
+            return [_storable(member) for member in value]
+    return value
+
+
+def record(resource: str, primary_key: list[str], data: object) -> Record:
+    """Raises SourceRefused."""
+    if not isinstance(data, dict):
+        malformed(f'A record of "{resource}" is not a JSON object. Correct records in the config.')
+    key = [data.get(field) for field in primary_key]
+    for field, value in zip(primary_key, key, strict=True):
+        if not isinstance(value, str | int | float):
+            malformed(f'A record of "{resource}" has no value for "{field}". Correct primary_key in the config.')
+    return Record(json.dumps(key, ensure_ascii=False, separators=(",", ":")), data)

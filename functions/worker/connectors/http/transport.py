@@ -1,0 +1,112 @@
+"""One request: with credentials, within limits of time and size, and again where that may help."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+
+from functions.worker.connectors.errors import SourceRefused, SourceUnavailable, malformed
+from functions.worker.connectors.http.backoff import Backoff, Pace, retry_after
+
+if TYPE_CHECKING:
+    from functions.worker.connectors.http.config import Config
+    from functions.worker.connectors.http.credentials import Credentials
+
+MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+
+
+class Transport:
+    """`client` is used if given, and then not closed; otherwise it makes and closes its own."""
+
+    def __init__(
+        self,
+        config: Config,
+        credentials: Credentials,
+        client: httpx.AsyncClient | None,
+        backoff: Backoff,
+        max_body_bytes: int,
+    ) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._backoff = backoff
+        self._max_body_bytes = max_body_bytes
+        self._pace = Pace(config.requests_per_second, backoff.sleep)
+        self._owned = client is None
+        # The environment's proxies and certificates are the worker's own: a customer's credentials stay clear of them.
+        self._client = client or httpx.AsyncClient(trust_env=False)
+
+    async def close(self) -> None:
+        if self._owned:
+            await self._client.aclose()
+
+    async def get(self, name: str, url: httpx.URL) -> tuple[httpx.Response, bytes]:
+        """The answer and its body. `name` is the resource's, for messages.
+
+        Raises SourceUnavailable once the attempts are used up, SourceRefused for what another would not mend.
+        """
+        attempts = AsyncRetrying(
+            sleep=self._backoff.sleep,
+            stop=stop_after_attempt(self._backoff.attempts),
+            wait=self._backoff.wait,
+            retry=retry_if_exception_type(SourceUnavailable),
+            reraise=True,
+        )
+        return await attempts(self._attempt, name, url)
+
+    async def _attempt(self, name: str, url: httpx.URL) -> tuple[httpx.Response, bytes]:
+        await self._pace.turn()
+        try:
+            async with asyncio.timeout(self._config.timeout_seconds):
+                return await self._exchange(name, url)
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
+            raise SourceRefused("source_refused", "The request could not be formed. Check the config.") from None
+        except httpx.DecodingError:
+            malformed(f'The answer for "{name}" could not be decompressed. Check the source.')
+        except (httpx.TimeoutException, TimeoutError):
+            message = f'The source took too long for "{name}". Try again later, or raise timeout_seconds.'
+        except httpx.TransportError:
+            message = f'The connection to the source failed for "{name}". Try again later, or check base_url.'
+        raise SourceUnavailable("source_unavailable", message)
+
+    async def _exchange(self, name: str, url: httpx.URL) -> tuple[httpx.Response, bytes]:
+        response = await self._client.send(self._request(url), stream=True, follow_redirects=False)
+        try:
+            _check_status(name, response)
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > self._max_body_bytes:
+                    message = f'A page of "{name}" is larger than {self._max_body_bytes} bytes. Ask for smaller pages.'
+                    raise SourceRefused("source_too_large", message)
+            return response, bytes(body)
+        finally:
+            await response.aclose()
+
+    def _request(self, url: httpx.URL) -> httpx.Request:
+        headers = {"Accept": "application/json", **self._config.headers, **self._credentials.headers}
+        # A key in the query goes into the request line only, not into the URL, which httpx logs and its errors carry.
+        target = url.copy_merge_params(self._credentials.query).raw_path
+        extensions = {"target": target} if self._credentials.query else {}
+        return self._client.build_request("GET", url, headers=headers, timeout=None, extensions=extensions)
+
+
+def _check_status(resource: str, response: httpx.Response) -> None:
+    status = response.status_code
+    answered = f'The source answered {status} for "{resource}".'
+    if status in {408, 425, 429} or status >= 500:
+        code = "source_rate_limited" if status == 429 else "source_unavailable"
+        wait = retry_after(response.headers.get("Retry-After"))
+        raise SourceUnavailable(code, f"{answered} Try again later.", wait)
+    if status in {401, 403}:
+        raise SourceRefused("source_unauthorized", f"{answered} Check the secret and what it may read.")
+    if status in {404, 410}:
+        raise SourceRefused("source_not_found", f"{answered} Check base_url and the resource's path.")
+    if 300 <= status < 400:
+        raise SourceRefused(
+            "source_refused", f"{answered} Redirects are not followed: set base_url to the final address."
+        )
+    if not 200 <= status < 300:
+        raise SourceRefused("source_refused", f"{answered} Check the resource's path and parameters.")

@@ -1,0 +1,15 @@
+-- The audit is closed to its owner too: an event comes from a move's trigger, and goes with its execution (the foreign
+-- key's cascade), so either is done from inside another trigger.
+create or replace function app.guard_event()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if tg_op in ('UPDATE', 'TRUNCATE') or pg_trigger_depth() < 2 then
+    perform app.refuse(403, 'audit_is_closed', 'The audit is written by moves alone.');
+  end if;
+  return null;
+end $$;
+
+revoke all on function app.guard_event from public;

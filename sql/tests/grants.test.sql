@@ -1,0 +1,59 @@
+-- Who may touch what. A Supabase project grants everything new in `public` to everybody: it has to be taken back.
+begin;
+select plan(20);
+
+select schema_privs_are('app', 'anon', array[]::text[]);
+select schema_privs_are('app', 'authenticated', array['USAGE']);
+select schema_privs_are('app', 'service_role', array['USAGE']);
+
+select is_empty(
+  $$ select c.oid::regclass from pg_class as c
+     where c.relnamespace in ('app'::regnamespace, 'public'::regnamespace) and c.relkind in ('r', 'p', 'v', 'm')
+       and (has_table_privilege('anon', c.oid, 'DELETE, TRUNCATE, TRIGGER')
+         or has_any_column_privilege('anon', c.oid, 'SELECT, INSERT, UPDATE, REFERENCES')) $$,
+  'anon may touch no table and no view');
+select is_empty(
+  $$ select p.oid::regprocedure from pg_proc as p
+     where p.pronamespace in ('app'::regnamespace, 'public'::regnamespace)
+       and has_function_privilege('anon', p.oid, 'EXECUTE') $$,
+  'anon may call nothing');
+
+select table_privs_are('public', 'agencies', 'authenticated', array['SELECT']);
+select table_privs_are('public', 'users', 'authenticated', array['SELECT']);
+select table_privs_are('public', 'historical_sync_jobs', 'authenticated', array['SELECT']);
+select table_privs_are('public', 'historical_sync_jobs', 'service_role', array['SELECT']);
+select table_privs_are('app', 'executions', 'authenticated', array['SELECT']);
+select table_privs_are('app', 'executions', 'service_role', array['SELECT', 'INSERT', 'UPDATE']);
+select table_privs_are('app', 'execution_events', 'authenticated', array['SELECT']);
+select table_privs_are('app', 'execution_events', 'service_role', array['SELECT']);
+select column_privs_are('app', 'executions', 'lease', 'authenticated', array['SELECT']);
+select column_privs_are('app', 'connections', 'secret', 'authenticated', array[]::text[]);
+
+select set_eq(
+  $$ select p.proname::text from pg_proc as p
+     where p.pronamespace = 'public'::regnamespace and has_function_privilege('authenticated', p.oid, 'EXECUTE') $$,
+  array['start_historical_sync', 'get_historical_sync', 'cancel_sync_job'],
+  'users may call these');
+select set_eq(
+  $$ select p.proname::text from pg_proc as p
+     where p.pronamespace = 'public'::regnamespace and not has_function_privilege('authenticated', p.oid, 'EXECUTE')
+       and has_function_privilege('service_role', p.oid, 'EXECUTE') $$,
+  array['claim', 'heartbeat', 'commit_batch', 'finish', 'fail', 'release', 'reap'],
+  'a worker alone may call these');
+
+select is_empty(
+  $$ select p.oid::regprocedure from pg_proc as p where p.pronamespace = 'public'::regnamespace and p.prosecdef $$,
+  'no function of the API runs as its owner');
+select is_empty(
+  $$ select c.oid::regclass from pg_class as c
+     where c.relnamespace in ('app'::regnamespace, 'public'::regnamespace)
+       and c.relkind in ('r', 'p') and not c.relrowsecurity $$,
+  'every table has row-level security');
+select is_empty(
+  $$ select c.oid::regclass from pg_class as c
+     where c.relnamespace in ('app'::regnamespace, 'public'::regnamespace)
+       and c.relkind = 'v' and not coalesce(c.reloptions @> '{security_invoker=true}', false) $$,
+  'every view asks as its caller');
+
+select * from finish();
+rollback;

@@ -1,0 +1,247 @@
+"""public.commit_batch: records, checkpoint and progress in one transaction, under the lease, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.house import PATHS
+
+if TYPE_CHECKING:
+    from tests.house import Database, Refusal, Session
+
+pytestmark = pytest.mark.sql
+
+
+def running(database: Database, **columns: Any) -> str:
+    """A running historical sync of a connection, whose lease is 1."""
+    agency = database.agency()
+    return database.put("running", agency, connection_id=database.connection(agency), **columns)
+
+
+def batch(job_id: str | None, *keys: str, **arguments: Any) -> dict[str, Any]:
+    return {
+        "execution_id": job_id,
+        "lease": 1,
+        "seq": 1,
+        "resource": "flights",
+        "records": [{"key": key, "data": {"n": n}} for n, key in enumerate(keys)],
+        "checkpoint": {"at": 1},
+        "progress": {"windows_done": 1, "windows_total": 2},
+    } | arguments
+
+
+def commit(worker: Session, job_id: str | None, *keys: str, **arguments: Any) -> Any:
+    return worker.call("commit_batch", **batch(job_id, *keys, **arguments))["answer"]
+
+
+def refuse(database: Database, job_id: str, *keys: str, **arguments: Any) -> Refusal:
+    """The refusal of a batch; nothing may have changed."""
+    before = database.fingerprint()
+    with database.worker() as worker:
+        refusal = worker.refusal("commit_batch", **batch(job_id, *keys, **arguments))
+    assert database.fingerprint() == before
+    return refusal
+
+
+def stored(database: Database) -> dict[str, Any]:
+    return {row["key"]: row["data"] for row in database.all("select key, data from app.records")}
+
+
+def test_a_batch_is_stored_with_its_checkpoint_and_progress(database: Database) -> None:
+    job_id = running(database, progress="{}")
+    database.update(job_id, attempts=3)
+    with database.worker() as worker:
+        assert commit(worker, job_id, "a", "b") == "continue"
+    row = database.execution(job_id)
+    assert (row["seq"], row["records"], row["attempts"], row["checkpoint"]) == (1, 2, 0, {"at": 1})
+    assert row["progress"] == {"windows_done": 1, "windows_total": 2}
+    [first, _] = database.all("select * from app.records order by key")
+    assert (first["agency_id"], first["connection_id"], first["execution_id"], first["resource"]) == (
+        row["agency_id"], row["connection_id"], row["id"], "flights",
+    )  # fmt: skip
+
+
+def test_an_empty_batch_moves_the_checkpoint_and_the_lease(database: Database) -> None:
+    job_id = running(database)
+    database.expire_lease(job_id)
+    with database.worker() as worker:
+        assert commit(worker, job_id) == "continue"
+        assert worker.call("reap")["released"] == 0
+    assert database.execution(job_id)["checkpoint"] == {"at": 1}
+
+
+def test_a_batch_sent_twice_is_stored_once_and_answered_twice(database: Database) -> None:
+    job_id = running(database)
+    with database.worker() as worker:
+        assert commit(worker, job_id, "a") == "continue"
+        before = database.fingerprint()
+        assert commit(worker, job_id, "a") == "continue"
+        assert commit(worker, job_id, "a", "other", checkpoint={"at": 9}) == "continue"
+    assert database.fingerprint() == before
+
+
+def test_any_other_number_is_refused_with_the_expected_one(database: Database) -> None:
+    job_id = running(database)
+    database.update(job_id, seq=2)
+    for seq in (-1, 0, 1, 4, 2**62, None):
+        refusal = refuse(database, job_id, "a", seq=seq)
+        assert (refusal.sqlstate, refusal.code, refusal.members) == ("PT409", "unexpected_seq", {"expected_seq": 3})
+
+
+def test_batch_0_has_never_been_committed_so_it_is_no_repetition(database: Database) -> None:
+    refusal = refuse(database, running(database), "a", seq=0)
+    assert (refusal.sqlstate, refusal.members) == ("PT409", {"expected_seq": 1})
+
+
+def test_of_a_key_twice_in_a_batch_the_last_counts(database: Database) -> None:
+    with database.worker() as worker:
+        commit(worker, running(database), "a", "b", "a", "c", "a")
+    assert stored(database) == {"a": {"n": 4}, "b": {"n": 1}, "c": {"n": 3}}
+
+
+def test_a_key_of_an_earlier_batch_is_replaced(database: Database) -> None:
+    job_id = running(database)
+    with database.worker() as worker:
+        commit(worker, job_id, "a", "b")
+        commit(worker, job_id, "b", seq=2)
+    assert stored(database) == {"a": {"n": 0}, "b": {"n": 0}}
+    assert database.execution(job_id)["records"] == 3
+
+
+def test_the_same_key_of_another_resource_connection_or_agency_is_another_record(database: Database) -> None:
+    with database.worker() as worker:
+        for _ in range(2):
+            job_id = running(database)
+            commit(worker, job_id, "a")
+            commit(worker, job_id, "a", seq=2, resource="weather")
+    assert len(database.all("select from app.records")) == 4
+
+
+def test_5000_records_are_a_batch_and_5001_are_not(database: Database) -> None:
+    job_id = running(database)
+    keys = [str(n) for n in range(5001)]
+    refusal = refuse(database, job_id, *keys)
+    assert (refusal.sqlstate, refusal.code) == ("PT413", "batch_too_large")
+    with database.worker() as worker:
+        assert commit(worker, job_id, *keys[:5000]) == "continue"
+    assert len(stored(database)) == 5000
+
+
+def test_a_batch_of_more_than_16_mib_is_refused(database: Database) -> None:
+    refusal = refuse(database, running(database), records=[{"key": "a", "data": "x" * (16 * 1024 * 1024)}])
+    assert (refusal.sqlstate, refusal.code) == ("PT413", "batch_too_large")
+
+
+INVALID: list[dict[str, Any]] = [
+    *(
+        {"records": records}
+        for records in (
+            None, "null", "1", '"text"', {}, {"key": "a", "data": {}},
+            '[{"data": {}}]', '[{"key": "a"}]', '[{"key": null, "data": {}}]', '[{"key": 1, "data": {}}]',
+            '[{"key": ["a"], "data": {}}]', "[null]", "[1]", '["a"]', "[[]]", '[["key", "data"]]',
+            '[{"key": "good", "data": {}}, {"key": "no data"}]',
+        )
+    ),
+    {"resource": None}, {"resource": ""}, {"resource": "x" * 201}, {"progress": None}, {"progress": "[]"},
+    {"progress": "null"}, {"checkpoint": None}, {"checkpoint": "1"}, {"checkpoint": "null"},
+]  # fmt: skip
+
+
+def test_what_is_no_batch_is_refused_in_words(database: Database) -> None:
+    job_id = running(database)
+    for arguments in INVALID:
+        refusal = refuse(database, job_id, "a", **arguments)
+        assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_batch"), arguments
+
+
+def test_a_key_that_no_index_can_hold_is_refused_in_words(database: Database) -> None:
+    incompressible = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(1000))
+    refusal = refuse(database, running(database), incompressible)
+    assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_batch")
+
+
+def test_the_longest_key_of_the_longest_resource_is_stored(database: Database) -> None:
+    incompressible = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(666))
+    resource = "".join(chr(0x4E00 + n * 104729 % 20000) for n in range(66))
+    with database.worker() as worker:
+        assert commit(worker, running(database), incompressible, "", resource=resource) == "continue"
+
+
+def test_a_nul_cannot_be_stored_and_is_the_senders_mistake(database: Database) -> None:
+    refusal = refuse(database, running(database), records='[{"key": "a", "data": "\\u0000"}]')
+    assert refusal.sqlstate == "22P05"
+
+
+def test_keys_and_data_are_stored_as_they_are(database: Database) -> None:
+    keys = ["", " ", "☃", "a'; drop table app.records; --", '["a",1]', "\u2028", "null", "A", "a"]
+    data: list[Any] = [None, 0, False, "", "☃ 🛫", [], {}, {"deep": [{"er": None}]}, "x" * 100_000]
+    with database.worker() as worker:
+        commit(worker, running(database), records=[{"key": k, "data": d} for k, d in zip(keys, data, strict=True)])
+    assert stored(database) == dict(zip(keys, data, strict=True))
+
+
+def test_the_agency_is_the_executions_whatever_the_records_say(database: Database) -> None:
+    job_id = running(database)
+    other = database.agency()
+    forged = [{"key": "a", "data": {}, "agency_id": other, "connection_id": other, "execution_id": other}]
+    with database.worker() as worker:
+        commit(worker, job_id, records=forged)
+    [row] = database.all("select agency_id, execution_id from app.records")
+    assert row == {
+        key: database.execution(job_id)[k] for key, k in (("agency_id", "agency_id"), ("execution_id", "id"))
+    }
+
+
+def test_with_any_other_lease_nothing_is_stored(database: Database) -> None:
+    agency = database.agency()
+    connection_id = database.connection(agency)
+    jobs = {s: database.put(s, agency, connection_id=connection_id) for s in PATHS}
+    before = database.fingerprint()
+    for status, job_id in jobs.items():
+        for lease in (-1, 0, 1, 2, 3, 2**62, None):
+            if lease != 1 or status not in {"running", "cancelling"}:
+                with database.worker() as worker:
+                    assert commit(worker, job_id, "a", lease=lease) == "lost", (status, lease)
+    assert database.fingerprint() == before
+
+
+def test_an_expired_lease_stores_until_it_is_taken_back(database: Database) -> None:
+    job_id = running(database)
+    database.expire_lease(job_id)
+    with database.worker() as worker:
+        assert commit(worker, job_id, "a") == "continue"
+        database.expire_lease(job_id)
+        assert worker.call("reap") == {"released": 1, "failed": 0, "cancelled": 0}
+        assert commit(worker, job_id, "b", seq=2) == "lost"
+    assert set(stored(database)) == {"a"}
+
+
+def test_the_first_worker_stores_nothing_once_the_second_has_claimed(database: Database) -> None:
+    database.start(database.member())
+    with database.worker() as worker:
+        first = worker.claim()
+        worker.commit_batch(first, 1, "a")
+        database.expire_lease(first["id"])
+        second = worker.claim()
+        assert worker.commit_batch(first, 2, "zombie") == "lost"
+        assert worker.commit_batch(first, 1, "zombie") == "lost"
+        assert worker.commit_batch(second, 2, "b") == "continue"
+    assert set(stored(database)) == {"a", "b"}
+
+
+def test_while_it_is_being_cancelled_a_batch_is_stored_and_told_to_stop(database: Database) -> None:
+    agency = database.agency()
+    job_id = database.put("cancelling", agency, connection_id=database.connection(agency))
+    with database.worker() as worker:
+        answer = worker.call("commit_batch", **batch(job_id, "a"))
+    assert (answer["answer"], set(answer)) == ("cancel", {"answer", "deadline"})
+    assert set(stored(database)) == {"a"}
+
+
+def test_what_does_not_exist_stores_nothing(database: Database) -> None:
+    with database.worker() as worker:
+        for job_id in (None, "00000000-0000-0000-0000-000000000000"):
+            assert commit(worker, job_id, "a") == "lost"
+    assert stored(database) == {}

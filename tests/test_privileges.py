@@ -1,0 +1,299 @@
+"""Who may do what, read from the catalog: what is not in the lists here is denied, and a new object is not in them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._local import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from tests.house import Database
+
+pytestmark = pytest.mark.sql
+
+# By object, then role: what it may. Columns are named where a privilege is not the whole table's.
+SCHEMAS = {
+    "app": {"authenticated": "USAGE", "service_role": "USAGE"},
+    "public": {"public": "USAGE", "anon": "USAGE", "authenticated": "USAGE", "service_role": "USAGE"},
+}
+RELATIONS = {
+    "app.connections": {
+        "authenticated": "SELECT(agency_id, config, created_at, id, kind, name)",
+        "service_role": "DELETE INSERT SELECT UPDATE",
+    },
+    "app.execution_events": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "app.execution_events_id_seq": {},
+    "app.executions": {
+        "authenticated": "SELECT INSERT(agency_id, checkpoint, concurrency_key, connection_id, family, progress,"
+        " reason, retry_of, run_at, spec) UPDATE(event, reason, status)",
+        "service_role": "INSERT SELECT UPDATE",
+    },
+    "app.families": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "app.records": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
+    "public.agencies": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
+    "public.historical_sync_jobs": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "public.users": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
+}
+# Who may execute it. Of `public`, these are the API.
+CALLERS = "authenticated service_role"
+FUNCTIONS = {
+    "app.agency_id": "authenticated",
+    "app.apply_move": CALLERS,
+    "app.caller": CALLERS,
+    "app.cancel_execution": CALLERS,
+    "app.drop_finished": "",
+    "app.exists_elsewhere": CALLERS,
+    "app.guard_event": "",
+    "app.guard_execution": "",
+    "app.historical_sync_spec": CALLERS,
+    "app.identify": "authenticated",
+    "app.lease_answer": "service_role",
+    "app.lock_lease": "service_role",
+    "app.next_status": CALLERS,
+    "app.record_event": "",
+    "app.refuse": CALLERS,
+    "app.refuse_missing": CALLERS,
+    "app.request_id": CALLERS,
+    "app.retry_delay": "service_role",
+    "app.start_execution": CALLERS,
+    "app.status_word": CALLERS,
+    "app.uuid_v7": CALLERS,
+    "public.cancel_sync_job": CALLERS,
+    "public.claim": "service_role",
+    "public.commit_batch": "service_role",
+    "public.fail": "service_role",
+    "public.finish": "service_role",
+    "public.get_historical_sync": CALLERS,
+    "public.heartbeat": "service_role",
+    "public.reap": "service_role",
+    "public.release": "service_role",
+    "public.start_historical_sync": CALLERS,
+}
+DEFINERS = {"app.exists_elsewhere", "app.identify", "app.record_event"}
+THEIR_AGENCY = "( SELECT app.agency_id() AS agency_id)"
+
+ROLES = ("public", "anon", "authenticated", "service_role")
+OURS = "in ('app'::regnamespace, 'public'::regnamespace)"
+
+
+@pytest.fixture(scope="module")
+def house(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+    """Only the catalog is read: one database serves all."""
+    with clone() as made:
+        yield made
+
+
+def test_schemas_are_open_to_these_roles_only(house: Database) -> None:
+    rows = house.all(
+        "select nspname as name, role, privilege from pg_namespace, unnest(%s::text[]) as role,"
+        " unnest(array['USAGE', 'CREATE']) as privilege"
+        " where oid " + OURS + " and has_schema_privilege(role, oid, privilege) order by privilege",
+        (list(ROLES),),
+    )
+    assert matrix(rows, SCHEMAS) == SCHEMAS
+
+
+def test_tables_views_and_sequences_are_open_to_these_roles_only(house: Database) -> None:
+    everything = house.all(
+        "select oid, nspname || '.' || relname as name, relkind from"
+        " (select c.*, n.nspname from pg_class as c join pg_namespace as n on n.oid = relnamespace) as c"
+        " where relkind in ('r', 'p', 'v', 'm', 'S', 'f') and relnamespace " + OURS
+    )
+    found: dict[str, dict[str, str]] = {}
+    for relation in everything:
+        allowed = {role: relation_privileges(house, relation["oid"], relation["relkind"], role) for role in ROLES}
+        found[relation["name"]] = {role: privileges for role, privileges in allowed.items() if privileges}
+    assert found == RELATIONS
+
+
+def relation_privileges(house: Database, oid: int, kind: str, role: str) -> str:
+    if kind == "S":
+        rows = house.all(
+            "select p from unnest(array['USAGE', 'SELECT', 'UPDATE']) as p"
+            " where has_sequence_privilege(%s, %s::oid, p)",
+            (role, oid),
+        )
+        return " ".join(row["p"] for row in rows)
+    kinds = ["DELETE", "INSERT", "REFERENCES", "SELECT", "TRIGGER", "TRUNCATE", "UPDATE"]
+    kinds += ["MAINTAIN"] if house.admin.info.server_version >= 170000 else []
+    whole = house.all(
+        "select p from unnest(%s::text[]) as p where has_table_privilege(%s, %s::oid, p)", (kinds, role, oid)
+    )
+    names = [row["p"] for row in whole]
+    parts = house.all(
+        "select p, string_agg(attname, ', ' order by attname) as columns"
+        " from unnest(array['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) with ordinality as p (p, n), pg_attribute"
+        " where attrelid = %(oid)s and attnum > 0 and not attisdropped and not p = any(%(whole)s::text[])"
+        " and has_column_privilege(%(role)s, attrelid, attnum, p) group by p, n order by n",
+        {"oid": oid, "role": role, "whole": names},
+    )
+    return " ".join([*sorted(names), *(f"{row['p']}({row['columns']})" for row in parts)])
+
+
+def matrix(rows: list[dict[str, Any]], expected: dict[str, Any]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {name: {} for name in expected}
+    for row in rows:
+        before = found.setdefault(row["name"], {}).get(row["role"])
+        found[row["name"]][row["role"]] = f"{before} {row['privilege']}" if before else row["privilege"]
+    return found
+
+
+def functions(house: Database) -> list[dict[str, Any]]:
+    return house.all(
+        "select p.*, n.nspname || '.' || p.proname as name, p.oid::regprocedure::text as signature,"
+        " array(select role from unnest(%s::text[]) as role"
+        "  where has_function_privilege(role, p.oid, 'EXECUTE')) as roles"
+        " from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where p.pronamespace " + OURS,
+        (list(ROLES),),
+    )
+
+
+def test_functions_are_open_to_these_roles_only(house: Database) -> None:
+    found = [(function["name"], " ".join(function["roles"])) for function in functions(house)]
+    assert sorted(found) == sorted(FUNCTIONS.items())  # a list, so that no overload hides behind a name
+
+
+def test_every_function_fixes_its_search_path(house: Database) -> None:
+    loose = [f["signature"] for f in functions(house) if 'search_path=""' not in (f["proconfig"] or [])]
+    assert loose == []
+
+
+def test_these_functions_alone_run_as_their_owner(house: Database) -> None:
+    definers = {f["name"]: f for f in functions(house) if f["prosecdef"]}
+    assert set(definers) == DEFINERS
+    assert not any({"public", "anon"} & set(f["roles"]) for f in definers.values())
+
+
+def test_every_worker_call_and_every_writing_core_function_waits_for_a_lock_a_bounded_time(house: Database) -> None:
+    bounded = {f["name"] for f in functions(house) if "lock_timeout=5s" in (f["proconfig"] or [])}
+    workers = {f"public.{name}" for name in ("claim", "commit_batch", "fail", "finish", "heartbeat", "reap", "release")}
+    assert bounded == workers | {"app.cancel_execution", "app.start_execution"}
+
+
+def test_everything_belongs_to_the_role_of_the_migrations(house: Database) -> None:
+    owners = house.all(
+        "select distinct relowner::regrole::text as owner from pg_class where relnamespace " + OURS + " union"
+        " select proowner::regrole::text from pg_proc where pronamespace " + OURS
+    )
+    assert owners == [{"owner": "postgres"}]
+
+
+def test_every_table_has_row_level_security(house: Database) -> None:
+    assert names(house, "relkind in ('r', 'p') and not relrowsecurity") == []
+
+
+def test_every_view_asks_as_its_caller(house: Database) -> None:
+    assert names(house, "relkind in ('v', 'm') and not coalesce(reloptions @> '{security_invoker=true}', false)") == []
+
+
+def names(house: Database, condition: str) -> list[str]:
+    rows = house.all(f"select oid::regclass::text as name from pg_class where relnamespace {OURS} and {condition}")
+    return [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize("who", ["anon", "authenticated", "service_role"])
+def test_no_view_can_be_written(house: Database, who: str) -> None:
+    writable = house.all(
+        "select c.oid::regclass, p from pg_class as c, unnest(array['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) as p"
+        " where relkind in ('v', 'm') and relnamespace " + OURS + " and has_table_privilege(%s, c.oid, p)",
+        (who,),
+    )
+    assert writable == []
+
+
+def test_every_policy_asks_for_the_agency_once_and_for_nothing_else(house: Database) -> None:
+    policies = house.all("select * from pg_policies where schemaname in ('app', 'public')")
+    allowed = {
+        **dict.fromkeys({policy["tablename"] for policy in policies}, f"(agency_id = {THEIR_AGENCY})"),
+        "agencies": f"(id = {THEIR_AGENCY})",
+        "users": "(id = ( SELECT identity.user_id\n   FROM app.identify() identity(user_id, agency_id, is_live)\n"
+        "  WHERE identity.is_live))",
+    }
+    for policy in policies:
+        assert (policy["permissive"], policy["roles"]) == ("PERMISSIVE", ["authenticated"]), policy["policyname"]
+        expressions = {policy["qual"], policy["with_check"]} - {None}
+        assert expressions == {allowed[policy["tablename"]]}, policy["policyname"]
+
+
+def test_every_table_that_a_user_may_read_has_a_policy_for_it(house: Database) -> None:
+    """Of RLS without a policy nothing is seen: safe, and certainly not meant."""
+    without = house.all(
+        "select oid::regclass from pg_class as c where relkind in ('r', 'p') and relnamespace " + OURS + " and"
+        " has_any_column_privilege('authenticated', oid, 'SELECT')"
+        " and not exists (select from pg_policy where polrelid = c.oid and polcmd in ('r', '*'))"
+    )
+    assert without == []
+
+
+def foreign_keys(house: Database) -> list[dict[str, Any]]:
+    return house.all(
+        "select conname, conrelid, confrelid, conkey, confrelid::regclass::text as target, confdeltype,"
+        " array(select attname::text from unnest(conkey) with ordinality as k (n, i) join pg_attribute"
+        "  on attrelid = conrelid and attnum = n order by i) as own,"
+        " array(select attname::text from unnest(confkey) with ordinality as k (n, i) join pg_attribute"
+        "  on attrelid = confrelid and attnum = n order by i) as theirs,"
+        " exists (select from pg_attribute where attrelid = conrelid and attname = 'agency_id')"
+        "  and exists (select from pg_attribute where attrelid = confrelid and attname = 'agency_id') as of_tenants"
+        " from pg_constraint where contype = 'f' and connamespace " + OURS
+    )
+
+
+def test_foreign_keys_between_tenants_carry_the_agency(house: Database) -> None:
+    between = [key for key in foreign_keys(house) if key["of_tenants"]]
+    assert between != []
+    for key in between:
+        assert ("agency_id", "agency_id") in zip(key["own"], key["theirs"], strict=True), key["conname"]
+
+
+def test_every_foreign_key_is_indexed(house: Database) -> None:
+    """Else each delete or key change of its target reads the whole table, and holds its locks for as long."""
+    prefixes = defaultdict(set)
+    for index in house.all("select indrelid, indkey::int2[] as columns from pg_index where indisvalid"):
+        for length in range(1, len(index["columns"]) + 1):
+            prefixes[index["indrelid"]].add(frozenset(index["columns"][:length]))
+    bare = [key["conname"] for key in foreign_keys(house) if frozenset(key["conkey"]) not in prefixes[key["conrelid"]]]
+    assert bare == []
+
+
+def test_nothing_but_a_users_row_and_the_audit_is_deleted_by_cascade(house: Database) -> None:
+    cascades = {key["conname"] for key in foreign_keys(house) if key["confdeltype"] == "c"}
+    assert cascades == {"users_id_fkey", "execution_events_agency_id_execution_id_fkey"}
+
+
+def test_a_heartbeat_touches_no_index(house: Database) -> None:
+    for column in ("lease_expires_at", "checkpoint", "progress", "records", "seq", "attempts"):
+        indexes = house.all(
+            "select indexdef from pg_indexes where tablename = 'executions' and indexdef ~ %s", (column,)
+        )
+        assert indexes == [], column
+
+
+def function_files() -> list[Path]:
+    return [file for file in schema.declared() if "create or replace function" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", function_files(), ids=lambda file: file.stem)
+def test_a_file_holds_the_function_of_its_name_and_its_grants(file: Path) -> None:
+    name = ("public" if file.parent.name == "public" else "app") + "." + re.sub(r"^\d+_", "", file.stem)
+    shape = (
+        rf"(--.*\n)+"
+        rf"create or replace function {name}\((.|\n)*?\nas \$\$\n(.|\n)*?\$\$;\n\n"
+        rf"revoke all on function {name} from public(, anon, authenticated, service_role)?;\n"
+        rf"(grant execute on function {name} to [a-z_, ]+;\n)?"
+    )
+    text = file.read_text()
+    assert re.fullmatch(shape, text)
+    assert text.count("create or replace function") == 1
+
+
+def test_the_apis_functions_are_those_in_folders_called_public(house: Database) -> None:
+    declared = {f"public.{file.stem}" for file in function_files() if file.parent.name == "public"}
+    assert declared == {f["name"] for f in functions(house) if f["name"].startswith("public.")}
