@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
 
-.PHONY: demo serve test check latency migration lock clean
+.PHONY: demo serve test check latency migration openapi readme lock clean
 
 ## Watch a real sync being cancelled half-way, with nothing accepted after the 200
 demo: $(INSTALLED)
@@ -32,6 +32,14 @@ latency: $(INSTALLED)
 ## Write the declared schema as the migration that `supabase db push` sends
 migration: $(INSTALLED)
 	@$(BIN)/python -m functions._local.schema
+
+## Print the API as OpenAPI 3.1
+openapi: $(INSTALLED)
+	@$(BIN)/python -m functions._shared.openapi
+
+## Write the README's endpoint table
+readme: $(INSTALLED)
+	@$(BIN)/python -m functions._local.readme
 
 ## Renew the pinned dependencies
 lock: $(INSTALLED)

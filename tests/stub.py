@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from functions._shared.auth import Caller
 from functions._shared.endpoint import Endpoint, Text
 from functions._shared.http import Request, Response
+from functions._shared.rpc import NO_HEADERS
 from functions._shared.services import Services
 from functions._shared.settings import Settings
 
@@ -34,8 +35,10 @@ class Stub:
             raise self.caller
         return self.caller
 
-    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, request_id: str = "") -> bytes:
-        self.steps.append(("call", name, dict(arguments), caller, request_id))
+    def call(
+        self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
+    ) -> bytes:
+        self.steps.append(("call", name, dict(arguments), caller, dict(headers)))
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

@@ -89,7 +89,7 @@ def test_who_is_not_live_is_nobody_everywhere(
     before = database.fingerprint()
     with database.session(claims, role="authenticated") as session:
         refusal = caller(session)
-        assert (refusal.sqlstate, refusal.code) == ("PT401", "session_revoked")
+        assert (refusal.sqlstate, refusal.code) == ("PT401", "revoked_token")
         assert session.execute("select app.agency_id() as id") == [{"id": None}]
         assert session.execute("select user_id, agency_id, is_live from app.identify()") == [
             {"user_id": None, "agency_id": None, "is_live": False}
@@ -209,7 +209,7 @@ def test_a_session_that_ends_during_a_transaction_is_over_with_the_next_statemen
         assert session.call("get_historical_sync", job_id=job_id)
         sign_out(database, user)
         assert session.execute("select * from public.historical_sync_jobs") == []
-        with pytest.raises(psycopg.Error, match="session_revoked"), session.connection.transaction():
+        with pytest.raises(psycopg.Error, match="revoked_token"), session.connection.transaction():
             session.call("cancel_sync_job", job_id=job_id)
     assert database.execution(job_id)["status"] == "queued"
 

@@ -38,7 +38,7 @@ def test_the_databases_answer_passes_through_unparsed() -> None:
     assert response.headers["x-request-id"] == "r"
     assert stub.steps == [
         ("authenticate", "Bearer t"),
-        ("call", "do_it", {"name": "x", "count": 1}, CALLER, "r"),
+        ("call", "do_it", {"name": "x", "count": 1}, CALLER, {"x-request-id": "r"}),
     ]
 
 

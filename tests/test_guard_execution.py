@@ -400,6 +400,15 @@ def test_no_trick_changes_an_execution(scenes: dict[str, Scene], who: str) -> No
     )
 
 
+@pytest.mark.parametrize("who", ["stranger", "without_agency", "signed_out", "anon"])
+def test_a_cancel_that_names_no_row_and_reads_none_finds_none(database: Database, who: str) -> None:
+    """Without WHERE and RETURNING only the policy for UPDATE stands before the row."""
+    scene = make_scene(database, "historical_sync")
+    with database.owner() as owner:
+        owner.execute("delete from app.executions where finished_at is not null")
+    assert_nothing_happens(scene, who, "update app.executions set status = 'cancelled', event = 'cancel'")
+
+
 @pytest.mark.parametrize("who", USERS)
 def test_a_user_cannot_take_the_guard_away(scene: Scene, who: str) -> None:
     database = scene.database

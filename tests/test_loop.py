@@ -256,8 +256,8 @@ class HeldBack:
         self.go_on = threading.Event()
         self.waiting = threading.Event()
 
-    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, request_id: str = "") -> bytes:
-        answer = self._rpc.call(name, arguments, caller, request_id)
+    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, *rest: Any, **named: Any) -> bytes:
+        answer = self._rpc.call(name, arguments, caller, *rest, **named)
         if name == self._name and self.hold.is_set():
             self.waiting.set()
             assert self.go_on.wait(30)

@@ -31,9 +31,9 @@ class Counting:
         self._rpc = PostgresRpc(url)
         self.calls = 0
 
-    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, request_id: str = "") -> bytes:
+    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, *rest: Any, **named: Any) -> bytes:
         self.calls += 1
-        return self._rpc.call(name, arguments, caller, request_id)
+        return self._rpc.call(name, arguments, caller, *rest, **named)
 
     def close(self) -> None:
         self._rpc.close()

@@ -17,9 +17,10 @@ import psycopg
 import pytest
 
 from functions._local.postgres import free_port
+from functions._shared import rpc as rpc_module
 from functions._shared.auth import Caller
 from functions._shared.errors import Problem, database_unavailable
-from functions._shared.rpc import DatabaseError, PostgresRpc, PostgrestRpc, _statement
+from functions._shared.rpc import DatabaseError, PostgresRpc, PostgrestRpc, _identify, _identity
 from tests.project import SETUPS, THREADS, Backend, Project, Setup
 from tests.proxy import Proxy
 from tests.waiting import until
@@ -89,7 +90,7 @@ def member(backend: Backend, user: User | None = None) -> Caller:
 
 
 def answer(rpc: Rpc, name: str, caller: Caller, /, request_id: str = "", **arguments: Any) -> Any:
-    return json.loads(rpc.call(name, arguments, caller, request_id))
+    return json.loads(rpc.call(name, arguments, caller, {"x-request-id": request_id}))
 
 
 def problem(rpc: Rpc, name: str, caller: Caller, /, **arguments: Any) -> Problem:
@@ -255,10 +256,15 @@ def test_a_pooled_connection_remembers_nobody(backend: Backend, direct: Postgres
     fresh = left_behind(direct)
     for name, arguments in (("who", {}), ("nope", {}), ("echo", {"value": "a\0b"})):
         with contextlib.suppress(DatabaseError, Problem):
-            direct.call(name, arguments, member(backend), "r")
+            direct.call(name, arguments, member(backend), {"x-request-id": "r"})
         assert left_behind(direct) == fresh
     with contextlib.suppress(Problem):
-        direct.call("cancel_sync_job", {"job_id": "00000000-0000-4000-8000-000000000000"}, member(backend), "r")
+        direct.call(
+            "cancel_sync_job",
+            {"job_id": "00000000-0000-4000-8000-000000000000"},
+            member(backend),
+            {"x-request-id": "r"},
+        )
     assert left_behind(direct) == fresh
     assert len(direct._idle) == 1
 
@@ -565,16 +571,51 @@ def loses_an_answer(backend: Backend, proxy: Proxy, rpc: Rpc) -> None:
     assert (again.code, again.members) == ("not_cancellable", {"current_status": "cancelled"})
 
 
-def test_a_client_that_stops_half_way_holds_no_lock(backend: Backend, direct: PostgresRpc) -> None:
-    """The call and its commit are one message: nothing waits for a client that has sent it."""
+def _send(connection: psycopg.Connection[Any], caller: Caller, job_id: str) -> None:
+    """Everything of a cancel but the pipeline's end, on its way to the server."""
+    raw = connection.pgconn
+    raw.enter_pipeline_mode()
+    raw.send_query_params(_identify(connection.info.server_version).encode(), _identity(caller, {}))
+    raw.send_query_params(b"select public.cancel_sync_job(job_id => $1)", [job_id.encode()])
+    raw.send_flush_request()
+    raw.flush()
+
+
+def is_free(backend: Backend, job_id: str) -> bool:
+    try:
+        return backend.database.all(FREE, (job_id,)) == [{"id": job_id}]
+    except psycopg.errors.LockNotAvailable:
+        return False
+
+
+FREE = "select id::text from app.executions where id = %s for update nowait"
+
+
+def test_a_client_that_sent_its_call_and_stops_holds_no_lock(backend: Backend, direct: PostgresRpc) -> None:
     job_id = backend.database.start(user := backend.database.member())
-    statement = _statement("cancel_sync_job", {"job_id": job_id}, member(backend, user), "r")
     with direct._connection() as connection:
-        connection.pgconn.send_query(statement.as_bytes(connection))  # and then it reads nothing
+        _send(connection, member(backend, user), job_id)
+        connection.pgconn.pipeline_sync()
+        connection.pgconn.flush()  # and then it reads nothing
         until(lambda: backend.database.execution(job_id)["status"] == "cancelled")
-        free = "select id::text from app.executions where id = %s for update nowait"
-        assert backend.database.all(free, (job_id,)) == [{"id": job_id}]
+        assert backend.database.all(FREE, (job_id,)) == [{"id": job_id}]
     assert not direct._idle  # an answer that nobody read must not be the next caller's
+
+
+def test_a_client_that_stops_before_the_end_is_cut_off(
+    backend: Backend, direct: PostgresRpc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Postgres 17 on; before, it lasts as long as the connection."""
+    job_id = backend.database.start(user := backend.database.member())
+    with direct._connection() as connection:
+        if connection.info.server_version < 170000:
+            return
+        monkeypatch.setattr(rpc_module, "TRANSACTION_TIMEOUT", "200ms")
+        _send(connection, member(backend, user), job_id)
+        until(lambda: not is_free(backend, job_id))
+        until(lambda: is_free(backend, job_id))
+        assert backend.database.execution(job_id)["status"] == "queued"
+    assert not direct._idle
 
 
 def test_both_doors_refuse_alike(backend: Backend) -> None:

@@ -24,6 +24,9 @@ class Client:
     def cancel(self, job_id: str, reason: str) -> dict[str, Any]:
         return self._call("POST", "cancel-historical-sync", {"job_id": job_id, "reason": reason})
 
+    def retry(self, job_id: str) -> str:
+        return str(self._call("POST", "retry-historical-sync", {"job_id": job_id})["job_id"])
+
     def _call(self, method: str, function: str, body: object = None) -> dict[str, Any]:
         response = self._http.request(method, f"/{function}", json=body)
         answer: dict[str, Any] = response.json()

@@ -1,4 +1,4 @@
-"""`make demo`: a real sync is cancelled half-way over HTTP; nothing lands after the 200; a new job syncs the rest."""
+"""`make demo`: a real sync is cancelled half-way over HTTP; nothing lands after the 200; a retry syncs the rest."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _run(client: Client, connection_id: str, worker: WorkerProcess, stack: Stack
         _prove(database, job_id)
 
         position = client.get(job_id)["position"]["date"]
-        print(f"\nA new job syncs the rest, from {position} on.")
-        rest = client.start(connection_id, position, LAST, ["flights"])
+        rest = client.retry(job_id)
+        print(f"\nretry-historical-sync → 201: a new job goes on at the checkpoint, {position}.")
         _watch(client, rest, until_percent=100)
         stored = _one(database, "select count(*) from app.records where connection_id = %s", connection_id)
         print(f"\n\nAll {stored:,} flights are there.")

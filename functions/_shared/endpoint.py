@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from http import HTTPStatus
@@ -22,9 +23,10 @@ from functions._shared.http import Request, Response, json_response
 from functions._shared.services import Services, services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from functions._shared.auth import Caller
+    from functions._shared.errors import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +65,23 @@ class Endpoint:
     request: type[BaseModel]
     response: type[BaseModel]
     status: int = 200
+    # For the documentation: refusals of its own (the rest is everyone's), and an example of request and response.
+    refusals: tuple[Refusal, ...] = ()
+    example_request: Mapping[str, Any] = field(default_factory=dict)
+    example_response: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.module.rpartition(".")[2]
+
+    @property
+    def summary(self) -> str:
+        return (sys.modules[self.module].__doc__ or "").strip()
 
     @cached_property
     def path(self) -> str:
         """Sources are snake_case, URLs hyphenated."""
-        return "/" + self.module.rpartition(".")[2].replace("_", "-")
+        return "/" + self.name.replace("_", "-")
 
     @cached_property
     def handler(self) -> Callable[[dict[str, Any], object], dict[str, Any]]:
@@ -83,8 +97,19 @@ class Endpoint:
             raise Problem(405, "method_not_allowed", sentence, headers={"allow": f"{self.method}, OPTIONS"})
         caller = authenticate(request, services)
         arguments = self._arguments(request)
-        body = services.rpc.call(self.rpc, arguments, caller, request.request_id)
+        body = services.rpc.call(self.rpc, arguments, caller, self._headers(request))
         return Response(self.status, body)
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        """What the database reads of the request itself: for the audit, and to give the same answer again."""
+        headers = {"x-request-id": request.request_id}
+        key = request.headers.get("idempotency-key")
+        if key is not None and self.method != "GET":
+            if not _IDEMPOTENCY_KEY.fullmatch(key):
+                sentence = "An Idempotency-Key has 1 to 255 printable ASCII characters."
+                raise Problem(400, "invalid_idempotency_key", sentence)
+            headers["idempotency-key"] = key
+        return headers
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         if len(request.body) > MAX_BODY_BYTES:
@@ -97,6 +122,9 @@ class Endpoint:
         except ValidationError as error:
             raise _invalid(error) from None
         return model.model_dump(mode="json", exclude_none=True)
+
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 def authenticate(request: Request, services: Services) -> Caller:

@@ -31,6 +31,16 @@ class Problem(Exception):
     headers: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A problem as it is documented: `members` are those beyond error, code and requestId."""
+
+    status: int
+    code: str
+    when: str
+    members: tuple[str, ...] = ()
+
+
 def unavailable(code: str, what: str) -> Problem:
     sentence = f"{what} cannot be reached. Try again in a moment."
     return Problem(503, code, sentence, headers={"retry-after": str(RETRY_AFTER_SECONDS)})

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import functions
 from functions._shared import runtime
 from functions._shared.endpoint import Endpoint, answer
 from functions._shared.errors import Problem
+from functions._shared.http import json_response
 from functions._shared.services import Services, services
 
 if TYPE_CHECKING:
@@ -43,10 +44,20 @@ def handle(request: Request, services: Services) -> Response:
     if endpoint is not None:
         return endpoint.handle(request, services)
 
-    def not_found() -> Response:
-        raise Problem(404, "no_such_function", "There is no function at this path.")
+    return answer(request, services, lambda: _other(request), ["GET"])
 
-    return answer(request, services, not_found, [])
+
+def _other(request: Request) -> Response:
+    if request.path == "/openapi.json" and request.method == "GET":
+        return json_response(200, _document())
+    raise Problem(404, "no_such_function", "There is no function at this path.")
+
+
+@cache
+def _document() -> dict[str, Any]:
+    from functions._shared import openapi  # noqa: PLC0415 (only who asks for it pays for it)
+
+    return openapi.document(endpoints())
 
 
 handler = runtime.cloud_handler(lambda request: handle(request, services()))

@@ -10,19 +10,22 @@ import json
 import select
 from collections import deque
 from contextlib import contextmanager
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from functions._shared.errors import database_unavailable, from_database
+from functions._shared.errors import Problem, database_unavailable, from_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import psycopg
-    from psycopg.sql import Composed
 
     from functions._shared.auth import Caller
 
 ROLES = ("authenticated", "service_role")
+TRANSACTION_TIMEOUT = "15s"
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class DatabaseError(Exception):
@@ -30,8 +33,13 @@ class DatabaseError(Exception):
 
 
 class Rpc(Protocol):
-    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, request_id: str = "") -> bytes:
-        """The JSON that `public.<name>` answers. Raises Problem, or DatabaseError for what is ours."""
+    def call(
+        self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
+    ) -> bytes:
+        """The JSON that `public.<name>` answers. `headers` are the request's, as far as SQL functions read them.
+
+        Raises Problem, or DatabaseError for what is ours.
+        """
         ...
 
     def close(self) -> None: ...
@@ -50,10 +58,12 @@ class PostgrestRpc:
             f"{supabase_url}/rest/v1", headers={"apikey": api_key}, http_client=session, retry_enabled=False
         )
 
-    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, request_id: str = "") -> bytes:
-        headers = {**self._client.headers, "authorization": f"Bearer {caller.token}", "x-request-id": request_id}
+    def call(
+        self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
+    ) -> bytes:
+        sent = {**self._client.headers, **headers, "authorization": f"Bearer {caller.token}"}
         try:
-            response = self._client.session.post(f"/rpc/{name}", json=dict(arguments), headers=headers)
+            response = self._client.session.post(f"/rpc/{name}", json=dict(arguments), headers=sent)
         except self._transport_error as error:
             raise database_unavailable() from error
         if response.is_success:
@@ -72,32 +82,38 @@ def _postgrest_error(name: str, status: int, content: bytes) -> Exception:
         # Not PostgREST's words: a gateway in front of it.
         return database_unavailable() if status in {429, 502, 503, 504} else DatabaseError(f"{name}: HTTP {status}")
     problem = from_database(code, message, body.get("details"), body.get("hint"))
-    return problem or DatabaseError(f"{name}: {code} {message}")
+    cause = DatabaseError(f"{name}: {code} {message}")
+    if problem and problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        problem.__cause__ = cause  # for the log
+    return problem or cause
 
 
 class PostgresRpc:
     """Straight to Postgres, as a role like PostgREST's `authenticator`: it may become others and is nothing itself.
 
-    A call is one simple-query message of two statements (who is calling; the call) and so one transaction, committed
-    before its answer is read. The server has all of it or none: a client that stops half-way holds no lock. Nothing is
-    prepared and no setting outlives the transaction, so it works behind a pooler in transaction mode.
+    A call is one pipeline of two statements (who is calling; the call): one round trip and one transaction, committed
+    before its answer is read. Claims and arguments are bound, so that a server that logs a failed statement logs none
+    of them. Nothing is prepared and no setting outlives the transaction: it works behind a pooler in transaction mode.
     """
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self._idle: deque[psycopg.Connection[Any]] = deque()  # the last used first: the least likely to have gone
 
-    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, request_id: str = "") -> bytes:
+    def call(
+        self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
+    ) -> bytes:
         import psycopg  # noqa: PLC0415
 
+        from functions._shared.pipeline import exchange  # noqa: PLC0415
+
+        identity, call = _identity(caller, headers), _call(name, arguments)
         try:
             with self._connection() as connection:
-                cursor = connection.execute(_statement(name, arguments, caller, request_id))
-                cursor.nextset()
-                [answer] = cursor.fetchone() or [None]
+                answer = exchange(connection, [(_identify(connection.info.server_version), identity), call])
         except psycopg.Error as error:
             raise _postgres_error(name, error) from error
-        return answer.encode() if answer is not None else b"null"
+        return answer if answer is not None else b"null"
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -127,7 +143,6 @@ class PostgresRpc:
         return psycopg.connect(
             self._url,
             autocommit=True,
-            cursor_factory=psycopg.ClientCursor,
             prepare_threshold=None,
             connect_timeout=5,
             keepalives_idle=10,
@@ -141,27 +156,44 @@ class PostgresRpc:
             self._idle.pop().close()
 
 
-def _statement(name: str, arguments: Mapping[str, Any], caller: Caller, request_id: str) -> Composed:
-    from psycopg.sql import SQL, Identifier, Literal  # noqa: PLC0415
+_IDENTIFY = (
+    "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true),"
+    " set_config('request.headers', $3, true)"
+)
 
+
+def _identify(server_version: int) -> str:
+    # The server may have run the call before it has the pipeline's end: a client that stops just there holds the row's
+    # lock no longer than this. Before 17 there is no such setting, and only a dead connection ends it.
+    if server_version < 170000:
+        return _IDENTIFY
+    return f"{_IDENTIFY}, set_config('transaction_timeout', '{TRANSACTION_TIMEOUT}', true)"
+
+
+def _identity(caller: Caller, headers: Mapping[str, str]) -> list[bytes | None]:
     role = caller.claims.get("role")
     if role not in ROLES:
         raise DatabaseError("only authenticated callers and the service role reach the database")
-    named = SQL(", ").join(
-        SQL("{} => {}").format(Identifier(key), Literal(json.dumps(value) if isinstance(value, dict | list) else value))
-        for key, value in arguments.items()
-    )
-    return SQL(
-        "select set_config('role', {}, true), set_config('request.jwt.claims', {}, true),"
-        " set_config('request.headers', {}, true), set_config('idle_in_transaction_session_timeout', '10s', true);"
-        " select {}({})::text"
-    ).format(
-        Literal(role),
-        Literal(json.dumps(dict(caller.claims))),
-        Literal(json.dumps({"x-request-id": request_id})),
-        Identifier("public", name),
-        named,
-    )
+    return [_parameter(value) for value in (role, dict(caller.claims), dict(headers))]
+
+
+def _call(name: str, arguments: Mapping[str, Any]) -> tuple[str, list[bytes | None]]:
+    """Values travel beside the statement; the function's own types decide how they are read."""
+    named = ", ".join(f"{_quoted(key)} => ${number}" for number, key in enumerate(arguments, 1))
+    return f"select public.{_quoted(name)}({named})::text", [_parameter(value) for value in arguments.values()]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _parameter(value: object) -> bytes | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    if "\0" in text:  # it would end the value there
+        raise Problem(400, "invalid_value", "A text must not contain NUL characters.")
+    return text.encode()
 
 
 def _postgres_error(name: str, error: psycopg.Error) -> Exception:
@@ -170,7 +202,7 @@ def _postgres_error(name: str, error: psycopg.Error) -> Exception:
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return database_unavailable()
     diagnostic = error.diag
-    # psycopg itself refuses a NUL, and without an SQLSTATE: here is the server's.
-    state = "22021" if error.sqlstate is None and isinstance(error, psycopg.DataError) else error.sqlstate
-    problem = from_database(state, diagnostic.message_primary or "", diagnostic.message_detail, diagnostic.message_hint)
+    problem = from_database(
+        error.sqlstate, diagnostic.message_primary or "", diagnostic.message_detail, diagnostic.message_hint
+    )
     return problem or DatabaseError(f"{name}: {error.sqlstate} {diagnostic.message_primary}")

@@ -8,6 +8,10 @@ from uuid import UUID  # noqa: TC003 (pydantic reads it)
 from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint, Text
+from functions._shared.errors import Refusal
+from functions.historical_sync import JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
+
+NOT_CANCELLABLE = Refusal(400, "not_cancellable", "The job has ended; `current_status` says how.", ("current_status",))
 
 
 class CancelHistoricalSync(BaseModel):
@@ -21,6 +25,13 @@ class HistoricalSyncCancelled(BaseModel):
 
 
 endpoint = Endpoint(
-    __name__, "POST", rpc="cancel_sync_job", request=CancelHistoricalSync, response=HistoricalSyncCancelled
+    __name__,
+    "POST",
+    rpc="cancel_sync_job",
+    request=CancelHistoricalSync,
+    response=HistoricalSyncCancelled,
+    refusals=(NOT_CANCELLABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND),
+    example_request={"job_id": JOB_ID, "reason": "wrong date range"},
+    example_response={"job_id": JOB_ID, "status": "cancelled"},
 )
 handler = endpoint.handler

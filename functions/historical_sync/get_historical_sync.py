@@ -9,6 +9,29 @@ from uuid import UUID  # noqa: TC003 (pydantic reads it)
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions.historical_sync import CONNECTION_ID, JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
+
+EXAMPLE = {
+    "job_id": JOB_ID,
+    "status": "in_progress",
+    "connection_id": CONNECTION_ID,
+    "date_from": "2013-01-01",
+    "date_to": "2013-12-31",
+    "resources": ["flights"],
+    "progress": {"records": 167979, "windows_done": 183, "windows_total": 365, "percent": 50, "eta_seconds": 9},
+    "position": {"resource": "flights", "date": "2013-07-03"},
+    "error": None,
+    "cancelled_by": None,
+    "cancel_reason": None,
+    "retry_of": None,
+    "created_by": "user:a3848396-23ea-4a28-a74c-541a63cd6a35",
+    "created_at": "2026-11-22T13:47:26.287044+00:00",
+    "started_at": "2026-11-22T13:47:26.293156+00:00",
+    "cancel_requested_at": None,
+    "finished_at": None,
+}
+
+Status = Literal["pending", "in_progress", "completed", "failed", "cancelled"]
 
 
 class GetHistoricalSync(BaseModel):
@@ -16,7 +39,7 @@ class GetHistoricalSync(BaseModel):
 
 
 class Progress(BaseModel):
-    """Committed records, and windows of the date range: null until the worker has begun; the ETA, until one is done."""
+    """Committed records, and windows of the date range; what is not known yet is null."""
 
     records: int
     windows_done: int | None
@@ -39,7 +62,7 @@ class Failure(BaseModel):
 
 class HistoricalSync(BaseModel):
     job_id: UUID
-    status: Literal["pending", "in_progress", "completed", "failed", "cancelled"]
+    status: Status
     connection_id: UUID
     date_from: date
     date_to: date
@@ -57,5 +80,14 @@ class HistoricalSync(BaseModel):
     finished_at: datetime | None
 
 
-endpoint = Endpoint(__name__, "GET", rpc="get_historical_sync", request=GetHistoricalSync, response=HistoricalSync)
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    rpc="get_historical_sync",
+    request=GetHistoricalSync,
+    response=HistoricalSync,
+    refusals=(JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND),
+    example_request={"job_id": JOB_ID},
+    example_response=EXAMPLE,
+)
 handler = endpoint.handler

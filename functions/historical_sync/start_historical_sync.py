@@ -8,6 +8,15 @@ from uuid import UUID  # noqa: TC003 (pydantic reads it)
 from pydantic import BaseModel, Field, model_validator
 
 from functions._shared.endpoint import Date, Endpoint, Text
+from functions._shared.errors import Refusal
+from functions.historical_sync import ALREADY_ACTIVE, CONNECTION_ID, JOB_ID
+
+NOT_A_SOURCE = Refusal(400, "not_a_source", "The connection receives records and cannot be read from.")
+UNKNOWN_RESOURCE = Refusal(400, "unknown_resource", "The connection has no such resource.", ("resource", "available"))
+CONNECTION_OF_ANOTHER_AGENCY = Refusal(
+    403, "connection_of_another_agency", "This connection belongs to another agency."
+)
+CONNECTION_NOT_FOUND = Refusal(404, "connection_not_found", "There is no connection with this id.")
 
 
 class StartHistoricalSync(BaseModel):
@@ -35,5 +44,8 @@ endpoint = Endpoint(
     request=StartHistoricalSync,
     response=HistoricalSyncStarted,
     status=201,
+    refusals=(NOT_A_SOURCE, UNKNOWN_RESOURCE, CONNECTION_OF_ANOTHER_AGENCY, CONNECTION_NOT_FOUND, ALREADY_ACTIVE),
+    example_request={"connection_id": CONNECTION_ID, "date_from": "2013-01-01", "date_to": "2013-12-31"},
+    example_response={"job_id": JOB_ID, "status": "pending"},
 )
 handler = endpoint.handler

@@ -108,12 +108,12 @@ class Protocol:
         return answer["answer"]
 
     async def _call(self, name: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever JSON the function answers)
-        request_id = str(uuid.uuid4())
+        headers = {"x-request-id": str(uuid.uuid4())}
         wait = SHORTEST_WAIT_SECONDS
         while True:
             try:
                 answer = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._rpc.call, name, arguments, self._caller, request_id
+                    self._threads, self._rpc.call, name, arguments, self._caller, headers
                 )
                 return json.loads(answer)
             except Problem as problem:

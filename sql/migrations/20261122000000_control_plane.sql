@@ -203,7 +203,10 @@ create index executions_claimable on app.executions (run_at, id) where status = 
 create index executions_leased on app.executions (id) where status in ('running', 'cancelling');
 create unique index executions_one_active on app.executions (agency_id, family, concurrency_key)
   where status in ('queued', 'running', 'cancelling');
-create index executions_connection on app.executions (agency_id, connection_id);
+-- Lists, newest first (ids are time-ordered): all of a family, by status, by connection.
+create index executions_newest on app.executions (agency_id, family, id desc);
+create index executions_by_status on app.executions (agency_id, family, status, id desc);
+create index executions_by_connection on app.executions (agency_id, connection_id, id desc);
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;
@@ -256,6 +259,28 @@ alter table app.records enable row level security;
 revoke all on app.records from public;
 grant select on app.records to authenticated;
 grant select, insert, update on app.records to service_role;
+
+-- 10_core/10_tables/70_idempotency_keys.sql
+-- Answers that may be asked for again for a day, each written in its move's own transaction.
+create table app.idempotency_keys (
+  id bigint generated always as identity primary key,
+  agency_id uuid, -- null: a trusted server's
+  actor text not null,
+  function text not null,
+  key text not null check (length(key) between 1 and 255),
+  request jsonb not null, -- the arguments; a request is at most 1 MiB, usually some hundred bytes
+  answer jsonb not null,
+  created_at timestamptz not null default now(),
+  unique nulls not distinct (agency_id, actor, function, key)
+);
+
+create index idempotency_keys_age on app.idempotency_keys (created_at);
+
+alter table app.idempotency_keys enable row level security;
+revoke all on app.idempotency_keys from public;
+grant select, insert, delete on app.idempotency_keys to authenticated;
+-- `for update` in the reaper asks for UPDATE, though it only deletes.
+grant select, insert, update, delete on app.idempotency_keys to service_role;
 
 -- 10_core/20_caller/10_identify.sql
 -- Who holds the token of this request: a definer, because callers cannot read the auth schema.
@@ -325,7 +350,7 @@ begin
   end if;
   select * into identity from app.identify();
   if not identity.is_live then
-    perform app.refuse(401, 'session_revoked', 'This session has ended or its user is gone. Sign in again.');
+    perform app.refuse(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
   end if;
   if identity.agency_id is null then
     perform app.refuse(403, 'no_agency', 'Your user belongs to no agency. Ask an administrator to add you to one.');
@@ -376,6 +401,86 @@ create policy "Members see their agency's audit" on app.execution_events
 
 create policy "Members see their agency's records" on app.records
   for select to authenticated using (agency_id = (select app.agency_id()));
+
+create policy "Callers see their own answers" on app.idempotency_keys
+  for all to authenticated
+  using (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor))
+  with check (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor));
+
+-- 10_core/25_idempotency/10_idempotency_key.sql
+-- The request's Idempotency-Key header, or null.
+create or replace function app.idempotency_key()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'idempotency-key', '');
+end $$;
+
+revoke all on function app.idempotency_key from public;
+grant execute on function app.idempotency_key to authenticated, service_role;
+
+-- 10_core/25_idempotency/20_recall_answer.sql
+-- The answer that this caller was given before for this Idempotency-Key. Null: do the work, then app.remember_answer.
+--   409 idempotency_key_in_use   its first use is still under way
+--   422 idempotency_key_reused   it came with another request before
+create or replace function app.recall_answer(caller app.caller, function text, request jsonb)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  key_ constant text := app.idempotency_key();
+  known app.idempotency_keys;
+begin
+  if key_ is null then
+    return null;
+  end if;
+  if length(key_) > 255 then
+    perform app.refuse(400, 'invalid_idempotency_key', 'An Idempotency-Key has at most 255 characters.');
+  end if;
+  -- Whoever comes second is told so at once instead of waiting. The lock ends with the transaction.
+  if not pg_try_advisory_xact_lock(
+      hashtextextended(jsonb_build_array(caller.agency_id, caller.actor, function, key_)::text, 0)) then
+    perform app.refuse(409, 'idempotency_key_in_use',
+      'A request with this Idempotency-Key is still under way. Try again in a moment.');
+  end if;
+  select * into known from app.idempotency_keys as k
+  where k.agency_id is not distinct from caller.agency_id and k.actor = caller.actor
+    and k.function = recall_answer.function and k.key = key_;
+  if known.created_at < now() - interval '24 hours' then
+    delete from app.idempotency_keys as k where k.id = known.id;
+    return null;
+  end if;
+  if known.request <> request then
+    perform app.refuse(422, 'idempotency_key_reused', 'This Idempotency-Key came with another request. Use a new one.');
+  end if;
+  return known.answer;
+end $$;
+
+revoke all on function app.recall_answer from public;
+grant execute on function app.recall_answer to authenticated, service_role;
+
+-- 10_core/25_idempotency/30_remember_answer.sql
+-- Stores an answer for its Idempotency-Key, if there is one, in the transaction of the move that it is about.
+create or replace function app.remember_answer(caller app.caller, function text, request jsonb, answer jsonb)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if app.idempotency_key() is not null then
+    insert into app.idempotency_keys (agency_id, actor, function, key, request, answer)
+    values (caller.agency_id, caller.actor, remember_answer.function, app.idempotency_key(),
+            remember_answer.request, remember_answer.answer);
+  end if;
+  return answer;
+end $$;
+
+revoke all on function app.remember_answer from public;
+grant execute on function app.remember_answer to authenticated, service_role;
 
 -- 10_core/30_guard/05_apply_move.sql
 -- A legal move's consequences for the row. Starting from the old row, so that a move changes nothing it does not own.
@@ -689,37 +794,38 @@ revoke all on function app.cancel_execution from public;
 grant execute on function app.cancel_execution to authenticated, service_role;
 
 -- 10_core/40_executions/50_start_execution.sql
--- Queues an execution and wakes a worker. With a concurrency key, the active one is the answer: 409 and its id.
-create or replace function app.start_execution(
-  agency_id uuid, family text, connection_id uuid, concurrency_key text, spec jsonb, progress jsonb)
+-- Queues an execution and wakes a worker; of `wanted`, what a caller may choose. With a concurrency key there is at most
+-- one active execution: then 409 already_active, and its id.
+create or replace function app.start_execution(wanted app.executions)
 returns app.executions
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
-#variable_conflict use_column
 declare
   started app.executions;
   active uuid;
 begin
   loop
-    insert into app.executions (agency_id, family, connection_id, concurrency_key, spec, progress)
-    values (start_execution.agency_id, start_execution.family, start_execution.connection_id,
-            start_execution.concurrency_key, start_execution.spec, start_execution.progress)
+    insert into app.executions
+      (agency_id, family, connection_id, concurrency_key, spec, run_at, retry_of, checkpoint, progress)
+    values
+      (wanted.agency_id, wanted.family, wanted.connection_id, wanted.concurrency_key, wanted.spec,
+       coalesce(wanted.run_at, now()), wanted.retry_of, wanted.checkpoint, coalesce(wanted.progress, '{}'))
     on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
     returning * into started;
     exit when found;
 
     select e.id into active from app.executions as e
-    where e.agency_id = start_execution.agency_id and e.family = start_execution.family
-      and e.concurrency_key = start_execution.concurrency_key and e.status in ('queued', 'running', 'cancelling');
+    where e.agency_id = wanted.agency_id and e.family = wanted.family
+      and e.concurrency_key = wanted.concurrency_key and e.status in ('queued', 'running', 'cancelling');
     if found then
       perform app.refuse(409, 'already_active', 'A job is already active here. Wait for it, or cancel it first.',
         jsonb_build_object('job_id', active));
     end if;
     -- It ended between the two statements: try again.
   end loop;
-  perform pg_notify('execution_queued', family);
+  perform pg_notify('execution_queued', wanted.family);
   return started;
 end $$;
 
@@ -746,6 +852,38 @@ begin
 end $$;
 
 revoke all on function app.drop_finished from public;
+
+-- 10_core/40_executions/70_words_statuses.sql
+-- Which statuses a family's word may stand for: the index narrows by these, app.status_word decides. A word that the
+-- family does not have is refused.
+create or replace function app.words_statuses(family text, word text)
+returns text[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v app.families;
+  statuses text[];
+begin
+  select * into v from app.families as f where f.family = words_statuses.family;
+  statuses := array_remove(array[
+    case when word in (v.queued, v.scheduled, v.running) then 'queued' end,
+    case when word = v.running then 'running' end,
+    case when word = v.cancelling then 'cancelling' end,
+    case when word = v.completed then 'completed' end,
+    case when word = v.failed then 'failed' end,
+    case when word = v.cancelled then 'cancelled' end], null);
+  if statuses = '{}' then
+    perform app.refuse(400, 'unknown_status', 'There is no such status.', jsonb_build_object('known',
+      (select jsonb_agg(distinct known) from unnest(array[v.queued, v.scheduled, v.running, v.cancelling, v.completed,
+        v.failed, v.cancelled]) as known where known is not null)));
+  end if;
+  return statuses;
+end $$;
+
+revoke all on function app.words_statuses from public;
+grant execute on function app.words_statuses to authenticated, service_role;
 
 -- 20_worker/10_lock_lease.sql
 -- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
@@ -802,6 +940,54 @@ end $$;
 revoke all on function app.retry_delay from public;
 grant execute on function app.retry_delay to service_role;
 
+-- 20_worker/40_reap_executions.sql
+-- Takes back what dead workers hold: a lost lease is queued again, or failed after the last attempt; a cancel that
+-- nobody acknowledged in time is forced. Rows that somebody has locked are alive and left alone.
+-- Answer: {released, failed, cancelled}, counts.
+create or replace function app.reap_executions("limit" int)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  dead app.executions;
+  event_ text;
+  released int := 0;
+  failed int := 0;
+  cancelled int := 0;
+begin
+  for dead in
+    select * from app.executions as e
+    where e.status in ('running', 'cancelling')
+      and (e.lease_expires_at < clock_timestamp() or e.status = 'cancelling' and e.cancel_deadline < clock_timestamp())
+    order by e.id
+    limit reap_executions."limit"
+    for update skip locked
+  loop
+    event_ := case
+      when dead.status = 'cancelling' then 'expire'
+      when dead.attempts + 1 >= dead.max_attempts then 'fail'
+      else 'release'
+    end;
+    update app.executions as e
+    set status = app.next_status(e.status, event_), event = event_, actor = 'reaper',
+        reason = case when dead.lease_expires_at < clock_timestamp() then 'lease_expired' else 'cancel_deadline' end,
+        attempts = e.attempts + 1, run_at = now(), -- not clock_timestamp(): a claim that reaps may take it at once
+        error = case event_
+          when 'fail' then jsonb_build_object('code', 'worker_lost', 'message', 'The worker stopped answering too often.')
+          else e.error end
+    where e.id = dead.id;
+    released := released + (event_ = 'release')::int;
+    failed := failed + (event_ = 'fail')::int;
+    cancelled := cancelled + (event_ = 'expire')::int;
+  end loop;
+  return jsonb_build_object('released', released, 'failed', failed, 'cancelled', cancelled);
+end $$;
+
+revoke all on function app.reap_executions from public;
+grant execute on function app.reap_executions to service_role;
+
 -- 20_worker/public/claim.sql
 -- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
 -- connection and the connection's secret. What a dead worker left behind is released first.
@@ -822,7 +1008,7 @@ begin
       'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
   end if;
   wanted := array(select jsonb_array_elements_text(families));
-  perform public.reap("limit");
+  perform app.reap_executions("limit");
 
   with taken as (
     update app.executions as e
@@ -995,51 +1181,24 @@ revoke all on function public.heartbeat from public, anon, authenticated, servic
 grant execute on function public.heartbeat to service_role;
 
 -- 20_worker/public/reap.sql
--- Takes back what dead workers hold: a lost lease is queued again, or failed after the last attempt; a cancel that
--- nobody acknowledged in time is forced. Rows that somebody has locked are alive and left alone.
--- Answer: {released, failed, cancelled}, counts.
+-- The tick: app.reap_executions, and answers that were remembered for a day are forgotten.
+-- Answer: {released, failed, cancelled}, counts of executions.
 create or replace function public.reap("limit" int default 100)
 returns jsonb
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
-declare
-  dead app.executions;
-  event_ text;
-  released int := 0;
-  failed int := 0;
-  cancelled int := 0;
 begin
   if ("limit" between 1 and 1000) is not true then
     perform app.refuse(400, 'invalid_limit', 'limit is 1 to 1000.');
   end if;
-  for dead in
-    select * from app.executions as e
-    where e.status in ('running', 'cancelling')
-      and (e.lease_expires_at < clock_timestamp() or e.status = 'cancelling' and e.cancel_deadline < clock_timestamp())
-    order by e.id
-    limit reap."limit"
-    for update skip locked
-  loop
-    event_ := case
-      when dead.status = 'cancelling' then 'expire'
-      when dead.attempts + 1 >= dead.max_attempts then 'fail'
-      else 'release'
-    end;
-    update app.executions as e
-    set status = app.next_status(e.status, event_), event = event_, actor = 'reaper',
-        reason = case when dead.lease_expires_at < clock_timestamp() then 'lease_expired' else 'cancel_deadline' end,
-        attempts = e.attempts + 1, run_at = now(), -- not clock_timestamp(): a claim that reaps may take it at once
-        error = case event_
-          when 'fail' then jsonb_build_object('code', 'worker_lost', 'message', 'The worker stopped answering too often.')
-          else e.error end
-    where e.id = dead.id;
-    released := released + (event_ = 'release')::int;
-    failed := failed + (event_ = 'fail')::int;
-    cancelled := cancelled + (event_ = 'expire')::int;
-  end loop;
-  return jsonb_build_object('released', released, 'failed', failed, 'cancelled', cancelled);
+  delete from app.idempotency_keys as k
+  where k.id = any(array(
+    select old.id from app.idempotency_keys as old
+    where old.created_at < now() - interval '24 hours'
+    order by old.created_at limit 1000 for update skip locked));
+  return app.reap_executions("limit");
 end $$;
 
 revoke all on function public.reap from public, anon, authenticated, service_role;
@@ -1074,7 +1233,8 @@ grant execute on function public.release to service_role;
 
 -- 30_historical_sync/10_historical_sync_jobs.sql
 -- The family's jobs in its own words. security_invoker: the caller's policies decide which rows.
--- windows_done, windows_total: of the date range, null until its worker has begun; eta_seconds: null until one is done.
+-- windows_done, windows_total: of the date range, null until its worker has begun (a retry knows at once).
+-- eta_seconds: at this job's own pace (windows_before were done when it began), so null until it has done one.
 create view public.historical_sync_jobs with (security_invoker = true) as
 select
   e.id as job_id,
@@ -1091,9 +1251,10 @@ select
     else coalesce(
       floor(100 * (e.progress ->> 'windows_done')::numeric / nullif((e.progress ->> 'windows_total')::numeric, 0)), 0)::int
   end as percent,
-  case when e.status = 'running' and (e.progress ->> 'windows_done')::int > 0
+  case when e.status = 'running' and (e.progress ->> 'windows_done')::int > (e.progress ->> 'windows_before')::int
     then ceil(extract(epoch from now() - e.started_at)
-      * ((e.progress ->> 'windows_total')::numeric / (e.progress ->> 'windows_done')::numeric - 1))::bigint
+      * ((e.progress ->> 'windows_total')::numeric - (e.progress ->> 'windows_done')::numeric)
+      / ((e.progress ->> 'windows_done')::numeric - (e.progress ->> 'windows_before')::numeric))::bigint
   end as eta_seconds,
   -- Where it stands. The page is left out: it may hold what the source meant for the worker alone.
   case when e.checkpoint is not null
@@ -1112,6 +1273,43 @@ where e.family = 'historical_sync' and e.deleted_at is null;
 
 revoke all on public.historical_sync_jobs from public, anon, authenticated, service_role;
 grant select on public.historical_sync_jobs to authenticated, service_role;
+
+-- 30_historical_sync/15_historical_sync_object.sql
+-- One job as callers see it.
+create or replace function app.historical_sync_object(job public.historical_sync_jobs)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'job_id', job.job_id,
+    'status', job.status,
+    'connection_id', job.connection_id,
+    'date_from', job.date_from,
+    'date_to', job.date_to,
+    'resources', job.resources,
+    'progress', jsonb_build_object(
+      'records', job.records,
+      'windows_done', job.windows_done,
+      'windows_total', job.windows_total,
+      'percent', job.percent,
+      'eta_seconds', job.eta_seconds),
+    'position', job.position,
+    'error', job.error,
+    'cancelled_by', job.cancelled_by,
+    'cancel_reason', job.cancel_reason,
+    'retry_of', job.retry_of,
+    'created_by', job.created_by,
+    'created_at', job.created_at,
+    'started_at', job.started_at,
+    'cancel_requested_at', job.cancel_requested_at,
+    'finished_at', job.finished_at);
+end $$;
+
+revoke all on function app.historical_sync_object from public;
+grant execute on function app.historical_sync_object to authenticated, service_role;
 
 -- 30_historical_sync/20_historical_sync_spec.sql
 -- What a historical sync will run, checked before it exists: {date_from, date_to, resources}, every resource one that
@@ -1154,16 +1352,24 @@ grant execute on function app.historical_sync_spec to authenticated, service_rol
 
 -- 30_historical_sync/public/cancel_sync_job.sql
 -- Cancels a historical sync that is pending or in progress; when it answers, nothing more of that job is accepted.
--- Answer: {job_id, status}. 400 not_cancellable names the current_status.
+-- Answer: {job_id, status}. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
 create or replace function public.cancel_sync_job(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql
 set search_path = ''
 as $$
 declare
-  cancelled constant app.executions := app.cancel_execution('historical_sync', job_id, reason);
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('job_id', job_id, 'reason', reason);
+  answer jsonb := app.recall_answer(caller, 'cancel_sync_job', request);
+  cancelled app.executions;
 begin
-  return jsonb_build_object('job_id', cancelled.id, 'status', app.status_word(cancelled));
+  if answer is not null then
+    return answer;
+  end if;
+  cancelled := app.cancel_execution('historical_sync', job_id, reason);
+  answer := jsonb_build_object('job_id', cancelled.id, 'status', app.status_word(cancelled));
+  return app.remember_answer(caller, 'cancel_sync_job', request, answer);
 end $$;
 
 revoke all on function public.cancel_sync_job from public, anon, authenticated, service_role;
@@ -1185,37 +1391,98 @@ begin
   if not found then
     perform app.refuse_missing('historical_sync', 'historical_sync', 'job', job_id);
   end if;
-  return jsonb_build_object(
-    'job_id', job.job_id,
-    'status', job.status,
-    'connection_id', job.connection_id,
-    'date_from', job.date_from,
-    'date_to', job.date_to,
-    'resources', job.resources,
-    'progress', jsonb_build_object(
-      'records', job.records,
-      'windows_done', job.windows_done,
-      'windows_total', job.windows_total,
-      'percent', job.percent,
-      'eta_seconds', job.eta_seconds),
-    'position', job.position,
-    'error', job.error,
-    'cancelled_by', job.cancelled_by,
-    'cancel_reason', job.cancel_reason,
-    'retry_of', job.retry_of,
-    'created_by', job.created_by,
-    'created_at', job.created_at,
-    'started_at', job.started_at,
-    'cancel_requested_at', job.cancel_requested_at,
-    'finished_at', job.finished_at);
+  return app.historical_sync_object(job);
 end $$;
 
 revoke all on function public.get_historical_sync from public, anon, authenticated, service_role;
 grant execute on function public.get_historical_sync to authenticated, service_role;
 
+-- 30_historical_sync/public/list_historical_syncs.sql
+-- The caller's historical syncs, newest first, at most `limit` (1 to 100). status: a word of the family; cursor: the
+-- `next_cursor` of the answer before. Ids are ordered by time and a page begins after one, so a walk neither skips nor
+-- repeats what was there when it began, whatever is started meanwhile. Answer: {jobs, next_cursor}; null ends.
+create or replace function public.list_historical_syncs(
+  status text default null, connection_id uuid default null, "limit" int default 20, cursor uuid default null)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  size constant int := coalesce("limit", 20);
+  jobs jsonb;
+  ids uuid[];
+begin
+  if size not between 1 and 100 then
+    perform app.refuse(400, 'invalid_limit', 'limit is a number from 1 to 100.');
+  end if;
+  -- Planned for the filters at hand: each combination has its index.
+  execute 'select array(select e.id from app.executions as e where e.family = ''historical_sync'' and e.deleted_at is null'
+    || case when caller.agency_id is not null then ' and e.agency_id = $1' else '' end
+    || case when connection_id is not null then ' and e.connection_id = $2' else '' end
+    || case when status is not null then ' and e.status = any($3) and app.status_word(e) = $4' else '' end
+    || case when cursor is not null then ' and e.id < $5' else '' end
+    || ' order by e.id desc limit $6)'
+  into ids
+  using caller.agency_id, connection_id,
+    case when status is not null then app.words_statuses('historical_sync', status) end, status, cursor, size + 1;
+
+  select jsonb_agg(app.historical_sync_object(j) order by j.job_id desc) into jobs
+  from public.historical_sync_jobs as j where j.job_id = any(ids[:size]);
+  return jsonb_build_object(
+    'jobs', coalesce(jobs, '[]'),
+    'next_cursor', case when cardinality(ids) > size then ids[size] end);
+end $$;
+
+revoke all on function public.list_historical_syncs from public, anon, authenticated, service_role;
+grant execute on function public.list_historical_syncs to authenticated, service_role;
+
+-- 30_historical_sync/public/retry_historical_sync.sql
+-- Continues a failed or cancelled historical sync where it stood, as a new job: same range, checkpoint copied.
+-- Answer: {job_id, status, retry_of}. 400 not_retryable names the current_status. Heeds an Idempotency-Key.
+create or replace function public.retry_historical_sync(job_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('job_id', job_id);
+  answer jsonb := app.recall_answer(caller, 'retry_historical_sync', request);
+  ended app.executions;
+  started app.executions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  select * into ended from app.executions as e
+  where e.id = retry_historical_sync.job_id and e.family = 'historical_sync' and e.deleted_at is null;
+  if not found then
+    perform app.refuse_missing('historical_sync', 'historical_sync', 'job', job_id);
+  end if;
+  if ended.status not in ('failed', 'cancelled') then
+    perform app.refuse(400, 'not_retryable', 'Only a failed or cancelled job can be retried.',
+      jsonb_build_object('current_status', app.status_word(ended)));
+  end if;
+
+  started := ended;
+  started.retry_of := ended.id;
+  started.run_at := null;
+  if ended.progress ? 'windows_done' then
+    started.progress := ended.progress || jsonb_build_object('windows_before', ended.progress -> 'windows_done');
+  end if;
+  started := app.start_execution(started);
+  answer := jsonb_build_object('job_id', started.id, 'status', app.status_word(started), 'retry_of', started.retry_of);
+  return app.remember_answer(caller, 'retry_historical_sync', request, answer);
+end $$;
+
+revoke all on function public.retry_historical_sync from public, anon, authenticated, service_role;
+grant execute on function public.retry_historical_sync to authenticated, service_role;
+
 -- 30_historical_sync/public/start_historical_sync.sql
 -- Queues a historical sync of a date range; both days are included. resources: JSON array of names, or null for all.
--- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id.
+-- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id. Heeds an Idempotency-Key.
 create or replace function public.start_historical_sync(
   connection_id uuid, date_from date, date_to date, resources jsonb default null)
 returns jsonb
@@ -1224,19 +1491,30 @@ set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object(
+    'connection_id', connection_id, 'date_from', date_from, 'date_to', date_to, 'resources', resources);
+  answer jsonb := app.recall_answer(caller, 'start_historical_sync', request);
   connection app.connections;
   started app.executions;
 begin
+  if answer is not null then
+    return answer;
+  end if;
   -- Without the secret, which callers may not read.
   select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
   from app.connections as c where c.id = start_historical_sync.connection_id;
   if not found then
     perform app.refuse_missing('historical_sync', 'connection', 'connection', connection_id);
   end if;
-  started := app.start_execution(
-    connection.agency_id, 'historical_sync', connection.id, connection.id::text,
-    app.historical_sync_spec(connection, date_from, date_to, resources), '{}');
-  return jsonb_build_object('job_id', started.id, 'status', app.status_word(started));
+
+  started.agency_id := connection.agency_id;
+  started.family := 'historical_sync';
+  started.connection_id := connection.id;
+  started.concurrency_key := connection.id;
+  started.spec := app.historical_sync_spec(connection, date_from, date_to, resources);
+  started := app.start_execution(started);
+  answer := jsonb_build_object('job_id', started.id, 'status', app.status_word(started));
+  return app.remember_answer(caller, 'start_historical_sync', request, answer);
 end $$;
 
 revoke all on function public.start_historical_sync from public, anon, authenticated, service_role;

@@ -55,7 +55,7 @@ select is_empty('select * from public.historical_sync_jobs', 'who has no agency 
 set local request.jwt.claims = '{"sub": "aaaaaaaa-0000-4000-8000-000000000001", "role": "authenticated",
   "session_id": "eeeeeeee-0000-4000-8000-000000000001"}';
 select throws_ok($$ select public.cancel_sync_job('dddddddd-0000-4000-8000-000000000001') $$,
-  'PT401', 'session_revoked', 'who is signed out cancels nothing');
+  'PT401', 'revoked_token', 'who is signed out cancels nothing');
 select is_empty('select * from public.historical_sync_jobs', 'who is signed out sees no job');
 
 -- Nobody

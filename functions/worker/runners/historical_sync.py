@@ -88,11 +88,12 @@ async def historical_sync(execution: Execution) -> AsyncGenerator[Batch, None]:
         return
     async with open_source(execution.connection) as source:
         plan = make_plan(execution.spec, source)
+        counts = {"windows_total": plan.total, "windows_before": execution.progress.get("windows_before", 0)}
         for window, following in pairwise(chain(plan.windows(checkpoint), [None])):
             assert window is not None
             after = following.start if following else {"complete": True}
             position = _position(source, window, checkpoint)
-            async for batch in _window_batches(source, window, position, after, plan.total):
+            async for batch in _window_batches(source, window, position, after, counts):
                 yield batch
 
 
@@ -114,17 +115,17 @@ def _position(source: HttpConnector, window: Window, checkpoint: dict[str, Any] 
 
 
 async def _window_batches(
-    source: HttpConnector, window: Window, position: dict[str, Any], after: dict[str, Any], total: int
+    source: HttpConnector, window: Window, position: dict[str, Any], after: dict[str, Any], counts: dict[str, int]
 ) -> AsyncGenerator[Batch, None]:
     async for page in source.pages(window.resource, window.days, position["page"]):
         following = {**position, "page": page.next, "skip": 0}
-        for batch in _page_batches(page, window, position, after if page.next is None else following, total):
+        for batch in _page_batches(page, window, position, after if page.next is None else following, counts):
             yield batch
         position = following
 
 
 def _page_batches(
-    page: Page, window: Window, position: dict[str, Any], after: dict[str, Any], total: int
+    page: Page, window: Window, position: dict[str, Any], after: dict[str, Any], counts: dict[str, int]
 ) -> Iterator[Batch]:
     """One batch for a page of usual size, also for an empty one: its checkpoint moves on."""
     records: Sequence[dict[str, Any]] = [{"key": record.key, "data": record.data} for record in page.records]
@@ -134,7 +135,7 @@ def _page_batches(
         is_last = end >= len(records)
         checkpoint = after if is_last else {**position, "skip": end}
         done = window.number + (is_last and page.next is None)
-        yield Batch(window.resource, records[skip:end], checkpoint, {"windows_done": done, "windows_total": total})
+        yield Batch(window.resource, records[skip:end], checkpoint, {"windows_done": done, **counts})
         if is_last:
             return
         skip = end

@@ -1,5 +1,6 @@
 -- The family's jobs in its own words. security_invoker: the caller's policies decide which rows.
--- windows_done, windows_total: of the date range, null until its worker has begun; eta_seconds: null until one is done.
+-- windows_done, windows_total: of the date range, null until its worker has begun (a retry knows at once).
+-- eta_seconds: at this job's own pace (windows_before were done when it began), so null until it has done one.
 create view public.historical_sync_jobs with (security_invoker = true) as
 select
   e.id as job_id,
@@ -16,9 +17,10 @@ select
     else coalesce(
       floor(100 * (e.progress ->> 'windows_done')::numeric / nullif((e.progress ->> 'windows_total')::numeric, 0)), 0)::int
   end as percent,
-  case when e.status = 'running' and (e.progress ->> 'windows_done')::int > 0
+  case when e.status = 'running' and (e.progress ->> 'windows_done')::int > (e.progress ->> 'windows_before')::int
     then ceil(extract(epoch from now() - e.started_at)
-      * ((e.progress ->> 'windows_total')::numeric / (e.progress ->> 'windows_done')::numeric - 1))::bigint
+      * ((e.progress ->> 'windows_total')::numeric - (e.progress ->> 'windows_done')::numeric)
+      / ((e.progress ->> 'windows_done')::numeric - (e.progress ->> 'windows_before')::numeric))::bigint
   end as eta_seconds,
   -- Where it stands. The page is left out: it may hold what the source meant for the worker alone.
   case when e.checkpoint is not null

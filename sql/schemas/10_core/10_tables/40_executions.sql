@@ -64,7 +64,10 @@ create index executions_claimable on app.executions (run_at, id) where status = 
 create index executions_leased on app.executions (id) where status in ('running', 'cancelling');
 create unique index executions_one_active on app.executions (agency_id, family, concurrency_key)
   where status in ('queued', 'running', 'cancelling');
-create index executions_connection on app.executions (agency_id, connection_id);
+-- Lists, newest first (ids are time-ordered): all of a family, by status, by connection.
+create index executions_newest on app.executions (agency_id, family, id desc);
+create index executions_by_status on app.executions (agency_id, family, status, id desc);
+create index executions_by_connection on app.executions (agency_id, connection_id, id desc);
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;

@@ -14,7 +14,7 @@ begin
   end if;
   select * into identity from app.identify();
   if not identity.is_live then
-    perform app.refuse(401, 'session_revoked', 'This session has ended or its user is gone. Sign in again.');
+    perform app.refuse(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
   end if;
   if identity.agency_id is null then
     perform app.refuse(403, 'no_agency', 'Your user belongs to no agency. Ask an administrator to add you to one.');

@@ -22,3 +22,8 @@ create policy "Members see their agency's audit" on app.execution_events
 
 create policy "Members see their agency's records" on app.records
   for select to authenticated using (agency_id = (select app.agency_id()));
+
+create policy "Callers see their own answers" on app.idempotency_keys
+  for all to authenticated
+  using (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor))
+  with check (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor));

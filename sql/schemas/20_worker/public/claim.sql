@@ -17,7 +17,7 @@ begin
       'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
   end if;
   wanted := array(select jsonb_array_elements_text(families));
-  perform public.reap("limit");
+  perform app.reap_executions("limit");
 
   with taken as (
     update app.executions as e

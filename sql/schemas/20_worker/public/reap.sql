@@ -1,48 +1,21 @@
--- Takes back what dead workers hold: a lost lease is queued again, or failed after the last attempt; a cancel that
--- nobody acknowledged in time is forced. Rows that somebody has locked are alive and left alone.
--- Answer: {released, failed, cancelled}, counts.
+-- The tick: app.reap_executions, and answers that were remembered for a day are forgotten.
+-- Answer: {released, failed, cancelled}, counts of executions.
 create or replace function public.reap("limit" int default 100)
 returns jsonb
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
-declare
-  dead app.executions;
-  event_ text;
-  released int := 0;
-  failed int := 0;
-  cancelled int := 0;
 begin
   if ("limit" between 1 and 1000) is not true then
     perform app.refuse(400, 'invalid_limit', 'limit is 1 to 1000.');
   end if;
-  for dead in
-    select * from app.executions as e
-    where e.status in ('running', 'cancelling')
-      and (e.lease_expires_at < clock_timestamp() or e.status = 'cancelling' and e.cancel_deadline < clock_timestamp())
-    order by e.id
-    limit reap."limit"
-    for update skip locked
-  loop
-    event_ := case
-      when dead.status = 'cancelling' then 'expire'
-      when dead.attempts + 1 >= dead.max_attempts then 'fail'
-      else 'release'
-    end;
-    update app.executions as e
-    set status = app.next_status(e.status, event_), event = event_, actor = 'reaper',
-        reason = case when dead.lease_expires_at < clock_timestamp() then 'lease_expired' else 'cancel_deadline' end,
-        attempts = e.attempts + 1, run_at = now(), -- not clock_timestamp(): a claim that reaps may take it at once
-        error = case event_
-          when 'fail' then jsonb_build_object('code', 'worker_lost', 'message', 'The worker stopped answering too often.')
-          else e.error end
-    where e.id = dead.id;
-    released := released + (event_ = 'release')::int;
-    failed := failed + (event_ = 'fail')::int;
-    cancelled := cancelled + (event_ = 'expire')::int;
-  end loop;
-  return jsonb_build_object('released', released, 'failed', failed, 'cancelled', cancelled);
+  delete from app.idempotency_keys as k
+  where k.id = any(array(
+    select old.id from app.idempotency_keys as old
+    where old.created_at < now() - interval '24 hours'
+    order by old.created_at limit 1000 for update skip locked));
+  return app.reap_executions("limit");
 end $$;
 
 revoke all on function public.reap from public, anon, authenticated, service_role;

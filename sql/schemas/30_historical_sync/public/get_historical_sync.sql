@@ -13,29 +13,7 @@ begin
   if not found then
     perform app.refuse_missing('historical_sync', 'historical_sync', 'job', job_id);
   end if;
-  return jsonb_build_object(
-    'job_id', job.job_id,
-    'status', job.status,
-    'connection_id', job.connection_id,
-    'date_from', job.date_from,
-    'date_to', job.date_to,
-    'resources', job.resources,
-    'progress', jsonb_build_object(
-      'records', job.records,
-      'windows_done', job.windows_done,
-      'windows_total', job.windows_total,
-      'percent', job.percent,
-      'eta_seconds', job.eta_seconds),
-    'position', job.position,
-    'error', job.error,
-    'cancelled_by', job.cancelled_by,
-    'cancel_reason', job.cancel_reason,
-    'retry_of', job.retry_of,
-    'created_by', job.created_by,
-    'created_at', job.created_at,
-    'started_at', job.started_at,
-    'cancel_requested_at', job.cancel_requested_at,
-    'finished_at', job.finished_at);
+  return app.historical_sync_object(job);
 end $$;
 
 revoke all on function public.get_historical_sync from public, anon, authenticated, service_role;

@@ -1,5 +1,5 @@
 -- Queues a historical sync of a date range; both days are included. resources: JSON array of names, or null for all.
--- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id.
+-- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id. Heeds an Idempotency-Key.
 create or replace function public.start_historical_sync(
   connection_id uuid, date_from date, date_to date, resources jsonb default null)
 returns jsonb
@@ -8,19 +8,30 @@ set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object(
+    'connection_id', connection_id, 'date_from', date_from, 'date_to', date_to, 'resources', resources);
+  answer jsonb := app.recall_answer(caller, 'start_historical_sync', request);
   connection app.connections;
   started app.executions;
 begin
+  if answer is not null then
+    return answer;
+  end if;
   -- Without the secret, which callers may not read.
   select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
   from app.connections as c where c.id = start_historical_sync.connection_id;
   if not found then
     perform app.refuse_missing('historical_sync', 'connection', 'connection', connection_id);
   end if;
-  started := app.start_execution(
-    connection.agency_id, 'historical_sync', connection.id, connection.id::text,
-    app.historical_sync_spec(connection, date_from, date_to, resources), '{}');
-  return jsonb_build_object('job_id', started.id, 'status', app.status_word(started));
+
+  started.agency_id := connection.agency_id;
+  started.family := 'historical_sync';
+  started.connection_id := connection.id;
+  started.concurrency_key := connection.id;
+  started.spec := app.historical_sync_spec(connection, date_from, date_to, resources);
+  started := app.start_execution(started);
+  answer := jsonb_build_object('job_id', started.id, 'status', app.status_word(started));
+  return app.remember_answer(caller, 'start_historical_sync', request, answer);
 end $$;
 
 revoke all on function public.start_historical_sync from public, anon, authenticated, service_role;

@@ -1,0 +1,54 @@
+"""Several statements to Postgres in one round trip and one transaction, on a psycopg connection that autocommits.
+
+psycopg's own pipeline sends each statement by itself. Here they leave in one piece with the end of the pipeline: it is
+faster, and a client has next to no chance to stop between a statement that took a lock and the end that commits it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import generators, pq
+from psycopg.errors import error_from_result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg.abc import PQGen
+
+Statement = tuple[str, "Sequence[bytes | None]"]
+
+
+def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> bytes | None:
+    """The first value of the last statement's first row. Parameters ($1 …) are text without NUL, or None for null.
+
+    Raises psycopg.Error; then nothing was committed, or it is unknown because the connection broke.
+    """
+    raw = connection.pgconn
+    raw.enter_pipeline_mode()
+    try:
+        for text, values in statements:
+            raw.send_query_params(text.encode(), values)
+        raw.pipeline_sync()
+        results = connection.wait(_results(raw, len(statements)))
+    finally:
+        with contextlib.suppress(psycopg.Error):  # results are left in it: the connection is of no further use
+            raw.exit_pipeline_mode()
+    for result in results:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise error_from_result(result)
+    return results[-1].get_value(0, 0)
+
+
+def _results(raw: pq.abc.PGconn, count: int) -> PQGen[list[pq.abc.PGresult]]:
+    """One result for each statement; after them comes the answer to the end of the pipeline, the commit."""
+    yield from generators.send(raw)
+    results: list[pq.abc.PGresult] = []
+    for _ in range(count):
+        results += yield from generators.fetch_many(raw)
+    [end] = yield from generators.fetch_many(raw)
+    if end.status == pq.ExecStatus.FATAL_ERROR:
+        raise error_from_result(end)
+    return results

@@ -1,0 +1,40 @@
+"""Continues a failed or cancelled historical sync at its last checkpoint, as a new job."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID  # noqa: TC003 (pydantic reads it)
+
+from pydantic import BaseModel
+
+from functions._shared.endpoint import Endpoint
+from functions._shared.errors import Refusal
+from functions.historical_sync import ALREADY_ACTIVE, JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
+
+NOT_RETRYABLE = Refusal(400, "not_retryable", "The job is neither failed nor cancelled.", ("current_status",))
+
+
+class RetryHistoricalSync(BaseModel):
+    job_id: UUID
+
+
+class HistoricalSyncRetried(BaseModel):
+    """`job_id` is the new job's, `retry_of` the one it continues."""
+
+    job_id: UUID
+    status: Literal["pending"]
+    retry_of: UUID
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    rpc="retry_historical_sync",
+    request=RetryHistoricalSync,
+    response=HistoricalSyncRetried,
+    status=201,
+    refusals=(NOT_RETRYABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND, ALREADY_ACTIVE),
+    example_request={"job_id": JOB_ID},
+    example_response={"job_id": "01a20393-26df-7227-9f87-71fc7a2b2981", "status": "pending", "retry_of": JOB_ID},
+)
+handler = endpoint.handler

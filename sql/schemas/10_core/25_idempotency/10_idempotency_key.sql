@@ -1,0 +1,13 @@
+-- The request's Idempotency-Key header, or null.
+create or replace function app.idempotency_key()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'idempotency-key', '');
+end $$;
+
+revoke all on function app.idempotency_key from public;
+grant execute on function app.idempotency_key to authenticated, service_role;
