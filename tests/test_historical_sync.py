@@ -204,6 +204,14 @@ def test_a_page_that_fills_its_batches_leaves_no_empty_one(source: Source, monke
     assert [len(batch.records) for batch in found] == [24, 24, 24]
 
 
+def test_a_page_of_large_records_is_cut_by_bytes(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of flights is some 300 bytes: half a thousand of them are more than one batch may hold here."""
+    monkeypatch.setattr(RUNNER, "BATCH_BYTES", 10_000)
+    found = batches(execution(source, "2013-02-02", "2013-02-02", "flights", page_size=500))
+    assert sum(len(batch.records) for batch in found) == len(rows("flights", "2013-02-02", "2013-02-02"))
+    assert max(len(batch.records) for batch in found) < 60
+
+
 def test_an_empty_window_moves_the_checkpoint(source: Source) -> None:
     found = batches(execution(source, "2012-12-30", "2013-01-01", "weather"))
     assert [(len(batch.records), batch.checkpoint.get("date")) for batch in found] == [

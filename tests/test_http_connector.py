@@ -98,6 +98,15 @@ CURSORS = {"type": "cursor", "param": "cursor", "next": "meta.next", "size_param
 LINKS = {"type": "link_header", "size_param": "per_page", "size": 2}
 
 
+def test_a_key_too_long_to_be_indexed_is_refused() -> None:
+    def longest(length: int) -> list[Page]:
+        return read_mock(lambda _: httpx.Response(200, json={"data": [{"id": "x" * length}]}), NO_PAGES)
+
+    assert len(keys(longest(1996))[0]) == 2000
+    with pytest.raises(SourceRefused, match="2000 bytes"):
+        longest(1997)
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_a_walk_resumed_at_any_position_gives_the_rest(source: Source, style: str) -> None:
     connection = source.connection(["weather"], pagination=style, page_size=100)

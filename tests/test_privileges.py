@@ -37,6 +37,11 @@ RELATIONS = {
         "service_role": "INSERT SELECT UPDATE",
     },
     "app.families": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "app.idempotency_keys": {
+        "authenticated": "DELETE INSERT SELECT",
+        "service_role": "DELETE INSERT SELECT UPDATE",
+    },
+    "app.idempotency_keys_id_seq": {},
     "app.records": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
     "public.agencies": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
     "public.historical_sync_jobs": {"authenticated": "SELECT", "service_role": "SELECT"},
@@ -53,19 +58,25 @@ FUNCTIONS = {
     "app.exists_elsewhere": CALLERS,
     "app.guard_event": "",
     "app.guard_execution": "",
+    "app.historical_sync_object": CALLERS,
     "app.historical_sync_spec": CALLERS,
+    "app.idempotency_key": CALLERS,
     "app.identify": "authenticated",
     "app.lease_answer": "service_role",
     "app.lock_lease": "service_role",
     "app.next_status": CALLERS,
+    "app.reap_executions": "service_role",
+    "app.recall_answer": CALLERS,
     "app.record_event": "",
     "app.refuse": CALLERS,
     "app.refuse_missing": CALLERS,
+    "app.remember_answer": CALLERS,
     "app.request_id": CALLERS,
     "app.retry_delay": "service_role",
     "app.start_execution": CALLERS,
     "app.status_word": CALLERS,
     "app.uuid_v7": CALLERS,
+    "app.words_statuses": CALLERS,
     "public.cancel_sync_job": CALLERS,
     "public.claim": "service_role",
     "public.commit_batch": "service_role",
@@ -73,8 +84,10 @@ FUNCTIONS = {
     "public.finish": "service_role",
     "public.get_historical_sync": CALLERS,
     "public.heartbeat": "service_role",
+    "public.list_historical_syncs": CALLERS,
     "public.reap": "service_role",
     "public.release": "service_role",
+    "public.retry_historical_sync": CALLERS,
     "public.start_historical_sync": CALLERS,
 }
 DEFINERS = {"app.exists_elsewhere", "app.identify", "app.record_event"}
@@ -175,7 +188,7 @@ def test_these_functions_alone_run_as_their_owner(house: Database) -> None:
 def test_every_worker_call_and_every_writing_core_function_waits_for_a_lock_a_bounded_time(house: Database) -> None:
     bounded = {f["name"] for f in functions(house) if "lock_timeout=5s" in (f["proconfig"] or [])}
     workers = {f"public.{name}" for name in ("claim", "commit_batch", "fail", "finish", "heartbeat", "reap", "release")}
-    assert bounded == workers | {"app.cancel_execution", "app.start_execution"}
+    assert bounded == workers | {"app.cancel_execution", "app.reap_executions", "app.start_execution"}
 
 
 def test_everything_belongs_to_the_role_of_the_migrations(house: Database) -> None:
@@ -214,6 +227,8 @@ def test_every_policy_asks_for_the_agency_once_and_for_nothing_else(house: Datab
     allowed = {
         **dict.fromkeys({policy["tablename"] for policy in policies}, f"(agency_id = {THEIR_AGENCY})"),
         "agencies": f"(id = {THEIR_AGENCY})",
+        # Within an agency everybody's answers are their own.
+        "idempotency_keys": f"((agency_id = {THEIR_AGENCY}) AND (actor = ( SELECT (app.caller()).actor AS actor)))",
         "users": "(id = ( SELECT identity.user_id\n   FROM app.identify() identity(user_id, agency_id, is_live)\n"
         "  WHERE identity.is_live))",
     }

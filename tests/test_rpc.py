@@ -571,6 +571,20 @@ def loses_an_answer(backend: Backend, proxy: Proxy, rpc: Rpc) -> None:
     assert (again.code, again.members) == ("not_cancellable", {"current_status": "cancelled"})
 
 
+def test_a_frozen_server_is_given_up(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_module, "CALL_SECONDS", 0.3)
+    with (
+        Proxy(backend.database.server.port) as proxy,
+        contextlib.closing(PostgresRpc(through(proxy, backend.database))) as direct,
+    ):
+        answer(direct, "who", caller := member(backend))
+        proxy.freeze()
+        assert problem(direct, "who", caller) == database_unavailable()
+        assert not direct._idle
+        proxy.thaw()
+        answer(direct, "who", caller)
+
+
 def _send(connection: psycopg.Connection[Any], caller: Caller, job_id: str) -> None:
     """Everything of a cancel but the pipeline's end, on its way to the server."""
     raw = connection.pgconn

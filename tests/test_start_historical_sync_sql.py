@@ -151,7 +151,7 @@ def test_a_job_that_has_begun_a_very_long_range_can_still_be_read(database: Data
     user = database.member()
     job_id = database.start(user)
     database.move(job_id, ("claim", "running"))
-    database.update(job_id, progress='{"windows_done": 1, "windows_total": 3652059}')
+    database.update(job_id, progress='{"windows_before": 0, "windows_done": 1, "windows_total": 3652059}')
     with database.admin.transaction():
         database.admin.execute("set local session_replication_role = replica")
         database.admin.execute("update app.executions set started_at = now() - interval '1 day'")

@@ -37,7 +37,7 @@ def _run(client: Client, connection_id: str, worker: WorkerProcess, stack: Stack
     with psycopg.connect(stack.database_url, autocommit=True) as database:
         job_id = client.start(connection_id, FIRST, LAST, ["flights"])
         _watch(client, job_id, until_percent=50)
-        print(f"\n\ncancel-historical-sync → 200 {client.cancel(job_id, 'The demo has seen enough')}")
+        print(f"\ncancel-historical-sync → 200 {client.cancel(job_id, 'The demo has seen enough')}")
         answered = time.time()
         stopped = (worker.wait_for("ended", job_id)["time"] - answered) * 1000
         print(f"The worker stopped {abs(stopped):.1f} ms {'after' if stopped >= 0 else 'before'} the 200 arrived.")
@@ -48,7 +48,7 @@ def _run(client: Client, connection_id: str, worker: WorkerProcess, stack: Stack
         print(f"\nretry-historical-sync → 201: a new job goes on at the checkpoint, {position}.")
         _watch(client, rest, until_percent=100)
         stored = _one(database, "select count(*) from app.records where connection_id = %s", connection_id)
-        print(f"\n\nAll {stored:,} flights are there.")
+        print(f"\nAll {stored:,} flights are there.")
         _require(stored == 336_776, "the source has 336,776 flights")
 
 
@@ -58,10 +58,11 @@ def _watch(client: Client, job_id: str, until_percent: int) -> None:
     while True:
         job = client.get(job_id)
         progress = job["progress"]
-        if sys.stdout.isatty() or progress["percent"] >= shown + 10:
+        there = progress["percent"] >= until_percent and (until_percent < 100 or job["status"] == "completed")
+        if sys.stdout.isatty() or there or progress["percent"] >= shown + 10:
             shown = progress["percent"]
             print(_bar(job, progress), end="" if sys.stdout.isatty() else "\n", flush=True)
-        if progress["percent"] >= until_percent and (until_percent < 100 or job["status"] == "completed"):
+        if there:
             return
         _require(job["status"] in {"pending", "in_progress"}, f"the job runs (it is {job['status']}: {job['error']})")
         time.sleep(0.05)

@@ -4,7 +4,7 @@ SQLSTATE                                  status
 PTnnn (app.refuse)                        nnn: message = code, detail = sentence, hint = further members as JSON
 PGRST301, 302, 303                        401: the token, as PostgREST sees it
 PGRST000-003, 08, 53, 57014, 57P, 40001,
-40P01, 55P03, no answer                   503 with Retry-After: not now
+40P01, 55P03, 25006, no answer            503 with Retry-After: not now (25006: a fail-over left it read-only)
 22, 23502, 23514                          400: a value that the tables refuse
 23503, 23505                              409
 42501                                     403
@@ -54,7 +54,20 @@ def internal_error() -> Problem:
     return Problem(500, "internal_error", "Something went wrong here. Tell us the requestId if it persists.")
 
 
-_NOT_NOW = ("PGRST000", "PGRST001", "PGRST002", "PGRST003", "08", "53", "57014", "57P", "40001", "40P01", "55P03")
+_NOT_NOW = (
+    "PGRST000",
+    "PGRST001",
+    "PGRST002",
+    "PGRST003",
+    "08",
+    "53",
+    "57014",
+    "57P",
+    "25006",
+    "40001",
+    "40P01",
+    "55P03",
+)
 _NATIVE = {
     "22": Problem(400, "invalid_value", "The database refused a value of this request."),
     "23502": Problem(400, "invalid_value", "The database refused a value of this request."),

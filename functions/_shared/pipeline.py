@@ -7,7 +7,8 @@ faster, and a client has next to no chance to stop between a statement that took
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 from psycopg import generators, pq
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 
     from psycopg.abc import PQGen
 
+T = TypeVar("T")
 Statement = tuple[str, "Sequence[bytes | None]"]
 
 
-def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> bytes | None:
+def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement], seconds: float) -> bytes | None:
     """The first value of the last statement's first row. Parameters ($1 …) are text without NUL, or None for null.
 
-    Raises psycopg.Error; then nothing was committed, or it is unknown because the connection broke.
+    Raises psycopg.Error; then nothing was committed, or it is unknown because the connection broke or the server said
+    nothing for so many `seconds`.
     """
     raw = connection.pgconn
     raw.enter_pipeline_mode()
@@ -32,7 +35,7 @@ def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement
         for text, values in statements:
             raw.send_query_params(text.encode(), values)
         raw.pipeline_sync()
-        results = connection.wait(_results(raw, len(statements)))
+        results = connection.wait(_within(seconds, _results(raw, len(statements))))
     finally:
         with contextlib.suppress(psycopg.Error):  # results are left in it: the connection is of no further use
             raw.exit_pipeline_mode()
@@ -52,3 +55,17 @@ def _results(raw: pq.abc.PGconn, count: int) -> PQGen[list[pq.abc.PGresult]]:
     if end.status == pq.ExecStatus.FATAL_ERROR:
         raise error_from_result(end)
     return results
+
+
+def _within(seconds: float, waits: PQGen[T]) -> PQGen[T]:
+    """Gives up in time. psycopg comes back from every wait within a fraction of a second, ready or not."""
+    end = monotonic() + seconds
+    wait = next(waits)
+    while True:
+        ready = yield wait
+        if not ready and monotonic() > end:
+            raise psycopg.OperationalError(f"no answer within {seconds} s")
+        try:
+            wait = waits.send(ready)
+        except StopIteration as done:
+            return cast("T", done.value)

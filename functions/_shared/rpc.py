@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from functions._shared.auth import Caller
 
 ROLES = ("authenticated", "service_role")
+# A frozen server is as good as none. Longer than any lock is waited for.
+CALL_SECONDS = 20.0
 TRANSACTION_TIMEOUT = "15s"
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -79,8 +81,8 @@ def _postgrest_error(name: str, status: int, content: bytes) -> Exception:
         body = json.loads(content)
         code, message = str(body["code"]), str(body["message"])
     except (ValueError, KeyError, TypeError):
-        # Not PostgREST's words: a gateway in front of it.
-        return database_unavailable() if status in {429, 502, 503, 504} else DatabaseError(f"{name}: HTTP {status}")
+        # Not PostgREST's words: a gateway in front of it, which has its own numbers for a server that is away.
+        return database_unavailable() if status == 429 or status >= 500 else DatabaseError(f"{name}: HTTP {status}")
     problem = from_database(code, message, body.get("details"), body.get("hint"))
     cause = DatabaseError(f"{name}: {code} {message}")
     if problem and problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -110,7 +112,9 @@ class PostgresRpc:
         identity, call = _identity(caller, headers), _call(name, arguments)
         try:
             with self._connection() as connection:
-                answer = exchange(connection, [(_identify(connection.info.server_version), identity), call])
+                answer = exchange(
+                    connection, [(_identify(connection.info.server_version), identity), call], CALL_SECONDS
+                )
         except psycopg.Error as error:
             raise _postgres_error(name, error) from error
         return answer if answer is not None else b"null"

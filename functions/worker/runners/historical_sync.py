@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from functions.worker.protocol import Execution
 
 BATCH_RECORDS = 1000
+BATCH_BYTES = 4 * 1024 * 1024  # of records of average size; commit_batch takes four times as much
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,9 @@ def _page_batches(
     """One batch for a page of usual size, also for an empty one: its checkpoint moves on."""
     records: Sequence[dict[str, Any]] = [{"key": record.key, "data": record.data} for record in page.records]
     skip = position["skip"]
+    most = _most_per_batch(page)
     while True:
-        end = skip + BATCH_RECORDS
+        end = skip + most
         is_last = end >= len(records)
         checkpoint = after if is_last else {**position, "skip": end}
         done = window.number + (is_last and page.next is None)
@@ -139,3 +141,8 @@ def _page_batches(
         if is_last:
             return
         skip = end
+
+
+def _most_per_batch(page: Page) -> int:
+    average = page.size // max(len(page.records), 1)
+    return max(1, min(BATCH_RECORDS, BATCH_BYTES // max(average, 1)))

@@ -86,7 +86,7 @@ class HttpConnector:
         link = self._next_link(response) if isinstance(resource.pagination, LinkHeader) else None
         answer = Answer(body, len(rows), link)
         records = [record(name, resource.primary_key, row) for row in rows]
-        return Page(records, following(resource.pagination, position, answer))
+        return Page(records, following(resource.pagination, position, answer), len(content))
 
     def _url(self, resource: Resource, params: dict[str, object], position: Position | None) -> httpx.URL:
         if isinstance(resource.pagination, LinkHeader) and position is not None:

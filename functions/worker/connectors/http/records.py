@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from functions.worker.connectors.errors import malformed
@@ -18,6 +18,8 @@ from functions.worker.connectors.errors import malformed
 if TYPE_CHECKING:
     from functions.worker.connectors.http.pagination import Position
 
+MAX_KEY_BYTES = 2000  # as commit_batch: the key is indexed
+_KEY = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # Also finds what is stored well: whole pairs, and a backslash followed by u0000.
 _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
@@ -33,10 +35,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Page:
-    """`next` is the position of the following page, ready to be stored as JSON; None after the last page."""
+    """`next` is the position of the following page, ready to be stored as JSON; None after the last page.
+
+    `size` is that of the body that held the records, in bytes.
+    """
 
     records: list[Record]
     next: Position | None
+    size: int = field(default=0, compare=False)
 
 
 def parse(resource: str, body: bytes) -> object:
@@ -78,4 +84,7 @@ def record(resource: str, primary_key: list[str], data: object) -> Record:
     for field, value in zip(primary_key, key, strict=True):
         if not isinstance(value, str | int | float):
             malformed(f'A record of "{resource}" has no value for "{field}". Correct primary_key in the config.')
-    return Record(json.dumps(key, ensure_ascii=False, separators=(",", ":")), data)
+    text = _KEY.encode(key)
+    if len(text.encode()) > MAX_KEY_BYTES:
+        malformed(f'A record of "{resource}" has a key of more than {MAX_KEY_BYTES} bytes. Choose another primary_key.')
+    return Record(text, data)
