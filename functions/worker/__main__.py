@@ -25,6 +25,10 @@ def make_protocol(database_url: str | None, *, threads: int) -> Protocol:
     return Protocol(PostgrestRpc(url.rstrip("/"), key), service_caller(key), threads=threads)
 
 
+def _seconds(name: str) -> float | None:
+    return float(os.environ[name]) if os.environ.get(name) else None
+
+
 async def main() -> None:
     logs.to_stderr()
     stop = asyncio.Event()
@@ -38,6 +42,7 @@ async def main() -> None:
         heartbeat_seconds=float(os.environ.get("WORKER_HEARTBEAT_SECONDS", "5")),
         tick_seconds=float(os.environ.get("WORKER_TICK_SECONDS", "1")),
         shutdown_seconds=float(os.environ.get("WORKER_SHUTDOWN_SECONDS", "8")),
+        time_budget_seconds=_seconds("WORKER_TIME_BUDGET_SECONDS"),
         listen_url=os.environ.get("DATABASE_URL"),
     )
     protocol = make_protocol(options.listen_url, threads=2 * options.concurrency + 2)

@@ -80,10 +80,10 @@ def record(resource: str, primary_key: list[str], data: object) -> Record:
     """Raises SourceRefused."""
     if not isinstance(data, dict):
         malformed(f'A record of "{resource}" is not a JSON object. Correct records in the config.')
-    key = [data.get(field) for field in primary_key]
-    for field, value in zip(primary_key, key, strict=True):
+    key = [data.get(name) for name in primary_key]
+    for name, value in zip(primary_key, key, strict=True):
         if not isinstance(value, str | int | float):
-            malformed(f'A record of "{resource}" has no value for "{field}". Correct primary_key in the config.')
+            malformed(f'A record of "{resource}" has no value for "{name}". Correct primary_key in the config.')
     text = _KEY.encode(key)
     if len(text.encode()) > MAX_KEY_BYTES:
         malformed(f'A record of "{resource}" has a key of more than {MAX_KEY_BYTES} bytes. Choose another primary_key.')
