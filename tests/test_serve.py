@@ -1,0 +1,148 @@
+"""`make serve` as its users meet it: one line when ready, everything served, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from functions._local.postgres import free_port
+from functions._local.schema import ROOT
+from tests.project import Setup
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.project import Projects
+
+PROJECT_VARIABLES = ("SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL")
+
+
+class Serve:
+    """The process, its `ready` line once it has come, and all processes that it started."""
+
+    def __init__(self, **environment: str) -> None:
+        inherited = {name: value for name, value in os.environ.items() if name not in PROJECT_VARIABLES}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "functions._local.serve"],
+            cwd=ROOT,
+            env=inherited | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        word, _, members = self.process.stdout.readline().partition(" ")
+        assert word == "ready", self.process.communicate(timeout=30)
+        self.ready: dict[str, Any] = json.loads(members)
+        self.children = psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, how: signal.Signals) -> str:
+        """What it wrote to stderr."""
+        self.process.send_signal(how)
+        rest, errors = self.process.communicate(timeout=60)
+        assert (self.process.returncode, rest) == (0, "")
+        until(lambda: not any(child.is_running() for child in self.children))
+        return errors
+
+
+@contextmanager
+def serving(environment: dict[str, str], how: signal.Signals = signal.SIGTERM) -> Iterator[Serve]:
+    served = Serve(PORT=str(free_port()), **environment)
+    try:
+        yield served
+    finally:
+        served.stop(how)
+    url = httpx.URL(served.ready["functions_url"])
+    with socket.socket() as probe:
+        assert probe.connect_ex((url.host, url.port or 0)) != 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stack_is_served_until_told_to_stop(how: signal.Signals) -> None:
+    with serving({}, how) as served:
+        ready = served.ready
+        assert set(ready) == {
+            "url", "functions_url", "database_url", "jwt_secret", "anon_key", "service_role_key",
+            "source_url", "source_dates", "resources", "users",
+        }  # fmt: skip
+        assert ready["functions_url"] == f"{ready['url']}/functions/v1"
+        assert ready["resources"] == ["flights", "weather", "planes", "airports", "airlines"]
+        assert ready["source_dates"] == ["2013-01-01", "2014-01-01"]
+        north, south, nobody = ready["users"]
+        assert north["agency_id"] != south["agency_id"]
+        assert (nobody["agency_id"], nobody["connection_id"]) == (None, None)
+        assert httpx.get(ready["source_url"]).status_code == 200
+        for user in ready["users"]:
+            assert httpx.get(f"{ready['url']}/auth/v1/user", headers=bearer(user)).json()["email"] == user["email"]
+        sync_a_day(ready, north)
+
+
+def bearer(user: dict[str, Any]) -> dict[str, str]:
+    return {"authorization": f"Bearer {user['access_token']}"}
+
+
+def sync_a_day(ready: dict[str, Any], user: dict[str, Any]) -> None:
+    day = {"connection_id": user["connection_id"], "date_from": "2013-02-01", "date_to": "2013-02-01"}
+    with httpx.Client(base_url=ready["functions_url"], headers=bearer(user)) as client:
+        job_id = client.post("/start-historical-sync", json=day).json()["job_id"]
+        job = until(lambda: ended(client.get("/get-historical-sync", params={"job_id": job_id}).json())) or {}
+    assert (job["status"], job["error"]) == ("completed", None)
+    with psycopg.connect(ready["database_url"]) as database:
+        counts = database.execute("select resource, count(*) from app.records group by resource").fetchall()
+    assert dict(counts) == {"flights": 926, "weather": 72, "planes": 3322, "airports": 1458, "airlines": 16}
+
+
+def ended(job: dict[str, Any]) -> dict[str, Any] | None:
+    return job if job["status"] not in {"pending", "in_progress"} else None
+
+
+def test_a_taken_port_is_said_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = subprocess.run(
+            [sys.executable, "-m", "functions._local.serve"],
+            cwd=ROOT,
+            env={**os.environ, "PORT": str(port)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert run.returncode == 1
+    assert f"Port {port} cannot be used" in run.stderr
+    assert run.stdout == ""
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["worker through PostgREST", "worker on Postgres"])
+def test_a_project_is_served_through_its_own_api(projects: Projects, direct: bool) -> None:
+    project = projects(Setup("postgrest", "ES256", "claims"))
+    backend = project.backend
+    environment = {
+        "SUPABASE_URL": backend.url,
+        "SUPABASE_ANON_KEY": backend.auth.anon_key(),
+        "SUPABASE_SERVICE_ROLE_KEY": backend.auth.service_role_key(),
+    }
+    if direct:
+        environment["DATABASE_URL"] = backend.database.login("authenticator")
+    user = backend.database.member()
+    job_id = project.job(user)
+    with serving(environment) as served:
+        # The connection leads nowhere; it is enough that the worker has claimed the job.
+        until(lambda: "claim" in [event["event"] for event in backend.database.events(job_id)])
+        with httpx.Client(base_url=served.ready["functions_url"]) as client:
+            client.headers["authorization"] = f"Bearer {project.token(user)}"
+            answer = client.get("/get-historical-sync", params={"job_id": job_id})
+            assert (answer.status_code, answer.json()["job_id"]) == (200, job_id)
+        assert "users" not in served.ready
