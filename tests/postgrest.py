@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from functions._local.postgres import _die_with_parent, free_port
+from functions._local.orphans import dies_with_parent
+from functions._local.postgres import free_port
 from tests.installed import NODE_MODULES, installed
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Postgrest:
             stdout=self.log,
             stderr=self.log,
             start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 (one call of prctl, no lock is taken)
+            preexec_fn=dies_with_parent(signal.SIGTERM),  # noqa: PLW1509 (one system call, no lock is taken)
         )
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -53,7 +54,7 @@ class Serve:
         self.process.send_signal(how)
         rest, errors = self.process.communicate(timeout=60)
         assert (self.process.returncode, rest) == (0, "")
-        until(lambda: not any(child.is_running() for child in self.children))
+        until(lambda: not any(is_alive(child) for child in self.children))
         return errors
 
 
@@ -87,6 +88,20 @@ def test_a_stack_is_served_until_told_to_stop(how: signal.Signals) -> None:
         for user in ready["users"]:
             assert httpx.get(f"{ready['url']}/auth/v1/user", headers=bearer(user)).json()["email"] == user["email"]
         sync_a_day(ready, north)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_a_stack_that_is_killed_outright_leaves_no_process() -> None:
+    served = Serve(PORT=str(free_port()))
+    commands = {Path(child.cmdline()[0]).name.rstrip("0123456789.") for child in served.children if child.cmdline()}
+    assert {"postgres", "python"} <= commands
+    served.process.kill()
+    served.process.communicate(timeout=30)
+    until(lambda: not any(is_alive(child) for child in served.children))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def bearer(user: dict[str, Any]) -> dict[str, str]:

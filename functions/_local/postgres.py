@@ -7,7 +7,6 @@ Postgres refuses to run as root: then it runs as an OS user that every system ha
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import pwd
@@ -16,7 +15,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import psycopg
+
+from functions._local.orphans import dies_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,12 +55,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _die_with_parent() -> None:
-    """Linux: a stack that is killed outright takes its Postgres along (SIGINT is a fast, clean stop)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGINT)
 
 
 class Postgres:
@@ -131,7 +125,7 @@ class Postgres:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (one call of prctl, no lock is taken)
+                preexec_fn=dies_with_parent(signal.SIGINT),  # noqa: PLW1509 (one system call, no lock is taken)
                 **self._as_user,
             )
         self._wait_until_ready()

@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from functions._local.orphans import dies_with_parent
 from functions._local.schema import ROOT
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class WorkerProcess:
             stderr=subprocess.PIPE if log else None,
             text=True,
             start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+            preexec_fn=dies_with_parent(signal.SIGTERM),  # noqa: PLW1509 (one system call, no lock is taken)
         )
         self._lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="worker-log", daemon=True) if log else None

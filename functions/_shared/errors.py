@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RETRY_AFTER_SECONDS = 2
 
@@ -33,12 +36,12 @@ class Problem(Exception):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A problem as it is documented: `members` are those beyond error, code and requestId."""
+    """A problem as it is documented: `members` are those beyond error, code and requestId, with examples."""
 
     status: int
     code: str
     when: str
-    members: tuple[str, ...] = ()
+    members: Mapping[str, Any] = field(default_factory=dict)
 
 
 def unavailable(code: str, what: str) -> Problem:

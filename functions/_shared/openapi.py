@@ -25,9 +25,7 @@ REF = "#/components/schemas/{model}"
 
 # What any endpoint may answer, because every request takes the same way.
 EVERYONES = (
-    Refusal(400, "invalid_request", "The request is not an object of the members documented here."),
-    Refusal(400, "missing_field", "A required member is missing; `field` names it.", ("field",)),
-    Refusal(400, "invalid_field", "A member has the wrong type or value; `field` names it.", ("field",)),
+    Refusal(400, "invalid_field", "A member has the wrong type or value; `field` names it.", {"field": "job_id"}),
     Refusal(401, "missing_token", "There is no access token."),
     Refusal(401, "invalid_token", "The token is malformed, forged or another project's."),
     Refusal(401, "expired_token", "The token has expired: refresh the session."),
@@ -39,7 +37,13 @@ EVERYONES = (
     Refusal(503, "auth_unavailable", "The Auth server cannot be reached; `Retry-After` says when to try again."),
     Refusal(503, "database_unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
 )
-OF_BODIES = (Refusal(400, "invalid_json", "The body is not JSON."),)
+OF_REQUIRED_MEMBERS = (
+    Refusal(400, "missing_field", "A required member is missing; `field` names it.", {"field": "job_id"}),
+)
+OF_BODIES = (
+    Refusal(400, "invalid_json", "The body is not JSON."),
+    Refusal(400, "invalid_request", "The body is not an object, or its members do not go together."),
+)
 OF_IDEMPOTENCY = (
     Refusal(400, "invalid_idempotency_key", "The Idempotency-Key is empty, too long or not printable ASCII."),
     Refusal(409, "idempotency_key_in_use", "The first request with this Idempotency-Key is still under way."),
@@ -50,6 +54,8 @@ OF_IDEMPOTENCY = (
 def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
     """All that this endpoint may answer besides its success, by status."""
     found = [*EVERYONES, *endpoint.refusals]
+    if any(member.is_required() for member in endpoint.request.model_fields.values()):
+        found += OF_REQUIRED_MEMBERS
     if endpoint.method != "GET":
         found += [*OF_BODIES, *OF_IDEMPOTENCY]
     return sorted(found, key=lambda refusal: refusal.status)
@@ -141,7 +147,7 @@ def _error(group: Sequence[Refusal]) -> dict[str, Any]:
                 "error": refusal.when,
                 "code": refusal.code,
                 "requestId": _REQUEST_ID,
-                **dict.fromkeys(refusal.members, "…"),
+                **refusal.members,
             },
         }
         for refusal in group

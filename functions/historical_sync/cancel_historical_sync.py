@@ -11,7 +11,9 @@ from functions._shared.endpoint import Endpoint, Text
 from functions._shared.errors import Refusal
 from functions.historical_sync import JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
 
-NOT_CANCELLABLE = Refusal(400, "not_cancellable", "The job has ended; `current_status` says how.", ("current_status",))
+NOT_CANCELLABLE = Refusal(
+    400, "not_cancellable", "The job has ended; `current_status` says how.", {"current_status": "completed"}
+)
 
 
 class CancelHistoricalSync(BaseModel):

@@ -11,7 +11,9 @@ from functions._shared.endpoint import Endpoint
 from functions._shared.errors import Refusal
 from functions.historical_sync import ALREADY_ACTIVE, JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
 
-NOT_RETRYABLE = Refusal(400, "not_retryable", "The job is neither failed nor cancelled.", ("current_status",))
+NOT_RETRYABLE = Refusal(
+    400, "not_retryable", "The job is neither failed nor cancelled.", {"current_status": "in_progress"}
+)
 
 
 class RetryHistoricalSync(BaseModel):

@@ -12,7 +12,13 @@ from functions._shared.errors import Refusal
 from functions.historical_sync import ALREADY_ACTIVE, CONNECTION_ID, JOB_ID
 
 NOT_A_SOURCE = Refusal(400, "not_a_source", "The connection receives records and cannot be read from.")
-UNKNOWN_RESOURCE = Refusal(400, "unknown_resource", "The connection has no such resource.", ("resource", "available"))
+NO_RESOURCES = Refusal(400, "invalid_resources", "No resource is named, and the connection has none.")
+UNKNOWN_RESOURCE = Refusal(
+    400,
+    "unknown_resource",
+    "The connection does not have `resource`; it has those in `available`.",
+    {"resource": "flight", "available": ["flights", "weather"]},
+)
 CONNECTION_OF_ANOTHER_AGENCY = Refusal(
     403, "connection_of_another_agency", "This connection belongs to another agency."
 )
@@ -44,7 +50,14 @@ endpoint = Endpoint(
     request=StartHistoricalSync,
     response=HistoricalSyncStarted,
     status=201,
-    refusals=(NOT_A_SOURCE, UNKNOWN_RESOURCE, CONNECTION_OF_ANOTHER_AGENCY, CONNECTION_NOT_FOUND, ALREADY_ACTIVE),
+    refusals=(
+        NOT_A_SOURCE,
+        NO_RESOURCES,
+        UNKNOWN_RESOURCE,
+        CONNECTION_OF_ANOTHER_AGENCY,
+        CONNECTION_NOT_FOUND,
+        ALREADY_ACTIVE,
+    ),
     example_request={"connection_id": CONNECTION_ID, "date_from": "2013-01-01", "date_to": "2013-12-31"},
     example_response={"job_id": JOB_ID, "status": "pending"},
 )
