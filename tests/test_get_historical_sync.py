@@ -103,7 +103,7 @@ def test_progress_and_position_of_a_running_job(project: Project) -> None:
             resource="flights",
             records=[{"key": "a", "data": {}}, {"key": "b", "data": {}}],
             checkpoint={"resource": "flights", "date": "2013-01-08", "page": "a secret of the source"},
-            progress={"windows_done": 1, "windows_total": 3},
+            progress={"windows_done": 1, "windows_total": 3, "windows_before": 0},
         )
     response = project.get(project.token(user), job_id)
     job = accepted(response)

@@ -32,7 +32,8 @@ select column_privs_are('app', 'connections', 'secret', 'authenticated', array[]
 select set_eq(
   $$ select p.proname::text from pg_proc as p
      where p.pronamespace = 'public'::regnamespace and has_function_privilege('authenticated', p.oid, 'EXECUTE') $$,
-  array['start_historical_sync', 'get_historical_sync', 'cancel_sync_job'],
+  array['start_historical_sync', 'get_historical_sync', 'list_historical_syncs', 'retry_historical_sync',
+    'cancel_sync_job'],
   'users may call these');
 select set_eq(
   $$ select p.proname::text from pg_proc as p
