@@ -313,6 +313,18 @@ def test_an_execution_that_comes_back_to_the_same_worker_is_a_new_one(database: 
     assert database.events(job_id)[-1]["reason"] == "shutdown"
 
 
+def test_an_idle_worker_forgets_answers_of_yesterday(database: Database, url: str) -> None:
+    key = "insert into app.idempotency_keys (actor, function, key, request, answer, created_at)"
+    database.admin.execute(f"{key} values ('user:a', 'f', 'k', '{{}}', '{{}}', now() - interval '25 hours')")
+
+    async def scenario(protocol: Protocol) -> None:
+        async with working(protocol, Script()):
+            await eventually(lambda: database.all("select from app.idempotency_keys") == [])
+
+    with opened(url) as protocol:
+        asyncio.run(scenario(protocol))
+
+
 def test_a_full_worker_still_reaps(database: Database, url: str) -> None:
     user = database.member()
     lost = database.start(user)

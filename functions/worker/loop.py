@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SWEEP_SECONDS = 60.0
+
 
 @dataclass(frozen=True)
 class Options:
@@ -46,6 +48,7 @@ class Worker:
         # By execution and lease: one whose lease ran out unnoticed may be claimed here again before its task has ended.
         self._running: dict[tuple[str, int], tuple[asyncio.Task[None], Signals]] = {}
         self._wake = asyncio.Event()
+        self._next_sweep = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then running executions are released with their checkpoints."""
@@ -72,8 +75,10 @@ class Worker:
     async def _tick(self, stop: asyncio.Event) -> bool:
         """Whether there may be more to claim now."""
         free = self._options.concurrency - len(self._running)
-        if not free:
+        # A claim reaps too; what nobody claims for and what is kept for a day only, this does.
+        if not free or self._is_sweep_due():
             await self._protocol.reap()
+        if not free:
             return False
         claimed = await self._protocol.claim(self._options.name, list(self._runners), free, self._options.lease_seconds)
         for execution in claimed:
@@ -83,6 +88,13 @@ class Worker:
             task = asyncio.create_task(self._run(execution, signals))
             self._running[execution.id, execution.lease] = (task, signals)
         return 0 < len(claimed) < free
+
+    def _is_sweep_due(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now < self._next_sweep:
+            return False
+        self._next_sweep = now + SWEEP_SECONDS
+        return True
 
     async def _sleep(self) -> None:
         try:
