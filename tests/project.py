@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import secrets
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,12 +21,14 @@ from functions._local.gateway import forward, gateway
 from functions._local.web_server import WebServer
 from functions._shared import registry, runtime, services
 from functions._shared.settings import Settings
+from tests import documented
 from tests.postgrest import Postgrest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIEnvironment
 
+    from functions._shared.http import Request, Response
     from functions._shared.services import Services
     from tests.house import Database, User
 
@@ -98,6 +101,10 @@ class Backend:
 
     def _ask_rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._note(environ)
+        return self.rest(environ, start_response)
+
+    def rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """PostgREST as whoever calls the project sees it."""
         assert self._rest is not None
         return self._rest(environ, start_response)
 
@@ -130,11 +137,16 @@ class Project:
             **settings,
         )
         self.services: Services = services.make(self.settings)
-        self._server = WebServer(gateway({runtime.PREFIX: runtime.wsgi(self._handle)}))
+        self.asked: deque[Request] = deque(maxlen=100)  # of the functions, the newest last
+        functions = runtime.wsgi(self._handle)
+        self._server = WebServer(
+            gateway({runtime.PREFIX: functions, "/auth/v1": backend.auth, "/rest/v1": backend.rest})
+        )
         self.url = f"{self._server.url}{runtime.PREFIX}"
         self._client = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=THREADS))
 
-    def _handle(self, request: Any) -> Any:
+    def _handle(self, request: Request) -> Response:
+        self.asked.append(request)
         return registry.handle(request, self.services)
 
     def close(self) -> None:
@@ -183,6 +195,12 @@ class Project:
     def get(self, token: str | None, job_id: object = None, **options: Any) -> httpx.Response:
         options.setdefault("params", {} if job_id is None else {"job_id": job_id})
         return self.request("GET", "/get-historical-sync", token, **options)
+
+    def jobs(self, token: str | None, **query: Any) -> httpx.Response:
+        return self.request("GET", "/list-historical-syncs", token, params=query)
+
+    def retry(self, token: str | None, body: object = None, **options: Any) -> httpx.Response:
+        return self._send("POST", "/retry-historical-sync", token, body, options)
 
     def _send(self, method: str, path: str, token: str | None, body: object, options: Any) -> httpx.Response:
         """`body` is sent as it is when it is bytes, as JSON otherwise."""
@@ -296,6 +314,7 @@ def check_answer(response: httpx.Response, token: str | None = None) -> None:
     assert "x-relay-error" not in response.headers
     if response.content:
         assert response.headers["content-type"] == "application/json"
+    documented.check(response)
     if token:
         assert token not in response.text
         assert token not in str(response.headers)

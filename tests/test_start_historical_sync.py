@@ -204,6 +204,8 @@ def test_a_connection_that_has_no_resources(project: Project) -> None:
     token = project.token(user)
     with project.unchanged():
         refusal(project.start(token, body), 400, "invalid_resources")
+        members = refusal(project.start(token, body | {"resources": ["flights"]}), 400, "unknown_resource")
+    assert members == {"resource": "flights", "available": []}
 
 
 # Whose connection it is

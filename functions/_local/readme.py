@@ -20,7 +20,7 @@ _TABLE = re.compile(r"(?<=<!-- endpoints: make readme -->\n).*?(?=<!-- end -->)"
 def with_table(text: str) -> str:
     """README's text with the table as the registry has it now."""
     rows = ["| function | method | request | success | |", "|---|---|---|---|---|", *map(_row, registry.endpoints())]
-    return _TABLE.sub("\n".join(rows) + "\n", text)
+    return _TABLE.sub(lambda _: "\n".join(rows) + "\n", text)
 
 
 def _row(endpoint: Endpoint) -> str:

@@ -105,6 +105,7 @@ class Endpoint:
         headers = {"x-request-id": request.request_id}
         key = request.headers.get("idempotency-key")
         if key is not None and self.method != "GET":
+            key = key.strip(" ")  # a proxy would: white space around it is not its own
             if not _IDEMPOTENCY_KEY.fullmatch(key):
                 sentence = "An Idempotency-Key has 1 to 255 printable ASCII characters."
                 raise Problem(400, "invalid_idempotency_key", sentence)

@@ -114,11 +114,20 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 def _query(endpoint: Endpoint) -> list[dict[str, Any]]:
     schema = endpoint.request.model_json_schema(ref_template=REF)
-    required = schema.get("required", [])
+    required, examples = schema.get("required", []), endpoint.example_request
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": member}
+        {"name": name, "in": "query", "required": name in required, "schema": _without_null(member)}
+        | ({"example": examples[name]} if name in examples else {})
         for name, member in schema["properties"].items()
     ]
+
+
+def _without_null(member: dict[str, Any]) -> dict[str, Any]:
+    """A query has no null: what may be null in a model may be left out here."""
+    if member.get("default", "") is not None:
+        return member
+    [one] = [variant for variant in member["anyOf"] if variant != {"type": "null"}]
+    return {"title": member["title"], **one}
 
 
 def _success(endpoint: Endpoint) -> dict[str, Any]:

@@ -33,7 +33,7 @@ endpoint = Endpoint(
     rpc="list_historical_syncs",
     request=ListHistoricalSyncs,
     response=HistoricalSyncs,
-    example_request={"status": "in_progress", "limit": "20"},
+    example_request={"status": "in_progress", "limit": 20},
     example_response={"jobs": [EXAMPLE], "next_cursor": None},
 )
 handler = endpoint.handler

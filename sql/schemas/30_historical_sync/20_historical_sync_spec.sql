@@ -27,7 +27,7 @@ begin
   select name into unknown from jsonb_array_elements_text(resources) as name where (available ? name) is not true limit 1;
   if found then
     perform app.refuse(400, 'unknown_resource', 'This connection has no resource of that name.',
-      jsonb_build_object('resource', left(unknown, 200), 'available', (select jsonb_agg(name) from jsonb_object_keys(available) as name)));
+      jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
   end if;
   return jsonb_build_object('date_from', date_from, 'date_to', date_to, 'resources',
     (select jsonb_agg(distinct name) from jsonb_array_elements_text(resources) as name));

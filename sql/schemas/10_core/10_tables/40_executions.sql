@@ -60,14 +60,15 @@ create table app.executions (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
 
 -- In the claim's order, claimable rows only: history costs a claim nothing.
-create index executions_claimable on app.executions (run_at, id) where status = 'queued';
+create index executions_claimable on app.executions (run_at, id, family) where status = 'queued';
 create index executions_leased on app.executions (id) where status in ('running', 'cancelling');
 create unique index executions_one_active on app.executions (agency_id, family, concurrency_key)
   where status in ('queued', 'running', 'cancelling');
 -- Lists, newest first (ids are time-ordered): all of a family, by status, by connection.
-create index executions_newest on app.executions (agency_id, family, id desc);
-create index executions_by_status on app.executions (agency_id, family, status, id desc);
-create index executions_by_connection on app.executions (agency_id, connection_id, id desc);
+create index executions_newest on app.executions (agency_id, family, id desc nulls last);
+create index executions_by_status on app.executions (agency_id, family, status, id desc nulls last);
+create index executions_by_connection on app.executions (agency_id, connection_id, id desc nulls last, status);
+create index executions_finished on app.executions (finished_at) where finished_at is not null; -- for retention
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;

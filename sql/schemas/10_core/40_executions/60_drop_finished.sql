@@ -11,7 +11,7 @@ begin
   where e.id = any(array(
     select f.id from app.executions as f
     where f.finished_at < now() - older_than
-    order by f.id limit limit_ for update skip locked));
+    order by f.finished_at limit limit_ for update skip locked));
   get diagnostics dropped = row_count;
   return dropped;
 end $$;

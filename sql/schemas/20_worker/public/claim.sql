@@ -34,12 +34,12 @@ begin
   select coalesce(jsonb_agg(jsonb_build_object(
     'id', t.id, 'agency_id', t.agency_id, 'family', t.family, 'lease', t.lease, 'spec', t.spec, 'seq', t.seq,
     'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id,
-    'connection', case when c.id is not null
-      then jsonb_build_object('kind', c.kind, 'config', c.config, 'secret', c.secret) end
+    'connection', (
+      select jsonb_build_object('kind', c.kind, 'config', c.config, 'secret', c.secret)
+      from app.connections as c where c.agency_id = t.agency_id and c.id = t.connection_id)
   ) order by t.id), '[]')
   into claimed
-  from taken as t
-  left join app.connections as c on c.agency_id = t.agency_id and c.id = t.connection_id;
+  from taken as t;
   return claimed;
 end $$;
 

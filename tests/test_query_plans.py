@@ -1,0 +1,401 @@
+"""A million finished executions cost a call nothing: what each call really reads, as Postgres itself counts it.
+
+Counters instead of plans: they include what the function's statements, the policies, the triggers and the foreign keys
+have read, on every version of Postgres and without an extension. A call is made eight times in one session, so that
+plans made for its values are among those counted, and the generic ones that may follow after the fifth.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psycopg
+import pytest
+
+from functions._local import schema
+from functions._local.postgres import THROW_AWAY, Postgres
+from tests.house import SERVICE, Database, rpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tests.house import Session
+
+pytestmark = pytest.mark.sql
+
+FINISHED = 1_000_000
+AGENCIES = 1000
+CONNECTIONS = 250  # of the first agency, to which every fourth execution belongs
+QUEUED, RUNNING = 10_000, 300  # and as many of another family wait before them
+TIMES = 8
+WARM = 2  # calls of a session; until then it reads the catalogs, thousands of pages
+ROWS = 100  # that a call may read of one table, as a rule; the first agency has 250,000 executions
+PAGES = 800  # of 8 KiB that it may touch in all; an index of the million has thousands
+
+ROOMY = {"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "4GB", "shared_buffers": "1GB"}
+
+# Every agency has a member, a session and a connection of its own id. Executions came one every 80 seconds until now,
+# with ids in order of time; one in ten has failed, one in a hundred was cancelled.
+HISTORY = f"""
+insert into public.agencies (id, name) select md5(n::text)::uuid, 'A' from generate_series(1, {AGENCIES}) as n;
+insert into auth.users (id) select id from public.agencies;
+insert into auth.sessions (id, user_id) select id, id from auth.users;
+insert into public.users (id, agency_id) select id, id from public.agencies;
+insert into app.connections (id, agency_id, kind, name, config)
+select id, id, 'http', 'C', '{{"resources": {{"flights": {{}}}}}}' from public.agencies;
+insert into app.connections (id, agency_id, kind, name)
+select md5('connection' || n)::uuid, min(id::text)::uuid, 'http', 'C'
+from public.agencies, generate_series(0, {CONNECTIONS} - 1) as n group by n;
+
+insert into app.executions
+  (id, agency_id, family, connection_id, concurrency_key, spec, status, event, actor, created_by, created_at, run_at,
+   started_at, finished_at, cancelled_by, cancel_requested_at)
+select
+  (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '70008' || right(md5(n::text), 15))::uuid,
+  agency, 'historical_sync', connection, connection,
+  '{{"date_from": "2013-01-01", "date_to": "2013-12-31", "resources": ["flights"]}}',
+  status, 'complete', 'worker:w', 'user:u', at, at, at, at, 'user:u', at
+from (select array_agg(id order by id) as ids from public.agencies) as agencies,
+  generate_series(1, %(finished)s) as n,
+  lateral (select
+    agencies.ids[1 + case when n %% 4 = 0 then 0 else n %% {AGENCIES} end] as agency,
+    now() - (%(finished)s - n + 1) * interval '80 s' as at,
+    case when n / 7 %% 100 = 99 then 'cancelled' when n / 7 %% 10 = 5 then 'failed' else 'completed' end as status
+  ) as one,
+  lateral (select
+    case when n %% 4 = 0 then md5('connection' || n / 4 %% {CONNECTIONS})::uuid else agency end as connection) as its;
+
+insert into app.execution_events (agency_id, execution_id, at, event, to_status, lease, actor)
+select agency_id, id, created_at, 'start', 'queued', 0, 'user:u' from app.executions;
+insert into app.records (agency_id, connection_id, resource, key, data, execution_id, stored_at)
+select a.id, a.id, 'flights', n::text, '{{}}', a.id, now() from public.agencies as a, generate_series(1, 100) as n;
+insert into app.idempotency_keys (agency_id, actor, function, key, request, answer, created_at)
+select a.id, 'user:u', 'cancel_sync_job', n::text, '{{}}', '{{}}', now() - n * interval '14 min'
+from public.agencies as a, generate_series(1, 100) as n;
+insert into app.idempotency_keys (agency_id, actor, function, key, request, answer, created_at)
+select id, 'user:u', 'cancel_sync_job', 'old', '{{}}', '{{}}', now() - interval '2 days' from public.agencies limit 20;
+"""
+ALIVE = f"""
+insert into app.executions
+  (agency_id, family, connection_id, concurrency_key, spec, status, event, actor, created_by, created_at, run_at,
+   started_at, lease, leased_by, lease_seconds, lease_expires_at)
+select
+  agency, case when n > {QUEUED} then 'bulk_sync' else 'historical_sync' end, agency,
+  case when n between 1 and {AGENCIES} then agency::text else n::text end, '{{}}', status, 'start', 'user:u',
+  'user:u', now(), now() - n * interval '1 s', case status when 'running' then now() end, 0,
+  case status when 'running' then 'w' end, 30, case status when 'running' then now() + interval '1 h' end
+from (select array_agg(id order by id) as ids from public.agencies) as agencies,
+  generate_series(1 - {RUNNING}, 2 * {QUEUED}) as n,
+  lateral (select agencies.ids[1 + abs(n) %% {AGENCIES}] as agency,
+    case when n > 0 then 'queued' else 'running' end as status) as one
+"""
+# A call, refused or not, as one statement that can be explained.
+ATTEMPT = """
+create function public.attempt(statement text) returns text language plpgsql as $$
+declare
+  answer text;
+begin
+  begin
+    execute statement into answer;
+  exception when others then
+    answer := sqlerrm;
+  end;
+  return set_config('test.answer', coalesce(answer, ''), true);
+end $$
+"""
+COUNTERS = """
+select relname as name, coalesce(seq_scan, 0) as scans, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as rows
+from pg_stat_xact_user_tables
+"""
+
+
+def fill(database: Database, finished: int = FINISHED) -> None:
+    """As a superuser, past the triggers and the log; the indexes are built afterwards, which takes half the time."""
+    of_executions = database.all(
+        "select i.indexrelid::regclass::text as name, pg_get_indexdef(i.indexrelid) as definition from pg_index as i"
+        " where i.indrelid = 'app.executions'::regclass"
+        " and not exists (select from pg_constraint as c where c.conindid = i.indexrelid)"
+    )
+    admin = database.admin
+    with admin.transaction():
+        admin.execute("set local session_replication_role = replica; set local maintenance_work_mem = '256MB'")
+        admin.execute("alter table app.execution_events set unlogged; alter table app.executions set unlogged")
+        admin.execute(f"drop index {', '.join(index['name'] for index in of_executions)}")
+        cursor = psycopg.ClientCursor(admin)
+        for statements in (HISTORY, ALIVE):
+            cursor.execute(statements, {"finished": finished})
+        for index in of_executions:
+            admin.execute(index["definition"])
+    admin.execute(ATTEMPT)
+    admin.execute("vacuum analyze")
+
+
+@dataclass(frozen=True)
+class Reads:
+    answer: str
+    rows: Mapping[str, int]  # by table
+    scanned: frozenset[str]  # tables read from one end to the other
+    pages: int
+    milliseconds: float
+
+
+def reads(session: Session, statement: str) -> Reads:
+    """What this statement reads; then it is undone."""
+    session.execute("begin")
+    before = {row["name"]: row for row in session.execute(COUNTERS)}
+    [explained] = session.execute("explain (analyze, buffers, format json) select public.attempt(%s)", (statement,))
+    after = {row["name"]: row for row in session.execute(COUNTERS)}
+    [said] = session.execute("select current_setting('test.answer') as answer")
+    session.execute("rollback")
+
+    def more(name: str, counter: str) -> int:
+        return int(after[name][counter] - (before[name][counter] if name in before else 0))
+
+    [whole] = explained["QUERY PLAN"]
+    return Reads(
+        said["answer"],
+        {name: more(name, "rows") for name in after},
+        frozenset(name for name in after if more(name, "scans")),
+        whole["Plan"]["Shared Hit Blocks"] + whole["Plan"]["Shared Read Blocks"],
+        whole["Execution Time"],
+    )
+
+
+class History:
+    """The filled database and who and what is in it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.agency = self._first("select min(id::text) as id from public.agencies")
+        self.connection = self._first("select md5('connection0')::uuid as id")
+        self.user = database.user(self.agency)
+        self.stranger = database.member()
+        self.idle_connection = database.connection(self.agency)
+        self.foreign_connection = database.connection(self.stranger.agency_id)
+        self.unused_connection = database.connection(self.agency)
+
+    def _first(self, query: str, *parameters: Any) -> str:
+        return str(self.database.one(query, parameters)["id"])
+
+    def job(self, status: str) -> str:
+        """One of the first agency: the 500th newest of this status, or the oldest."""
+        query = "select id from app.executions where agency_id = %s and family = 'historical_sync' and status = %s"
+        jobs = self.database.all(f"{query} order by id desc limit 500", (self.agency, status))
+        return str(jobs[-1]["id"])
+
+
+@pytest.fixture(scope="module")
+def history() -> Iterator[History]:
+    with Postgres(THROW_AWAY | ROOMY) as server:
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute("create database house")
+        with psycopg.connect(server.url("house"), autocommit=True) as connection:
+            schema.install(connection, schema.declared())
+        database = Database(server, "house")
+        try:
+            fill(database)
+            yield History(database)
+        finally:
+            database.close()
+
+
+Who: TypeAlias = "Callable[[History], Mapping[str, Any]]"
+
+
+@dataclass(frozen=True)
+class Call:
+    """`says`: a part of its answer, or of its refusal. `rows`: that it may read of one table."""
+
+    claims: Who
+    function: str
+    arguments: Callable[[History], dict[str, Any]]
+    says: str
+    rows: int = ROWS
+    pages: int = PAGES
+    idempotency_key: str | None = None
+
+
+def user(history: History) -> Mapping[str, Any]:
+    return history.user.claims
+
+
+def stranger(history: History) -> Mapping[str, Any]:
+    return history.stranger.claims
+
+
+def service(_: History) -> Mapping[str, Any]:
+    return SERVICE
+
+
+def leased(lease: int = 0, **arguments: Any) -> Callable[[History], dict[str, Any]]:
+    return lambda history: {"execution_id": history.job("running"), "lease": lease, **arguments}
+
+
+def dates(connection: str) -> Callable[[History], dict[str, Any]]:
+    days = {"date_from": "2013-01-01", "date_to": "2013-01-31"}
+    return lambda history: {"connection_id": getattr(history, connection), **days}
+
+
+def job(status: str, **arguments: Any) -> Callable[[History], dict[str, Any]]:
+    return lambda history: {"job_id": history.job(status), **arguments}
+
+
+def claiming(limit: int, *families: str) -> Callable[[History], dict[str, Any]]:
+    return lambda _: {"worker": "w", "families": list(families), "limit": limit}
+
+
+BATCH: dict[str, Any] = {
+    "seq": 1,
+    "resource": "flights",
+    "records": [{"key": str(n), "data": {}} for n in range(100)],
+    "checkpoint": {},
+    "progress": {},
+}
+ERROR = {"code": "gone", "message": "The source is gone."}
+# A claim takes back what dead workers hold, so it looks at all that is leased; so does the tick.
+ALL_LEASED = RUNNING + ROWS
+
+CALLS = {
+    "start": Call(user, "start_historical_sync", dates("idle_connection"), "pending"),
+    "start, one is active": Call(user, "start_historical_sync", dates("agency"), "already_active"),
+    "start, not mine": Call(user, "start_historical_sync", dates("foreign_connection"), "connection_of_another_agency"),
+    "start, with a key": Call(user, "start_historical_sync", dates("idle_connection"), "pending", idempotency_key="k"),
+    "cancel, queued": Call(user, "cancel_sync_job", job("queued", reason="mine"), "cancelled"),
+    "cancel, running": Call(user, "cancel_sync_job", job("running"), "cancelled"),
+    "cancel, finished": Call(user, "cancel_sync_job", job("completed"), "not_cancellable"),
+    "cancel, not mine": Call(stranger, "cancel_sync_job", job("running"), "job_of_another_agency"),
+    "cancel, not there": Call(user, "cancel_sync_job", lambda h: {"job_id": h.agency}, "job_not_found"),
+    "cancel, with a key": Call(user, "cancel_sync_job", job("running"), "cancelled", idempotency_key="k"),
+    "cancel, as a trusted server": Call(service, "cancel_sync_job", job("running"), "cancelled"),
+    "get": Call(user, "get_historical_sync", job("completed"), "completed"),
+    "get, not mine": Call(stranger, "get_historical_sync", job("completed"), "job_of_another_agency"),
+    "retry": Call(user, "retry_historical_sync", job("failed"), "pending"),
+    "retry, completed": Call(user, "retry_historical_sync", job("completed"), "not_retryable"),
+    "claim": Call(service, "claim", claiming(1, "historical_sync"), "historical_sync", ALL_LEASED),
+    "claim, many": Call(service, "claim", claiming(100, "historical_sync"), '"lease": 1', ALL_LEASED + 300, 100 * 100),
+    "claim, any": Call(service, "claim", claiming(1, "historical_sync", "bulk_sync"), "bulk_sync", ALL_LEASED),
+    "claim, nothing there": Call(service, "claim", claiming(100, "model_sync"), "[]", ALL_LEASED),
+    "heartbeat": Call(service, "heartbeat", leased(), "continue"),
+    "heartbeat, late": Call(service, "heartbeat", leased(7), "lost"),
+    "commit_batch": Call(service, "commit_batch", leased(**BATCH), "continue", pages=2000),
+    "commit_batch, late": Call(service, "commit_batch", leased(7, **BATCH), "lost"),
+    "commit_batch, wrong seq": Call(service, "commit_batch", leased(**BATCH | {"seq": 3}), "unexpected_seq"),
+    "finish": Call(service, "finish", leased(), "completed"),
+    "fail": Call(service, "fail", leased(error=ERROR), "queued"),
+    "fail for good": Call(service, "fail", leased(error=ERROR, retry=False), "failed"),
+    "release": Call(service, "release", leased(), "queued"),
+    "reap": Call(service, "reap", lambda _: {}, '"released": 0', ALL_LEASED),
+}
+
+WORDS = (None, "pending", "in_progress", "completed", "failed", "cancelled")
+
+
+def listing(**arguments: Any) -> Callable[[History], dict[str, Any]]:
+    """`connection`: an attribute of the history; `cursor`: the status of the job after which the page begins."""
+
+    def of(history: History) -> dict[str, Any]:
+        found = dict(arguments)
+        if "connection" in found:
+            found["connection_id"] = getattr(history, found.pop("connection"))
+        if "cursor" in found:
+            found["cursor"] = history.job(found["cursor"])
+        return found
+
+    return of
+
+
+def lists() -> Iterator[tuple[str, Call]]:
+    connections = (None, "connection", "agency", "idle_connection")
+    for status, connection, cursor in itertools.product(WORDS, connections, (None, "completed")):
+        chosen = {"status": status, "connection": connection, "cursor": cursor}
+        filters = {name: value for name, value in chosen.items() if value}
+        # A trusted server that names no connection lists all agencies' executions, which no index serves.
+        for who in (user, service) if connection else (user,):
+            name = f"list as {who.__name__} {' '.join(f'{k}={v}' for k, v in filters.items())}"
+            yield name, Call(who, "list_historical_syncs", listing(**filters), '"jobs": [')
+    yield "list, many", Call(user, "list_historical_syncs", listing(limit=100), '"jobs": [', 300)
+
+
+LISTS = dict(lists())
+
+
+def statement(call: Call, history: History) -> str:
+    return str(psycopg.ClientCursor(history.database.admin).mogrify(*rpc(call.function, **call.arguments(history))))
+
+
+def session_of(call: Call, history: History) -> Session:
+    session = history.database.session(call.claims(history))
+    if call.idempotency_key:
+        headers = f'{{"idempotency-key": "{call.idempotency_key}"}}'
+        session.execute("select set_config('request.headers', %s, false)", (headers,))
+    return session
+
+
+@pytest.mark.parametrize("name", CALLS | LISTS)
+def test_a_call_reads_what_it_is_about(history: History, name: str) -> None:
+    call = (CALLS | LISTS)[name]
+    query = statement(call, history)
+    with session_of(call, history) as session:
+        all_reads = [reads(session, query) for _ in range(TIMES)]
+    # Before 17 a claim passes over the other families' rows one by one.
+    passed_over = QUEUED if call.function == "claim" and history.database.admin.info.server_version < 170000 else 0
+    for found in all_reads:
+        assert call.says in found.answer
+        check(found, call.rows + passed_over)
+    assert max(found.pages for found in all_reads[WARM:]) <= call.pages
+
+
+def check(found: Reads, rows: int = ROWS) -> None:
+    assert found.scanned == frozenset()
+    assert {table: count for table, count in found.rows.items() if count > rows} == {}
+
+
+def test_every_function_of_the_api_is_called_here(history: History) -> None:
+    functions = history.database.all("select proname as name from pg_proc where pronamespace = 'public'::regnamespace")
+    called = {call.function for call in (CALLS | LISTS).values()}
+    assert {function["name"] for function in functions} == called | {"attempt"}
+
+
+@pytest.mark.parametrize(
+    ("older_than", "limit", "dropped"), [("10 years", 1000, 0), ("100 days", 0, 0), ("100 days", 50, 50)]
+)
+def test_retention_reads_what_it_drops(history: History, older_than: str, limit: int, dropped: int) -> None:
+    with history.database.owner() as owner:
+        all_reads = [reads(owner, f"select app.drop_finished('{older_than}', {limit})") for _ in range(TIMES)]
+    for found in all_reads:
+        assert found.answer == str(dropped)
+        check(found, rows=4 * dropped)
+    assert max(found.pages for found in all_reads[WARM:]) <= 100 + 40 * dropped
+
+
+STATEMENTS: Mapping[str, tuple[Who, str]] = {
+    "one job": (user, "select job_id from public.historical_sync_jobs where job_id = '{completed}'"),
+    "the newest jobs": (
+        user,
+        "select count(*) from (select * from public.historical_sync_jobs order by job_id desc limit 20) as newest",
+    ),
+    "an audit": (user, "select count(*) from app.execution_events where execution_id = '{completed}'"),
+    # Foreign keys look for rows that still refer to what goes.
+    "a connection goes": (service, "delete from app.connections where id = '{connection}' returning id"),
+    "an agency goes": (service, "delete from public.agencies where id = '{agency}' returning id"),
+    "a user goes": (service, "delete from public.users where id = '{user}' returning id"),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_statement_reads_what_it_is_about(history: History, name: str) -> None:
+    who, template = STATEMENTS[name]
+    query = template.format(
+        completed=history.job("completed"),
+        connection=history.unused_connection,
+        agency=history.database.agency(),
+        user=history.user.id,
+    )
+    with history.database.session(who(history)) as session:
+        for _ in range(TIMES):
+            found = reads(session, query)
+            assert len(found.answer) > 0
+            assert "violates" not in found.answer
+            check(found)
