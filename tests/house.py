@@ -220,9 +220,13 @@ class Session:
         self.connection: psycopg.Connection[dict[str, Any]] = psycopg.connect(
             database.url, autocommit=True, row_factory=dict_row, cursor_factory=ClientCursor
         )
-        self.connection.execute("select set_config('request.jwt.claims', %s, false)", (json.dumps(dict(claims)),))
+        self.claim_to_be(claims)
         self.connection.execute("select set_config('request.headers', %s, false)", ('{"x-request-id": "test"}',))
         self.connection.execute(f"set role {role}")
+
+    def claim_to_be(self, claims: Mapping[str, Any]) -> None:
+        """From here on the token is another."""
+        self.connection.execute("select set_config('request.jwt.claims', %s, false)", (json.dumps(dict(claims)),))
 
     def execute(self, query: str | sql.Composed, parameters: Any = None) -> list[dict[str, Any]]:
         cursor = self.connection.execute(query, parameters)

@@ -406,6 +406,13 @@ def test_nothing_is_provoked_that_nobody_documents() -> None:
     assert set(PROVOKED) == {(status, code) for _, status, code in EVERY_ERROR}
 
 
+@pytest.mark.parametrize("project", BOTH_DOORS[:1], indirect=True, ids=str)
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_whatever_makes_one_endpoint_refuse_gets_a_documented_answer_of_each(project: Project, path: str) -> None:
+    for provoke in PROVOKED.values():
+        assert provoke(Scene(project, ENDPOINTS[path])).status_code >= 200  # and was checked on its way here
+
+
 # And no less: what the check of every answer is worth
 
 

@@ -20,6 +20,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 ENDS: list[Literal["failed", "cancelled"]] = ["failed", "cancelled"]
 CHECKPOINT = {"resource": "flights", "date": "2013-01-08", "page": "a secret of the source", "skip": 150}
 PROGRESS = {"windows_before": 0, "windows_done": 7, "windows_total": 62}
+through_both_doors = pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
 
 
 def accepted(response: httpx.Response) -> str:
@@ -81,6 +82,7 @@ def test_a_retry_is_a_new_job_of_the_same_range_from_the_same_checkpoint(project
     assert event["request_id"] == response.headers["x-request-id"]
 
 
+@through_both_doors
 @pytest.mark.parametrize("how", ENDS)
 def test_its_position_is_shown_at_once(project: Project, how: str) -> None:
     user = project.database.member()
@@ -97,6 +99,7 @@ def test_its_position_is_shown_at_once(project: Project, how: str) -> None:
     assert "secret" not in response.text
 
 
+@through_both_doors
 @pytest.mark.parametrize("how", ENDS)
 def test_a_worker_resumes_exactly_there(project: Project, how: str) -> None:
     user = project.database.member()
@@ -111,6 +114,7 @@ def test_a_worker_resumes_exactly_there(project: Project, how: str) -> None:
     assert keys == [{"key": "b"}]
 
 
+@through_both_doors
 @pytest.mark.parametrize("how", ENDS)
 def test_the_ended_jobs_worker_is_not_let_in_again(project: Project, how: str) -> None:
     user = project.database.member()
@@ -122,6 +126,7 @@ def test_the_ended_jobs_worker_is_not_let_in_again(project: Project, how: str) -
         assert worker.commit_batch({"id": job_id, "lease": 1}, 1, "late") == "lost"
 
 
+@through_both_doors
 def test_a_job_that_never_began_is_retried_from_its_beginning(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
@@ -131,6 +136,7 @@ def test_a_job_that_never_began_is_retried_from_its_beginning(project: Project) 
     assert project.get(token, job_id).json()["position"] is None
 
 
+@through_both_doors
 def test_it_is_retried_as_it_was_started_whatever_became_of_its_connection(project: Project) -> None:
     user = project.database.member()
     ended = project.job(user, "failed")
@@ -140,6 +146,7 @@ def test_it_is_retried_as_it_was_started_whatever_became_of_its_connection(proje
     assert project.database.execution(job_id)["spec"] == row["spec"]
 
 
+@through_both_doors
 def test_a_colleague_may_retry_it(project: Project) -> None:
     user = project.database.member()
     colleague = project.database.user(user.agency_id)
@@ -147,6 +154,7 @@ def test_a_colleague_may_retry_it(project: Project) -> None:
     assert project.database.execution(job_id)["created_by"] == f"user:{colleague.id}"
 
 
+@through_both_doors
 def test_a_retry_may_be_retried(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
@@ -162,6 +170,7 @@ def test_a_retry_may_be_retried(project: Project) -> None:
     assert project.claim(fourth)["checkpoint"] == CHECKPOINT
 
 
+@through_both_doors
 def test_the_same_job_may_be_retried_again_once_its_retry_has_ended(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
@@ -178,6 +187,7 @@ def test_the_same_job_may_be_retried_again_once_its_retry_has_ended(project: Pro
 # What is not retried
 
 
+@through_both_doors
 @pytest.mark.parametrize(
     ("status", "word"),
     [
@@ -195,6 +205,7 @@ def test_a_job_that_goes_on_or_is_complete_is_not_retryable(project: Project, st
     assert refusal(response, 400, "not_retryable") == {"current_status": word}
 
 
+@through_both_doors
 @pytest.mark.parametrize("status", ["pending", "in_progress", "released"])
 def test_an_active_job_on_the_connection_comes_first(project: Project, status: Status) -> None:
     user = project.database.member()
@@ -219,6 +230,7 @@ def test_another_agencys_job(project: Project, status: Status) -> None:
         assert refusal(project.retry(stranger, {"job_id": job_id}), 403, "job_of_another_agency") == {}
 
 
+@through_both_doors
 def test_no_such_job(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
@@ -237,7 +249,7 @@ def test_a_user_without_agency(project: Project) -> None:
         refusal(project.retry(token, {"job_id": UNKNOWN}), 403, "no_agency")
 
 
-@pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
+@pytest.mark.parametrize("project", BOTH_DOORS[:1], indirect=True, ids=str)
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -261,6 +273,7 @@ def test_a_body_without_a_job_id(project: Project, body: object, code: str) -> N
     assert refusal(response, 400, code) == ({"field": "job_id"} if code.endswith("_field") else {})
 
 
+@through_both_doors
 def test_nothing_but_the_job_is_taken_from_the_request(project: Project) -> None:
     user = project.database.member()
     ended = project.job(user, "failed")
@@ -291,6 +304,7 @@ def retries(database: Database, job_id: str) -> list[dict[str, Any]]:
     return database.all("select id, status from app.executions where retry_of = %s order by id", (job_id,))
 
 
+@through_both_doors
 def test_retries_and_cancels_at_once_leave_one_story(project: Project) -> None:
     user = project.database.member()
     ended, token = stopped(project, user), project.token(user)
@@ -309,6 +323,7 @@ def test_retries_and_cancels_at_once_leave_one_story(project: Project) -> None:
     assert story(project.database, ended) == before
 
 
+@through_both_doors
 def test_a_retry_and_a_start_at_once_leave_one_active_job(project: Project) -> None:
     user = project.database.member()
     ended, token = stopped(project, user), project.token(user)
