@@ -200,7 +200,8 @@ class Database:
         self.admin = self.connect()
 
     def check_invariants(self) -> None:
-        assert self.all(INVARIANTS) == []
+        violations = self.all(INVARIANTS)
+        assert violations == [], violations
 
     def close(self) -> None:
         self.admin.close()

@@ -206,6 +206,8 @@ def test_a_user_who_moves_to_another_agency_leaves_the_old_one_at_once(database:
         assert caller(session) == (other.agency_id, f"user:{user.id}")
         assert session.refusal("cancel_sync_job", job_id=job_id).code == "job_of_another_agency"
         assert session.call("cancel_sync_job", job_id=their_job_id)["status"] == "cancelled"
+    # The invariants take a member of today for one of always.
+    database.admin.execute("delete from public.users where id = %s", (user.id,))
 
 
 def test_a_session_that_ends_during_a_transaction_is_over_with_the_next_statement(database: Database) -> None:

@@ -283,6 +283,8 @@ def test_who_has_changed_agency_has_changed_jobs(project: Project) -> None:
     project.database.admin.execute("update public.users set agency_id = %s where id = %s", (other.agency_id, user.id))
     refusal(project.cancel(token, {"job_id": old}), 403, "job_of_another_agency")
     accepted(project.cancel(token, {"job_id": new}))
+    # The invariants take a member of today for one of always.
+    project.database.admin.execute("delete from public.users where id = %s", (user.id,))
 
 
 def test_no_such_job(project: Project) -> None:

@@ -112,8 +112,13 @@ def test_a_deleted_job_is_in_no_list(project: Project) -> None:
 @through_both_doors
 def test_an_execution_of_another_family_is_in_no_list(project: Project) -> None:
     user = project.database.member()
+    token = project.token(user)
+    older = project.job(user)
     project.database.insert(user.agency_id, "bulk_sync")
-    assert ids(project.jobs(project.token(user))) == []
+    newer = project.job(user)
+    project.database.insert(user.agency_id, "bulk_sync")
+    assert list(walk(project, token, limit=1)) == [[newer], [older]]
+    assert ids(project.jobs(token)) == [newer, older]
 
 
 @through_both_doors
