@@ -141,3 +141,12 @@ def test_a_senseless_limit_is_refused_and_reaps_nothing(database: Database) -> N
             refusal = worker.refusal("reap", limit=limit)
             assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_limit"), limit
     assert database.fingerprint() == before
+
+
+def test_what_others_do_afterwards_is_not_the_reapers(database: Database) -> None:
+    """A statement that names nobody finds the reaper's name in the row."""
+    job_id = database.put("running", database.agency())
+    database.expire_lease(job_id)
+    assert reap(database)["released"] == 1
+    database.move(job_id, ("claim", "running"))
+    assert database.events(job_id)[-1]["actor"] == "worker:w"
