@@ -9,7 +9,7 @@ with moves (from_status, event, to_status) as (
 ),
 history as (
   select e.*, lag(e.to_status) over w as previous, lag(e.lease) over w as previous_lease,
-    row_number() over w as nth, lead(e.id) over w is null as is_last
+    row_number() over w as nth, lead(e.at) over w as until, lead(e.id) over w is null as is_last
   from app.execution_events e
   window w as (partition by e.execution_id order by e.id)
 )
@@ -34,15 +34,17 @@ where h.lease < h.previous_lease
 union all
 -- 3: the lease counts them
 select 'leases not counted', x.id, x.lease::text from app.executions x
-where x.lease <> (
-  select count(*) from history h where h.execution_id = x.id
-    and (h.event in ('claim', 'cancel', 'expire', 'release') or (h.event, h.from_status) = ('request_cancel', 'queued')))
+left join (
+  select h.execution_id, count(*) as leases from history h
+  where h.event in ('claim', 'cancel', 'expire', 'release') or (h.event, h.from_status) = ('request_cancel', 'queued')
+  group by h.execution_id) c on c.execution_id = x.id
+where x.lease <> coalesce(c.leases, 0)
 union all
 -- 3: what an execution has stored, it stored while it held a lease
 select 'stored without a lease', r.execution_id, r.key from app.records r
-where (
-  select h.to_status from history h where h.execution_id = r.execution_id and h.at <= r.stored_at
-  order by h.id desc limit 1) not in ('running', 'cancelling')
+left join history h on h.execution_id = r.execution_id and h.at <= r.stored_at
+  and (h.until is null or r.stored_at < h.until)
+where (h.to_status in ('running', 'cancelling')) is not true
 union all
 -- 3: no record of an execution is younger than its end
 select 'stored after the end', r.execution_id, r.key from app.records r
