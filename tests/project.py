@@ -321,13 +321,15 @@ def check_answer(response: httpx.Response, token: str | None = None) -> None:
 
 
 def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Checks an error's spelling; gives its members besides `error`, `code` and `requestId`."""
-    assert (response.status_code, response.json().get("code")) == (status, code), response.text
-    members: dict[str, Any] = response.json()
-    sentence, request_id = members.pop("error"), members.pop("requestId")
-    assert sentence.endswith(".")
-    assert request_id == response.headers["x-request-id"]
+    """Checks an error's spelling, either API's; gives what it says besides."""
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, documented.code(body)) == (status, code), response.text
+    assert body["error"].endswith(".")
+    assert body["requestId"] == response.headers["x-request-id"]
     assert ("allow" in response.headers) == (status == 405)
     assert ("retry-after" in response.headers) == (status == 503)
-    del members["code"]
-    return members
+    if "key" not in body:
+        return {name: value for name, value in body.items() if name not in {"error", "code", "requestId"}}
+    assert body["message"] == body["error"]
+    assert (body["code"], body.get("status")) == (status, None if status == 401 else status)
+    return dict(body["metadata"])

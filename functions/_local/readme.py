@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from functions._local.schema import ROOT
 from functions._shared import registry
+from functions._shared.members import unsent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pydantic import BaseModel
 
     from functions._shared.endpoint import Endpoint
@@ -25,14 +28,16 @@ def with_table(text: str) -> str:
 
 def _row(endpoint: Endpoint) -> str:
     url = endpoint.path.removeprefix("/")
-    success = f"{endpoint.status} {_members(endpoint.response)}"
-    return f"| `{url}` | {endpoint.method} | {_members(endpoint.request)} | {success} | {endpoint.summary} |"
+    request = _members(endpoint.request, unsent(endpoint.request) | set(endpoint.members_of(endpoint.path) or ()))
+    success = f"{endpoint.status} {_members(endpoint.response) if endpoint.response else ''}"
+    return f"| `{url}` | {endpoint.method} | {request} | {success} | {endpoint.summary} |"
 
 
-def _members(model: type[BaseModel]) -> str:
-    """Required ones in code, optional ones in brackets; the first few of a long answer."""
-    names = [f"`{name}`" if field.is_required() else f"[`{name}`]" for name, field in model.model_fields.items()]
-    return ", ".join(names if len(names) < 6 else [*names[:3], "…"])
+def _members(model: type[BaseModel], without: Iterable[str] = ()) -> str:
+    """Required ones in code, optional ones in brackets; the first few of a long list."""
+    fields = {name: field for name, field in model.model_fields.items() if name not in without}
+    names = [f"`{name}`" if field.is_required() else f"[`{name}`]" for name, field in fields.items()]
+    return ", ".join(names if len(names) < 7 else [*names[:5], "…"])
 
 
 if __name__ == "__main__":

@@ -49,10 +49,40 @@ _PUBLIC_KEY_TYPES = {"ES256": ("EC", "P-256"), "RS256": ("RSA", None)}
 
 @dataclass(frozen=True)
 class Caller:
-    """A user of this project whose token was verified; its repr leaves the token out."""
+    """A user of this project whose token was verified, or an agency's server with a key that the database knows or not.
 
-    token: str = field(repr=False)
+    Its repr leaves token and key out.
+    """
+
+    token: str | None = field(repr=False)
     claims: Mapping[str, Any]
+    agency_key: str | None = field(default=None, repr=False)
+
+
+_AGENCY_KEY = re.compile(r"sync_[0-9a-f]{64}")
+
+
+def agency_key(authorization: str | None) -> str | None:
+    """The agency's key in an `Authorization` header, None where it holds something else (a user's token, for one).
+
+    As the published clients send it: Bearer, the key itself or its base64; Basic, as the user name.
+    """
+    scheme, _, rest = (authorization or "").strip(" ").partition(" ")
+    text = rest.strip(" ")
+    if scheme.lower() == "bearer":
+        candidates = [text, _plain(text)]
+    elif scheme.lower() == "basic":
+        candidates = [_plain(text).partition(":")[0]]
+    else:
+        return None
+    return next((one for one in candidates if _AGENCY_KEY.fullmatch(one)), None)
+
+
+def _plain(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode() if len(encoded) <= 1024 else ""
+    except ValueError:
+        return ""
 
 
 class Unauthorized(Exception):

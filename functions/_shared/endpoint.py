@@ -5,27 +5,31 @@ An endpoint is a declaration. Its rules are in the SQL function that it names; t
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from dataclasses import dataclass, field
-from datetime import date
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
+from pydantic import ValidationError
 
 from functions._shared import cors, runtime
-from functions._shared.auth import AuthUnavailable, Unauthorized
+from functions._shared.auth import AuthUnavailable, Caller, Unauthorized, agency_key
+from functions._shared.dialect import PLAIN, Dialect
 from functions._shared.errors import Problem, internal_error, unavailable
 from functions._shared.http import Request, Response, json_response
+from functions._shared.members import unsent
 from functions._shared.services import Services, services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from functions._shared.auth import Caller
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
     from functions._shared.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -33,42 +37,32 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 1024 * 1024
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not contain NUL characters")
-    return text
-
-
-# Postgres stores every character but this one.
-Text = Annotated[str, AfterValidator(_without_nul)]
-
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-
-
-def _calendar_day(value: object) -> object:
-    if isinstance(value, str) and _DATE.fullmatch(value):
-        return date.fromisoformat(value)
-    raise ValueError("should be a date like 2013-01-31")
-
-
-# Pydantic's own, even its strict one, takes "86400" for the second day of 1970.
-Date = Annotated[date, BeforeValidator(_calendar_day)]
-
-
 @dataclass(frozen=True)
 class Endpoint:
-    """One function: `module` is its `__name__`, `rpc` the SQL function that decides, `status` that of its success."""
+    """One function: `module` is its `__name__`, `rpc` the SQL function that decides, `status` that of its success.
+
+    `path` is the published one, `{member}` in it a member of the request; without it the module's name is the URL.
+    """
 
     module: str
     method: str
     rpc: str
     request: type[BaseModel]
-    response: type[BaseModel]
+    response: type[BaseModel] | None  # None: the answer is empty
     status: int = 200
+    path: str = ""
+    dialect: Dialect = PLAIN
+    # What has to be found out before the call (the arguments as they are sent on), and what its answer only begins.
+    before: Callable[[dict[str, Any], Call], dict[str, Any]] | None = None
+    after: Callable[[Any, Call], dict[str, Any]] | None = None
     # For the documentation: refusals of its own (the rest is everyone's), and an example of request and response.
     refusals: tuple[Refusal, ...] = ()
     example_request: Mapping[str, Any] = field(default_factory=dict)
     example_response: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.path:  # sources are snake_case, URLs hyphenated
+            object.__setattr__(self, "path", "/" + self.name.replace("_", "-"))
 
     @property
     def name(self) -> str:
@@ -76,29 +70,40 @@ class Endpoint:
 
     @property
     def summary(self) -> str:
-        return (sys.modules[self.module].__doc__ or "").strip()
-
-    @cached_property
-    def path(self) -> str:
-        """Sources are snake_case, URLs hyphenated."""
-        return "/" + self.name.replace("_", "-")
+        return (sys.modules[self.module].__doc__ or "").strip().partition("\n\n")[0]
 
     @cached_property
     def handler(self) -> Callable[[dict[str, Any], object], dict[str, Any]]:
         """The cloud function's entry."""
         return runtime.cloud_handler(lambda request: self.handle(request, services()))
 
-    def handle(self, request: Request, services: Services) -> Response:
-        return answer(request, services, lambda: self._answer(request, services), [self.method])
+    def handle(self, request: Request, services: Services, methods: Sequence[str] = ()) -> Response:
+        """`methods` are all that this path knows; without others, the endpoint's own."""
+        methods = methods or [self.method]
+        return answer(request, services, lambda: self._answer(request, services, methods), methods, self.dialect)
 
-    def _answer(self, request: Request, services: Services) -> Response:
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.path)))
+
+    def members_of(self, path: str) -> dict[str, str] | None:
+        """The members of the request that are in its path; None where the path is another endpoint's."""
+        match = self._pattern.fullmatch(path)
+        return match.groupdict() if match else None
+
+    def _answer(self, request: Request, services: Services, methods: Sequence[str]) -> Response:
         if request.method != self.method:
-            sentence = f"Use {self.method}."
-            raise Problem(405, "method_not_allowed", sentence, headers={"allow": f"{self.method}, OPTIONS"})
-        caller = authenticate(request, services)
+            raise method_not_allowed(methods)
+        caller = authenticate(request, services, self.dialect)
         arguments = self._arguments(request)
-        body = services.rpc.call(self.rpc, arguments, caller, self._headers(request))
-        return Response(self.status, body)
+        headers = self._headers(request)
+        call = Call(services, caller, request.request_id)
+        if self.before:
+            arguments = self.before(arguments, call)
+        body = services.rpc.call(self.rpc, arguments, caller, headers)
+        if self.after:
+            return json_response(self.status, self.after(json.loads(body), call))
+        return Response(self.status, body if self.response else b"")
 
     def _headers(self, request: Request) -> dict[str, str]:
         """What the database reads of the request itself: for the audit, and to give the same answer again."""
@@ -115,29 +120,65 @@ class Endpoint:
     def _arguments(self, request: Request) -> dict[str, Any]:
         if len(request.body) > MAX_BODY_BYTES:
             raise Problem(413, "body_too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
+        in_path = self.members_of(request.path) or {}
         try:
-            if self.method == "GET":
-                model = self.request.model_validate_strings(dict(request.query), strict=True)
+            if self.method in ("GET", "DELETE"):
+                model = self.request.model_validate_strings({**request.query, **in_path}, strict=True)
             else:
-                model = self.request.model_validate_json(request.body or b"{}", strict=True)
+                model = self.request.model_validate_json(_with_members(request.body or b"{}", in_path), strict=True)
         except ValidationError as error:
-            raise _invalid(error) from None
-        return model.model_dump(mode="json", exclude_none=True)
+            raise _invalid(error, in_path) from None
+        return model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=unsent(self.request))
+
+
+@dataclass(frozen=True)
+class Call:
+    """Further calls on the caller's behalf, around the endpoint's own."""
+
+    services: Services
+    caller: Caller
+    request_id: str
+
+    def __call__(self, rpc: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 (whatever JSON the function answers)
+        headers = {"x-request-id": self.request_id}
+        return json.loads(self.services.rpc.call(rpc, arguments, self.caller, headers))
+
+
+def _with_members(body: bytes, members: Mapping[str, str]) -> bytes:
+    """The body with the path's members in it; a body that is no object is left to the model to refuse."""
+    if not members:
+        return body
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    return json.dumps({**value, **members}).encode() if isinstance(value, dict) else body
+
+
+def method_not_allowed(methods: Sequence[str]) -> Problem:
+    sentence = f"Use {' or '.join(methods)}."
+    return Problem(405, "method_not_allowed", sentence, headers={"allow": ", ".join([*methods, "OPTIONS"])})
 
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-def authenticate(request: Request, services: Services) -> Caller:
+def authenticate(request: Request, services: Services, dialect: Dialect) -> Caller:
+    authorization = request.headers.get("authorization")
+    key = agency_key(authorization) if dialect.api_keys else None
+    if key is not None:
+        return Caller(token=None, claims={"role": "anon"}, agency_key=key)  # which agency's, the database knows
     try:
-        return services.authenticator.authenticate(request.headers.get("authorization"))
+        return services.authenticator.authenticate(authorization)
     except Unauthorized as error:
         raise Problem(401, error.code, error.sentence) from None
     except AuthUnavailable as error:
         raise unavailable("auth_unavailable", "The Auth server") from error
 
 
-def answer(request: Request, services: Services, make: Callable[[], Response], methods: list[str]) -> Response:
+def answer(
+    request: Request, services: Services, make: Callable[[], Response], methods: Sequence[str], dialect: Dialect = PLAIN
+) -> Response:
     """An answer in any case, with CORS and the request's id: a preflight's, the endpoint's, or an error's."""
     try:
         response = cors.preflight(methods) if request.method == "OPTIONS" else make()
@@ -146,31 +187,50 @@ def answer(request: Request, services: Services, make: Callable[[], Response], m
             cause = repr(problem.__cause__)  # what the caller is not told
             extra = {"request_id": request.request_id, "path": request.path, "code": problem.code, "cause": cause}
             log.warning("not available", extra=extra)
-        response = _spell(problem, request)
+        response = _error(problem, request, dialect)
     except Exception:
         log.exception("unexpected error", extra={"request_id": request.request_id, "path": request.path})
-        response = _spell(internal_error(), request)
+        response = _error(internal_error(), request, dialect)
     if response.body:
         response.headers.setdefault("content-type", "application/json")
+    if dialect.version_header:
+        response.headers[dialect.version_header] = dialect.version(request.headers.get(dialect.version_header))
     response.headers["x-request-id"] = request.request_id
     response.headers.setdefault("cache-control", "no-store")
     cors.add_headers(request, response, services.settings.cors_allowed_origins)
     return response
 
 
-def _spell(problem: Problem, request: Request) -> Response:
-    members = {"error": problem.sentence, "code": problem.code, "requestId": request.request_id, **problem.members}
-    response = json_response(problem.status, members)
+def _error(problem: Problem, request: Request, dialect: Dialect) -> Response:
+    response = json_response(problem.status, dialect.spell(problem, request.request_id))
     response.headers.update(problem.headers)
     if problem.status == HTTPStatus.UNAUTHORIZED:  # the door's and the database's alike
         response.headers["www-authenticate"] = "Bearer"
     return response
 
 
-def _invalid(error: ValidationError) -> Problem:
+def _invalid(error: ValidationError, in_path: Mapping[str, str]) -> Problem:
     """A sentence for the first thing that is wrong; never the value itself, which may be long or secret."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    if any(each["loc"] and each["loc"][0] in in_path for each in errors):
+        return Problem(404, "not_found", "There is nothing at this path: an id in it is malformed.")
+    wrong = [each for each in errors if each["type"] not in _NOT_SUPPORTED]
+    if wrong:
+        return _invalid_member(wrong[0])
+    fields = [_place(each) for each in errors]
+    sentence = f"This does not work yet, leave it out: {', '.join(fields)}."
+    return Problem(422, "unsupported_field", sentence[:1000], {"fields": fields[:100]})
+
+
+_NOT_SUPPORTED = {"unsupported", "extra_forbidden"}
+
+
+def _place(error: ErrorDetails) -> str:
+    return ".".join(str(part) for part in error["loc"])[:200]
+
+
+def _invalid_member(first: ErrorDetails) -> Problem:
+    where = _place(first)
     if first["type"] == "json_invalid":
         return Problem(400, "invalid_json", "The body is not valid JSON.")
     if not where:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
-from functions._shared.errors import Refusal
+from functions._shared.dialect import PLAIN
+from functions._shared.errors import Problem, Refusal
+from functions._shared.members import Contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
     from functions._shared.endpoint import Endpoint
 
@@ -25,7 +28,7 @@ REF = "#/components/schemas/{model}"
 
 # What any endpoint may answer, because every request takes the same way.
 EVERYONES = (
-    Refusal(400, "invalid_field", "A member has the wrong type or value; `field` names it.", {"field": "job_id"}),
+    Refusal(400, "invalid_field", "A member has the wrong type or value; `field` names it.", {"field": "name"}),
     Refusal(401, "missing_token", "There is no access token."),
     Refusal(401, "invalid_token", "The token is malformed, forged or another project's."),
     Refusal(401, "expired_token", "The token has expired: refresh the session."),
@@ -38,8 +41,18 @@ EVERYONES = (
     Refusal(503, "database_unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
 )
 OF_REQUIRED_MEMBERS = (
-    Refusal(400, "missing_field", "A required member is missing; `field` names it.", {"field": "job_id"}),
+    Refusal(400, "missing_field", "A required member is missing; `field` names it.", {"field": "name"}),
 )
+OF_PATHS = (Refusal(404, "not_found", "An id in the path is malformed."),)
+OF_CONTRACTS = (
+    Refusal(
+        422,
+        "unsupported_field",
+        "A member does not work yet or is unknown; `fields` names all.",
+        {"fields": ["filters"]},
+    ),
+)
+OF_API_KEYS = (Refusal(401, "invalid_api_key", "The agency's API key is unknown or revoked."),)
 OF_BODIES = (
     Refusal(400, "invalid_json", "The body is not JSON."),
     Refusal(400, "invalid_request", "The body is not an object, or its members do not go together."),
@@ -54,41 +67,61 @@ OF_IDEMPOTENCY = (
 def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
     """All that this endpoint may answer besides its success, by status."""
     found = [*EVERYONES, *endpoint.refusals]
-    if any(member.is_required() for member in endpoint.request.model_fields.values()):
+    required = [name for name, member in endpoint.request.model_fields.items() if member.is_required()]
+    if not all(is_in_path(endpoint, name) for name in required):
         found += OF_REQUIRED_MEMBERS
+    if "{" in endpoint.path:
+        found += OF_PATHS
+    if issubclass(endpoint.request, Contract):
+        found += OF_CONTRACTS
+    if endpoint.dialect.api_keys:
+        found += OF_API_KEYS
+    if has_body(endpoint):
+        found += OF_BODIES
     if endpoint.method != "GET":
-        found += [*OF_BODIES, *OF_IDEMPOTENCY]
+        found += OF_IDEMPOTENCY
     return sorted(found, key=lambda refusal: refusal.status)
+
+
+def is_in_path(endpoint: Endpoint, name: str) -> bool:
+    return f"{{{name}}}" in endpoint.path
+
+
+def has_body(endpoint: Endpoint) -> bool:
+    return endpoint.method not in ("GET", "DELETE")
+
+
+def _in_body(endpoint: Endpoint) -> dict[str, FieldInfo]:
+    fields = endpoint.request.model_fields.items() if has_body(endpoint) else ()
+    return {name: member for name, member in fields if not is_in_path(endpoint, name)}
 
 
 def document(endpoints: Iterable[Endpoint], server: str = "/functions/v1") -> dict[str, Any]:
     endpoints = list(endpoints)
-    models = [(e.request, "validation") for e in endpoints] + [(e.response, "serialization") for e in endpoints]
-    _, definitions = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
+    models: list[Any] = [(e.request, "validation") for e in endpoints]
+    models += [(e.response, "serialization") for e in endpoints if e.response]
+    _, definitions = models_json_schema(models, ref_template=REF)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Sync control plane", "version": VERSION},
         "servers": [{"url": server}],
         "security": [{"supabase": []}],
-        "paths": {e.path: {e.method.lower(): _operation(e)} for e in endpoints},
+        "paths": {
+            path: {e.method.lower(): _operation(e) for e in of_path}
+            for path, of_path in groupby(endpoints, key=lambda e: e.path)
+        },
         "components": {
-            "schemas": {**definitions.get("$defs", {}), "Error": _ERROR},
-            "securitySchemes": {"supabase": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "schemas": {**definitions.get("$defs", {}), **{_error_model(e): e.dialect.schema for e in endpoints}},
+            "securitySchemes": {
+                "supabase": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "agency": {"type": "http", "scheme": "bearer", "description": "An API key of your agency."},
+                "agencyBasic": {"type": "http", "scheme": "basic", "description": "The key as the user name."},
+            },
         },
     }
 
 
 _REQUEST_ID = "5c0f2a3e-6f0b-4f0e-9d6e-0a4b9b1f7c11"
-_ERROR = {
-    "type": "object",
-    "required": ["error", "code", "requestId"],
-    "properties": {
-        "error": {"type": "string", "description": "A sentence that says what to do next."},
-        "code": {"type": "string", "description": "Stable; branch on this."},
-        "requestId": {"type": "string", "description": "Also the header x-request-id."},
-    },
-    "additionalProperties": True,
-}
 _KEY_HEADER = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -102,24 +135,43 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
+        "parameters": _parameters(endpoint),
         "responses": {str(endpoint.status): _success(endpoint), **_errors(endpoint)},
     }
-    if endpoint.method == "GET":
-        operation["parameters"] = _query(endpoint)
-    else:
-        operation["parameters"] = [_KEY_HEADER]
-        operation["requestBody"] = {"required": True, "content": _json(endpoint.request, endpoint.example_request)}
+    if endpoint.dialect.api_keys:
+        operation["security"] = [{"supabase": []}, {"agency": []}, {"agencyBasic": []}]
+    in_body = _in_body(endpoint)
+    if in_body:
+        required = any(member.is_required() for member in in_body.values())
+        operation["requestBody"] = {"required": required, "content": {"application/json": _body(endpoint)}}
     return operation
 
 
-def _query(endpoint: Endpoint) -> list[dict[str, Any]]:
+def _body(endpoint: Endpoint) -> dict[str, Any]:
+    """The request without what its path says."""
+    schema = endpoint.request.model_json_schema(ref_template=REF)
+    schema.pop("$defs", None)
+    schema["properties"] = {n: m for n, m in schema["properties"].items() if not is_in_path(endpoint, n)}
+    schema["required"] = [name for name in schema.get("required", []) if not is_in_path(endpoint, name)]
+    example = {name: value for name, value in endpoint.example_request.items() if not is_in_path(endpoint, name)}
+    return {"schema": schema, "example": example}
+
+
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     schema = endpoint.request.model_json_schema(ref_template=REF)
     required, examples = schema.get("required", []), endpoint.example_request
-    return [
-        {"name": name, "in": "query", "required": name in required, "schema": _without_null(member)}
-        | ({"example": examples[name]} if name in examples else {})
-        for name, member in schema["properties"].items()
-    ]
+    found: list[dict[str, Any]] = []
+    for name, member in schema.get("properties", {}).items():
+        place = "path" if is_in_path(endpoint, name) else "query"
+        if place == "path" or not has_body(endpoint):
+            one = {"name": name, "in": place, "required": name in required, "schema": _without_null(member)}
+            found.append(one | ({"example": examples[name]} if name in examples else {}))
+    if endpoint.method != "GET":
+        found.append(_KEY_HEADER)
+    if endpoint.dialect.version_header:
+        versions = {"type": "string", "example": endpoint.dialect.versions[0]}
+        found.append({"name": endpoint.dialect.version_header, "in": "header", "required": False, "schema": versions})
+    return found
 
 
 def _without_null(member: dict[str, Any]) -> dict[str, Any]:
@@ -131,11 +183,19 @@ def _without_null(member: dict[str, Any]) -> dict[str, Any]:
 
 
 def _success(endpoint: Endpoint) -> dict[str, Any]:
-    return {
-        "description": "Success",
-        "headers": {"x-request-id": {"schema": {"type": "string"}}},
-        "content": _json(endpoint.response, endpoint.example_response),
-    }
+    success: dict[str, Any] = {"description": "Success", "headers": _headers(endpoint)}
+    if endpoint.response:
+        success["content"] = _json(endpoint.response, endpoint.example_response)
+    return success
+
+
+def _headers(endpoint: Endpoint, *names: str) -> dict[str, Any]:
+    version = [endpoint.dialect.version_header] if endpoint.dialect.version_header else []
+    return {name: {"schema": {"type": "string"}} for name in ["x-request-id", *version, *names]}
+
+
+def _error_model(endpoint: Endpoint) -> str:
+    return "Error" if endpoint.dialect is PLAIN else "ApiError"
 
 
 def _json(model: type[BaseModel], example: object) -> dict[str, Any]:
@@ -145,27 +205,23 @@ def _json(model: type[BaseModel], example: object) -> dict[str, Any]:
 
 def _errors(endpoint: Endpoint) -> dict[str, Any]:
     grouped = groupby(refusals(endpoint), key=lambda refusal: refusal.status)
-    return {str(status): _error([*group]) for status, group in grouped}
+    return {str(status): _error(endpoint, [*group]) for status, group in grouped}
 
 
-def _error(group: Sequence[Refusal]) -> dict[str, Any]:
+def _error(endpoint: Endpoint, group: Sequence[Refusal]) -> dict[str, Any]:
     examples = {
-        refusal.code: {
-            "summary": refusal.when,
-            "value": {
-                "error": refusal.when,
-                "code": refusal.code,
-                "requestId": _REQUEST_ID,
-                **refusal.members,
-            },
+        one.code: {
+            "summary": one.when,
+            "value": endpoint.dialect.spell(Problem(one.status, one.code, one.when, dict(one.members)), _REQUEST_ID),
         }
-        for refusal in group
+        for one in group
     }
-    headers = {503: ["retry-after"], 405: ["allow"], 401: ["www-authenticate"]}.get(group[0].status, [])
+    further = {503: ["retry-after"], 405: ["allow"], 401: ["www-authenticate"]}.get(group[0].status, [])
+    schema = {"$ref": REF.format(model=_error_model(endpoint))}
     return {
-        "description": " ".join(f"`{refusal.code}`: {refusal.when}" for refusal in group),
-        "headers": {name: {"schema": {"type": "string"}} for name in ["x-request-id", *headers]},
-        "content": {"application/json": {"schema": {"$ref": REF.format(model="Error")}, "examples": examples}},
+        "description": " ".join(f"`{one.code}`: {one.when}" for one in group),
+        "headers": _headers(endpoint, *further),
+        "content": {"application/json": {"schema": schema, "examples": examples}},
     }
 
 

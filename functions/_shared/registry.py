@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import functions
@@ -31,19 +32,21 @@ def endpoints() -> tuple[Endpoint, ...]:
         package = importlib.import_module(family.name)
         modules = pkgutil.iter_modules(package.__path__, f"{family.name}.")
         found.extend(importlib.import_module(module.name).endpoint for module in modules)
-    return tuple(sorted(found, key=lambda endpoint: endpoint.path))
+    # A fixed word sorts before a member: /syncs/status is not the sync called status.
+    return tuple(sorted(found, key=lambda endpoint: (endpoint.path.replace("{", "~"), endpoint.method)))
 
 
 @cache
-def _by_path() -> dict[str, Endpoint]:
-    return {endpoint.path: endpoint for endpoint in endpoints()}
+def _paths() -> tuple[dict[str, Endpoint], ...]:
+    """Per path its endpoints by method, in the order in which paths are tried."""
+    return tuple({one.method: one for one in group} for _, group in groupby(endpoints(), key=lambda one: one.path))
 
 
 def handle(request: Request, services: Services) -> Response:
-    endpoint = _by_path().get(request.path)
-    if endpoint is not None:
-        return endpoint.handle(request, services)
-
+    for by_method in _paths():
+        first = next(iter(by_method.values()))
+        if first.members_of(request.path) is not None:
+            return by_method.get(request.method, first).handle(request, services, [*by_method])
     return answer(request, services, lambda: _other(request), ["GET"])
 
 

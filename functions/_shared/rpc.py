@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from functions._shared.auth import Caller
 
 ROLES = ("authenticated", "service_role")
+KEY_HEADER = "x-agency-key"  # the database asks it who calls, for an anonymous request only
 # A frozen server is as good as none. Longer than any lock is waited for.
 CALL_SECONDS = 20.0
 TRANSACTION_TIMEOUT = "15s"
@@ -63,7 +64,11 @@ class PostgrestRpc:
     def call(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
     ) -> bytes:
-        sent = {**self._client.headers, **headers, "authorization": f"Bearer {caller.token}"}
+        sent = {**self._client.headers, **headers}
+        if caller.token is not None:
+            sent["authorization"] = f"Bearer {caller.token}"
+        if caller.agency_key is not None:
+            sent[KEY_HEADER] = caller.agency_key
         try:
             response = self._client.session.post(f"/rpc/{name}", json=dict(arguments), headers=sent)
         except self._transport_error as error:
@@ -176,9 +181,10 @@ def _identify(server_version: int) -> str:
 
 def _identity(caller: Caller, headers: Mapping[str, str]) -> list[bytes | None]:
     role = caller.claims.get("role")
-    if role not in ROLES:
+    if role not in ROLES and not (role == "anon" and caller.agency_key):
         raise DatabaseError("only authenticated callers and the service role reach the database")
-    return [_parameter(value) for value in (role, dict(caller.claims), dict(headers))]
+    key = {KEY_HEADER: caller.agency_key} if caller.agency_key else {}
+    return [_parameter(value) for value in (role, dict(caller.claims), {**headers, **key})]
 
 
 def _call(name: str, arguments: Mapping[str, Any]) -> tuple[str, list[bytes | None]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from uuid import UUID  # noqa: TC003 (pydantic reads it)
+from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from functions._shared.endpoint import Endpoint, Text
+from functions._shared.endpoint import Endpoint
 from functions._shared.errors import Refusal
+from functions._shared.members import Text
 from functions.historical_sync import JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
 
 NOT_CANCELLABLE = Refusal(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime  # noqa: TC003 (pydantic reads them)
+from datetime import date, datetime
 from typing import Literal
-from uuid import UUID  # noqa: TC003 (pydantic reads it)
+from uuid import UUID
 
 from pydantic import BaseModel
 

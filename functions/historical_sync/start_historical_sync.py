@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
-from uuid import UUID  # noqa: TC003 (pydantic reads it)
+from uuid import UUID
 
 from pydantic import BaseModel, Field, model_validator
 
-from functions._shared.endpoint import Date, Endpoint, Text
+from functions._shared.endpoint import Endpoint
 from functions._shared.errors import Refusal
+from functions._shared.members import Date, Text
 from functions.historical_sync import ALREADY_ACTIVE, CONNECTION_ID, JOB_ID
 
 NOT_A_SOURCE = Refusal(400, "not_a_source", "The connection receives records and cannot be read from.")

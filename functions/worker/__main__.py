@@ -10,12 +10,13 @@ import asyncio
 import os
 import signal
 import socket
+from dataclasses import replace
 
 from functions._shared import logs
 from functions._shared.rpc import PostgresRpc, PostgrestRpc
 from functions.worker.loop import Options, Worker
 from functions.worker.protocol import Protocol, service_caller
-from functions.worker.runners import RUNNERS
+from functions.worker.runners import LOOKS, RUNNERS
 
 
 def make_protocol(database_url: str | None, *, threads: int) -> Protocol:
@@ -46,7 +47,9 @@ async def main() -> None:
         listen_url=os.environ.get("DATABASE_URL"),
     )
     protocol = make_protocol(options.listen_url, threads=2 * options.concurrency + 2)
-    await Worker(protocol, RUNNERS, options).run(stop)
+    await asyncio.gather(
+        Worker(protocol, RUNNERS, options).run(stop), Worker(protocol, LOOKS, replace(options, concurrency=2)).run(stop)
+    )
 
 
 if __name__ == "__main__":

@@ -49,12 +49,17 @@ class Execution:
 
 @dataclass(frozen=True)
 class Batch:
-    """Records of one resource ({key, data} each), with the checkpoint to resume from once they are stored."""
+    """Records of one resource ({key, data} each), with the checkpoint to resume from once they are stored.
+
+    `errors` are sentences, one per record of the source that cannot be stored; `done`: the resource's last batch.
+    """
 
     resource: str
     records: Sequence[dict[str, Any]]
     checkpoint: dict[str, Any]
     progress: dict[str, Any]
+    errors: Sequence[str] = ()
+    done: bool = False
 
 
 def service_caller(service_role_key: str) -> Caller:
@@ -87,6 +92,8 @@ class Protocol:
             records=list(batch.records),
             checkpoint=batch.checkpoint,
             progress=batch.progress,
+            errors=list(batch.errors),
+            done=batch.done,
         )
         return cast("LeaseAnswer", answer)
 

@@ -2,7 +2,7 @@
 -- Tables and rules live in `app`, which no API exposes; `public` holds what callers may use, and nothing else.
 create schema app;
 revoke all on schema app from public;
-grant usage on schema app to authenticated, service_role;
+grant usage on schema app to anon, authenticated, service_role;
 
 -- 10_core/00_refuse.sql
 -- Every refusal: PostgREST turns SQLSTATE PTnnn into HTTP status nnn, and the direct door does the same.
@@ -17,7 +17,7 @@ begin
 end $$;
 
 revoke all on function app.refuse from public;
-grant execute on function app.refuse to authenticated, service_role;
+grant execute on function app.refuse to anon, authenticated, service_role;
 
 -- 10_core/01_uuid_v7.sql
 -- Time-ordered ids (RFC 9562) keep the primary key's index warm; Postgres has its own only from 18 on.
@@ -51,7 +51,9 @@ select * from (values
   ('sync_job_run',    'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'stopped'),
   ('bulk_sync',       'request_cancel', interval '30s', 404, 'created',   'scheduled', 'running',     'canceling', 'completed', 'failed', 'canceled'),
   ('model_sync',      'request_cancel', interval '30s', 404, 'created',   'scheduled', 'running',     'canceling', 'completed', 'failed', 'canceled'),
-  ('bulk_action',     'cancel',         interval '0',   404, 'scheduled', 'scheduled', 'running',     null,        'completed', 'failed', 'cancelled')
+  ('bulk_action',     'cancel',         interval '0',   404, 'scheduled', 'scheduled', 'running',     null,        'completed', 'failed', 'cancelled'),
+  -- Our own, while a caller waits: what a source has to show (see 35_looks).
+  ('source_look',     'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
 ) as vocabulary (family, cancel_event, grace, foreign_status, queued, scheduled, running, cancelling, completed, failed, cancelled);
 
 revoke all on app.families from public;
@@ -119,7 +121,8 @@ grant select on public.users to authenticated;
 grant select, insert, update, delete on public.users to service_role;
 
 -- 10_core/10_tables/30_connections.sql
--- A system that data comes from or goes to. `secret` is for the worker alone.
+-- A system that data comes from or goes to. `secret` is for the worker alone, and forgotten with the connection.
+-- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
 create table app.connections (
   id uuid primary key default gen_random_uuid(),
   agency_id uuid not null references public.agencies,
@@ -128,13 +131,56 @@ create table app.connections (
   config jsonb not null default '{}' check (jsonb_typeof(config) = 'object'),
   secret jsonb not null default '{}' check (jsonb_typeof(secret) = 'object'),
   created_at timestamptz not null default now(),
+  created_by text,
+  updated_at timestamptz not null default now(),
+  deleted_at timestamptz,
   unique (agency_id, id)
 );
 
+create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
+create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret <> '{}';
+
 alter table app.connections enable row level security;
 revoke all on app.connections from public;
-grant select (id, agency_id, kind, name, config, created_at) on app.connections to authenticated;
+grant select (id, agency_id, kind, name, config, created_at, created_by, updated_at, deleted_at)
+  on app.connections to authenticated;
+grant insert (agency_id, kind, name, config, secret, created_by, deleted_at) on app.connections to authenticated;
+grant update (secret, deleted_at) on app.connections to authenticated;
 grant select, insert, update, delete on app.connections to service_role;
+
+-- 10_core/10_tables/35_definitions.sql
+-- What can be started again and again: a bulk sync, a model sync; and the models that model syncs read.
+-- `settings` is in its kind's own words, checked by the function that creates it.
+create table app.definitions (
+  id uuid primary key default gen_random_uuid(),
+  agency_id uuid not null references public.agencies,
+  kind text not null check (kind in ('bulk_sync', 'model', 'model_sync')),
+  name text not null check (length(name) between 1 and 200),
+  source_id uuid, -- the connection it reads from
+  destination_id uuid, -- the connection it writes to
+  active boolean not null default true,
+  settings jsonb not null default '{}' check (jsonb_typeof(settings) = 'object'),
+  created_at timestamptz not null default now(),
+  created_by text not null,
+  updated_at timestamptz not null default now(),
+  updated_by text not null,
+  deleted_at timestamptz, -- its executions stay readable in the audit
+  unique (agency_id, id),
+  foreign key (agency_id, source_id) references app.connections (agency_id, id),
+  foreign key (agency_id, destination_id) references app.connections (agency_id, id)
+);
+
+create index definitions_newest on app.definitions (agency_id, kind, updated_at desc, id) where deleted_at is null;
+create index definitions_by_source on app.definitions (agency_id, source_id);
+create index definitions_by_destination on app.definitions (agency_id, destination_id);
+
+alter table app.definitions enable row level security;
+revoke all on app.definitions from public;
+grant select on app.definitions to authenticated;
+grant insert (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
+  on app.definitions to authenticated;
+grant update (updated_at, updated_by, deleted_at) on app.definitions to authenticated;
+grant select, insert, update, delete on app.definitions to service_role;
 
 -- 10_core/10_tables/40_executions.sql
 -- One row is one execution of any family; the guard trigger decides what may happen to it.
@@ -142,7 +188,9 @@ create table app.executions (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies,
   family text not null,
-  connection_id uuid,
+  definition_id uuid, -- what it is an execution of, where that can be started again and again
+  connection_id uuid, -- where it reads
+  destination_id uuid, -- where its records land; null: in the connection that they come from
   concurrency_key text, -- at most one active execution per (agency, family, key)
   spec jsonb not null default '{}', -- what to run, frozen at the start
   retry_of uuid,
@@ -182,7 +230,9 @@ create table app.executions (
 
   unique (agency_id, id),
   -- Foreign keys ignore row-level security, so they carry the agency.
+  foreign key (agency_id, definition_id) references app.definitions (agency_id, id),
   foreign key (agency_id, connection_id) references app.connections (agency_id, id),
+  foreign key (agency_id, destination_id) references app.connections (agency_id, id),
   foreign key (agency_id, retry_of) references app.executions (agency_id, id) on delete set null (retry_of),
 
   constraint status_is_known
@@ -207,13 +257,16 @@ create unique index executions_one_active on app.executions (agency_id, family, 
 create index executions_newest on app.executions (agency_id, family, id desc nulls last);
 create index executions_by_status on app.executions (agency_id, family, status, id desc nulls last);
 create index executions_by_connection on app.executions (agency_id, connection_id, id desc nulls last, status);
+create index executions_by_definition on app.executions (agency_id, definition_id, id desc) where definition_id is not null;
+create index executions_by_destination on app.executions (agency_id, destination_id) where destination_id is not null;
 create index executions_finished on app.executions (finished_at) where finished_at is not null; -- for retention
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;
 revoke all on app.executions from public;
 grant select on app.executions to authenticated;
-grant insert (agency_id, family, connection_id, concurrency_key, spec, retry_of, run_at, checkpoint, progress, reason)
+grant insert (agency_id, family, definition_id, connection_id, destination_id, concurrency_key,
+  spec, retry_of, run_at, checkpoint, progress, reason)
   on app.executions to authenticated;
 grant update (status, event, reason) on app.executions to authenticated;
 grant select, insert, update on app.executions to service_role;
@@ -261,6 +314,29 @@ revoke all on app.records from public;
 grant select on app.records to authenticated;
 grant select, insert, update on app.records to service_role;
 
+-- 10_core/10_tables/65_execution_resources.sql
+-- What an execution has done for each resource, kept by commit_batch in the transaction that stores the records: these
+-- counts are true. What became of a resource (its status) follows from here and from the execution, see the families.
+create table app.execution_resources (
+  agency_id uuid not null,
+  execution_id uuid not null,
+  resource text not null,
+  started_at timestamptz not null,
+  finished_at timestamptz, -- its last batch is stored
+  records bigint not null default 0, -- read from the source
+  inserted bigint not null default 0,
+  updated bigint not null default 0,
+  failed bigint not null default 0, -- records that could not be stored
+  errors jsonb not null default '[]', -- sentences about the first of them
+  primary key (agency_id, execution_id, resource),
+  foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
+) with (fillfactor = 70);
+
+alter table app.execution_resources enable row level security;
+revoke all on app.execution_resources from public;
+grant select on app.execution_resources to authenticated;
+grant select, insert, update on app.execution_resources to service_role;
+
 -- 10_core/10_tables/70_idempotency_keys.sql
 -- Answers that may be asked for again for a day, each written in its move's own transaction.
 create table app.idempotency_keys (
@@ -283,11 +359,52 @@ grant select, insert, delete on app.idempotency_keys to authenticated;
 -- `for update` in the reaper asks for UPDATE, though it only deletes.
 grant select, insert, update, delete on app.idempotency_keys to service_role;
 
+-- 10_core/10_tables/80_api_keys.sql
+-- Keys with which an agency's own servers call: shown once, kept as a hash. 256 random bits need no slow hash.
+create table app.api_keys (
+  id uuid primary key default gen_random_uuid(),
+  agency_id uuid not null references public.agencies,
+  name text not null check (length(name) between 1 and 200),
+  hash bytea not null unique check (length(hash) = 32), -- SHA-256
+  hint text not null, -- the last characters, to tell keys apart
+  created_at timestamptz not null default now(),
+  created_by text not null,
+  last_used_at timestamptz, -- to the minute
+  revoked_at timestamptz,
+  revoked_by text
+);
+
+create index api_keys_agency on app.api_keys (agency_id, created_at desc);
+
+alter table app.api_keys enable row level security;
+revoke all on app.api_keys from public;
+grant select (id, agency_id, name, hint, created_at, created_by, last_used_at, revoked_at, revoked_by)
+  on app.api_keys to authenticated;
+grant insert (agency_id, name, hash, hint, created_by) on app.api_keys to authenticated;
+grant update (revoked_at, revoked_by) on app.api_keys to authenticated;
+grant select on app.api_keys to service_role;
+
+-- 10_core/20_caller/05_agency_key.sql
+-- The agency's key that came with this request, or null.
+create or replace function app.agency_key()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-agency-key', '');
+end $$;
+
+revoke all on function app.agency_key from public;
+grant execute on function app.agency_key to anon;
+
 -- 10_core/20_caller/10_identify.sql
--- Who holds the token of this request: a definer, because callers cannot read the auth schema.
--- It reads the verified claims, never an argument, so it tells nobody about anybody else.
--- `is_live` is false for a deleted user and for a session that was signed out: as strict as asking the Auth server.
-create or replace function app.identify(out user_id uuid, out agency_id uuid, out is_live boolean)
+-- Who made this request: a user by the verified claims, or an agency's server by its key (header x-agency-key, which counts
+-- for an anonymous request only). A definer, because callers can read neither the auth schema nor the hashes; it reads the
+-- request, never an argument, so it tells nobody about anybody else.
+-- `is_live` is false for a deleted user, a session that was signed out, and a key that is unknown or revoked.
+create or replace function app.identify(out user_id uuid, out api_key_id uuid, out agency_id uuid, out is_live boolean)
 language plpgsql
 stable
 security definer
@@ -299,7 +416,11 @@ declare
   session constant text := claims ->> 'session_id';
 begin
   is_live := false;
-  if claims ->> 'sub' ~ uuid_pattern and coalesce(session ~ uuid_pattern, true) then
+  if claims ->> 'role' = 'anon' then
+    select k.id, k.agency_id, true into api_key_id, agency_id, is_live
+    from app.api_keys as k
+    where k.hash = sha256(convert_to(app.agency_key(), 'UTF8')) and k.revoked_at is null;
+  elsif claims ->> 'sub' ~ uuid_pattern and coalesce(session ~ uuid_pattern, true) then
     select person.id, member.agency_id, true into user_id, agency_id, is_live
     from auth.users as person
     left join public.users as member on member.id = person.id
@@ -308,12 +429,12 @@ begin
       -- The Auth server allows tokens without a session.
       and (session is null or exists (
         select from auth.sessions as s where s.id = session::uuid and s.user_id = person.id));
-    is_live := coalesce(is_live, false);
   end if;
+  is_live := coalesce(is_live, false);
 end $$;
 
 revoke all on function app.identify from public;
-grant execute on function app.identify to authenticated;
+grant execute on function app.identify to anon, authenticated;
 
 -- 10_core/20_caller/20_agency_id.sql
 -- The agency of the policies; null, so that nothing matches, for whoever is not live or belongs to none.
@@ -334,9 +455,30 @@ grant execute on function app.agency_id to authenticated;
 -- Who calls, as app.caller() answers: the agency (null: any) and the name that the audit shows.
 create type app.caller as (agency_id uuid, actor text);
 
+-- 10_core/20_caller/27_touch_api_key.sql
+-- Notes that a key is in use, to the minute and without waiting for anybody. Not in a transaction that only reads.
+create or replace function app.touch_api_key()
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  update app.api_keys as k set last_used_at = now()
+  where k.id = (
+    select used.id from app.api_keys as used
+    where used.hash = sha256(convert_to(app.agency_key(), 'UTF8'))
+      and coalesce(used.last_used_at, '-infinity') < now() - interval '1 minute'
+    for update skip locked);
+end $$;
+
+revoke all on function app.touch_api_key from public;
+grant execute on function app.touch_api_key to anon;
+
 -- 10_core/20_caller/30_caller.sql
 -- The first call of every RPC, reads included. 401: revoked or deleted; 403: a user without an agency.
--- A trusted server calls as service_role: no agency, so it acts for any.
+-- A trusted server calls as service_role: no agency, so it acts for any. An agency's server calls as anon with its key and
+-- goes on as authenticated, with that agency: from here on the same policies hold.
 create or replace function app.caller()
 returns app.caller
 language plpgsql
@@ -344,23 +486,33 @@ stable
 set search_path = ''
 as $$
 declare
+  by_key constant boolean := coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'anon', false);
   identity record;
 begin
-  if current_user <> 'authenticated' then
+  if current_user not in ('anon', 'authenticated') then
     return (null, current_user::text)::app.caller;
   end if;
   select * into identity from app.identify();
+  if not identity.is_live and by_key then
+    perform app.refuse(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
+  end if;
   if not identity.is_live then
     perform app.refuse(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
   end if;
   if identity.agency_id is null then
     perform app.refuse(403, 'no_agency', 'Your user belongs to no agency. Ask an administrator to add you to one.');
   end if;
-  return (identity.agency_id, 'user:' || identity.user_id)::app.caller;
+  if current_user = 'anon' then
+    if current_setting('transaction_read_only') = 'off' then
+      perform app.touch_api_key();
+    end if;
+    perform set_config('role', 'authenticated', true);
+  end if;
+  return (identity.agency_id, coalesce('user:' || identity.user_id, 'api_key:' || identity.api_key_id))::app.caller;
 end $$;
 
 revoke all on function app.caller from public;
-grant execute on function app.caller to authenticated, service_role;
+grant execute on function app.caller to anon, authenticated, service_role;
 
 -- 10_core/20_caller/40_request_id.sql
 -- The id that the door gave this request (header x-request-id), for the audit.
@@ -388,6 +540,19 @@ create policy "Members see their agency" on public.agencies
 
 create policy "Members see their agency's connections" on app.connections
   for select to authenticated using (agency_id = (select app.agency_id()));
+create policy "Members connect their agency" on app.connections
+  for insert to authenticated with check (agency_id = (select app.agency_id()));
+create policy "Members disconnect their agency" on app.connections
+  for update to authenticated
+  using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
+
+create policy "Members define what their agency runs" on app.definitions
+  for all to authenticated
+  using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
+
+create policy "Members manage their agency's keys" on app.api_keys
+  for all to authenticated
+  using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
 
 create policy "Members see their agency's executions" on app.executions
   for select to authenticated using (agency_id = (select app.agency_id()));
@@ -398,6 +563,9 @@ create policy "Members cancel executions of their agency" on app.executions
   using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
 
 create policy "Members see their agency's audit" on app.execution_events
+  for select to authenticated using (agency_id = (select app.agency_id()));
+
+create policy "Members see what their executions did" on app.execution_resources
   for select to authenticated using (agency_id = (select app.agency_id()));
 
 create policy "Members see their agency's records" on app.records
@@ -715,7 +883,7 @@ set search_path = ''
 as $$
 begin
   return case kind
-    when 'connection' then exists (select from app.connections as c where c.id = exists_elsewhere.id)
+    when 'connection' then exists (select from app.connections as c where c.id = exists_elsewhere.id and c.deleted_at is null)
     else exists (
       select from app.executions as e
       where e.id = exists_elsewhere.id and e.family = kind and e.deleted_at is null)
@@ -772,6 +940,9 @@ begin
     perform app.refuse_missing(family, family, 'job', id);
   end if;
 
+  if execution.status = 'cancelling' then
+    return execution; -- asked for already: nothing moves, and the deadline stays
+  end if;
   next_ := app.next_status(execution.status, cancel_event);
   if next_ is null then
     perform app.refuse(400, 'not_cancellable',
@@ -809,10 +980,12 @@ declare
 begin
   loop
     insert into app.executions
-      (agency_id, family, connection_id, concurrency_key, spec, run_at, retry_of, checkpoint, progress)
+      (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, run_at, retry_of,
+       checkpoint, progress)
     values
-      (wanted.agency_id, wanted.family, wanted.connection_id, wanted.concurrency_key, wanted.spec,
-       coalesce(wanted.run_at, now()), wanted.retry_of, wanted.checkpoint, coalesce(wanted.progress, '{}'))
+      (wanted.agency_id, wanted.family, wanted.definition_id, wanted.connection_id, wanted.destination_id,
+       wanted.concurrency_key, wanted.spec, coalesce(wanted.run_at, now()), wanted.retry_of,
+       wanted.checkpoint, coalesce(wanted.progress, '{}'))
     on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
     returning * into started;
     exit when found;
@@ -834,7 +1007,8 @@ revoke all on function app.start_execution from public;
 grant execute on function app.start_execution to authenticated, service_role;
 
 -- 10_core/40_executions/60_drop_finished.sql
--- Retention: drops finished executions with their events, at most `limit_` of them. For the owner alone.
+-- Retention: drops finished executions with their events, at most `limit_` of them, and connections that were deleted
+-- before then and that nothing names any more. For the owner alone.
 create or replace function app.drop_finished(older_than interval, limit_ int default 1000)
 returns int
 language plpgsql
@@ -849,6 +1023,15 @@ begin
     where f.finished_at < now() - older_than
     order by f.finished_at limit limit_ for update skip locked));
   get diagnostics dropped = row_count;
+  delete from app.connections as c
+  where c.id = any(array(
+    select gone.id from app.connections as gone
+    where gone.deleted_at < now() - older_than
+      and not exists (select from app.executions as e where (e.agency_id, e.connection_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.executions as e where (e.agency_id, e.destination_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.definitions as d where (d.agency_id, d.source_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.definitions as d where (d.agency_id, d.destination_id) = (gone.agency_id, gone.id))
+    order by gone.deleted_at limit limit_ for update skip locked));
   return dropped;
 end $$;
 
@@ -885,6 +1068,338 @@ end $$;
 
 revoke all on function app.words_statuses from public;
 grant execute on function app.words_statuses to authenticated, service_role;
+
+-- 10_core/50_definitions/10_find_definition.sql
+-- A definition of this kind, or 404: another agency's is as unknown as none. With `hold`, nobody deletes it before this
+-- transaction ends.
+create or replace function app.find_definition(kind text, id uuid, hold boolean default false)
+returns app.definitions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  definition app.definitions;
+begin
+  if hold then
+    select * into definition from app.definitions as d
+    where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null
+    for share;
+  else
+    select * into definition from app.definitions as d
+    where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null;
+  end if;
+  if not found then
+    perform app.refuse(404, kind || '_not_found', 'There is no ' || replace(kind, '_', ' ') || ' with this id.');
+  end if;
+  return definition;
+end $$;
+
+revoke all on function app.find_definition from public;
+grant execute on function app.find_definition to authenticated, service_role;
+
+-- 10_core/50_definitions/15_cancel_active.sql
+-- Cancels whatever is active for this definition. When nothing is, the newest execution if that was cancelled (whoever asks
+-- again gets the same answer, however fast the worker was), else null.
+create or replace function app.cancel_active(definition app.definitions, reason text default null)
+returns app.executions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  active app.executions;
+begin
+  select * into active from app.executions as e
+  where e.agency_id = definition.agency_id and e.family = definition.kind and e.concurrency_key = definition.id::text
+    and e.status in ('queued', 'running', 'cancelling')
+  for update;
+  if found then
+    return app.cancel_execution(active.family, active.id, reason);
+  end if;
+  active := app.newest_execution(definition);
+  return case when active.status = 'cancelled' then active end;
+end $$;
+
+revoke all on function app.cancel_active from public;
+grant execute on function app.cancel_active to authenticated, service_role;
+
+-- 10_core/50_definitions/20_delete_definition.sql
+-- Cancels what runs, then the definition is gone for its callers; executions and audit stay.
+create or replace function app.delete_definition(kind text, id uuid)
+returns app.definitions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  definition app.definitions;
+begin
+  select * into definition from app.definitions as d
+  where d.id = delete_definition.id and d.kind = delete_definition.kind and d.deleted_at is null
+  for update;
+  if not found then
+    perform app.find_definition(kind, id);
+  end if;
+  perform app.cancel_active(definition, 'deleted');
+  update app.definitions as d
+  set deleted_at = clock_timestamp(), updated_at = clock_timestamp(), updated_by = caller.actor
+  where d.id = definition.id;
+  return definition;
+end $$;
+
+revoke all on function app.delete_definition from public;
+grant execute on function app.delete_definition to authenticated, service_role;
+
+-- 10_core/50_definitions/30_find_connection.sql
+-- A connection that the caller may use, without its secret, or 404. Held until the transaction ends: nobody deletes it.
+create or replace function app.find_connection(id uuid)
+returns app.connections
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  connection app.connections;
+begin
+  select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
+  into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
+    connection.created_by, connection.updated_at
+  from app.connections as c
+  where c.id = find_connection.id and c.deleted_at is null
+  for share;
+  if not found then
+    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  return connection;
+end $$;
+
+revoke all on function app.find_connection from public;
+grant execute on function app.find_connection to authenticated, service_role;
+
+-- 10_core/50_definitions/40_actor_object.sql
+-- Who did it, as the published APIs show it: {id, type, name}.
+create or replace function app.actor_object(actor text)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object('id', split_part(actor, ':', 2), 'type', split_part(actor, ':', 1), 'name', actor);
+end $$;
+
+revoke all on function app.actor_object from public;
+grant execute on function app.actor_object to authenticated, service_role;
+
+-- 10_core/50_definitions/45_cancel_answer.sql
+-- What a cancel in two steps answers: {data: {message, execution_id, status}}, the last two null when nothing was active.
+create or replace function app.cancel_answer(execution app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object('data', jsonb_build_object(
+    'message', case when execution.id is null then 'Nothing is running' else 'Cancellation requested' end,
+    'execution_id', execution.id,
+    'status', app.status_word(execution)));
+end $$;
+
+revoke all on function app.cancel_answer from public;
+grant execute on function app.cancel_answer to authenticated, service_role;
+
+-- 10_core/50_definitions/50_page_token.sql
+-- Where the next page begins, after the row that was last: opaque to callers.
+create or replace function app.page_token(updated_at timestamptz, id uuid)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return translate(encode(convert_to(jsonb_build_array(extract(epoch from updated_at)::numeric(20, 6), id)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+end $$;
+
+revoke all on function app.page_token from public;
+grant execute on function app.page_token to authenticated, service_role;
+
+-- 10_core/50_definitions/60_read_page_token.sql
+-- What app.page_token wrote; 400 for anything else.
+create or replace function app.read_page_token(token text, out updated_at timestamptz, out id uuid)
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  position jsonb;
+begin
+  if token is null or token = '' then
+    return;
+  end if;
+  position := convert_from(decode(rpad(translate(token, '-_', '+/'), (length(token) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
+  updated_at := 'epoch'::timestamptz + (position ->> 0)::numeric * interval '1 second';
+  id := (position ->> 1)::uuid;
+  if updated_at is null or id is null then
+    raise invalid_parameter_value;
+  end if;
+exception when data_exception then
+  perform app.refuse(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+end $$;
+
+revoke all on function app.read_page_token from public;
+grant execute on function app.read_page_token to authenticated, service_role;
+
+-- 10_core/50_definitions/65_page_size.sql
+-- How many rows a page has: at most `most`, which it is too when nothing sensible was asked for.
+create or replace function app.page_size("limit" int, most int)
+returns int
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case when "limit" between 1 and most then "limit" else most end;
+end $$;
+
+revoke all on function app.page_size from public;
+grant execute on function app.page_size to authenticated, service_role;
+
+-- 10_core/50_definitions/70_require_organization.sql
+-- The published APIs call an agency an organization and let callers name it: it can only be their own.
+create or replace function app.require_organization(caller app.caller, organization_id uuid)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if organization_id is not null and organization_id is distinct from caller.agency_id then
+    perform app.refuse(403, 'other_organization', 'You can only act in your own organization. Leave organization_id out.');
+  end if;
+end $$;
+
+revoke all on function app.require_organization from public;
+grant execute on function app.require_organization to authenticated, service_role;
+
+-- 10_core/50_definitions/75_definitions_page.sql
+-- A page of the caller's definitions of this kind, the last changed first, and the token of the next page ('' ends).
+-- Null filters are none; `mode` is that of the settings.
+create or replace function app.definitions_page(
+  kind text, page_token text, "limit" int, active boolean default null, destination_id uuid default null,
+  mode text default null, out ids uuid[], out next_page_token text)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  size constant int := app.page_size("limit", 50);
+  after constant record := app.read_page_token(page_token);
+begin
+  ids := array(
+    select d.id from app.definitions as d
+    where d.kind = definitions_page.kind and d.deleted_at is null
+      and (caller.agency_id is null or d.agency_id = caller.agency_id)
+      and (definitions_page.active is null or d.active = definitions_page.active)
+      and (definitions_page.destination_id is null or d.destination_id = definitions_page.destination_id)
+      and (definitions_page.mode is null or d.settings ->> 'mode' = definitions_page.mode)
+      and (after.id is null or d.updated_at <= after.updated_at and (d.updated_at < after.updated_at or d.id > after.id))
+    order by d.updated_at desc, d.id
+    limit size + 1);
+  next_page_token := '';
+  if cardinality(ids) > size then
+    ids := ids[:size];
+    next_page_token := (select app.page_token(d.updated_at, d.id) from app.definitions as d where d.id = ids[size]);
+  end if;
+end $$;
+
+revoke all on function app.definitions_page from public;
+grant execute on function app.definitions_page to authenticated, service_role;
+
+-- 10_core/50_definitions/80_newest_execution.sql
+-- The newest execution of a definition, or the newest that has ended; null when there is none.
+create or replace function app.newest_execution(definition app.definitions, ended boolean default false)
+returns app.executions
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  execution app.executions;
+begin
+  -- At most one is active, so this reads at most two rows.
+  select * into execution from app.executions as e
+  where e.agency_id = definition.agency_id and e.definition_id = definition.id
+    and (not ended or e.finished_at is not null)
+  order by e.id desc limit 1;
+  return execution;
+end $$;
+
+revoke all on function app.newest_execution from public;
+grant execute on function app.newest_execution to authenticated, service_role;
+
+-- 10_core/50_definitions/85_find_execution.sql
+-- An execution of this definition, or 404.
+create or replace function app.find_execution(definition app.definitions, id uuid)
+returns app.executions
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  execution app.executions;
+begin
+  select * into execution from app.executions as e
+  where e.id = find_execution.id and e.agency_id = definition.agency_id and e.definition_id = definition.id;
+  if not found then
+    perform app.refuse(404, 'execution_not_found', 'This sync has no execution with this id.');
+  end if;
+  return execution;
+end $$;
+
+revoke all on function app.find_execution from public;
+grant execute on function app.find_execution to authenticated, service_role;
+
+-- 10_core/50_definitions/90_executions_page.sql
+-- A page of a definition's executions, the newest first (or last), and the token of the next page ('' ends). At most one is
+-- active at a time, so the order of starting is that of ending.
+create or replace function app.executions_page(
+  definition app.definitions, page_token text, "limit" int, ascending boolean, only_ended boolean,
+  out ids uuid[], out next_page_token text)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  size constant int := app.page_size("limit", 100);
+  after uuid;
+begin
+  if page_token <> '' then
+    if page_token !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
+      perform app.refuse(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+    end if;
+    after := page_token::uuid;
+  end if;
+  if ascending then
+    ids := array(
+      select e.id from app.executions as e
+      where e.agency_id = definition.agency_id and e.definition_id = definition.id
+        and (after is null or e.id > after) and (not only_ended or e.finished_at is not null)
+      order by e.id limit size + 1);
+  else
+    ids := array(
+      select e.id from app.executions as e
+      where e.agency_id = definition.agency_id and e.definition_id = definition.id
+        and (after is null or e.id < after) and (not only_ended or e.finished_at is not null)
+      order by e.id desc limit size + 1);
+  end if;
+  next_page_token := case when cardinality(ids) > size then ids[size]::text else '' end;
+  ids := ids[:size];
+end $$;
+
+revoke all on function app.executions_page from public;
+grant execute on function app.executions_page to authenticated, service_role;
 
 -- 20_worker/10_lock_lease.sql
 -- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
@@ -989,6 +1504,108 @@ end $$;
 revoke all on function app.reap_executions from public;
 grant execute on function app.reap_executions to service_role;
 
+-- 20_worker/45_first_errors.sql
+-- The first hundred sentences, each of at most 500 characters: enough to see what is wrong, whatever the number of records.
+create or replace function app.first_errors(known jsonb, further jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if jsonb_array_length(known) >= 100 or jsonb_array_length(further) = 0 then
+    return known;
+  end if;
+  return (
+    select jsonb_agg(left(sentence, 500) order by position)
+    from jsonb_array_elements_text(known || further) with ordinality as e (sentence, position)
+    where position <= 100);
+end $$;
+
+revoke all on function app.first_errors from public;
+grant execute on function app.first_errors to service_role;
+
+-- 20_worker/50_store_records.sql
+-- Stores a batch's records where its execution writes, as the execution's `spec.write` says (frozen at the start, never the
+-- worker's choice): {mode, only_changed}. Answer: how many rows are new, and how many that were there were written.
+--   replicate        each key's latest state (the default)
+--   append           every record is a new row
+--   create           only keys that are not there yet
+--   update           only keys that are there: the record's members are set, the others stay
+--   updateOrCreate   both
+-- Of a key that comes twice in a batch the last counts. Rows are locked in the keys' order, so two executions never wait
+-- for each other in a circle.
+create or replace function app.store_records(
+  execution app.executions, resource text, records jsonb, seq bigint, out inserted bigint, out updated bigint)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  destination constant uuid := coalesce(execution.destination_id, execution.connection_id);
+  mode constant text := coalesce(execution.spec -> 'write' ->> 'mode', 'replicate');
+  only_changed constant boolean := coalesce((execution.spec -> 'write' ->> 'only_changed')::boolean, false);
+begin
+  if mode = 'append' then
+    insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
+    select execution.agency_id, destination, store_records.resource, execution.id || ':' || seq || ':' || item.position,
+      item.value -> 'data', execution.id, clock_timestamp()
+    from jsonb_array_elements(records) with ordinality as item (value, position);
+    get diagnostics inserted = row_count;
+    updated := 0;
+
+  elsif mode = 'create' then
+    insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
+    select distinct on (item.value ->> 'key')
+      execution.agency_id, destination, store_records.resource,
+      item.value ->> 'key', item.value -> 'data', execution.id, clock_timestamp()
+    from jsonb_array_elements(records) with ordinality as item (value, position)
+    order by item.value ->> 'key', item.position desc
+    on conflict on constraint records_pkey do nothing;
+    get diagnostics inserted = row_count;
+    updated := 0;
+
+  elsif mode = 'update' then
+    with wanted as materialized (
+      select distinct on (item.value ->> 'key') item.value ->> 'key' as key, item.value -> 'data' as data
+      from jsonb_array_elements(records) with ordinality as item (value, position)
+      order by item.value ->> 'key', item.position desc
+    ), held as materialized (
+      select r.key from app.records as r
+      where r.agency_id = execution.agency_id and r.connection_id = destination
+        and r.resource = store_records.resource and r.key in (select w.key from wanted as w)
+      order by r.key
+      for update
+    )
+    update app.records as r
+    set data = r.data || w.data, execution_id = execution.id, stored_at = clock_timestamp()
+    from held as h join wanted as w on w.key = h.key
+    where r.agency_id = execution.agency_id and r.connection_id = destination
+      and r.resource = store_records.resource and r.key = h.key
+      and (not only_changed or r.data || w.data <> r.data);
+    get diagnostics updated = row_count;
+    inserted := 0;
+
+  else
+    with stored as (
+      insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
+      select distinct on (item.value ->> 'key')
+        execution.agency_id, destination, store_records.resource,
+        item.value ->> 'key', item.value -> 'data', execution.id, clock_timestamp()
+      from jsonb_array_elements(records) with ordinality as item (value, position)
+      order by item.value ->> 'key', item.position desc
+      on conflict on constraint records_pkey do update
+      set data = case mode when 'replicate' then excluded.data else r.data || excluded.data end,
+        execution_id = excluded.execution_id, stored_at = excluded.stored_at
+      where not only_changed or r.data || excluded.data <> r.data
+      returning xmax = 0 as is_new -- no row version before this one was locked
+    )
+    select count(*) filter (where s.is_new), count(*) filter (where not s.is_new) into inserted, updated from stored as s;
+  end if;
+end $$;
+
+revoke all on function app.store_records from public;
+grant execute on function app.store_records to service_role;
+
 -- 20_worker/public/claim.sql
 -- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
 -- connection and the connection's secret. What a dead worker left behind is released first.
@@ -1043,9 +1660,12 @@ grant execute on function public.claim to service_role;
 -- whether to go on. `continue` and `cancel` mean stored, `lost` means nothing was (see app.lease_answer).
 --   seq      the last committed + 1 stores; the last repeats its answer, so a lost answer can be asked for again
 --   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000 bytes: it is indexed) sent
---            before is replaced
+--            before is written again as app.store_records says
+--   errors   JSON array of sentences, one per record of the source that cannot be stored
+--   done     this was the resource's last batch
 create or replace function public.commit_batch(
-  execution_id uuid, lease bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb)
+  execution_id uuid, lease bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb,
+  done boolean default false, errors jsonb default '[]')
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -1054,14 +1674,16 @@ as $$
 declare
   size int;
   execution app.executions;
+  stored record;
 begin
   if (jsonb_typeof(records) = 'array' and jsonb_typeof(checkpoint) = 'object' and jsonb_typeof(progress) = 'object'
+      and jsonb_typeof(errors) = 'array' and done is not null
       and octet_length(resource) between 1 and 200) is not true then
     perform app.refuse(400, 'invalid_batch',
-      'A batch has a resource of 1 to 200 bytes, a list of records, and a checkpoint and progress that are objects.');
+      'A batch has a resource of 1 to 200 bytes, lists of records and errors, and a checkpoint and progress that are objects.');
   end if;
   size := jsonb_array_length(records);
-  if size > 5000 or pg_column_size(records) > 16 * 1024 * 1024 then
+  if size + jsonb_array_length(errors) > 5000 or pg_column_size(records) > 16 * 1024 * 1024 then
     perform app.refuse(413, 'batch_too_large', 'A batch has at most 5000 records and 16 MiB.');
   end if;
   if exists (
@@ -1079,19 +1701,21 @@ begin
       jsonb_build_object('expected_seq', execution.seq + 1));
   end if;
 
-  -- Sorted, so that two executions of one connection lock records in one order; of a repeated key the last counts.
-  insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
-  select distinct on (item.value ->> 'key')
-    execution.agency_id, execution.connection_id, commit_batch.resource,
-    item.value ->> 'key', item.value -> 'data', execution.id, clock_timestamp()
-  from jsonb_array_elements(commit_batch.records) with ordinality as item (value, position)
-  order by item.value ->> 'key', item.position desc
-  on conflict on constraint records_pkey do update
-  set data = excluded.data, execution_id = excluded.execution_id, stored_at = excluded.stored_at;
+  select * into stored from app.store_records(execution, resource, records, seq);
+  insert into app.execution_resources as r
+    (agency_id, execution_id, resource, started_at, finished_at, records, inserted, updated, failed, errors)
+  values
+    (execution.agency_id, execution.id, commit_batch.resource, clock_timestamp(), case when done then clock_timestamp() end,
+     size + jsonb_array_length(commit_batch.errors), stored.inserted, stored.updated,
+     jsonb_array_length(commit_batch.errors), app.first_errors('[]', commit_batch.errors))
+  on conflict on constraint execution_resources_pkey do update
+  set finished_at = excluded.finished_at, records = r.records + excluded.records, inserted = r.inserted + excluded.inserted,
+      updated = r.updated + excluded.updated, failed = r.failed + excluded.failed,
+      errors = app.first_errors(r.errors, commit_batch.errors);
 
   update app.executions as e
   set seq = commit_batch.seq, checkpoint = commit_batch.checkpoint, progress = commit_batch.progress,
-      records = e.records + size, attempts = 0,
+      records = e.records + size + jsonb_array_length(errors), attempts = 0,
       lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
   where e.id = execution.id;
   return app.lease_answer(execution);
@@ -1182,7 +1806,8 @@ revoke all on function public.heartbeat from public, anon, authenticated, servic
 grant execute on function public.heartbeat to service_role;
 
 -- 20_worker/public/reap.sql
--- The tick: app.reap_executions, and answers that were remembered for a day are forgotten.
+-- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
+-- connections that were only to be tested, five minutes ago.
 -- Answer: {released, failed, cancelled}, counts of executions.
 create or replace function public.reap("limit" int default 100)
 returns jsonb
@@ -1199,6 +1824,11 @@ begin
     select old.id from app.idempotency_keys as old
     where old.created_at < now() - interval '24 hours'
     order by old.created_at limit 1000 for update skip locked));
+  update app.connections as c set secret = '{}'
+  where c.id = any(array(
+    select tested.id from app.connections as tested
+    where tested.deleted_at < now() - interval '5 minutes' and tested.secret <> '{}'
+    order by tested.id limit 1000 for update skip locked));
   return app.reap_executions("limit");
 end $$;
 
@@ -1471,6 +2101,10 @@ begin
     perform app.refuse(400, 'not_retryable', 'Only a failed or cancelled job can be retried.',
       jsonb_build_object('current_status', app.status_word(ended)));
   end if;
+  perform from app.connections as c where c.id = ended.connection_id and c.deleted_at is null for share;
+  if not found then
+    perform app.refuse(404, 'connection_not_found', 'The connection of this job was deleted.');
+  end if;
 
   started := ended;
   started.retry_of := ended.id;
@@ -1508,7 +2142,8 @@ begin
   end if;
   -- Without the secret, which callers may not read.
   select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
-  from app.connections as c where c.id = start_historical_sync.connection_id;
+  from app.connections as c where c.id = start_historical_sync.connection_id and c.deleted_at is null
+  for share; -- nobody deletes it meanwhile
   if not found then
     perform app.refuse_missing('historical_sync', 'connection', 'connection', connection_id);
   end if;
@@ -1525,4 +2160,784 @@ end $$;
 
 revoke all on function public.start_historical_sync from public, anon, authenticated, service_role;
 grant execute on function public.start_historical_sync to authenticated, service_role;
+
+-- 31_connection/10_connection_object.sql
+-- One connection as callers see it: everything but its secret.
+create or replace function app.connection_object(connection app.connections)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', connection.id,
+    'name', connection.name,
+    'organization_id', connection.agency_id,
+    'type', jsonb_build_object('id', connection.kind, 'name', initcap(connection.kind)),
+    'configuration', connection.config,
+    'policies', '[]'::jsonb,
+    'saved', true,
+    'status', null,
+    'status_error', null,
+    'created_at', connection.created_at,
+    'created_by', case when connection.created_by is not null then app.actor_object(connection.created_by) end,
+    'updated_at', connection.updated_at);
+end $$;
+
+revoke all on function app.connection_object from public;
+grant execute on function app.connection_object to authenticated, service_role;
+
+-- 31_connection/20_insert_connection.sql
+-- Stores a connection; one that is only to be tested is deleted from the start. Answers it without its secret.
+create or replace function app.insert_connection(
+  caller app.caller, name text, kind text, configuration jsonb, only_test boolean default false)
+returns app.connections
+language plpgsql
+set search_path = ''
+as $$
+declare
+  config_ constant jsonb := configuration - 'secret';
+  secret_ constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
+  connection app.connections;
+begin
+  if caller.agency_id is null then
+    perform app.refuse(403, 'no_agency', 'A connection belongs to an agency: create it as one of its users.');
+  end if;
+  if kind not in ('http', 'records') then
+    perform app.refuse(400, 'unknown_type', 'type is http or records.');
+  end if;
+  if (jsonb_typeof(config_) = 'object' and jsonb_typeof(secret_) = 'object') is not true then
+    perform app.refuse(400, 'invalid_configuration', 'configuration is an object, and so is its secret.');
+  end if;
+  if kind = 'http' and jsonb_typeof(config_ -> 'resources') is distinct from 'object' then
+    perform app.refuse(400, 'invalid_configuration', 'configuration.resources is an object, a member per resource.');
+  end if;
+  if kind = 'records' and configuration <> '{}' then
+    perform app.refuse(400, 'invalid_configuration', 'A connection of type records has no configuration.');
+  end if;
+  insert into app.connections as c (agency_id, kind, name, config, secret, created_by, deleted_at)
+  values (caller.agency_id, insert_connection.kind, insert_connection.name, config_, secret_,
+    caller.actor, case when only_test then clock_timestamp() end)
+  returning c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
+  into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
+    connection.created_by, connection.updated_at;
+  return connection;
+end $$;
+
+revoke all on function app.insert_connection from public;
+grant execute on function app.insert_connection to authenticated, service_role;
+
+-- 31_connection/30_copy_secret.sql
+-- For a test of a change: the stored secret's members that the change does not bring. A definer, as callers cannot read
+-- secrets; both connections are of the caller's agency, and the one written to was made for the test.
+create or replace function app.copy_secret(stored uuid, tested uuid)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  agency constant uuid := (select identity.agency_id from app.identify() as identity where identity.is_live);
+begin
+  update app.connections as t set secret = s.secret || t.secret
+  from app.connections as s
+  where s.id = stored and s.agency_id = agency and s.deleted_at is null
+    and t.id = tested and t.agency_id = agency and t.deleted_at is not null;
+end $$;
+
+revoke all on function app.copy_secret from public;
+grant execute on function app.copy_secret to authenticated;
+
+-- 31_connection/public/create_connection.sql
+-- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
+-- type: http (see the connector's config) or records (where syncs land, configuration {}). Answer: {data: the connection}.
+-- Heeds an Idempotency-Key.
+create or replace function public.create_connection(
+  name text, type text, configuration jsonb default '{}', organization_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  -- Kept for a day to compare with: so of the secret only that it is the same.
+  request constant jsonb := jsonb_build_object('name', name, 'type', type,
+    'configuration', encode(sha256(convert_to(configuration::text, 'UTF8')), 'hex'));
+  answer jsonb := app.recall_answer(caller, 'create_connection', request);
+  connection app.connections;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.require_organization(caller, organization_id);
+  connection := app.insert_connection(caller, name, type, configuration);
+  answer := jsonb_build_object('data', app.connection_object(connection));
+  return app.remember_answer(caller, 'create_connection', request, answer);
+end $$;
+
+revoke all on function public.create_connection from public, anon, authenticated, service_role;
+grant execute on function public.create_connection to anon, authenticated, service_role;
+
+-- 31_connection/public/delete_connection.sql
+-- Deletes a connection and forgets its secret. With syncs or models that use it: 422 connection_in_use, naming them, or with
+-- `force` they are deleted too. What runs on it is cancelled first. No answer.
+create or replace function public.delete_connection(connection_id uuid, force boolean default false)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  used_by jsonb;
+  definition app.definitions;
+  active app.executions;
+begin
+  -- Weaker than `for update`: a start that holds its definition may still name the connection, and is cancelled below.
+  perform from app.connections as c where c.id = connection_id and c.deleted_at is null for no key update;
+  if not found then
+    perform app.find_connection(connection_id);
+  end if;
+  select jsonb_agg(jsonb_build_object('type', d.kind, 'id', d.id, 'name', d.name) order by d.kind, d.name) into used_by
+  from app.definitions as d where d.deleted_at is null and connection_id in (d.source_id, d.destination_id);
+  if used_by is not null and not coalesce(force, false) then
+    perform app.refuse(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
+      jsonb_build_object('used_by', used_by));
+  end if;
+  -- In id order, as everybody who locks several.
+  for definition in
+    select * from app.definitions as d
+    where d.deleted_at is null and connection_id in (d.source_id, d.destination_id)
+    order by d.id for update
+  loop
+    perform app.delete_definition(definition.kind, definition.id);
+  end loop;
+  for active in
+    select * from app.executions as e
+    where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)
+    order by e.id for update
+  loop
+    perform app.cancel_execution(active.family, active.id, 'connection deleted');
+  end loop;
+  update app.connections as c set deleted_at = clock_timestamp(), secret = '{}' where c.id = connection_id;
+  return null;
+end $$;
+
+revoke all on function public.delete_connection from public, anon, authenticated, service_role;
+grant execute on function public.delete_connection to anon, authenticated, service_role;
+
+-- 31_connection/public/get_connection.sql
+-- One connection, without its secret. Answer: {data}.
+create or replace function public.get_connection(connection_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id)));
+end $$;
+
+revoke all on function public.get_connection from public, anon, authenticated, service_role;
+grant execute on function public.get_connection to anon, authenticated, service_role;
+
+-- 31_connection/public/list_connections.sql
+-- The agency's connections, the last changed first, without their secrets; at most 50 a page.
+-- Answer: {data: [connection], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_connections(page_token text default null, "limit" int default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  size constant int := app.page_size("limit", 50);
+  after constant record := app.read_page_token(page_token);
+  ids uuid[];
+begin
+  ids := array(
+    select c.id from app.connections as c
+    where c.deleted_at is null and (caller.agency_id is null or c.agency_id = caller.agency_id)
+      and (after.id is null or c.updated_at <= after.updated_at and (c.updated_at < after.updated_at or c.id > after.id))
+    order by c.updated_at desc, c.id
+    limit size + 1);
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.connection_object(app.find_connection(id)) order by position), '[]')
+      from unnest(ids[:size]) with ordinality as listed (id, position)),
+    'pagination', jsonb_build_object('next_page_token', case when cardinality(ids) > size then (
+      select app.page_token(c.updated_at, c.id) from app.connections as c where c.id = ids[size]) else '' end));
+end $$;
+
+revoke all on function public.list_connections from public, anon, authenticated, service_role;
+grant execute on function public.list_connections to anon, authenticated, service_role;
+
+-- 31_connection/public/test_connection.sql
+-- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
+-- configuration over it. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
+-- Answer: {look_id}, for get_look; null for a type that cannot fail.
+create or replace function public.test_connection(type text, configuration jsonb, connection_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  stored app.connections;
+  tested app.connections;
+begin
+  if connection_id is not null then
+    stored := app.find_connection(connection_id);
+    if stored.kind <> type then
+      perform app.refuse(400, 'other_type', 'The stored connection is of another type.');
+    end if;
+    configuration := stored.config || configuration;
+  end if;
+  tested := app.insert_connection(caller, coalesce(stored.name, 'test'), type, configuration, only_test => true);
+  if stored.id is not null then
+    perform app.copy_secret(stored.id, tested.id);
+  end if;
+  if tested.kind = 'records' then
+    return null;
+  end if;
+  return jsonb_build_object('look_id', (app.start_look(tested, null)).id);
+end $$;
+
+revoke all on function public.test_connection from public, anon, authenticated, service_role;
+grant execute on function public.test_connection to anon, authenticated, service_role;
+
+-- 32_look/10_start_look.sql
+-- Queues a look at a source: one page of a resource (null: of any). It goes before everything else, somebody is waiting.
+create or replace function app.start_look(connection app.connections, resource text)
+returns app.executions
+language plpgsql
+set search_path = ''
+as $$
+declare
+  look app.executions;
+begin
+  if connection.kind = 'records' then
+    perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
+  end if;
+  if resource is not null and not connection.config -> 'resources' ? resource then
+    perform app.refuse(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
+      'resource', left(resource, 200), 'available', array(select jsonb_object_keys(connection.config -> 'resources'))));
+  end if;
+  look.agency_id := connection.agency_id;
+  look.family := 'source_look';
+  look.connection_id := connection.id;
+  look.spec := jsonb_build_object('resource', resource);
+  return app.start_execution(look);
+end $$;
+
+revoke all on function app.start_look from public;
+grant execute on function app.start_look to authenticated, service_role;
+
+-- 32_look/public/get_look.sql
+-- What a look has found: {status, fields: [{name, type}], error: {code, message}}.
+create or replace function public.get_look(look_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  look app.executions;
+begin
+  select * into look from app.executions as e where e.id = look_id and e.family = 'source_look';
+  if not found then
+    perform app.refuse(404, 'look_not_found', 'There is no look with this id.');
+  end if;
+  return jsonb_build_object('status', app.status_word(look), 'fields', look.progress -> 'fields', 'error', look.error);
+end $$;
+
+revoke all on function public.get_look from public, anon, authenticated, service_role;
+grant execute on function public.get_look to anon, authenticated, service_role;
+
+-- 32_look/public/look_at_source.sql
+-- Has the worker look at a resource of a connection, for create_model. Answer: {look_id}, for get_look.
+create or replace function public.look_at_source(connection_id uuid, resource text)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('look_id', (app.start_look(app.find_connection(connection_id), resource)).id);
+end $$;
+
+revoke all on function public.look_at_source from public, anon, authenticated, service_role;
+grant execute on function public.look_at_source to anon, authenticated, service_role;
+
+-- 33_api_key/10_api_key_object.sql
+-- One key as its agency sees it: everything but the key, of which nobody keeps more than a hash.
+create or replace function app.api_key_object(key_id uuid)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'id', k.id, 'name', k.name, 'hint', k.hint, 'created_at', k.created_at, 'created_by', k.created_by,
+      'last_used_at', k.last_used_at, 'revoked_at', k.revoked_at, 'revoked_by', k.revoked_by)
+    from app.api_keys as k where k.id = key_id);
+end $$;
+
+revoke all on function app.api_key_object from public;
+grant execute on function app.api_key_object to authenticated, service_role;
+
+-- 33_api_key/public/create_api_key.sql
+-- Makes a key of the user's agency. Answer: {key, api_key}; the key itself is shown this once.
+create or replace function public.create_api_key(name text)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  -- Two random uuids have 244 random bits.
+  key constant text := 'sync_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
+  id uuid;
+begin
+  insert into app.api_keys (agency_id, name, hash, hint, created_by)
+  values (caller.agency_id, create_api_key.name, sha256(convert_to(key, 'UTF8')), right(key, 4), caller.actor)
+  returning api_keys.id into id;
+  return jsonb_build_object('key', key, 'api_key', app.api_key_object(id));
+end $$;
+
+revoke all on function public.create_api_key from public, anon, authenticated, service_role;
+grant execute on function public.create_api_key to authenticated;
+
+-- 33_api_key/public/list_api_keys.sql
+-- The agency's keys, the newest first, revoked ones included. Answer: {api_keys}.
+create or replace function public.list_api_keys()
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('api_keys', (
+    select coalesce(jsonb_agg(app.api_key_object(k.id) order by k.created_at desc, k.id), '[]')
+    from (select recent.id, recent.created_at from app.api_keys as recent
+          where recent.agency_id = caller.agency_id order by recent.created_at desc, recent.id limit 1000) as k));
+end $$;
+
+revoke all on function public.list_api_keys from public, anon, authenticated, service_role;
+grant execute on function public.list_api_keys to authenticated;
+
+-- 33_api_key/public/revoke_api_key.sql
+-- Revokes a key: whoever calls with it from now on is refused. Again it changes nothing. Answer: the key.
+create or replace function public.revoke_api_key(api_key_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  update app.api_keys as k set revoked_at = clock_timestamp(), revoked_by = caller.actor
+  where k.id = api_key_id and k.agency_id = caller.agency_id and k.revoked_at is null;
+  if not found and not exists (select from app.api_keys as k where k.id = api_key_id) then
+    perform app.refuse(404, 'api_key_not_found', 'There is no API key with this id.');
+  end if;
+  return app.api_key_object(api_key_id);
+end $$;
+
+revoke all on function public.revoke_api_key from public, anon, authenticated, service_role;
+grant execute on function public.revoke_api_key to authenticated;
+
+-- 34_bulk_sync/10_bulk_sync_object.sql
+-- One bulk sync as callers see it: a superset of what the published versions of the API answer, old and new.
+create or replace function app.bulk_sync_object(sync app.definitions)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  by_hand constant jsonb := jsonb_build_object('frequency', 'manual');
+begin
+  return jsonb_build_object(
+    'id', sync.id,
+    'name', sync.name,
+    'organization_id', sync.agency_id,
+    'active', sync.active,
+    'mode', sync.settings -> 'mode',
+    'source_connection_id', sync.source_id,
+    'source_configuration', '{}'::jsonb,
+    'destination_connection_id', sync.destination_id,
+    'destination_configuration', sync.settings -> 'destination_configuration',
+    'schemas', sync.settings -> 'schemas',
+    'schedule', by_hand,
+    'default_schedule', by_hand || jsonb_build_object('id', sync.id),
+    'additional_schedules', '[]'::jsonb,
+    'policies', '[]'::jsonb,
+    'discover', false,
+    'automatically_add_new_fields', 'all',
+    'automatically_add_new_objects', 'none',
+    'normalize_names', 'disabled',
+    'disable_record_timestamps', false,
+    'created_at', sync.created_at,
+    'created_by', app.actor_object(sync.created_by),
+    'updated_at', sync.updated_at,
+    'updated_by', app.actor_object(sync.updated_by));
+end $$;
+
+revoke all on function app.bulk_sync_object from public;
+grant execute on function app.bulk_sync_object to authenticated, service_role;
+
+-- 34_bulk_sync/20_bulk_sync_execution_object.sql
+-- One execution as callers see it, with each schema's own status: created until its first batch, completed after its last,
+-- and what the execution came to if that was before.
+create or replace function app.bulk_sync_execution_object(execution app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  schemas jsonb;
+begin
+  if execution.id is null then
+    return null;
+  end if;
+  select jsonb_agg(jsonb_build_object(
+    'schema', s.value -> 'id',
+    'output_name', s.value -> 'output_name',
+    'status', case
+      when r.finished_at is not null then 'completed'
+      when execution.finished_at is not null then app.status_word(execution)
+      when r.started_at is not null then 'running'
+      else 'created' end,
+    'status_message', case when r.finished_at is null and execution.finished_at is not null then execution.error ->> 'message' end,
+    'record_count', coalesce(r.records, 0),
+    'error_count', coalesce(r.failed, 0),
+    'warning_count', 0,
+    'created_at', execution.created_at,
+    'started_at', r.started_at,
+    'completed_at', coalesce(r.finished_at, execution.finished_at),
+    'updated_at', coalesce(r.finished_at, execution.finished_at, r.started_at, execution.created_at)
+  ) order by s.position)
+  into schemas
+  from jsonb_array_elements(execution.spec -> 'schemas') with ordinality as s (value, position)
+  left join app.execution_resources as r
+    on r.agency_id = execution.agency_id and r.execution_id = execution.id and r.resource = s.value ->> 'output_name';
+
+  return jsonb_build_object(
+    'id', execution.id,
+    'status', app.status_word(execution),
+    'status_message', execution.error -> 'message',
+    'type', 'manual',
+    'created_at', execution.created_at,
+    'started_at', execution.started_at,
+    'completed_at', execution.finished_at,
+    'updated_at', greatest(execution.created_at, execution.started_at, execution.cancel_requested_at, execution.finished_at),
+    'is_test', false,
+    'is_resync', false,
+    'is_partial', execution.spec -> 'is_partial',
+    'fetch_mode', 'full',
+    'output_disposition', 'retain',
+    'version', execution.seq::text,
+    'record_count', execution.records,
+    'error_count', (select coalesce(sum((s ->> 'error_count')::bigint), 0) from jsonb_array_elements(schemas) as s),
+    'warning_count', 0,
+    'cancel_requested_at', execution.cancel_requested_at,
+    'cancel_deadline', case when execution.status = 'cancelling' then execution.cancel_deadline end,
+    'cancelled_by', execution.cancelled_by,
+    'schemas', schemas);
+end $$;
+
+revoke all on function app.bulk_sync_execution_object from public;
+grant execute on function app.bulk_sync_execution_object to authenticated, service_role;
+
+-- 34_bulk_sync/30_bulk_sync_schemas.sql
+-- The schemas of a source that are wanted, as [{id, output_name}]: every schema is one resource of the connection.
+-- wanted: [{id, enabled}], or null for all. `namespace` goes before the names in the destination.
+create or replace function app.bulk_sync_schemas(source app.connections, wanted jsonb, namespace text)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  available constant jsonb := case jsonb_typeof(source.config -> 'resources')
+    when 'object' then source.config -> 'resources' else '{}' end;
+  names text[];
+  unknown text;
+begin
+  if wanted is null then
+    names := array(select jsonb_object_keys(available));
+  else
+    names := array(
+      select w.value ->> 'id' from jsonb_array_elements(wanted) with ordinality as w (value, position)
+      where coalesce((w.value ->> 'enabled')::boolean, true)
+      group by 1 order by min(w.position));
+  end if;
+  select name into unknown from unnest(names) as name where not available ? name limit 1;
+  if found then
+    perform app.refuse(400, 'unknown_schema', 'The source has no schema of that name.',
+      jsonb_build_object('schema', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
+  end if;
+  if cardinality(names) = 0 then
+    perform app.refuse(400, 'no_schemas', 'At least one schema must be enabled; leave schemas out for all.');
+  end if;
+  return (
+    select jsonb_agg(jsonb_build_object('id', name, 'output_name', concat_ws('.', namespace, name)) order by position)
+    from unnest(names) with ordinality as n (name, position));
+end $$;
+
+revoke all on function app.bulk_sync_schemas from public;
+grant execute on function app.bulk_sync_schemas to authenticated, service_role;
+
+-- 34_bulk_sync/public/cancel_bulk_sync.sql
+-- Cancels the bulk sync's active execution: one that waits is canceled at once, one that runs is `canceling` until its worker
+-- has stopped, at most until the deadline. Asked again it answers the same and changes nothing; with nothing active it says so.
+-- Answer: {data: {message, execution_id, status}}. Heeds an Idempotency-Key.
+create or replace function public.cancel_bulk_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('sync_id', sync_id);
+  answer jsonb := app.recall_answer(caller, 'cancel_bulk_sync', request);
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  answer := app.cancel_answer(app.cancel_active(app.find_definition('bulk_sync', sync_id)));
+  return app.remember_answer(caller, 'cancel_bulk_sync', request, answer);
+end $$;
+
+revoke all on function public.cancel_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.cancel_bulk_sync to anon, authenticated, service_role;
+
+-- 34_bulk_sync/public/create_bulk_sync.sql
+-- Defines a bulk sync: every schema (a resource of the source) is copied to a connection of kind `records`.
+-- schemas: [{id, enabled}], null for all there are now. destination_configuration: {schema}, a prefix of the names there.
+-- Answer: {data: the bulk sync}. Heeds an Idempotency-Key.
+create or replace function public.create_bulk_sync(
+  name text, source_connection_id uuid, destination_connection_id uuid, destination_configuration jsonb default '{}',
+  schemas jsonb default null, mode text default 'replicate', active boolean default true, organization_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object(
+    'name', name, 'source', source_connection_id, 'destination', destination_connection_id,
+    'configuration', destination_configuration, 'schemas', schemas, 'mode', mode, 'active', active);
+  answer jsonb := app.recall_answer(caller, 'create_bulk_sync', request);
+  source app.connections;
+  destination app.connections;
+  sync app.definitions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.require_organization(caller, organization_id);
+  source := app.find_connection(source_connection_id);
+  destination := app.find_connection(destination_connection_id);
+  if source.kind = 'records' then
+    perform app.refuse(400, 'not_a_source', 'The source receives records. Choose a connection that can be read from.');
+  end if;
+  if destination.kind <> 'records' then
+    perform app.refuse(400, 'not_a_destination', 'The destination cannot be written to. Choose a connection of type records.');
+  end if;
+  if source.agency_id <> destination.agency_id then
+    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  if mode not in ('replicate', 'append') then
+    perform app.refuse(422, 'unsupported_field', 'mode is replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
+  end if;
+  insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
+  values (
+    source.agency_id, 'bulk_sync', create_bulk_sync.name, source.id, destination.id, create_bulk_sync.active,
+    jsonb_build_object(
+      'mode', mode,
+      'destination_configuration', destination_configuration,
+      'schemas', app.bulk_sync_schemas(source, schemas, destination_configuration ->> 'schema')),
+    caller.actor, caller.actor)
+  returning * into sync;
+  answer := jsonb_build_object('data', app.bulk_sync_object(sync));
+  return app.remember_answer(caller, 'create_bulk_sync', request, answer);
+end $$;
+
+revoke all on function public.create_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.create_bulk_sync to anon, authenticated, service_role;
+
+-- 34_bulk_sync/public/delete_bulk_sync.sql
+-- Cancels what runs and deletes the bulk sync. No answer.
+create or replace function public.delete_bulk_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  perform app.delete_definition('bulk_sync', sync_id);
+  return null;
+end $$;
+
+revoke all on function public.delete_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.delete_bulk_sync to anon, authenticated, service_role;
+
+-- 34_bulk_sync/public/get_bulk_sync.sql
+-- One bulk sync. Answer: {data}.
+create or replace function public.get_bulk_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('data', app.bulk_sync_object(app.find_definition('bulk_sync', sync_id)));
+end $$;
+
+revoke all on function public.get_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_sync to anon, authenticated, service_role;
+
+-- 34_bulk_sync/public/get_bulk_sync_execution.sql
+-- One execution of a bulk sync, with each schema's status and counts. Answer: {data}.
+create or replace function public.get_bulk_sync_execution(sync_id uuid, execution_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  sync constant app.definitions := app.find_definition('bulk_sync', sync_id);
+begin
+  return jsonb_build_object('data', app.bulk_sync_execution_object(app.find_execution(sync, execution_id)));
+end $$;
+
+revoke all on function public.get_bulk_sync_execution from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_sync_execution to anon, authenticated, service_role;
+
+-- 34_bulk_sync/public/get_bulk_sync_status.sql
+-- The newest execution, which stays current after its end until another starts, and the newest that has ended.
+-- Answer: {data: {current_execution, last_execution, next_execution_time, ingestion_status}}.
+create or replace function public.get_bulk_sync_status(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  sync constant app.definitions := app.find_definition('bulk_sync', sync_id);
+begin
+  return jsonb_build_object('data', jsonb_build_object(
+    'current_execution', app.bulk_sync_execution_object(app.newest_execution(sync)),
+    'last_execution', app.bulk_sync_execution_object(app.newest_execution(sync, ended => true)),
+    'next_execution_time', null,
+    'ingestion_status', null));
+end $$;
+
+revoke all on function public.get_bulk_sync_status from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_sync_status to anon, authenticated, service_role;
+
+-- 34_bulk_sync/public/list_bulk_sync_executions.sql
+-- A bulk sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
+-- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_bulk_sync_executions(
+  sync_id uuid, page_token text default null, "limit" int default null, ascending boolean default false,
+  only_terminal boolean default false)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.executions_page(
+    app.find_definition('bulk_sync', sync_id), page_token, "limit", ascending, only_terminal);
+begin
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.bulk_sync_execution_object(e) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
+end $$;
+
+revoke all on function public.list_bulk_sync_executions from public, anon, authenticated, service_role;
+grant execute on function public.list_bulk_sync_executions to anon, authenticated, service_role;
+
+-- 34_bulk_sync/public/list_bulk_syncs.sql
+-- The agency's bulk syncs, the last changed first, at most `limit` (to 50) a page.
+-- Answer: {data: [bulk sync], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_bulk_syncs(
+  active boolean default null, page_token text default null, "limit" int default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.definitions_page('bulk_sync', page_token, "limit", active);
+begin
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.bulk_sync_object(d) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
+end $$;
+
+revoke all on function public.list_bulk_syncs from public, anon, authenticated, service_role;
+grant execute on function public.list_bulk_syncs to anon, authenticated, service_role;
+
+-- 34_bulk_sync/public/start_bulk_sync.sql
+-- Queues an execution of a bulk sync. schemas: ids, null for all. At most one is active: 409 already_active.
+-- Answer: {data: the execution}. Heeds an Idempotency-Key.
+create or replace function public.start_bulk_sync(sync_id uuid, schemas jsonb default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('sync_id', sync_id, 'schemas', schemas);
+  answer jsonb := app.recall_answer(caller, 'start_bulk_sync', request);
+  sync app.definitions;
+  started app.executions;
+  chosen jsonb;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  sync := app.find_definition('bulk_sync', sync_id, hold => true);
+  select jsonb_agg(s.value order by s.position) into chosen
+  from jsonb_array_elements(sync.settings -> 'schemas') with ordinality as s (value, position)
+  where schemas is null or schemas ? (s.value ->> 'id');
+  if schemas is not null and jsonb_array_length(coalesce(chosen, '[]')) <> (select count(distinct id) from jsonb_array_elements(schemas) as id)
+     or chosen is null then
+    perform app.refuse(400, 'unknown_schema', 'schemas names at least one of this sync''s schemas, and no other.', jsonb_build_object(
+      'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
+  end if;
+
+  started.agency_id := sync.agency_id;
+  started.family := 'bulk_sync';
+  started.definition_id := sync.id;
+  started.connection_id := sync.source_id;
+  started.destination_id := sync.destination_id;
+  started.concurrency_key := sync.id;
+  started.spec := jsonb_build_object(
+    'schemas', chosen, 'is_partial', schemas is not null, 'write', jsonb_build_object('mode', sync.settings -> 'mode'));
+  started := app.start_execution(started);
+  answer := jsonb_build_object('data', app.bulk_sync_execution_object(started));
+  return app.remember_answer(caller, 'start_bulk_sync', request, answer);
+end $$;
+
+revoke all on function public.start_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.start_bulk_sync to anon, authenticated, service_role;
 

@@ -1,31 +1,25 @@
-"""A date range, resource by resource and window by window; one batch is (at most) one page of the source.
+"""A date range, resource by resource and window by window.
 
 The checkpoint is where to go on: {resource, date, page, skip, of}, `date` the first day of the window (null for a
-resource without dates), `page` the connector's position in it, `skip` how many of that page's records are stored
-already, `of` the question that page answers: where the config has changed meanwhile, the window begins anew. After the
-last it is {complete: true}.
+resource without dates), the rest as pages.py says. After the last window it is {complete: true}.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from functions.worker.connectors import open_source
-from functions.worker.connectors.errors import SourceRefused
 from functions.worker.protocol import Batch
+from functions.worker.runners.pages import described, pieces, position
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Iterator
 
-    from functions.worker.connectors.http import HttpConnector, Page
+    from functions.worker.connectors.http import HttpConnector
     from functions.worker.protocol import Execution
-
-BATCH_RECORDS = 1000
-BATCH_BYTES = 4 * 1024 * 1024  # of records of average size; commit_batch takes four times as much
 
 
 @dataclass(frozen=True)
@@ -92,57 +86,18 @@ async def historical_sync(execution: Execution) -> AsyncGenerator[Batch, None]:
         counts = {"windows_total": plan.total, "windows_before": execution.progress.get("windows_before", 0)}
         for window, following in pairwise(chain(plan.windows(checkpoint), [None])):
             assert window is not None
+            begin = position(source, window.resource, window.days, window.start, checkpoint)
             after = following.start if following else {"complete": True}
-            position = _position(source, window, checkpoint)
-            async for batch in _window_batches(source, window, position, after, counts):
-                yield batch
+            ends_resource = not following or following.resource != window.resource
+            async for piece in pieces(source, window.resource, window.days, begin, after):
+                progress = {"windows_done": window.number + piece.is_last, **counts}
+                done = ends_resource and piece.is_last
+                yield Batch(window.resource, piece.records, piece.checkpoint, progress, done=done)
 
 
 def make_plan(spec: dict[str, Any], source: HttpConnector) -> Plan:
     days: dict[str, int | None] = {}
     for name in spec["resources"]:
-        if name not in source.resources:
-            raise SourceRefused("source_resource_gone", "The connection no longer has a resource of this job.")
-        resource = source.resources[name]
-        days[name] = resource.window_days if resource.date_filter else None
+        one = described(source, name)
+        days[name] = one.window_days if one.date_filter else None
     return Plan(date.fromisoformat(spec["date_from"]), date.fromisoformat(spec["date_to"]), days)
-
-
-def _position(source: HttpConnector, window: Window, checkpoint: dict[str, Any] | None) -> dict[str, Any]:
-    """Where to begin in a window: where the checkpoint says, if it says so of this very question."""
-    question = f"{window.resource} {window.days} {source.resources[window.resource].model_dump_json()}"
-    of = hashlib.sha256(question.encode()).hexdigest()[:16]
-    return checkpoint if checkpoint and checkpoint.get("of") == of else {**window.start, "of": of}
-
-
-async def _window_batches(
-    source: HttpConnector, window: Window, position: dict[str, Any], after: dict[str, Any], counts: dict[str, int]
-) -> AsyncGenerator[Batch, None]:
-    async for page in source.pages(window.resource, window.days, position["page"]):
-        following = {**position, "page": page.next, "skip": 0}
-        for batch in _page_batches(page, window, position, after if page.next is None else following, counts):
-            yield batch
-        position = following
-
-
-def _page_batches(
-    page: Page, window: Window, position: dict[str, Any], after: dict[str, Any], counts: dict[str, int]
-) -> Iterator[Batch]:
-    """One batch for a page of usual size, also for an empty one: its checkpoint moves on."""
-    records: Sequence[dict[str, Any]] = [{"key": record.key, "data": record.data} for record in page.records]
-    skip = position["skip"]
-    most = _most_per_batch(page)
-    while True:
-        end = skip + most
-        is_last = end >= len(records)
-        checkpoint = after if is_last else {**position, "skip": end}
-        done = window.number + (is_last and page.next is None)
-        yield Batch(window.resource, records[skip:end], checkpoint, {"windows_done": done, **counts})
-        if is_last:
-            return
-        skip = end
-
-
-def _most_per_batch(page: Page) -> int:
-    average = page.size // max(len(page.records), 1)
-    return max(1, min(BATCH_RECORDS, BATCH_BYTES // max(average, 1)))

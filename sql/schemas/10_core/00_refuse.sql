@@ -10,4 +10,4 @@ begin
 end $$;
 
 revoke all on function app.refuse from public;
-grant execute on function app.refuse to authenticated, service_role;
+grant execute on function app.refuse to anon, authenticated, service_role;

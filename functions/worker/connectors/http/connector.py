@@ -15,7 +15,7 @@ from functions.worker.connectors.http.records import Page, parse, record
 from functions.worker.connectors.http.transport import MAX_BODY_BYTES, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
     from datetime import date
 
     from functions.worker.connectors.http.config import Resource
@@ -52,7 +52,7 @@ class HttpConnector:
 
     async def pages(
         self, resource: str, window: tuple[date, date] | None, position: Position | None = None
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """Yields the resource's pages, from the first or from `position`; at least one, and the last has no `next`.
 
         `window` is the first and the last date, both inclusive; None reads all. Raises SourceUnavailable once the

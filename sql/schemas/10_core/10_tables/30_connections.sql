@@ -1,4 +1,5 @@
--- A system that data comes from or goes to. `secret` is for the worker alone.
+-- A system that data comes from or goes to. `secret` is for the worker alone, and forgotten with the connection.
+-- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
 create table app.connections (
   id uuid primary key default gen_random_uuid(),
   agency_id uuid not null references public.agencies,
@@ -7,10 +8,19 @@ create table app.connections (
   config jsonb not null default '{}' check (jsonb_typeof(config) = 'object'),
   secret jsonb not null default '{}' check (jsonb_typeof(secret) = 'object'),
   created_at timestamptz not null default now(),
+  created_by text,
+  updated_at timestamptz not null default now(),
+  deleted_at timestamptz,
   unique (agency_id, id)
 );
 
+create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
+create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret <> '{}';
+
 alter table app.connections enable row level security;
 revoke all on app.connections from public;
-grant select (id, agency_id, kind, name, config, created_at) on app.connections to authenticated;
+grant select (id, agency_id, kind, name, config, created_at, created_by, updated_at, deleted_at)
+  on app.connections to authenticated;
+grant insert (agency_id, kind, name, config, secret, created_by, deleted_at) on app.connections to authenticated;
+grant update (secret, deleted_at) on app.connections to authenticated;
 grant select, insert, update, delete on app.connections to service_role;

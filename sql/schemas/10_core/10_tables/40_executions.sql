@@ -3,7 +3,9 @@ create table app.executions (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies,
   family text not null,
-  connection_id uuid,
+  definition_id uuid, -- what it is an execution of, where that can be started again and again
+  connection_id uuid, -- where it reads
+  destination_id uuid, -- where its records land; null: in the connection that they come from
   concurrency_key text, -- at most one active execution per (agency, family, key)
   spec jsonb not null default '{}', -- what to run, frozen at the start
   retry_of uuid,
@@ -43,7 +45,9 @@ create table app.executions (
 
   unique (agency_id, id),
   -- Foreign keys ignore row-level security, so they carry the agency.
+  foreign key (agency_id, definition_id) references app.definitions (agency_id, id),
   foreign key (agency_id, connection_id) references app.connections (agency_id, id),
+  foreign key (agency_id, destination_id) references app.connections (agency_id, id),
   foreign key (agency_id, retry_of) references app.executions (agency_id, id) on delete set null (retry_of),
 
   constraint status_is_known
@@ -68,13 +72,16 @@ create unique index executions_one_active on app.executions (agency_id, family, 
 create index executions_newest on app.executions (agency_id, family, id desc nulls last);
 create index executions_by_status on app.executions (agency_id, family, status, id desc nulls last);
 create index executions_by_connection on app.executions (agency_id, connection_id, id desc nulls last, status);
+create index executions_by_definition on app.executions (agency_id, definition_id, id desc) where definition_id is not null;
+create index executions_by_destination on app.executions (agency_id, destination_id) where destination_id is not null;
 create index executions_finished on app.executions (finished_at) where finished_at is not null; -- for retention
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;
 revoke all on app.executions from public;
 grant select on app.executions to authenticated;
-grant insert (agency_id, family, connection_id, concurrency_key, spec, retry_of, run_at, checkpoint, progress, reason)
+grant insert (agency_id, family, definition_id, connection_id, destination_id, concurrency_key,
+  spec, retry_of, run_at, checkpoint, progress, reason)
   on app.executions to authenticated;
 grant update (status, event, reason) on app.executions to authenticated;
 grant select, insert, update on app.executions to service_role;

@@ -1,7 +1,8 @@
--- Who holds the token of this request: a definer, because callers cannot read the auth schema.
--- It reads the verified claims, never an argument, so it tells nobody about anybody else.
--- `is_live` is false for a deleted user and for a session that was signed out: as strict as asking the Auth server.
-create or replace function app.identify(out user_id uuid, out agency_id uuid, out is_live boolean)
+-- Who made this request: a user by the verified claims, or an agency's server by its key (header x-agency-key, which counts
+-- for an anonymous request only). A definer, because callers can read neither the auth schema nor the hashes; it reads the
+-- request, never an argument, so it tells nobody about anybody else.
+-- `is_live` is false for a deleted user, a session that was signed out, and a key that is unknown or revoked.
+create or replace function app.identify(out user_id uuid, out api_key_id uuid, out agency_id uuid, out is_live boolean)
 language plpgsql
 stable
 security definer
@@ -13,7 +14,11 @@ declare
   session constant text := claims ->> 'session_id';
 begin
   is_live := false;
-  if claims ->> 'sub' ~ uuid_pattern and coalesce(session ~ uuid_pattern, true) then
+  if claims ->> 'role' = 'anon' then
+    select k.id, k.agency_id, true into api_key_id, agency_id, is_live
+    from app.api_keys as k
+    where k.hash = sha256(convert_to(app.agency_key(), 'UTF8')) and k.revoked_at is null;
+  elsif claims ->> 'sub' ~ uuid_pattern and coalesce(session ~ uuid_pattern, true) then
     select person.id, member.agency_id, true into user_id, agency_id, is_live
     from auth.users as person
     left join public.users as member on member.id = person.id
@@ -22,9 +27,9 @@ begin
       -- The Auth server allows tokens without a session.
       and (session is null or exists (
         select from auth.sessions as s where s.id = session::uuid and s.user_id = person.id));
-    is_live := coalesce(is_live, false);
   end if;
+  is_live := coalesce(is_live, false);
 end $$;
 
 revoke all on function app.identify from public;
-grant execute on function app.identify to authenticated;
+grant execute on function app.identify to anon, authenticated;

@@ -8,6 +8,19 @@ create policy "Members see their agency" on public.agencies
 
 create policy "Members see their agency's connections" on app.connections
   for select to authenticated using (agency_id = (select app.agency_id()));
+create policy "Members connect their agency" on app.connections
+  for insert to authenticated with check (agency_id = (select app.agency_id()));
+create policy "Members disconnect their agency" on app.connections
+  for update to authenticated
+  using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
+
+create policy "Members define what their agency runs" on app.definitions
+  for all to authenticated
+  using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
+
+create policy "Members manage their agency's keys" on app.api_keys
+  for all to authenticated
+  using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
 
 create policy "Members see their agency's executions" on app.executions
   for select to authenticated using (agency_id = (select app.agency_id()));
@@ -18,6 +31,9 @@ create policy "Members cancel executions of their agency" on app.executions
   using (agency_id = (select app.agency_id())) with check (agency_id = (select app.agency_id()));
 
 create policy "Members see their agency's audit" on app.execution_events
+  for select to authenticated using (agency_id = (select app.agency_id()));
+
+create policy "Members see what their executions did" on app.execution_resources
   for select to authenticated using (agency_id = (select app.agency_id()));
 
 create policy "Members see their agency's records" on app.records

@@ -8,7 +8,7 @@ set search_path = ''
 as $$
 begin
   return case kind
-    when 'connection' then exists (select from app.connections as c where c.id = exists_elsewhere.id)
+    when 'connection' then exists (select from app.connections as c where c.id = exists_elsewhere.id and c.deleted_at is null)
     else exists (
       select from app.executions as e
       where e.id = exists_elsewhere.id and e.family = kind and e.deleted_at is null)

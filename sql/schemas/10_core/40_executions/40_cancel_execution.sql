@@ -23,6 +23,9 @@ begin
     perform app.refuse_missing(family, family, 'job', id);
   end if;
 
+  if execution.status = 'cancelling' then
+    return execution; -- asked for already: nothing moves, and the deadline stays
+  end if;
   next_ := app.next_status(execution.status, cancel_event);
   if next_ is null then
     perform app.refuse(400, 'not_cancellable',

@@ -12,10 +12,12 @@ declare
 begin
   loop
     insert into app.executions
-      (agency_id, family, connection_id, concurrency_key, spec, run_at, retry_of, checkpoint, progress)
+      (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, run_at, retry_of,
+       checkpoint, progress)
     values
-      (wanted.agency_id, wanted.family, wanted.connection_id, wanted.concurrency_key, wanted.spec,
-       coalesce(wanted.run_at, now()), wanted.retry_of, wanted.checkpoint, coalesce(wanted.progress, '{}'))
+      (wanted.agency_id, wanted.family, wanted.definition_id, wanted.connection_id, wanted.destination_id,
+       wanted.concurrency_key, wanted.spec, coalesce(wanted.run_at, now()), wanted.retry_of,
+       wanted.checkpoint, coalesce(wanted.progress, '{}'))
     on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
     returning * into started;
     exit when found;

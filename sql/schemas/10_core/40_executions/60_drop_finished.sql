@@ -1,4 +1,5 @@
--- Retention: drops finished executions with their events, at most `limit_` of them. For the owner alone.
+-- Retention: drops finished executions with their events, at most `limit_` of them, and connections that were deleted
+-- before then and that nothing names any more. For the owner alone.
 create or replace function app.drop_finished(older_than interval, limit_ int default 1000)
 returns int
 language plpgsql
@@ -13,6 +14,15 @@ begin
     where f.finished_at < now() - older_than
     order by f.finished_at limit limit_ for update skip locked));
   get diagnostics dropped = row_count;
+  delete from app.connections as c
+  where c.id = any(array(
+    select gone.id from app.connections as gone
+    where gone.deleted_at < now() - older_than
+      and not exists (select from app.executions as e where (e.agency_id, e.connection_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.executions as e where (e.agency_id, e.destination_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.definitions as d where (d.agency_id, d.source_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.definitions as d where (d.agency_id, d.destination_id) = (gone.agency_id, gone.id))
+    order by gone.deleted_at limit limit_ for update skip locked));
   return dropped;
 end $$;
 

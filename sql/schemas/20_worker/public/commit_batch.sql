@@ -2,9 +2,12 @@
 -- whether to go on. `continue` and `cancel` mean stored, `lost` means nothing was (see app.lease_answer).
 --   seq      the last committed + 1 stores; the last repeats its answer, so a lost answer can be asked for again
 --   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000 bytes: it is indexed) sent
---            before is replaced
+--            before is written again as app.store_records says
+--   errors   JSON array of sentences, one per record of the source that cannot be stored
+--   done     this was the resource's last batch
 create or replace function public.commit_batch(
-  execution_id uuid, lease bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb)
+  execution_id uuid, lease bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb,
+  done boolean default false, errors jsonb default '[]')
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -13,14 +16,16 @@ as $$
 declare
   size int;
   execution app.executions;
+  stored record;
 begin
   if (jsonb_typeof(records) = 'array' and jsonb_typeof(checkpoint) = 'object' and jsonb_typeof(progress) = 'object'
+      and jsonb_typeof(errors) = 'array' and done is not null
       and octet_length(resource) between 1 and 200) is not true then
     perform app.refuse(400, 'invalid_batch',
-      'A batch has a resource of 1 to 200 bytes, a list of records, and a checkpoint and progress that are objects.');
+      'A batch has a resource of 1 to 200 bytes, lists of records and errors, and a checkpoint and progress that are objects.');
   end if;
   size := jsonb_array_length(records);
-  if size > 5000 or pg_column_size(records) > 16 * 1024 * 1024 then
+  if size + jsonb_array_length(errors) > 5000 or pg_column_size(records) > 16 * 1024 * 1024 then
     perform app.refuse(413, 'batch_too_large', 'A batch has at most 5000 records and 16 MiB.');
   end if;
   if exists (
@@ -38,19 +43,21 @@ begin
       jsonb_build_object('expected_seq', execution.seq + 1));
   end if;
 
-  -- Sorted, so that two executions of one connection lock records in one order; of a repeated key the last counts.
-  insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
-  select distinct on (item.value ->> 'key')
-    execution.agency_id, execution.connection_id, commit_batch.resource,
-    item.value ->> 'key', item.value -> 'data', execution.id, clock_timestamp()
-  from jsonb_array_elements(commit_batch.records) with ordinality as item (value, position)
-  order by item.value ->> 'key', item.position desc
-  on conflict on constraint records_pkey do update
-  set data = excluded.data, execution_id = excluded.execution_id, stored_at = excluded.stored_at;
+  select * into stored from app.store_records(execution, resource, records, seq);
+  insert into app.execution_resources as r
+    (agency_id, execution_id, resource, started_at, finished_at, records, inserted, updated, failed, errors)
+  values
+    (execution.agency_id, execution.id, commit_batch.resource, clock_timestamp(), case when done then clock_timestamp() end,
+     size + jsonb_array_length(commit_batch.errors), stored.inserted, stored.updated,
+     jsonb_array_length(commit_batch.errors), app.first_errors('[]', commit_batch.errors))
+  on conflict on constraint execution_resources_pkey do update
+  set finished_at = excluded.finished_at, records = r.records + excluded.records, inserted = r.inserted + excluded.inserted,
+      updated = r.updated + excluded.updated, failed = r.failed + excluded.failed,
+      errors = app.first_errors(r.errors, commit_batch.errors);
 
   update app.executions as e
   set seq = commit_batch.seq, checkpoint = commit_batch.checkpoint, progress = commit_batch.progress,
-      records = e.records + size, attempts = 0,
+      records = e.records + size + jsonb_array_length(errors), attempts = 0,
       lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
   where e.id = execution.id;
   return app.lease_answer(execution);

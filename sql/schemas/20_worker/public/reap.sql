@@ -1,4 +1,5 @@
--- The tick: app.reap_executions, and answers that were remembered for a day are forgotten.
+-- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
+-- connections that were only to be tested, five minutes ago.
 -- Answer: {released, failed, cancelled}, counts of executions.
 create or replace function public.reap("limit" int default 100)
 returns jsonb
@@ -15,6 +16,11 @@ begin
     select old.id from app.idempotency_keys as old
     where old.created_at < now() - interval '24 hours'
     order by old.created_at limit 1000 for update skip locked));
+  update app.connections as c set secret = '{}'
+  where c.id = any(array(
+    select tested.id from app.connections as tested
+    where tested.deleted_at < now() - interval '5 minutes' and tested.secret <> '{}'
+    order by tested.id limit 1000 for update skip locked));
   return app.reap_executions("limit");
 end $$;
 

@@ -24,6 +24,10 @@ begin
     perform app.refuse(400, 'not_retryable', 'Only a failed or cancelled job can be retried.',
       jsonb_build_object('current_status', app.status_word(ended)));
   end if;
+  perform from app.connections as c where c.id = ended.connection_id and c.deleted_at is null for share;
+  if not found then
+    perform app.refuse(404, 'connection_not_found', 'The connection of this job was deleted.');
+  end if;
 
   started := ended;
   started.retry_of := ended.id;

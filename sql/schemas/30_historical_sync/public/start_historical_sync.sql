@@ -19,7 +19,8 @@ begin
   end if;
   -- Without the secret, which callers may not read.
   select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
-  from app.connections as c where c.id = start_historical_sync.connection_id;
+  from app.connections as c where c.id = start_historical_sync.connection_id and c.deleted_at is null
+  for share; -- nobody deletes it meanwhile
   if not found then
     perform app.refuse_missing('historical_sync', 'connection', 'connection', connection_id);
   end if;

@@ -1,0 +1,81 @@
+"""How an API speaks: who may call it, how its errors are spelled, which header names its version. Rules are in SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from functions._shared.errors import Problem
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """`spell` makes an error's members of a problem and the request's id; `schema` describes them (JSON Schema).
+
+    `api_keys`: an agency's own servers may call with a key. `versions`: what `version_header` says, the current first.
+    """
+
+    spell: Callable[[Problem, str], dict[str, Any]]
+    schema: dict[str, Any]
+    api_keys: bool = False
+    version_header: str | None = None
+    versions: tuple[str, ...] = ()
+
+    def version(self, asked: str | None) -> str:
+        """The version that serves: the one asked for, or the current one."""
+        return asked if asked in self.versions else self.versions[0]
+
+
+def _object(**members: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(members), "properties": members, "additionalProperties": True}
+
+
+def _text(description: str) -> dict[str, Any]:
+    return {"type": "string", "description": description}
+
+
+_SENTENCE = _text("A sentence that says what to do next.")
+_STABLE = _text("Stable; branch on this.")
+_REQUEST_ID = _text("Also the header x-request-id.")
+
+
+def _spell_plain(problem: Problem, request_id: str) -> dict[str, Any]:
+    return {"error": problem.sentence, "code": problem.code, "requestId": request_id, **problem.members}
+
+
+def _spell_polytomic(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Both of the error objects that the published clients know, in one: ApiError (key, message, metadata, status) and
+    RestErrResponse (code, error). A 401 has no `status`: the old clients read a text there and the new ones a number.
+    """
+    spelled = {
+        "key": problem.code,
+        "message": problem.sentence,
+        "error": problem.sentence,
+        "code": problem.status,
+        "metadata": problem.members,
+        "requestId": request_id,
+    }
+    return spelled if problem.status == HTTPStatus.UNAUTHORIZED else {**spelled, "status": problem.status}
+
+
+PLAIN = Dialect(_spell_plain, _object(error=_SENTENCE, code=_STABLE, requestId=_REQUEST_ID))
+
+# Source: the published API and its clients (PyPI and npm `polytomic`).
+POLYTOMIC = Dialect(
+    _spell_polytomic,
+    _object(
+        key=_STABLE,
+        message=_SENTENCE,
+        error=_SENTENCE,
+        code={"type": "integer", "description": "The HTTP status."},
+        metadata={"type": "object", "description": "What else there is to know.", "additionalProperties": True},
+        requestId=_REQUEST_ID,
+    ),
+    api_keys=True,
+    version_header="x-polytomic-version",
+    versions=("2025-09-18", "2024-02-08", "2023-04-25", "2022-12-12", "2021-05-23"),
+)

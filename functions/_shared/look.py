@@ -1,0 +1,68 @@
+"""A look at a source, which the worker has for a caller who waits: secrets and egress are the worker's alone."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from functions._shared.errors import Problem, Refusal, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from functions._shared.endpoint import Call
+
+WAIT_SECONDS = 10.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.03, 0.5
+
+REFUSALS = (
+    Refusal(
+        400,
+        "source_not_readable",
+        "The source cannot be read; `reason` is a stable code.",
+        {"reason": "source_refused"},
+    ),
+    Refusal(
+        503, "source_unavailable", "No worker has looked at the source in time; `Retry-After` says when to try again."
+    ),
+)
+
+
+def wait_for(started: Mapping[str, Any] | None, call: Call) -> list[dict[str, str]]:
+    """The fields [{name, type}] of the first page; none where there is nothing to look at (`started` is null).
+
+    Raises Problem: the source's own refusal, or that nobody looked in time.
+    """
+    if started is None:
+        return []
+    end = time.monotonic() + WAIT_SECONDS
+    pause = FIRST_PAUSE_SECONDS
+    while time.monotonic() < end:
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+        seen = call("get_look", started)
+        if seen["status"] == "completed":
+            return list(seen["fields"])
+        if seen["error"] is not None:
+            error = seen["error"]
+            raise Problem(400, "source_not_readable", error["message"], {"reason": error["code"]})
+    raise unavailable("source_unavailable", "The source, through a worker,")
+
+
+def check_config(kind: str, configuration: Mapping[str, Any]) -> None:
+    """Says what is wrong with a configuration before it is stored. Raises Problem."""
+    if kind != "http":
+        return
+    # The worker's own models; only who creates a connection pays for their import.
+    from functions.worker.connectors.errors import SourceRefused  # noqa: PLC0415
+    from functions.worker.connectors.http.config import read_config  # noqa: PLC0415
+    from functions.worker.connectors.http.credentials import Credentials  # noqa: PLC0415
+
+    config = {name: value for name, value in configuration.items() if name != "secret"}
+    secret = configuration.get("secret") or {}
+    if not isinstance(secret, dict):
+        raise Problem(400, "invalid_configuration", "configuration.secret is an object.")
+    try:
+        Credentials.of(read_config(config), secret)
+    except SourceRefused as error:
+        raise Problem(400, "invalid_configuration", error.message) from None

@@ -1,0 +1,72 @@
+"""Members of requests: what Postgres cannot store, dates that are dates, and members that do not work yet."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError, core_schema
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain NUL characters")
+    return text
+
+
+# Postgres stores every character but this one.
+Text = Annotated[str, AfterValidator(_without_nul)]
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+def _calendar_day(value: object) -> object:
+    if isinstance(value, str) and _DATE.fullmatch(value):
+        return date.fromisoformat(value)
+    raise ValueError("should be a date like 2013-01-31")
+
+
+# Pydantic's own, even its strict one, takes "86400" for the second day of 1970.
+Date = Annotated[date, BeforeValidator(_calendar_day)]
+
+
+class Contract(BaseModel):
+    """A request of which no member is ignored: unknown ones, and those that do not work yet, are refused with 422."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Only:
+    """Marks a member of a published contract of which only these values (and null) work; it is not sent on."""
+
+    def __init__(self, *values: object) -> None:
+        self._values = values
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:  # noqa: ANN401
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        described = handler(schema)
+        works = " or ".join(str(value).lower() for value in (*self._values, "null"))
+        return {**described, "description": f"Only {works} works so far."}
+
+    def _check(self, value: object) -> object:
+        plain = value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
+        if plain is None or any(plain == one and type(plain) is type(one) for one in self._values):
+            return value
+        raise PydanticCustomError("unsupported", "does not work yet")
+
+
+def unsent(model: type[BaseModel]) -> set[str]:
+    """The members that only say what happens anyway."""
+    return {
+        name for name, field in model.model_fields.items() if any(isinstance(mark, Only) for mark in field.metadata)
+    }

@@ -1,0 +1,35 @@
+"""Makes an API key for your agency. The answer shows it this once: an Idempotency-Key does not bring it back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Text
+from functions.api_key.list_api_keys import EXAMPLE, ApiKey
+
+
+class CreateApiKey(BaseModel):
+    name: Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class ApiKeyCreated(BaseModel):
+    """`key`: send it as `Authorization: Bearer <key>`, or as the user name of Basic."""
+
+    key: str
+    api_key: ApiKey
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    rpc="create_api_key",
+    request=CreateApiKey,
+    response=ApiKeyCreated,
+    status=201,
+    example_request={"name": "nightly jobs"},
+    example_response={"key": "sync_…", "api_key": EXAMPLE},
+)
+handler = endpoint.handler

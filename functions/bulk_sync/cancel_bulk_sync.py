@@ -1,0 +1,37 @@
+"""Requests cancellation of a bulk sync's execution: poll its status until that is `canceled` (or ended before)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions.bulk_sync import EXECUTION_ID, SYNC_ID, SYNC_NOT_FOUND
+from functions.connection import Cancellation
+
+
+class CancelBulkSync(BaseModel):
+    sync_id: UUID
+
+
+class BulkSyncCancelled(BaseModel):
+    data: Cancellation
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/api/bulk/syncs/{sync_id}/cancel",
+    rpc="cancel_bulk_sync",
+    request=CancelBulkSync,
+    response=BulkSyncCancelled,
+    dialect=POLYTOMIC,
+    refusals=(SYNC_NOT_FOUND,),
+    example_request={"sync_id": SYNC_ID},
+    example_response={
+        "data": {"message": "Cancellation requested", "execution_id": EXECUTION_ID, "status": "canceling"}
+    },
+)
+handler = endpoint.handler

@@ -1,0 +1,105 @@
+"""One bulk sync: what it copies, from where to where."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions.connection import ORGANIZATION_ID, RECORDS_ID, SOURCE_ID, Actor
+
+EXAMPLE: dict[str, Any] = {
+    "id": SYNC_ID,
+    "name": "Flights",
+    "organization_id": ORGANIZATION_ID,
+    "active": True,
+    "mode": "replicate",
+    "source_connection_id": SOURCE_ID,
+    "source_configuration": {},
+    "destination_connection_id": RECORDS_ID,
+    "destination_configuration": {},
+    "schemas": [{"id": "flights", "output_name": "flights"}],
+    "schedule": {"frequency": "manual"},
+    "default_schedule": {"frequency": "manual", "id": SYNC_ID},
+    "additional_schedules": [],
+    "policies": [],
+    "discover": False,
+    "automatically_add_new_fields": "all",
+    "automatically_add_new_objects": "none",
+    "normalize_names": "disabled",
+    "disable_record_timestamps": False,
+    "created_at": "2026-11-22T13:47:26.287044+00:00",
+    "created_by": {"id": "a3848396-23ea-4a28-a74c-541a63cd6a35", "type": "user", "name": "user:a3848396"},
+    "updated_at": "2026-11-22T13:47:26.287044+00:00",
+    "updated_by": {"id": "a3848396-23ea-4a28-a74c-541a63cd6a35", "type": "user", "name": "user:a3848396"},
+}
+
+
+class GetBulkSync(BaseModel):
+    """`refresh_schemas` changes nothing: a source's schemas are always read as they are."""
+
+    sync_id: UUID
+
+
+class Schedule(BaseModel):
+    frequency: Literal["manual"]
+    id: UUID | None = None
+
+
+class Schema(BaseModel):
+    """A resource of the source, and its name in the destination."""
+
+    id: str
+    output_name: str
+
+
+class BulkSync(BaseModel):
+    """A superset of what the published versions answer: old ones read `schedule`, new ones `default_schedule`."""
+
+    id: UUID
+    name: str
+    organization_id: UUID
+    active: bool
+    mode: Literal["replicate", "append"]
+    source_connection_id: UUID
+    source_configuration: dict[str, Any]
+    destination_connection_id: UUID
+    destination_configuration: dict[str, Any]
+    schemas: list[Schema]
+    schedule: Schedule
+    default_schedule: Schedule
+    additional_schedules: list[Schedule]
+    policies: list[str]
+    discover: bool
+    automatically_add_new_fields: str
+    automatically_add_new_objects: str
+    normalize_names: str
+    disable_record_timestamps: bool
+    created_at: datetime
+    created_by: Actor
+    updated_at: datetime
+    updated_by: Actor
+
+
+class OneBulkSync(BaseModel):
+    data: BulkSync
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/api/bulk/syncs/{sync_id}",
+    rpc="get_bulk_sync",
+    request=GetBulkSync,
+    response=OneBulkSync,
+    dialect=POLYTOMIC,
+    refusals=(SYNC_NOT_FOUND,),
+    example_request={"sync_id": SYNC_ID},
+    example_response={"data": EXAMPLE},
+)
+handler = endpoint.handler

@@ -1,0 +1,52 @@
+"""What a bulk sync does now: an ended execution stays the current one until another starts, so poll it to its end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, BulkSyncExecution
+
+
+class GetBulkSyncStatus(BaseModel):
+    sync_id: UUID
+
+
+class BulkSyncStatus(BaseModel):
+    """`last_execution` is the newest that has ended. Nothing is scheduled yet, so `next_execution_time` is null."""
+
+    current_execution: BulkSyncExecution | None
+    last_execution: BulkSyncExecution | None
+    next_execution_time: datetime | None
+    ingestion_status: None
+
+
+class OneBulkSyncStatus(BaseModel):
+    data: BulkSyncStatus
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/api/bulk/syncs/{sync_id}/status",
+    rpc="get_bulk_sync_status",
+    request=GetBulkSyncStatus,
+    response=OneBulkSyncStatus,
+    dialect=POLYTOMIC,
+    refusals=(SYNC_NOT_FOUND,),
+    example_request={"sync_id": SYNC_ID},
+    example_response={
+        "data": {
+            "current_execution": EXAMPLE,
+            "last_execution": None,
+            "next_execution_time": None,
+            "ingestion_status": None,
+        }
+    },
+)
+handler = endpoint.handler

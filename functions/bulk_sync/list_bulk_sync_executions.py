@@ -1,0 +1,44 @@
+"""A bulk sync's executions, the newest first, page by page."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Text
+from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, BulkSyncExecution
+from functions.connection import INVALID_PAGE_TOKEN, Pagination
+
+
+class ListBulkSyncExecutions(BaseModel):
+    """`page_token` is the `next_page_token` of the page before; `limit` is at most 100, which it is without."""
+
+    sync_id: UUID
+    page_token: Text | None = None
+    limit: int | None = None
+    ascending: bool | None = None
+    only_terminal: bool | None = None
+
+
+class BulkSyncExecutions(BaseModel):
+    data: list[BulkSyncExecution]
+    pagination: Pagination
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/api/bulk/syncs/{sync_id}/executions",
+    rpc="list_bulk_sync_executions",
+    request=ListBulkSyncExecutions,
+    response=BulkSyncExecutions,
+    dialect=POLYTOMIC,
+    refusals=(SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
+    example_request={"sync_id": SYNC_ID},
+    example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
+)
+handler = endpoint.handler

@@ -1,0 +1,66 @@
+"""Connections: the systems that data comes from and goes to; and what all APIs that use them share.
+
+Source of paths, members and words: the published API, versions 2023-04-25 to 2025-09-18.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.errors import Refusal
+from functions._shared.members import Contract, Only
+
+# In examples.
+ORGANIZATION_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
+SOURCE_ID = "e5ec3e3f-9877-4d63-938a-e2f34036a1d6"
+RECORDS_ID = "3b9a0d55-0f4f-4f4c-9a51-1f9c9f5f7a02"
+JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
+
+CONNECTION_NOT_FOUND = Refusal(404, "connection_not_found", "There is no connection with this id.")
+INVALID_CONFIGURATION = Refusal(400, "invalid_configuration", "The configuration is not valid; `error` says where.")
+NOT_A_SOURCE = Refusal(400, "not_a_source", "The connection receives records and cannot be read from.")
+OTHER_ORGANIZATION = Refusal(403, "other_organization", "organization_id is not that of your agency.")
+INVALID_PAGE_TOKEN = Refusal(400, "invalid_page_token", "The page_token is not one that a list has given.")
+ALREADY_ACTIVE = Refusal(409, "already_active", "An execution is active; `job_id` is its id.", {"job_id": JOB_ID})
+
+
+class Actor(BaseModel):
+    """Who did it: `type` is user, api_key or a trusted server's role."""
+
+    id: str
+    type: str
+    name: str
+
+
+class Pagination(BaseModel):
+    """Empty on the last page."""
+
+    next_page_token: str
+
+
+class Schedule(Contract):
+    """Executions are started by hand."""
+
+    frequency: Annotated[str, Only("manual")]
+    id: str | None = None
+    day_of_month: Annotated[str | None, Only("")] = None
+    day_of_week: Annotated[str | None, Only("")] = None
+    hour: Annotated[str | None, Only("")] = None
+    minute: Annotated[str | None, Only("")] = None
+    month: Annotated[str | None, Only("")] = None
+    multi: Annotated[object, Only()] = None
+    connection_id: Annotated[str | None, Only("")] = None
+    job_id: Annotated[int | None, Only()] = None
+    run_after: Annotated[object, Only({})] = None
+    run_after_success_only: Annotated[bool | None, Only(False)] = None
+
+
+class Cancellation(BaseModel):
+    """`execution_id` and `status` are null when nothing was active."""
+
+    message: Literal["Cancellation requested", "Nothing is running"]
+    execution_id: UUID | None
+    status: Literal["canceling", "canceled"] | None

@@ -1,0 +1,60 @@
+"""Creates a connection; its `configuration.secret` is for the worker alone and in no answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from functions._shared import look
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Contract, Only, Text
+from functions.connection import INVALID_CONFIGURATION, OTHER_ORGANIZATION
+from functions.connection.get_connection import EXAMPLE, OneConnection
+
+if TYPE_CHECKING:
+    from functions._shared.endpoint import Call
+
+
+class CreateConnection(Contract):
+    """`validate`: only if the source answers, which is asked first."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=200)]
+    type: Literal["http", "records"]
+    configuration: dict[str, Any] | None = None
+    organization_id: UUID | None = None
+    must_answer: bool | None = Field(None, alias="validate")
+    healthcheck_interval: Annotated[str | None, Only("")] = None
+    policies: Annotated[list[str] | None, Only([])] = None
+    redirect_url: Annotated[str | None, Only("")] = None
+
+
+def validated(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
+    must_answer = arguments.pop("validate", False)
+    look.check_config(arguments["type"], arguments.get("configuration", {}))
+    if must_answer:
+        tested = {"type": arguments["type"], "configuration": arguments.get("configuration", {})}
+        look.wait_for(call("test_connection", tested), call)
+    return arguments
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/api/connections",
+    rpc="create_connection",
+    request=CreateConnection,
+    response=OneConnection,
+    dialect=POLYTOMIC,
+    before=validated,
+    refusals=(INVALID_CONFIGURATION, OTHER_ORGANIZATION, *look.REFUSALS),
+    example_request={
+        "name": "Flights",
+        "type": "http",
+        "configuration": {**EXAMPLE["configuration"], "secret": {"token": "…"}},
+    },
+    example_response={"data": EXAMPLE},
+)
+handler = endpoint.handler

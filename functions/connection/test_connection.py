@@ -1,0 +1,61 @@
+"""Asks a source whether it answers, with this configuration (over a stored one's); nothing is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared import look
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions._shared.errors import Refusal
+from functions._shared.members import Contract
+from functions.connection import CONNECTION_NOT_FOUND, INVALID_CONFIGURATION, SOURCE_ID
+
+if TYPE_CHECKING:
+    from functions._shared.endpoint import Call
+
+OTHER_TYPE = Refusal(400, "other_type", "The stored connection is of another type.")
+
+
+class TestConnection(Contract):
+    type: Literal["http", "records"]
+    configuration: dict[str, Any] | None = None
+    connection_id: UUID | None = None
+
+
+class ConnectionTested(BaseModel):
+    """`ok` is true: a source that does not answer, or refuses, is an error that says how."""
+
+    ok: Literal[True]
+
+
+def checked(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
+    arguments.setdefault("configuration", {})
+    if "connection_id" not in arguments:
+        look.check_config(arguments["type"], arguments["configuration"])
+    return arguments
+
+
+def answered(started: Any, call: Call) -> dict[str, Any]:  # noqa: ANN401
+    look.wait_for(started, call)
+    return {"ok": True}
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/api/connections/test",
+    rpc="test_connection",
+    request=TestConnection,
+    response=ConnectionTested,
+    dialect=POLYTOMIC,
+    before=checked,
+    after=answered,
+    refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, *look.REFUSALS),
+    example_request={"type": "http", "configuration": {"secret": {"token": "…"}}, "connection_id": SOURCE_ID},
+    example_response={"ok": True},
+)
+handler = endpoint.handler

@@ -1,0 +1,36 @@
+"""Whole resources, one after the other, to where the execution's records land.
+
+The checkpoint is {schema, page, skip, of} (see pages.py); after the last schema {complete: true}.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from functions.worker.connectors import open_source
+from functions.worker.protocol import Batch
+from functions.worker.runners.pages import described, pieces, position
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from functions.worker.protocol import Execution
+
+
+async def bulk_sync(execution: Execution) -> AsyncGenerator[Batch, None]:
+    checkpoint = execution.checkpoint or {}
+    schemas = execution.spec["schemas"]
+    ids = [schema["id"] for schema in schemas]
+    if checkpoint.get("complete"):
+        return
+    done = ids.index(checkpoint["schema"]) if checkpoint else 0
+    async with open_source(execution.connection) as source:
+        for schema, following in pairwise([*schemas[done:], None]):
+            described(source, schema["id"])
+            begin = position(source, schema["id"], None, {"schema": schema["id"]}, checkpoint)
+            after = {"schema": following["id"]} if following else {"complete": True}
+            async for piece in pieces(source, schema["id"], None, begin, after):
+                done += piece.is_last
+                progress = {"schemas_done": done, "schemas_total": len(schemas)}
+                yield Batch(schema["output_name"], piece.records, piece.checkpoint, progress, done=piece.is_last)

@@ -1,0 +1,32 @@
+-- What can be started again and again: a bulk sync, a model sync; and the models that model syncs read.
+-- `settings` is in its kind's own words, checked by the function that creates it.
+create table app.definitions (
+  id uuid primary key default gen_random_uuid(),
+  agency_id uuid not null references public.agencies,
+  kind text not null check (kind in ('bulk_sync', 'model', 'model_sync')),
+  name text not null check (length(name) between 1 and 200),
+  source_id uuid, -- the connection it reads from
+  destination_id uuid, -- the connection it writes to
+  active boolean not null default true,
+  settings jsonb not null default '{}' check (jsonb_typeof(settings) = 'object'),
+  created_at timestamptz not null default now(),
+  created_by text not null,
+  updated_at timestamptz not null default now(),
+  updated_by text not null,
+  deleted_at timestamptz, -- its executions stay readable in the audit
+  unique (agency_id, id),
+  foreign key (agency_id, source_id) references app.connections (agency_id, id),
+  foreign key (agency_id, destination_id) references app.connections (agency_id, id)
+);
+
+create index definitions_newest on app.definitions (agency_id, kind, updated_at desc, id) where deleted_at is null;
+create index definitions_by_source on app.definitions (agency_id, source_id);
+create index definitions_by_destination on app.definitions (agency_id, destination_id);
+
+alter table app.definitions enable row level security;
+revoke all on app.definitions from public;
+grant select on app.definitions to authenticated;
+grant insert (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
+  on app.definitions to authenticated;
+grant update (updated_at, updated_by, deleted_at) on app.definitions to authenticated;
+grant select, insert, update, delete on app.definitions to service_role;

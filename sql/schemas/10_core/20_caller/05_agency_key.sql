@@ -1,0 +1,13 @@
+-- The agency's key that came with this request, or null.
+create or replace function app.agency_key()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-agency-key', '');
+end $$;
+
+revoke all on function app.agency_key from public;
+grant execute on function app.agency_key to anon;

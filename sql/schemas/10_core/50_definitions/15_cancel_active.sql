@@ -1,0 +1,24 @@
+-- Cancels whatever is active for this definition. When nothing is, the newest execution if that was cancelled (whoever asks
+-- again gets the same answer, however fast the worker was), else null.
+create or replace function app.cancel_active(definition app.definitions, reason text default null)
+returns app.executions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  active app.executions;
+begin
+  select * into active from app.executions as e
+  where e.agency_id = definition.agency_id and e.family = definition.kind and e.concurrency_key = definition.id::text
+    and e.status in ('queued', 'running', 'cancelling')
+  for update;
+  if found then
+    return app.cancel_execution(active.family, active.id, reason);
+  end if;
+  active := app.newest_execution(definition);
+  return case when active.status = 'cancelled' then active end;
+end $$;
+
+revoke all on function app.cancel_active from public;
+grant execute on function app.cancel_active to authenticated, service_role;

@@ -1,0 +1,32 @@
+-- A page of the caller's definitions of this kind, the last changed first, and the token of the next page ('' ends).
+-- Null filters are none; `mode` is that of the settings.
+create or replace function app.definitions_page(
+  kind text, page_token text, "limit" int, active boolean default null, destination_id uuid default null,
+  mode text default null, out ids uuid[], out next_page_token text)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  size constant int := app.page_size("limit", 50);
+  after constant record := app.read_page_token(page_token);
+begin
+  ids := array(
+    select d.id from app.definitions as d
+    where d.kind = definitions_page.kind and d.deleted_at is null
+      and (caller.agency_id is null or d.agency_id = caller.agency_id)
+      and (definitions_page.active is null or d.active = definitions_page.active)
+      and (definitions_page.destination_id is null or d.destination_id = definitions_page.destination_id)
+      and (definitions_page.mode is null or d.settings ->> 'mode' = definitions_page.mode)
+      and (after.id is null or d.updated_at <= after.updated_at and (d.updated_at < after.updated_at or d.id > after.id))
+    order by d.updated_at desc, d.id
+    limit size + 1);
+  next_page_token := '';
+  if cardinality(ids) > size then
+    ids := ids[:size];
+    next_page_token := (select app.page_token(d.updated_at, d.id) from app.definitions as d where d.id = ids[size]);
+  end if;
+end $$;
+
+revoke all on function app.definitions_page from public;
+grant execute on function app.definitions_page to authenticated, service_role;

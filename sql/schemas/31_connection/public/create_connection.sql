@@ -1,0 +1,28 @@
+-- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
+-- type: http (see the connector's config) or records (where syncs land, configuration {}). Answer: {data: the connection}.
+-- Heeds an Idempotency-Key.
+create or replace function public.create_connection(
+  name text, type text, configuration jsonb default '{}', organization_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  -- Kept for a day to compare with: so of the secret only that it is the same.
+  request constant jsonb := jsonb_build_object('name', name, 'type', type,
+    'configuration', encode(sha256(convert_to(configuration::text, 'UTF8')), 'hex'));
+  answer jsonb := app.recall_answer(caller, 'create_connection', request);
+  connection app.connections;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.require_organization(caller, organization_id);
+  connection := app.insert_connection(caller, name, type, configuration);
+  answer := jsonb_build_object('data', app.connection_object(connection));
+  return app.remember_answer(caller, 'create_connection', request, answer);
+end $$;
+
+revoke all on function public.create_connection from public, anon, authenticated, service_role;
+grant execute on function public.create_connection to anon, authenticated, service_role;

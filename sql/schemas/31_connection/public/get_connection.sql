@@ -1,0 +1,14 @@
+-- One connection, without its secret. Answer: {data}.
+create or replace function public.get_connection(connection_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id)));
+end $$;
+
+revoke all on function public.get_connection from public, anon, authenticated, service_role;
+grant execute on function public.get_connection to anon, authenticated, service_role;

@@ -1,0 +1,32 @@
+-- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
+-- configuration over it. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
+-- Answer: {look_id}, for get_look; null for a type that cannot fail.
+create or replace function public.test_connection(type text, configuration jsonb, connection_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  stored app.connections;
+  tested app.connections;
+begin
+  if connection_id is not null then
+    stored := app.find_connection(connection_id);
+    if stored.kind <> type then
+      perform app.refuse(400, 'other_type', 'The stored connection is of another type.');
+    end if;
+    configuration := stored.config || configuration;
+  end if;
+  tested := app.insert_connection(caller, coalesce(stored.name, 'test'), type, configuration, only_test => true);
+  if stored.id is not null then
+    perform app.copy_secret(stored.id, tested.id);
+  end if;
+  if tested.kind = 'records' then
+    return null;
+  end if;
+  return jsonb_build_object('look_id', (app.start_look(tested, null)).id);
+end $$;
+
+revoke all on function public.test_connection from public, anon, authenticated, service_role;
+grant execute on function public.test_connection to anon, authenticated, service_role;

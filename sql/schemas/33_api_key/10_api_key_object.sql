@@ -1,0 +1,17 @@
+-- One key as its agency sees it: everything but the key, of which nobody keeps more than a hash.
+create or replace function app.api_key_object(key_id uuid)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'id', k.id, 'name', k.name, 'hint', k.hint, 'created_at', k.created_at, 'created_by', k.created_by,
+      'last_used_at', k.last_used_at, 'revoked_at', k.revoked_at, 'revoked_by', k.revoked_by)
+    from app.api_keys as k where k.id = key_id);
+end $$;
+
+revoke all on function app.api_key_object from public;
+grant execute on function app.api_key_object to authenticated, service_role;
