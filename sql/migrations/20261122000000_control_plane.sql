@@ -1193,23 +1193,33 @@ end $$;
 revoke all on function app.actor_object from public;
 grant execute on function app.actor_object to authenticated, service_role;
 
--- 10_core/50_definitions/45_cancel_answer.sql
--- What a cancel in two steps answers: {data: {message, execution_id, status}}, the last two null when nothing was active.
-create or replace function app.cancel_answer(execution app.executions)
+-- 10_core/50_definitions/45_cancel_definition.sql
+-- A cancel in two steps, for every family that is defined and started: what waits is canceled at once, what runs is
+-- `canceling` until its worker has stopped, at most until the deadline. Asked again it answers the same and changes nothing.
+-- Answer: {data: {message, execution_id, status}}, the last two null when nothing was active. Heeds an Idempotency-Key.
+create or replace function app.cancel_definition(caller app.caller, kind text, id uuid)
 returns jsonb
 language plpgsql
-stable
 set search_path = ''
 as $$
+declare
+  request constant jsonb := jsonb_build_object('id', id);
+  answer jsonb := app.recall_answer(caller, 'cancel_' || kind, request);
+  execution app.executions;
 begin
-  return jsonb_build_object('data', jsonb_build_object(
+  if answer is not null then
+    return answer;
+  end if;
+  execution := app.cancel_active(app.find_definition(kind, id));
+  answer := jsonb_build_object('data', jsonb_build_object(
     'message', case when execution.id is null then 'Nothing is running' else 'Cancellation requested' end,
     'execution_id', execution.id,
     'status', app.status_word(execution)));
+  return app.remember_answer(caller, 'cancel_' || kind, request, answer);
 end $$;
 
-revoke all on function app.cancel_answer from public;
-grant execute on function app.cancel_answer to authenticated, service_role;
+revoke all on function app.cancel_definition from public;
+grant execute on function app.cancel_definition to authenticated, service_role;
 
 -- 10_core/50_definitions/50_page_token.sql
 -- Where the next page begins, after the row that was last: opaque to callers.
@@ -2698,9 +2708,7 @@ revoke all on function app.bulk_sync_schemas from public;
 grant execute on function app.bulk_sync_schemas to authenticated, service_role;
 
 -- 34_bulk_sync/public/cancel_bulk_sync.sql
--- Cancels the bulk sync's active execution: one that waits is canceled at once, one that runs is `canceling` until its worker
--- has stopped, at most until the deadline. Asked again it answers the same and changes nothing; with nothing active it says so.
--- Answer: {data: {message, execution_id, status}}. Heeds an Idempotency-Key.
+-- Cancels the bulk sync's active execution, see app.cancel_definition.
 create or replace function public.cancel_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -2708,14 +2716,8 @@ set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
-  request constant jsonb := jsonb_build_object('sync_id', sync_id);
-  answer jsonb := app.recall_answer(caller, 'cancel_bulk_sync', request);
 begin
-  if answer is not null then
-    return answer;
-  end if;
-  answer := app.cancel_answer(app.cancel_active(app.find_definition('bulk_sync', sync_id)));
-  return app.remember_answer(caller, 'cancel_bulk_sync', request, answer);
+  return app.cancel_definition(caller, 'bulk_sync', sync_id);
 end $$;
 
 revoke all on function public.cancel_bulk_sync from public, anon, authenticated, service_role;
@@ -2940,4 +2942,560 @@ end $$;
 
 revoke all on function public.start_bulk_sync from public, anon, authenticated, service_role;
 grant execute on function public.start_bulk_sync to anon, authenticated, service_role;
+
+-- 35_model/10_model_object.sql
+-- One model as callers see it: a query over a resource of a connection, and the fields that a look has found.
+create or replace function app.model_object(model app.definitions)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', model.id,
+    'name', model.name,
+    'organization_id', model.agency_id,
+    'connection_id', model.source_id,
+    'configuration', model.settings -> 'configuration',
+    'fields', model.settings -> 'fields',
+    'identifier', model.settings -> 'identifier',
+    'type', 'http',
+    'version', 1,
+    'labels', '[]'::jsonb,
+    'policies', '[]'::jsonb,
+    'relations', '[]'::jsonb,
+    'tracking_columns', '[]'::jsonb,
+    'created_at', model.created_at,
+    'created_by', app.actor_object(model.created_by),
+    'updated_at', model.updated_at,
+    'updated_by', app.actor_object(model.updated_by));
+end $$;
+
+revoke all on function app.model_object from public;
+grant execute on function app.model_object to authenticated, service_role;
+
+-- 35_model/20_model_fields.sql
+-- The fields of a model as a look has found them, all or those named: [{id, name, label, type}].
+create or replace function app.model_fields(seen jsonb, wanted jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  unknown text;
+begin
+  select name into unknown from jsonb_array_elements_text(wanted) as name
+  where not seen @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
+  if unknown is not null then
+    perform app.refuse(400, 'unknown_field', 'The source''s records have no field of that name.', jsonb_build_object(
+      'field', left(unknown, 200), 'available', (select jsonb_agg(f -> 'name') from jsonb_array_elements(seen) as f)));
+  end if;
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object(
+      'id', f.value -> 'name', 'name', f.value -> 'name', 'label', f.value -> 'name', 'type', f.value -> 'type'
+    ) order by f.position), '[]')
+    from jsonb_array_elements(seen) with ordinality as f (value, position)
+    where wanted is null or wanted ? (f.value ->> 'name'));
+end $$;
+
+revoke all on function app.model_fields from public;
+grant execute on function app.model_fields to authenticated, service_role;
+
+-- 35_model/public/create_model.sql
+-- Defines a model: configuration {resource}, its fields those that a completed look (`look_id`, of this very resource) has
+-- found, or of these the ones named. Answer: {data: the model}. Heeds an Idempotency-Key.
+create or replace function public.create_model(
+  name text, connection_id uuid, configuration jsonb, look_id uuid, fields jsonb default null, identifier text default null,
+  organization_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  -- Not the look: who asks again has another.
+  request constant jsonb := jsonb_build_object('name', name, 'connection_id', connection_id,
+    'configuration', configuration, 'fields', fields, 'identifier', identifier);
+  answer jsonb := app.recall_answer(caller, 'create_model', request);
+  connection app.connections;
+  look app.executions;
+  seen jsonb;
+  model app.definitions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.require_organization(caller, organization_id);
+  connection := app.find_connection(connection_id);
+  select * into look from app.executions as e
+  where e.id = look_id and e.family = 'source_look' and e.status = 'completed' and e.agency_id = connection.agency_id
+    and e.connection_id = connection.id and e.spec ->> 'resource' = configuration ->> 'resource';
+  if not found then
+    perform app.refuse(400, 'not_looked_at', 'No completed look at this resource has this look_id.');
+  end if;
+  seen := look.progress -> 'fields';
+  if identifier is not null then
+    perform app.model_fields(seen, jsonb_build_array(identifier));
+  end if;
+  insert into app.definitions (agency_id, kind, name, source_id, settings, created_by, updated_by)
+  values (
+    connection.agency_id, 'model', create_model.name, connection.id,
+    jsonb_build_object(
+      'configuration', jsonb_build_object('resource', configuration -> 'resource'),
+      'fields', app.model_fields(seen, create_model.fields),
+      'identifier', identifier),
+    caller.actor, caller.actor)
+  returning * into model;
+  answer := jsonb_build_object('data', app.model_object(model));
+  return app.remember_answer(caller, 'create_model', request, answer);
+end $$;
+
+revoke all on function public.create_model from public, anon, authenticated, service_role;
+grant execute on function public.create_model to anon, authenticated, service_role;
+
+-- 35_model/public/delete_model.sql
+-- Deletes a model that no model sync reads: else 422 model_in_use, naming them. No answer.
+create or replace function public.delete_model(model_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  -- First: a sync that is being created holds the model, and is seen once it is there.
+  model constant app.definitions := app.delete_definition('model', model_id);
+  used_by jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('type', d.kind, 'id', d.id, 'name', d.name) order by d.name) into used_by
+  from app.definitions as d
+  where d.agency_id = model.agency_id and d.kind = 'model_sync' and d.deleted_at is null
+    and d.settings ->> 'model_id' = model.id::text;
+  if used_by is not null then
+    perform app.refuse(422, 'model_in_use', 'Syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
+  end if;
+  return null;
+end $$;
+
+revoke all on function public.delete_model from public, anon, authenticated, service_role;
+grant execute on function public.delete_model to anon, authenticated, service_role;
+
+-- 35_model/public/get_model.sql
+-- One model. Answer: {data}.
+create or replace function public.get_model(model_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('data', app.model_object(app.find_definition('model', model_id)));
+end $$;
+
+revoke all on function public.get_model from public, anon, authenticated, service_role;
+grant execute on function public.get_model to anon, authenticated, service_role;
+
+-- 35_model/public/list_models.sql
+-- The agency's models, the last changed first, at most `limit` (to 50) a page.
+-- Answer: {data: [model], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_models(page_token text default null, "limit" int default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.definitions_page('model', page_token, "limit");
+begin
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.model_object(d) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
+end $$;
+
+revoke all on function public.list_models from public, anon, authenticated, service_role;
+grant execute on function public.list_models to anon, authenticated, service_role;
+
+-- 36_model_sync/10_model_sync_object.sql
+-- One model sync as callers see it: a superset of what the published versions of the API answer, old and new.
+create or replace function app.model_sync_object(sync app.definitions)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', sync.id,
+    'name', sync.name,
+    'organization_id', sync.agency_id,
+    'active', sync.active,
+    'mode', sync.settings -> 'mode',
+    'model_ids', jsonb_build_array(sync.settings -> 'model_id'),
+    'fields', sync.settings -> 'fields',
+    'identity', sync.settings -> 'identity',
+    'target', jsonb_build_object(
+      'connection_id', sync.destination_id, 'object', sync.settings -> 'object', 'configuration', '{}'::jsonb),
+    'target_connection_id', sync.destination_id,
+    'target_object', sync.settings -> 'object',
+    'schedule', jsonb_build_object('frequency', 'manual'),
+    'sync_all_records', sync.settings -> 'sync_all_records',
+    'override_fields', '[]'::jsonb,
+    'overrides', '[]'::jsonb,
+    'filters', '[]'::jsonb,
+    'filter_logic', '',
+    'only_enrich_updates', false,
+    'skip_initial_backfill', false,
+    'policies', '[]'::jsonb,
+    'problems', '[]'::jsonb,
+    'created_at', sync.created_at,
+    'created_by', app.actor_object(sync.created_by),
+    'updated_at', sync.updated_at,
+    'updated_by', app.actor_object(sync.updated_by));
+end $$;
+
+revoke all on function app.model_sync_object from public;
+grant execute on function app.model_sync_object to authenticated, service_role;
+
+-- 36_model_sync/20_model_sync_execution_object.sql
+-- One execution as callers see it, with what it did in the target: counts are those of commit_batch, hence true.
+create or replace function app.model_sync_execution_object(execution app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  done app.execution_resources;
+begin
+  if execution.id is null then
+    return null;
+  end if;
+  select * into done from app.execution_resources as r
+  where r.agency_id = execution.agency_id and r.execution_id = execution.id and r.resource = execution.spec ->> 'object';
+  return jsonb_build_object(
+    'id', execution.id,
+    'status', app.status_word(execution),
+    'type', 'manual',
+    'created_at', execution.created_at,
+    'started_at', execution.started_at,
+    'completed_at', execution.finished_at,
+    'version', execution.seq::text,
+    'counts', jsonb_build_object(
+      'total', execution.records,
+      'insert', coalesce(done.inserted, 0),
+      'update', coalesce(done.updated, 0),
+      'delete', 0,
+      'upserts', 0,
+      'error', coalesce(done.failed, 0),
+      'warnings', 0),
+    'errors', case when execution.error is null then '[]' else jsonb_build_array(execution.error -> 'message') end
+      || coalesce(done.errors, '[]'),
+    'cancel_requested_at', execution.cancel_requested_at,
+    'cancel_deadline', case when execution.status = 'cancelling' then execution.cancel_deadline end,
+    'cancelled_by', execution.cancelled_by);
+end $$;
+
+revoke all on function app.model_sync_execution_object from public;
+grant execute on function app.model_sync_execution_object to authenticated, service_role;
+
+-- 36_model_sync/30_require_identity.sql
+-- Rows of a connection of type records are found by their key. So where an object has rows already, a sync that matches
+-- records must match them by the field that is their key; an empty object gets its keys from the sync.
+create or replace function app.require_identity(destination app.connections, object text, identity jsonb)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  known app.records;
+begin
+  if identity is null then
+    return;
+  end if;
+  select * into known from app.records as r
+  where r.agency_id = destination.agency_id and r.connection_id = destination.id and r.resource = object
+  limit 1;
+  if found and (known.key not like '[%' or known.key::jsonb <> jsonb_build_array(known.data -> (identity ->> 'target'))) then
+    perform app.refuse(400, 'not_the_identity', 'The object has rows already, and this identity is not what they are told apart by.',
+      jsonb_build_object('object', object, 'target', identity -> 'target'));
+  end if;
+end $$;
+
+revoke all on function app.require_identity from public;
+grant execute on function app.require_identity to authenticated, service_role;
+
+-- 36_model_sync/40_model_sync_model.sql
+-- The one model that these mappings read, held until the transaction ends; every field that they name is one of its.
+create or replace function app.model_sync_model(fields jsonb, identity jsonb)
+returns app.definitions
+language plpgsql
+set search_path = ''
+as $$
+declare
+  sources constant jsonb := jsonb_path_query_array(fields, '$[*].source') || coalesce(identity -> 'source', '[]');
+  ids constant text[] := array(select distinct s ->> 'model_id' from jsonb_array_elements(sources) as s);
+  model app.definitions;
+begin
+  if cardinality(ids) > 1 then
+    perform app.refuse(422, 'unsupported_field', 'All fields must be of one model; several do not work yet.',
+      jsonb_build_object('fields', jsonb_build_array('fields.source.model_id')));
+  end if;
+  model := app.find_definition('model', ids[1]::uuid, hold => true);
+  perform app.model_fields(
+    model.settings -> 'fields', (select jsonb_agg(distinct s -> 'field') from jsonb_array_elements(sources) as s));
+  return model;
+end $$;
+
+revoke all on function app.model_sync_model from public;
+grant execute on function app.model_sync_model to authenticated, service_role;
+
+-- 36_model_sync/public/cancel_model_sync.sql
+-- Cancels the model sync's active execution, see app.cancel_definition.
+create or replace function public.cancel_model_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return app.cancel_definition(caller, 'model_sync', sync_id);
+end $$;
+
+revoke all on function public.cancel_model_sync from public, anon, authenticated, service_role;
+grant execute on function public.cancel_model_sync to anon, authenticated, service_role;
+
+-- 36_model_sync/public/create_model_sync.sql
+-- Defines a model sync: fields of a model go to members of the rows of an object, a resource of a connection of type records.
+--   fields    [{source: {model_id, field}, target}], at least one, each target once
+--   identity  {source: {model_id, field}, target, function: Equality}: which row a record is; not for mode append
+--   mode      create, update, updateOrCreate or append; sync_all_records false: rows that would not change are left alone
+-- Answer: {data: the model sync}. Heeds an Idempotency-Key.
+create or replace function public.create_model_sync(
+  name text, mode text, target jsonb, fields jsonb, identity jsonb default null, active boolean default true,
+  sync_all_records boolean default true, organization_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('name', name, 'mode', mode, 'target', target, 'fields', fields,
+    'identity', identity, 'active', active, 'all', sync_all_records);
+  answer jsonb := app.recall_answer(caller, 'create_model_sync', request);
+  destination app.connections;
+  model app.definitions;
+  sync app.definitions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.require_organization(caller, organization_id);
+  if (mode in ('create', 'update', 'updateOrCreate', 'append')) is not true then
+    perform app.refuse(422, 'unsupported_field', 'mode is create, update, updateOrCreate or append.',
+      jsonb_build_object('fields', jsonb_build_array('mode')));
+  end if;
+  if mode <> 'append' and identity is null then
+    perform app.refuse(400, 'identity_required', 'Say with identity which row of the target a record is; only append needs none.');
+  end if;
+  if jsonb_array_length(fields) <> (select count(distinct f ->> 'target') from jsonb_array_elements(fields) as f)
+     or exists (select from jsonb_array_elements(fields) as f
+                where f ->> 'target' = identity ->> 'target' and f -> 'source' <> identity -> 'source') then
+    perform app.refuse(400, 'ambiguous_target', 'Two fields go to the same target.');
+  end if;
+  model := app.model_sync_model(fields, identity);
+  destination := app.find_connection((target ->> 'connection_id')::uuid);
+  if destination.kind <> 'records' then
+    perform app.refuse(400, 'not_a_destination', 'The target cannot be written to. Choose a connection of type records.');
+  end if;
+  if destination.agency_id <> model.agency_id then
+    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  perform app.require_identity(destination, target ->> 'object', case when mode <> 'append' then identity end);
+  insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
+  values (
+    model.agency_id, 'model_sync', create_model_sync.name, model.source_id, destination.id, create_model_sync.active,
+    jsonb_build_object(
+      'mode', mode,
+      'model_id', model.id,
+      'resource', model.settings -> 'configuration' -> 'resource',
+      'object', target -> 'object',
+      'fields', fields,
+      'identity', identity,
+      'sync_all_records', sync_all_records),
+    caller.actor, caller.actor)
+  returning * into sync;
+  answer := jsonb_build_object('data', app.model_sync_object(sync));
+  return app.remember_answer(caller, 'create_model_sync', request, answer);
+end $$;
+
+revoke all on function public.create_model_sync from public, anon, authenticated, service_role;
+grant execute on function public.create_model_sync to anon, authenticated, service_role;
+
+-- 36_model_sync/public/delete_model_sync.sql
+-- Cancels what runs and deletes the model sync. No answer.
+create or replace function public.delete_model_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  perform app.delete_definition('model_sync', sync_id);
+  return null;
+end $$;
+
+revoke all on function public.delete_model_sync from public, anon, authenticated, service_role;
+grant execute on function public.delete_model_sync to anon, authenticated, service_role;
+
+-- 36_model_sync/public/get_model_sync.sql
+-- One model sync. Answer: {data}.
+create or replace function public.get_model_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('data', app.model_sync_object(app.find_definition('model_sync', sync_id)));
+end $$;
+
+revoke all on function public.get_model_sync from public, anon, authenticated, service_role;
+grant execute on function public.get_model_sync to anon, authenticated, service_role;
+
+-- 36_model_sync/public/get_model_sync_execution.sql
+-- One execution of a model sync, with its counts. Answer: {data}.
+create or replace function public.get_model_sync_execution(sync_id uuid, execution_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  sync constant app.definitions := app.find_definition('model_sync', sync_id);
+begin
+  return jsonb_build_object('data', app.model_sync_execution_object(app.find_execution(sync, execution_id)));
+end $$;
+
+revoke all on function public.get_model_sync_execution from public, anon, authenticated, service_role;
+grant execute on function public.get_model_sync_execution to anon, authenticated, service_role;
+
+-- 36_model_sync/public/get_model_sync_status.sql
+-- The newest execution, which stays current after its end until another starts, and the newest that has ended.
+-- Answer: {data: {current_execution, last_execution, next_execution_time}}.
+create or replace function public.get_model_sync_status(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  sync constant app.definitions := app.find_definition('model_sync', sync_id);
+begin
+  return jsonb_build_object('data', jsonb_build_object(
+    'current_execution', app.model_sync_execution_object(app.newest_execution(sync)),
+    'last_execution', app.model_sync_execution_object(app.newest_execution(sync, ended => true)),
+    'next_execution_time', null));
+end $$;
+
+revoke all on function public.get_model_sync_status from public, anon, authenticated, service_role;
+grant execute on function public.get_model_sync_status to anon, authenticated, service_role;
+
+-- 36_model_sync/public/list_model_sync_executions.sql
+-- A model sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
+-- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_model_sync_executions(
+  sync_id uuid, page_token text default null, "limit" int default null, ascending boolean default false,
+  only_completed boolean default false)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.executions_page(
+    app.find_definition('model_sync', sync_id), page_token, "limit", ascending, only_completed);
+begin
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.model_sync_execution_object(e) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
+end $$;
+
+revoke all on function public.list_model_sync_executions from public, anon, authenticated, service_role;
+grant execute on function public.list_model_sync_executions to anon, authenticated, service_role;
+
+-- 36_model_sync/public/list_model_syncs.sql
+-- The agency's model syncs, the last changed first, at most `limit` (to 50) a page.
+-- Answer: {data: [model sync], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_model_syncs(
+  active boolean default null, mode text default null, target_connection_id uuid default null, page_token text default null, "limit" int default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.definitions_page(
+    'model_sync', page_token, "limit", active, target_connection_id, mode);
+begin
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.model_sync_object(d) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
+end $$;
+
+revoke all on function public.list_model_syncs from public, anon, authenticated, service_role;
+grant execute on function public.list_model_syncs to anon, authenticated, service_role;
+
+-- 36_model_sync/public/start_model_sync.sql
+-- Queues an execution of a model sync. At most one is active: 409 already_active.
+-- Answer: {data: the execution}. Heeds an Idempotency-Key.
+create or replace function public.start_model_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('sync_id', sync_id);
+  answer jsonb := app.recall_answer(caller, 'start_model_sync', request);
+  sync app.definitions;
+  started app.executions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  sync := app.find_definition('model_sync', sync_id, hold => true);
+  started.agency_id := sync.agency_id;
+  started.family := 'model_sync';
+  started.definition_id := sync.id;
+  started.connection_id := sync.source_id;
+  started.destination_id := sync.destination_id;
+  started.concurrency_key := sync.id;
+  started.spec := jsonb_build_object(
+    'resource', sync.settings -> 'resource',
+    'object', sync.settings -> 'object',
+    'fields', sync.settings -> 'fields',
+    'identity', case when sync.settings ->> 'mode' <> 'append' then sync.settings -> 'identity' end,
+    'write', jsonb_build_object(
+      'mode', sync.settings -> 'mode', 'only_changed', not (sync.settings ->> 'sync_all_records')::boolean));
+  perform app.require_identity(
+    app.find_connection(sync.destination_id), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
+  started := app.start_execution(started);
+  answer := jsonb_build_object('data', app.model_sync_execution_object(started));
+  return app.remember_answer(caller, 'start_model_sync', request, answer);
+end $$;
+
+revoke all on function public.start_model_sync from public, anon, authenticated, service_role;
+grant execute on function public.start_model_sync to anon, authenticated, service_role;
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from functions.worker.runners.bulk_sync import bulk_sync
 from functions.worker.runners.historical_sync import historical_sync
+from functions.worker.runners.model_sync import model_sync
 from functions.worker.runners.source_look import source_look
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
     from functions.worker.protocol import Runner
 
-RUNNERS: Mapping[str, Runner] = {"historical_sync": historical_sync, "bulk_sync": bulk_sync}
+RUNNERS: Mapping[str, Runner] = {
+    "historical_sync": historical_sync,
+    "bulk_sync": bulk_sync,
+    "model_sync": model_sync,
+}
 # In a lane of their own: somebody waits for them, whatever else is running.
 LOOKS: Mapping[str, Runner] = {"source_look": source_look}
