@@ -7,7 +7,7 @@ FROM_NPM := tests/node_modules/.package-lock.json
 
 .PHONY: demo serve test check latency migration openapi readme lock clean
 
-## Watch a real sync being cancelled half-way, with nothing accepted after the 200
+## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync)
 demo: $(INSTALLED)
 	@$(BIN)/python -m functions._local.demo
 
