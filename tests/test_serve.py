@@ -19,15 +19,18 @@ import pytest
 
 from functions._local.postgres import free_port
 from functions._local.schema import ROOT
+from functions._local.source import Source
 from tests.project import Setup
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.project import Projects
+    from tests.project import Project, Projects
 
-PROJECT_VARIABLES = ("SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL")
+PROJECT_VARIABLES = (
+    "SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL", "WORKER_ALLOW_PRIVATE_ADDRESSES",
+)  # fmt: skip
 
 
 class Serve:
@@ -140,15 +143,21 @@ def test_a_taken_port_is_said_at_once() -> None:
     assert run.stdout == ""
 
 
-@pytest.mark.parametrize("direct", [False, True], ids=["worker through PostgREST", "worker on Postgres"])
-def test_a_project_is_served_through_its_own_api(projects: Projects, direct: bool) -> None:
-    project = projects(Setup("postgrest", "ES256", "claims"))
+def variables(project: Project) -> dict[str, str]:
+    """What names the project to `make serve`."""
     backend = project.backend
-    environment = {
+    return {
         "SUPABASE_URL": backend.url,
         "SUPABASE_ANON_KEY": backend.auth.anon_key(),
         "SUPABASE_SERVICE_ROLE_KEY": backend.auth.service_role_key(),
     }
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["worker through PostgREST", "worker on Postgres"])
+def test_a_project_is_served_through_its_own_api(projects: Projects, direct: bool) -> None:
+    project = projects(Setup("postgrest", "ES256", "claims"))
+    backend = project.backend
+    environment = variables(project)
     if direct:
         environment["DATABASE_URL"] = backend.database.login("authenticator")
     user = backend.database.member()
@@ -161,3 +170,24 @@ def test_a_project_is_served_through_its_own_api(projects: Projects, direct: boo
             answer = client.get("/get-historical-sync", params={"job_id": job_id})
             assert (answer.status_code, answer.json()["job_id"]) == (200, job_id)
         assert "users" not in served.ready
+
+
+@pytest.mark.parametrize(
+    ("allowed", "outcome"),
+    [({}, ("failed", "source_config_invalid")), ({"WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}, ("completed", None))],
+    ids=["by itself", "when told to"],
+)
+def test_a_projects_connections_reach_this_machine_only_when_the_user_says_so(
+    projects: Projects, allowed: dict[str, str], outcome: tuple[str, str | None]
+) -> None:
+    project = projects(Setup("postgrest", "ES256", "claims"))
+    database = project.database
+    user = database.member()
+    with Source() as source, serving(variables(project) | allowed):
+        config, secret = source.connection(["airlines"])
+        with database.session(user.claims) as session:
+            connection_id = database.connection(user.agency_id, config=config, secret=secret)
+            day = {"date_from": "2013-02-01", "date_to": "2013-02-01"}
+            job = session.call("start_historical_sync", connection_id=connection_id, **day)
+        row = until(lambda: (row := database.execution(job["job_id"])) and row["finished_at"] and row)
+    assert (row["status"], (row["error"] or {}).get("code")) == outcome
