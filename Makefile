@@ -7,7 +7,7 @@ FROM_NPM := tests/node_modules/.package-lock.json
 
 .PHONY: demo serve test check latency migration openapi readme lock clean
 
-## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync)
+## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
 	@$(BIN)/python -m functions._local.demo
 
