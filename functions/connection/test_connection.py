@@ -52,6 +52,7 @@ endpoint = Endpoint(
     request=TestConnection,
     response=ConnectionTested,
     dialect=POLYTOMIC,
+    remembered=False,
     before=checked,
     after=answered,
     refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, *look.REFUSALS),
