@@ -46,7 +46,7 @@ class GetBulkSync(BaseModel):
     sync_id: UUID
 
 
-class Schedule(BaseModel):
+class BulkSyncSchedule(BaseModel):
     frequency: Literal["manual"]
     id: UUID | None = None
 
@@ -71,9 +71,9 @@ class BulkSync(BaseModel):
     destination_connection_id: UUID
     destination_configuration: dict[str, Any]
     schemas: list[Schema]
-    schedule: Schedule
-    default_schedule: Schedule
-    additional_schedules: list[Schedule]
+    schedule: BulkSyncSchedule
+    default_schedule: BulkSyncSchedule
+    additional_schedules: list[BulkSyncSchedule]
     policies: list[str]
     discover: bool
     automatically_add_new_fields: str
