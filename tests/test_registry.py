@@ -109,8 +109,8 @@ def test_members_of_a_path_are_required_members_of_the_request(name: str) -> Non
     for member in named:
         field = endpoint.request.model_fields[member]
         assert (field.annotation, field.is_required(), field.alias) == (UUID, True, None)
-    filled = path_of(endpoint, {member: NOWHERE for member in named})
-    assert endpoint.members_of(filled) == {member: NOWHERE for member in named}
+    filled = path_of(endpoint, dict.fromkeys(named, NOWHERE))
+    assert endpoint.members_of(filled) == dict.fromkeys(named, NOWHERE)
     assert endpoint.members_of(f"{filled}/x") is None
     assert endpoint.members_of(f"/x{filled}") is None
 
