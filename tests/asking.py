@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from functions._shared import registry
+from functions.connection import create_connection
 from tests.project import JANUARY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import httpx
 
@@ -107,3 +110,38 @@ def send(
         place = "params" if endpoint.method in {"GET", "DELETE"} else "json"
         options[place] = rest
     return project.request(method, path_of(endpoint, arguments), token, **options)
+
+
+# What has to be looked at before it is answered, and by which members.
+LOOKED_AT: Arguments = {
+    "type": "http",
+    "configuration": create_connection.endpoint.example_request["configuration"],
+}
+LOOKS: Mapping[str, Arguments] = {
+    "create_connection": {"name": "C", "validate": True, **LOOKED_AT},
+    "test_connection": LOOKED_AT,
+}
+
+
+@contextlib.contextmanager
+def looking(project: Project, error: Mapping[str, str] | None = None) -> Iterator[None]:
+    """A worker that looks at every source: they answer, or refuse with this error."""
+    stop = threading.Event()
+
+    def work() -> None:
+        with project.database.worker() as worker:
+            while not stop.wait(0.01):
+                for look in worker.call("claim", worker="w", families=["source_look"], limit=100):
+                    lease = {"execution_id": look["id"], "lease": look["lease"]}
+                    if error:
+                        worker.call("fail", **lease, error=error, retry=False)
+                    else:
+                        worker.call("finish", **lease, progress={"fields": []})
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -13,7 +13,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,8 @@ from functions._local.postgres import free_port
 from functions._shared import look, openapi, services
 from functions._shared.endpoint import MAX_BODY_BYTES
 from functions._shared.members import Contract
-from functions.connection import create_connection
 from tests import documented
-from tests.asking import ENDPOINTS, GOOD, send
+from tests.asking import ENDPOINTS, GOOD, LOOKS, looking, send
 from tests.documented import DOCUMENT
 from tests.json_schema import resolve, violations
 from tests.project import BOTH_DOORS, Project, refusal
@@ -438,37 +436,15 @@ def in_use(scene: Scene) -> httpx.Response:
     return scene.send(request={"connection_id": scene.project.database.one(query, (sync_id,))["id"]})
 
 
-LOOKED_AT = {"type": "http", "configuration": create_connection.endpoint.example_request["configuration"]}
-
-
 def look_refused(scene: Scene) -> httpx.Response:
-    """A worker is there, and the source has nothing for it."""
-    stop = threading.Event()
-    error = {"code": "source_refused", "message": "The source refuses."}
-
-    def work() -> None:
-        with scene.project.database.worker() as worker:
-            while not stop.wait(0.01):
-                for look in worker.call("claim", worker="w", families=["source_look"], limit=100):
-                    worker.call("fail", execution_id=look["id"], lease=look["lease"], error=error, retry=False)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        return scene.send(request=LOOKED_AT | must_answer(scene))
-    finally:
-        stop.set()
-        thread.join()
+    with looking(scene.project, {"code": "source_refused", "message": "The source refuses."}):
+        return scene.send(request=LOOKS.get(scene.endpoint.name, {}))
 
 
 def nobody_looks(scene: Scene) -> httpx.Response:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look, "WAIT_SECONDS", 0.1)
-        return scene.send(request=LOOKED_AT | must_answer(scene))
-
-
-def must_answer(scene: Scene) -> dict[str, Any]:
-    return {"validate": True} if "must_answer" in scene.endpoint.request.model_fields else {}
+        return scene.send(request=LOOKS.get(scene.endpoint.name, {}))
 
 
 def twice(scene: Scene) -> httpx.Response:
