@@ -496,7 +496,8 @@ begin
   if not identity.is_live and by_key then
     perform app.refuse(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
   end if;
-  if not identity.is_live then
+  -- An anonymous request is no user's, whatever else its claims say.
+  if not identity.is_live or current_user = 'anon' and not by_key then
     perform app.refuse(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
   end if;
   if identity.agency_id is null then
@@ -2081,6 +2082,7 @@ create or replace function public.retry_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -2128,6 +2130,7 @@ create or replace function public.start_historical_sync(
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -2539,6 +2542,7 @@ create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
