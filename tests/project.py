@@ -328,8 +328,8 @@ def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert body["requestId"] == response.headers["x-request-id"]
     assert ("allow" in response.headers) == (status == 405)
     assert ("retry-after" in response.headers) == (status == 503)
-    if "key" not in body:
-        return {name: value for name, value in body.items() if name not in {"error", "code", "requestId"}}
-    assert body["message"] == body["error"]
-    assert (body["code"], body.get("status")) == (status, None if status == 401 else status)
-    return dict(body["metadata"])
+    assert ("www-authenticate" in response.headers) == (status == 401)
+    if "key" in body:
+        assert body["message"] == body["error"]
+        assert (body["code"], body.get("status")) == (status, None if status == 401 else status)
+    return documented.members(body)

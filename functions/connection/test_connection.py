@@ -52,10 +52,15 @@ endpoint = Endpoint(
     request=TestConnection,
     response=ConnectionTested,
     dialect=POLYTOMIC,
+    remembered=False,
     before=checked,
     after=answered,
     refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, *look.REFUSALS),
-    example_request={"type": "http", "configuration": {"secret": {"token": "…"}}, "connection_id": SOURCE_ID},
+    example_request={
+        "type": "http",
+        "configuration": {"secret": {"token": "the-source-s-token"}},
+        "connection_id": SOURCE_ID,
+    },
     example_response={"ok": True},
 )
 handler = endpoint.handler

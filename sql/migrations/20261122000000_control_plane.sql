@@ -528,7 +528,8 @@ begin
   if not identity.is_live and by_key then
     perform app.refuse(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
   end if;
-  if not identity.is_live then
+  -- An anonymous request is no user's, whatever else its claims say.
+  if not identity.is_live or current_user = 'anon' and not by_key then
     perform app.refuse(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
   end if;
   if identity.agency_id is null then
@@ -2428,6 +2429,7 @@ create or replace function public.retry_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -2475,6 +2477,7 @@ create or replace function public.start_historical_sync(
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -2886,6 +2889,7 @@ create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3250,6 +3254,7 @@ declare
   sync app.definitions;
   started app.executions;
   chosen jsonb;
+  unknown text;
 begin
   if answer is not null then
     return answer;
@@ -3258,10 +3263,11 @@ begin
   select jsonb_agg(s.value order by s.position) into chosen
   from jsonb_array_elements(sync.settings -> 'schemas') with ordinality as s (value, position)
   where schemas is null or schemas ? (s.value ->> 'id');
-  if schemas is not null and jsonb_array_length(coalesce(chosen, '[]')) <> (select count(distinct id) from jsonb_array_elements(schemas) as id)
-     or chosen is null then
+  select id into unknown from jsonb_array_elements_text(schemas) as id
+  where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
+  if unknown is not null or chosen is null then
     perform app.refuse(400, 'unknown_schema', 'schemas names at least one of this sync''s schemas, and no other.', jsonb_build_object(
-      'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
+      'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
   end if;
 
   started.agency_id := sync.agency_id;
