@@ -53,7 +53,7 @@ endpoint = Endpoint(
     example_request={
         "name": "Flights",
         "type": "http",
-        "configuration": {**EXAMPLE["configuration"], "secret": {"token": "…"}},
+        "configuration": {**EXAMPLE["configuration"], "secret": {"token": "0123456789abcdef"}},
     },
     example_response={"data": EXAMPLE},
 )

@@ -55,7 +55,11 @@ endpoint = Endpoint(
     before=checked,
     after=answered,
     refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, *look.REFUSALS),
-    example_request={"type": "http", "configuration": {"secret": {"token": "…"}}, "connection_id": SOURCE_ID},
+    example_request={
+        "type": "http",
+        "configuration": {"secret": {"token": "0123456789abcdef"}},
+        "connection_id": SOURCE_ID,
+    },
     example_response={"ok": True},
 )
 handler = endpoint.handler
