@@ -15,6 +15,7 @@ from tests.project import BOTH_DOORS, Project, refusal
 if TYPE_CHECKING:
     import httpx
 
+FLIGHTS = CONFIG["resources"]["flights"]
 through_both_doors = pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
 
 
@@ -30,7 +31,7 @@ def configured(**members: Any) -> dict[str, Any]:
 
 
 def with_resource(**members: Any) -> dict[str, Any]:
-    return configured(resources={"flights": CONFIG["resources"]["flights"] | members})
+    return configured(resources={"flights": FLIGHTS | members})
 
 
 # What is stored
@@ -278,12 +279,12 @@ def test_an_invalid_configuration_says_where(project: Project, name: str) -> Non
         '{"timeout_seconds": Infinity}',
         '{"base_url": "https://a.example\\u0000"}',
         '{"headers": {"a\\u0000": "b"}}',
-        '{"resources": {"a\\u0000b": %s}}' % json.dumps(CONFIG["resources"]["flights"]),
-        '{"resources": {"a": %s}}' % json.dumps(CONFIG["resources"]["flights"] | {"params": {"x": "a\0b"}}),
-        '{"resources": {"a": %s}}' % json.dumps(CONFIG["resources"]["flights"] | {"primary_key": ["\0"]}),
+        json.dumps({"resources": {"a\0b": FLIGHTS}}),
+        json.dumps({"resources": {"a": FLIGHTS | {"params": {"x": "a\0b"}}}}),
+        json.dumps({"resources": {"a": FLIGHTS | {"primary_key": ["\0"]}}}),
         '{"secret": {"token": "a\\u0000"}}',
-        '{"%s": 1}' % ("x" * 500_000),
-        '{"resources": {"%s": 1}}' % ("x" * 500_000),
+        json.dumps({"x" * 500_000: 1}),
+        json.dumps({"resources": {"x" * 500_000: 1}}),
     ],
     ids=lambda text: text[:60],
 )
