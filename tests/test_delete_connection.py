@@ -275,7 +275,7 @@ def test_a_deleted_connection_is_of_no_more_use(scene: Scene) -> None:
         refusal(scene.define(), 404, "connection_not_found")
         tested = {"type": "http", "configuration": CONFIG, "connection_id": scene.source}
         refusal(project.request("POST", f"{PATH}/test", token, json=tested), 404, "connection_not_found")
-        stranger = project.token(project.database.member())
+    stranger = project.token(project.database.member())
     assert scene.source not in project.request("GET", PATH, token).text
     refusal(project.start(stranger, {"connection_id": scene.source, **JANUARY}), 404, "connection_not_found")
 
