@@ -1242,8 +1242,9 @@ revoke all on function app.delete_definition from public;
 grant execute on function app.delete_definition to authenticated, service_role;
 
 -- 10_core/50_definitions/30_find_connection.sql
--- A connection that the caller may use (webhooks are another API's), without its secret, or 404. Held until the transaction ends: nobody deletes it.
-create or replace function app.find_connection(id uuid)
+-- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes it before this transaction
+-- ends; who only reads waits for nobody.
+create or replace function app.find_connection(id uuid, hold boolean default true)
 returns app.connections
 language plpgsql
 set search_path = ''
@@ -1252,12 +1253,14 @@ as $$
 declare
   connection app.connections;
 begin
+  if hold then
+    perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
+  end if;
   select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
   into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
     connection.created_by, connection.updated_at
   from app.connections as c
-  where c.id = find_connection.id and c.deleted_at is null and c.kind <> 'webhook'
-  for share;
+  where c.id = find_connection.id and c.deleted_at is null and c.kind <> 'webhook';
   if not found then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
@@ -1337,6 +1340,9 @@ declare
 begin
   if token is null or token = '' then
     return;
+  end if;
+  if length(token) > 200 then
+    raise invalid_parameter_value; -- longer than any, and perhaps deeper than the parser goes
   end if;
   position := convert_from(decode(rpad(translate(token, '-_', '+/'), (length(token) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
   updated_at := 'epoch'::timestamptz + (position ->> 0)::numeric * interval '1 second';
@@ -2687,7 +2693,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id)));
+  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id, hold => false)));
 end $$;
 
 revoke all on function public.get_connection from public, anon, authenticated, service_role;
@@ -2705,20 +2711,29 @@ declare
   caller constant app.caller := app.caller();
   size constant int := app.page_size("limit", 50);
   after constant record := app.read_page_token(page_token);
-  ids uuid[];
+  answer jsonb;
 begin
-  ids := array(
-    select c.id from app.connections as c
+  -- One statement: what is deleted meanwhile is on the page or not, and the page is whole.
+  with listed as (
+    select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
+    from app.connections as c
     where c.deleted_at is null and c.kind <> 'webhook' and (caller.agency_id is null or c.agency_id = caller.agency_id)
       and (after.id is null or c.updated_at <= after.updated_at and (c.updated_at < after.updated_at or c.id > after.id))
     order by c.updated_at desc, c.id
-    limit size + 1);
-  return jsonb_build_object(
-    'data', (
-      select coalesce(jsonb_agg(app.connection_object(app.find_connection(id)) order by position), '[]')
-      from unnest(ids[:size]) with ordinality as listed (id, position)),
-    'pagination', jsonb_build_object('next_page_token', case when cardinality(ids) > size then (
-      select app.page_token(c.updated_at, c.id) from app.connections as c where c.id = ids[size]) else '' end));
+    limit size + 1
+  ), page as (
+    select jsonb_populate_record(null::app.connections, to_jsonb(l)) as connection,
+      row_number() over (order by l.updated_at desc, l.id) as position,
+      app.page_token(l.updated_at, l.id) as token
+    from listed as l
+  )
+  select jsonb_build_object(
+    'data', coalesce(jsonb_agg(app.connection_object(p.connection) order by p.position) filter (where p.position <= size), '[]'),
+    'pagination', jsonb_build_object('next_page_token',
+      case when count(*) > size then max(p.token) filter (where p.position = size) else '' end))
+  into answer
+  from page as p;
+  return answer;
 end $$;
 
 revoke all on function public.list_connections from public, anon, authenticated, service_role;
