@@ -7,7 +7,7 @@ from datetime import date
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, core_schema
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def _storable(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
+# What SQL calls int.
+Integer = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 # Whatever is in it, Postgres stores it.
 JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
 
