@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
+WORKERS = $(if $(ARGS),0,logical)
 
 .PHONY: demo serve test check latency migration openapi readme lock clean
 
@@ -15,9 +16,9 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	@exec $(BIN)/python -m functions._local.serve
 
-## Every test that can run here; ARGS for pytest
+## Every test that can run here, on every core; with ARGS for pytest in one process, which can be debugged
 test: $(INSTALLED) $(FROM_NPM)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=$(WORKERS) $(ARGS)
 
 ## Formatting, lints and types
 check: $(INSTALLED)

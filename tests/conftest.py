@@ -1,4 +1,4 @@
-"""One real Postgres for the run; every test that moves something gets a database of its own, cloned from a template."""
+"""A real Postgres per process of the run; every test that moves something gets a database cloned from a template."""
 
 from __future__ import annotations
 
