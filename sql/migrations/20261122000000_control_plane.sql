@@ -1153,13 +1153,14 @@ end $$;
 revoke all on function app.delete_definition from public;
 grant execute on function app.delete_definition to authenticated, service_role;
 
--- 10_core/50_definitions/30_find_connection.sql
--- A connection that the caller may use, without its secret, or 404. Held until the transaction ends: nobody deletes it.
-create or replace function app.find_connection(id uuid)
+-- 10_core/50_definitions/25_read_connection.sql
+-- A connection that the caller sees, without its secret; null when there is none. Holds nothing: who only looks keeps nobody
+-- waiting.
+create or replace function app.read_connection(id uuid)
 returns app.connections
 language plpgsql
+stable
 set search_path = ''
-set lock_timeout = '5s'
 as $$
 declare
   connection app.connections;
@@ -1168,12 +1169,27 @@ begin
   into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
     connection.created_by, connection.updated_at
   from app.connections as c
-  where c.id = find_connection.id and c.deleted_at is null
-  for share;
+  where c.id = read_connection.id and c.deleted_at is null;
+  return connection;
+end $$;
+
+revoke all on function app.read_connection from public;
+grant execute on function app.read_connection to authenticated, service_role;
+
+-- 10_core/50_definitions/30_find_connection.sql
+-- A connection that the caller may use, without its secret, or 404. Held until the transaction ends: nobody deletes it.
+create or replace function app.find_connection(id uuid)
+returns app.connections
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
   if not found then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
-  return connection;
+  return app.read_connection(id);
 end $$;
 
 revoke all on function app.find_connection from public;
@@ -2339,8 +2355,12 @@ set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
+  connection constant app.connections := app.read_connection(connection_id);
 begin
-  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id)));
+  if connection.id is null then
+    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  return jsonb_build_object('data', app.connection_object(connection));
 end $$;
 
 revoke all on function public.get_connection from public, anon, authenticated, service_role;
@@ -2368,8 +2388,8 @@ begin
     limit size + 1);
   return jsonb_build_object(
     'data', (
-      select coalesce(jsonb_agg(app.connection_object(app.find_connection(id)) order by position), '[]')
-      from unnest(ids[:size]) with ordinality as listed (id, position)),
+      select coalesce(jsonb_agg(app.connection_object(c) order by listed.position) filter (where c.id is not null), '[]')
+      from unnest(ids[:size]) with ordinality as listed (id, position), lateral app.read_connection(listed.id) as c),
     'pagination', jsonb_build_object('next_page_token', case when cardinality(ids) > size then (
       select app.page_token(c.updated_at, c.id) from app.connections as c where c.id = ids[size]) else '' end));
 end $$;

@@ -5,19 +5,12 @@ language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
-declare
-  connection app.connections;
 begin
-  select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
-  into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
-    connection.created_by, connection.updated_at
-  from app.connections as c
-  where c.id = find_connection.id and c.deleted_at is null
-  for share;
+  perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
   if not found then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
-  return connection;
+  return app.read_connection(id);
 end $$;
 
 revoke all on function app.find_connection from public;

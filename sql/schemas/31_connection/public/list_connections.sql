@@ -19,8 +19,8 @@ begin
     limit size + 1);
   return jsonb_build_object(
     'data', (
-      select coalesce(jsonb_agg(app.connection_object(app.find_connection(id)) order by position), '[]')
-      from unnest(ids[:size]) with ordinality as listed (id, position)),
+      select coalesce(jsonb_agg(app.connection_object(c) order by listed.position) filter (where c.id is not null), '[]')
+      from unnest(ids[:size]) with ordinality as listed (id, position), lateral app.read_connection(listed.id) as c),
     'pagination', jsonb_build_object('next_page_token', case when cardinality(ids) > size then (
       select app.page_token(c.updated_at, c.id) from app.connections as c where c.id = ids[size]) else '' end));
 end $$;
