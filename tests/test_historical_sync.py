@@ -8,6 +8,7 @@ import importlib
 import json
 from collections import Counter
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from functions._local.source import RESOURCES, Source, table
 from functions._shared.rpc import PostgresRpc
+from functions.worker.connectors import open_source
 from functions.worker.connectors.errors import SourceRefused
 from functions.worker.engine import Engine, Signals
 from functions.worker.protocol import Batch, Execution, Protocol, service_caller
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tests.house import Database
 
 RUNNER = importlib.import_module("functions.worker.runners.historical_sync")  # the package has a function of that name
+RUN = partial(historical_sync, open_source=partial(open_source, allow_private_addresses=True))  # the source is local
 STYLES = ["page_number", "offset", "cursor", "link_header"]
 
 
@@ -136,7 +139,7 @@ def execution(
 
 def batches(one: Execution) -> list[Batch]:
     async def collect() -> list[Batch]:
-        return [batch async for batch in historical_sync(one)]
+        return [batch async for batch in RUN(one)]
 
     return asyncio.run(collect())
 
@@ -303,7 +306,7 @@ def test_records_are_the_source_s_rows_exactly(database: Database, source: Sourc
 
     async def scenario() -> str:
         [claimed] = await protocol.claim("w", ["historical_sync"], 1, 30)
-        return await Engine(protocol, 5).run(claimed, historical_sync, Signals())
+        return await Engine(protocol, 5).run(claimed, RUN, Signals())
 
     assert asyncio.run(scenario()) == "completed"
     protocol.close()

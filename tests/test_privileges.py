@@ -102,7 +102,6 @@ FUNCTIONS = {
     "app.page_token": CALLERS,
     "app.read_page_token": CALLERS,
     "app.reap_executions": "service_role",
-    "app.read_connection": CALLERS,
     "app.recall_answer": CALLERS,
     "app.record_event": "",
     "app.refuse": AND_SERVERS,

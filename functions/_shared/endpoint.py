@@ -224,8 +224,8 @@ def _invalid(error: ValidationError, in_path: Mapping[str, str]) -> Problem:
     if wrong:
         return _invalid_member(wrong[0])
     fields = [_place(each) for each in errors]
-    sentence = f"This does not work yet, leave it out: {', '.join(fields)}."
-    return Problem(422, "unsupported_field", sentence[:1000], {"fields": fields[:100]})
+    sentence = f"This does not work yet, leave it out: {', '.join(fields)[:1000]}."
+    return Problem(422, "unsupported_field", sentence, {"fields": fields[:100]})
 
 
 _NOT_SUPPORTED = {"unsupported", "extra_forbidden"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
-from functions._shared.dialect import PLAIN
+from functions._shared.dialect import PLAIN, POLYTOMIC
 from functions._shared.errors import Problem, Refusal
 from functions._shared.members import Contract
 
@@ -199,7 +199,7 @@ def _headers(endpoint: Endpoint, *names: str) -> dict[str, Any]:
 
 
 def _error_model(endpoint: Endpoint) -> str:
-    return "Error" if endpoint.dialect is PLAIN else "ApiError"
+    return {id(PLAIN): "Error", id(POLYTOMIC): "ApiError"}.get(id(endpoint.dialect), "StatusError")
 
 
 def _json(model: type[BaseModel], example: object) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
 from functions._shared.errors import Refusal
-from functions._shared.members import Contract, Only, Text
+from functions._shared.members import Contract, OneOf, Only, Text
 from functions.bulk_sync import UNKNOWN_SCHEMA
 from functions.bulk_sync.get_bulk_sync import EXAMPLE, OneBulkSync
 from functions.connection import (
@@ -62,7 +62,7 @@ class CreateBulkSync(Contract):
     destination_connection_id: UUID
     destination_configuration: Destination | None = None
     schemas: Annotated[list[Choice], Field(max_length=1000)] | None = None
-    mode: Text | None = None
+    mode: Annotated[str | None, OneOf("replicate", "append")] = None
     active: bool | None = None
     organization_id: UUID | None = None
     default_schedule: Schedule | None = Field(None, exclude=True)

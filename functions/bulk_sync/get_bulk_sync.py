@@ -51,7 +51,7 @@ class BulkSyncSchedule(BaseModel):
     id: UUID | None = None
 
 
-class Schema(BaseModel):
+class SyncedSchema(BaseModel):
     """A resource of the source, and its name in the destination."""
 
     id: str
@@ -70,7 +70,7 @@ class BulkSync(BaseModel):
     source_configuration: dict[str, Any]
     destination_connection_id: UUID
     destination_configuration: dict[str, Any]
-    schemas: list[Schema]
+    schemas: list[SyncedSchema]
     schedule: BulkSyncSchedule
     default_schedule: BulkSyncSchedule
     additional_schedules: list[BulkSyncSchedule]

@@ -10,6 +10,7 @@ from functions.worker.connectors.errors import SourceRefused, malformed
 from functions.worker.connectors.http.backoff import Backoff
 from functions.worker.connectors.http.config import LinkHeader, read_config
 from functions.worker.connectors.http.credentials import Credentials
+from functions.worker.connectors.http.network import make_client
 from functions.worker.connectors.http.pagination import Answer, Walk, at, following, held, page_params
 from functions.worker.connectors.http.records import Page, parse, record
 from functions.worker.connectors.http.transport import MAX_BODY_BYTES, Transport
@@ -25,30 +26,35 @@ if TYPE_CHECKING:
 class HttpConnector:
     """Reads the resources of one connection over one pool of connections; an async context manager.
 
-    `client` is used if given, and then not closed; otherwise the connector makes and closes its own. Cancelling a task
-    that reads aborts its request at once. Raises SourceRefused when config or secret are not valid.
+    `client` is used if given, and then not closed; otherwise the connector makes and closes its own, which reaches
+    public addresses only unless `allow_private_addresses`. Cancelling a task that reads aborts its request at once.
+    Raises SourceRefused when config or secret are not valid.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all but two by name)
         self,
         config: Mapping[str, object],
         secret: Mapping[str, object],
         *,
+        allow_private_addresses: bool = False,
         client: httpx.AsyncClient | None = None,
         backoff: Backoff | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        self._config = read_config(config)
+        self._config = read_config(config, allow_private_addresses=allow_private_addresses)
         self._credentials = Credentials.of(self._config, secret)
         self.resources = self._config.resources
         self._base = httpx.URL(self._config.base_url)
-        self._transport = Transport(self._config, self._credentials, client, backoff or Backoff(), max_body_bytes)
+        self._owns_client = client is None
+        self._client = client or make_client(allow_private_addresses=allow_private_addresses)
+        self._transport = Transport(self._config, self._credentials, self._client, backoff or Backoff(), max_body_bytes)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._transport.close()
+        if self._owns_client:
+            await self._client.aclose()
 
     async def pages(
         self, resource: str, window: tuple[date, date] | None, position: Position | None = None
