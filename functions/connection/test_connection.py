@@ -21,6 +21,8 @@ OTHER_TYPE = Refusal(400, "other_type", "The stored connection is of another typ
 
 
 class TestConnection(Contract):
+    """With `connection_id` it is a change of the stored one. Who changes base_url or the type of auth brings the secret."""
+
     type: Literal["http", "records"]
     configuration: JsonObject | None = None
     connection_id: UUID | None = None
