@@ -424,6 +424,7 @@ def test_refusals_are_the_clients_own_errors(client: Client, user: dict[str, Any
 
     assert refused(404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS)) == "bulk_sync_not_found"
     assert refused(404, "NotFoundError", lambda: client("bulk_sync.get", "nobodys")) == "not_found"
+    assert refused(404, "NotFoundError", lambda: client("connections.get", "no/such")) == "no_such_function"
     assert refused(400, "BadRequestError", lambda: create(["no such"])) == "unknown_schema"
     assert (
         refused(422, "UnprocessableEntityError", lambda: create(["airlines"], policies=[NOBODYS]))
