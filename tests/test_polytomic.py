@@ -332,7 +332,14 @@ def new_model(client: Client, user: dict[str, Any], resource: str, **more: Any) 
 
 
 def new_model_sync(
-    client: Client, user: dict[str, Any], model_id: str, mode: str, fields: dict[str, str], **identity: str
+    client: Client,
+    user: dict[str, Any],
+    model_id: str,
+    mode: str,
+    fields: dict[str, str],
+    *,
+    identity: dict[str, str],
+    schedule: dict[str, str],
 ) -> dict[str, Any]:
     """`fields` and `identity` are targets by field."""
 
@@ -349,7 +356,7 @@ def new_model_sync(
         mode=mode,
         fields=[client.typed(client.release.mapping, source=source(field), target=to) for field, to in fields.items()],
         target=client.typed(client.release.target, **target),
-        schedule=client.typed("Schedule", frequency="manual"),
+        schedule=client.typed("Schedule", **schedule),
         **({"identity": matched[0]} if matched else {}),
     )["data"]
     assert made["target"].items() >= target.items()
@@ -362,7 +369,15 @@ def test_a_model_sync_runs_to_its_end(client: Client, user: dict[str, Any]) -> N
     assert timeless(client("models.get", model["id"])["data"]) == timeless(model)
     assert model["id"] in ids(client("models.list"))
 
-    sync = new_model_sync(client, user, model["id"], "updateOrCreate", {"name": "title"}, carrier="code")
+    sync = new_model_sync(
+        client,
+        user,
+        model["id"],
+        "updateOrCreate",
+        {"name": "title"},
+        identity={"carrier": "code"},
+        schedule={"frequency": "manual"},
+    )
     sync_id = sync["id"]
     assert timeless(client("model_sync.get", sync_id)["data"]) == timeless(sync)
     assert sync_id in ids(client("model_sync.list"))
@@ -390,7 +405,11 @@ def test_a_model_sync_runs_to_its_end(client: Client, user: dict[str, Any]) -> N
 
 def test_a_model_sync_is_cancelled_in_the_middle(client: Client, user: dict[str, Any]) -> None:
     model = new_model(client, user, "flights", fields=["carrier", "flight"])
-    sync_id = new_model_sync(client, user, model["id"], "append", {"carrier": "carrier", "flight": "number"})["id"]
+    fields = {"carrier": "carrier", "flight": "number"}
+    # No frequency, as in the clients' own example.
+    sync = new_model_sync(client, user, model["id"], "append", fields, identity={}, schedule={})
+    assert sync["schedule"]["frequency"] == "manual"
+    sync_id = sync["id"]
     started = client("model_sync.start", sync_id)["data"]
 
     def counts() -> dict[str, int]:
