@@ -15,6 +15,7 @@ from functions._local.schema import ROOT
 ENDS = {
     "historical-sync": ("'status': 'cancelled'", "336,776 are there in all."),
     "bulk-sync": ("'status': 'canceling'", "367,687 rows are its own, 367,687 are there in all."),
+    "sync-job-run": ("'status': 'stopped'", "336,776 rows are its own"),
     "model-sync": ("'status': 'canceling'", "3,322 inserted, 0 updated"),
 }
 
@@ -44,4 +45,4 @@ def test_the_demo_keeps_its_word(family: str) -> None:
 def test_an_unknown_family_is_told_which_there_are() -> None:
     run = demo("bulk_sync")
     assert run.returncode == 1
-    assert run.stderr.strip() == "FAMILY is one of historical-sync, bulk-sync, model-sync."
+    assert run.stderr.strip() == "FAMILY is one of historical-sync, bulk-sync, model-sync, sync-job-run."

@@ -20,11 +20,14 @@ class Client:
     def post(self, path: str, body: object = None) -> dict[str, Any]:
         return self._call("POST", path, json=body)
 
+    def delete(self, path: str) -> dict[str, Any]:
+        return self._call("DELETE", path)
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401 (httpx's own)
         response = self._http.request(method, path, **options)
         answer: dict[str, Any] = response.json()
         if not response.is_success:
-            raise RuntimeError(f"{path}: {answer['error']} ({response.status_code})")
+            raise RuntimeError(f"{path}: {answer.get('message') or answer['error']} ({response.status_code})")
         return answer
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """`make demo`: a real sync is cancelled half-way over HTTP; nothing lands after it; then it is brought to its end.
 
-FAMILY says which: historical-sync (the default), bulk-sync, model-sync.
+FAMILY says which: historical-sync (the default), bulk-sync, model-sync, sync-job-run.
 """
 
 from __future__ import annotations

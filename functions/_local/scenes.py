@@ -26,7 +26,7 @@ class Look:
 
     @property
     def has_ended(self) -> bool:
-        return self.status in {"completed", "failed", "cancelled", "canceled"}
+        return self.status in {"completed", "failed", "cancelled", "canceled", "stopped"}
 
 
 class Scene:
@@ -181,8 +181,55 @@ class ModelSync(_Defined):
         return execution
 
 
+class SyncJobRun(Scene):
+    what = "the airlines, and for each as it arrives its flights"
+    total = RESOURCES["flights"].count
+
+    def __init__(self, client: Client, user: Mapping[str, Any]) -> None:
+        super().__init__(client, user)
+        flights = {
+            "resource": "flights",
+            "method": "list",
+            "query": {"carrier": "{{resources.airlines.carrier}}", "date_from": "{{args.from}}"},
+            "depends_on": "airlines",
+            "persist": True,
+        }
+        job = {
+            "label": "Flights by airline",
+            "args_schema": {"from": {"type": "string", "format": "date", "required": True}},
+            "resources": [{"resource": "airlines", "method": "list"}, flights],
+        }
+        self.job = str(client.post("/sync-job", job)["id"])
+
+    @property
+    def destination(self) -> str:
+        return self.source
+
+    def start(self) -> str:
+        body = {
+            "sync_job_id": self.job,
+            "integrated_account_id": self.source,
+            "daemon_group_key": "default",
+            "args": {"from": FIRST_DATE.isoformat()},
+        }
+        return str(self.client.post("/sync-job-run", body)["id"])
+
+    def look(self, execution: str) -> Look:
+        run = self.client.get(f"/sync-job-run/{execution}")
+        return Look(run["status"], run["resource_stats"].get("flights", {}).get("list", {}).get("persisted", 0))
+
+    def cancel(self, execution: str) -> tuple[str, dict[str, Any]]:
+        run = self.client.delete(f"/sync-job-run/{execution}")
+        return "DELETE sync-job-run/{id}", {name: run[name] for name in ("id", "status", "resource_stats")}
+
+    def go_on(self, execution: str) -> tuple[str, str]:
+        stats = self.client.get(f"/sync-job-run/{execution}")["resource_stats"]
+        return self.start(), f"It had read {stats}. Another run begins anew and ends."
+
+
 SCENES: Mapping[str, type[Scene]] = {
     "historical-sync": HistoricalSync,
     "bulk-sync": BulkSync,
     "model-sync": ModelSync,
+    "sync-job-run": SyncJobRun,
 }

@@ -52,6 +52,8 @@ class Endpoint:
     status: int = 200
     path: str = ""
     dialect: Dialect = PLAIN
+    # Whether its answer is remembered for an Idempotency-Key; what is read or deleted needs none.
+    remembered: bool = True
     # What has to be found out before the call (the arguments as they are sent on), and what its answer only begins.
     before: Callable[[dict[str, Any], Call], dict[str, Any]] | None = None
     after: Callable[[Any, Call], dict[str, Any]] | None = None
@@ -71,6 +73,10 @@ class Endpoint:
     @property
     def summary(self) -> str:
         return (sys.modules[self.module].__doc__ or "").strip().partition("\n\n")[0]
+
+    @property
+    def heeds_key(self) -> bool:
+        return self.remembered and self.method not in ("GET", "DELETE")
 
     @cached_property
     def handler(self) -> Callable[[dict[str, Any], object], dict[str, Any]]:
@@ -109,7 +115,7 @@ class Endpoint:
         """What the database reads of the request itself: for the audit, and to give the same answer again."""
         headers = {"x-request-id": request.request_id}
         key = request.headers.get("idempotency-key")
-        if key is not None and self.method != "GET":
+        if key is not None and self.heeds_key:
             key = key.strip(" ")  # a proxy would: white space around it is not its own
             if not _IDEMPOTENCY_KEY.fullmatch(key):
                 sentence = "An Idempotency-Key has 1 to 255 printable ASCII characters."
@@ -218,8 +224,8 @@ def _invalid(error: ValidationError, in_path: Mapping[str, str]) -> Problem:
     if wrong:
         return _invalid_member(wrong[0])
     fields = [_place(each) for each in errors]
-    sentence = f"This does not work yet, leave it out: {', '.join(fields)}."
-    return Problem(422, "unsupported_field", sentence[:1000], {"fields": fields[:100]})
+    sentence = f"This does not work yet, leave it out: {', '.join(fields)[:1000]}."
+    return Problem(422, "unsupported_field", sentence, {"fields": fields[:100]})
 
 
 _NOT_SUPPORTED = {"unsupported", "extra_forbidden"}

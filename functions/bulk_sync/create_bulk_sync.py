@@ -45,6 +45,9 @@ class SchemaChoice(Contract):
     data_cutoff_timestamp: Annotated[str | None, Only()] = None
 
 
+Choice = Annotated[SchemaChoice, BeforeValidator(_as_schema, json_schema_input_type=SchemaChoice | str)]
+
+
 class Destination(Contract):
     """`schema` goes before the names in the destination: crm.contacts."""
 
@@ -58,7 +61,7 @@ class CreateBulkSync(Contract):
     source_connection_id: UUID
     destination_connection_id: UUID
     destination_configuration: Destination | None = None
-    schemas: Annotated[list[Annotated[SchemaChoice, BeforeValidator(_as_schema)]], Field(max_length=1000)] | None = None
+    schemas: Annotated[list[Choice], Field(max_length=1000)] | None = None
     mode: Annotated[str | None, OneOf("replicate", "append")] = None
     active: bool | None = None
     organization_id: UUID | None = None

@@ -9,6 +9,7 @@ from functions.worker.runners.bulk_sync import bulk_sync
 from functions.worker.runners.historical_sync import historical_sync
 from functions.worker.runners.model_sync import model_sync
 from functions.worker.runners.source_look import source_look
+from functions.worker.runners.sync_job_run import sync_job_run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -27,6 +28,7 @@ RUNNERS: Mapping[str, Reader] = {
     "historical_sync": historical_sync,
     "bulk_sync": bulk_sync,
     "model_sync": model_sync,
+    "sync_job_run": sync_job_run,
 }
 # In a lane of their own: somebody waits for them, whatever else is running.
 LOOKS: Mapping[str, Reader] = {"source_look": source_look}

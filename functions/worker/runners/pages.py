@@ -69,16 +69,22 @@ async def pieces(
 
 
 def _pieces_of(page: Page, begin: dict[str, Any], after: dict[str, Any]) -> Iterator[Piece]:
-    """One for a page of usual size, also for an empty one: its checkpoint moves on."""
-    records: Sequence[dict[str, Any]] = [{"key": record.key, "data": record.data} for record in page.records]
-    skip = begin["skip"]
+    for records, end in cut(page, begin["skip"]):
+        ends_page = end >= len(page.records)
+        checkpoint = after if ends_page else {**begin, "skip": end}
+        yield Piece(records, checkpoint, ends_page and page.next is None)
+
+
+def cut(page: Page, skip: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """The page's records from `skip` on, as many at a time as a batch may hold, each with where the next begin.
+
+    Once for a page of usual size, also for an empty one: its checkpoint moves on.
+    """
     most = _most_per_batch(page)
     while True:
-        end = skip + most
-        ends_page = end >= len(records)
-        checkpoint = after if ends_page else {**begin, "skip": end}
-        yield Piece(records[skip:end], checkpoint, ends_page and page.next is None)
-        if ends_page:
+        end = min(skip + most, len(page.records))
+        yield [{"key": record.key, "data": record.data} for record in page.records[skip:end]], end
+        if end >= len(page.records):
             return
         skip = end
 

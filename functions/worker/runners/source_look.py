@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,20 @@ TYPES: Mapping[type, str] = {
     dict: "object",
 }
 
+# Tries included, and less than who asked waits (look.py): a slow source must not hold up everybody else's looks.
+LOOK_SECONDS = 8.0
+
 
 async def source_look(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
     if execution.checkpoint:
         return
     try:
-        name, page = await first_page(execution, open_source)
+        async with asyncio.timeout(LOOK_SECONDS):
+            name, page = await first_page(execution, open_source)
     except SourceUnavailable as error:  # who waits is told, instead of another try
         raise SourceRefused(error.code, error.message) from error
+    except TimeoutError:
+        raise SourceRefused("source_unavailable", "The source took too long. Try again later.") from None
     progress = {"fields": fields(record.data for record in page.records)}
     yield Batch(name, [], {"complete": True}, progress, done=True)
 

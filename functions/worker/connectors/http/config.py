@@ -205,6 +205,6 @@ def read_config(value: Mapping[str, object], *, allow_private_addresses: bool = 
     except ValidationError as error:
         # The whole error would quote the input.
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(str(part) for part in problem["loc"])[:200]
     message = f"The config is not valid at {place}: {problem['msg']}. Correct it and start again."
     raise SourceRefused("source_config_invalid", message)
