@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from functions._shared import cors, runtime
 from functions._shared.auth import AuthUnavailable, Caller, Unauthorized, agency_key
@@ -151,12 +152,12 @@ class Call:
 
 
 def _with_members(body: bytes, members: Mapping[str, str]) -> bytes:
-    """The body with the path's members in it; a body that is no object is left to the model to refuse."""
+    """The body with the path's members in it; what is no object, or no JSON to the model, the model refuses."""
     if not members:
         return body
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = from_json(body)
+    except ValueError:
         return body
     return json.dumps({**value, **members}).encode() if isinstance(value, dict) else body
 
