@@ -23,6 +23,12 @@ from functions.connection import (
 )
 
 NOT_A_DESTINATION = Refusal(400, "not_a_destination", "The destination is not a connection of type records.")
+INVALID_OUTPUT_NAME = Refusal(
+    400,
+    "invalid_output_name",
+    "The name of `schema` in the destination, with what goes before it, has 1 to 200 bytes.",
+    {"schema": "flights"},
+)
 NO_SCHEMAS = Refusal(400, "no_schemas", "No schema is enabled.")
 
 
@@ -88,7 +94,15 @@ endpoint = Endpoint(
     request=CreateBulkSync,
     response=OneBulkSync,
     dialect=POLYTOMIC,
-    refusals=(CONNECTION_NOT_FOUND, NOT_A_SOURCE, NOT_A_DESTINATION, UNKNOWN_SCHEMA, NO_SCHEMAS, OTHER_ORGANIZATION),
+    refusals=(
+        CONNECTION_NOT_FOUND,
+        NOT_A_SOURCE,
+        NOT_A_DESTINATION,
+        UNKNOWN_SCHEMA,
+        INVALID_OUTPUT_NAME,
+        NO_SCHEMAS,
+        OTHER_ORGANIZATION,
+    ),
     example_request={
         "name": "Flights",
         "source_connection_id": SOURCE_ID,
