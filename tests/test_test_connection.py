@@ -231,7 +231,8 @@ def test_a_source_that_is_slow(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_stored_connection_as_it_is(scene: Scene) -> None:
     stored = scene.stored()
     before = row(scene.database, stored)
-    for configuration in ({"configuration": {}}, {"configuration": None}, {}):
+    unchanged: list[dict[str, Any]] = [{"configuration": {}}, {"configuration": None}, {}]
+    for configuration in unchanged:
         passed(scene.test({"type": "http", "connection_id": stored, **configuration}))
     assert row(scene.database, stored) == before
     assert ids(scene.project, scene.token) == [stored]

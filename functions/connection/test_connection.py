@@ -21,7 +21,7 @@ OTHER_TYPE = Refusal(400, "other_type", "The stored connection is of another typ
 
 
 class TestConnection(Contract):
-    """With `connection_id` it is a change of the stored one. Who changes base_url or the type of auth brings the secret."""
+    """With `connection_id`, a change of the stored one: who changes base_url or the type of auth brings the secret."""
 
     type: Literal["http", "records"]
     configuration: JsonObject | None = None
