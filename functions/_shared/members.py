@@ -85,8 +85,10 @@ class Only:
         raise PydanticCustomError("unsupported", "does not work yet")
 
 
+class OneOf(Only):
+    """Marks a member of which only these values work so far; it is sent on."""
+
+
 def unsent(model: type[BaseModel]) -> set[str]:
     """The members that only say what happens anyway."""
-    return {
-        name for name, field in model.model_fields.items() if any(isinstance(mark, Only) for mark in field.metadata)
-    }
+    return {name for name, field in model.model_fields.items() if any(type(mark) is Only for mark in field.metadata)}

@@ -46,12 +46,12 @@ class GetBulkSync(BaseModel):
     sync_id: UUID
 
 
-class Schedule(BaseModel):
+class BulkSyncSchedule(BaseModel):
     frequency: Literal["manual"]
     id: UUID | None = None
 
 
-class Schema(BaseModel):
+class SyncedSchema(BaseModel):
     """A resource of the source, and its name in the destination."""
 
     id: str
@@ -70,10 +70,10 @@ class BulkSync(BaseModel):
     source_configuration: dict[str, Any]
     destination_connection_id: UUID
     destination_configuration: dict[str, Any]
-    schemas: list[Schema]
-    schedule: Schedule
-    default_schedule: Schedule
-    additional_schedules: list[Schedule]
+    schemas: list[SyncedSchema]
+    schedule: BulkSyncSchedule
+    default_schedule: BulkSyncSchedule
+    additional_schedules: list[BulkSyncSchedule]
     policies: list[str]
     discover: bool
     automatically_add_new_fields: str

@@ -53,7 +53,7 @@ endpoint = Endpoint(
     example_request={
         "name": "Flights",
         "type": "http",
-        "configuration": {**EXAMPLE["configuration"], "secret": {"token": "0123456789abcdef"}},
+        "configuration": {**EXAMPLE["configuration"], "secret": {"token": "the-source-s-token"}},
     },
     example_response={"data": EXAMPLE},
 )

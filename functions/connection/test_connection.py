@@ -21,7 +21,7 @@ OTHER_TYPE = Refusal(400, "other_type", "The stored connection is of another typ
 
 
 class TestConnection(Contract):
-    """With `connection_id`, a change of the stored one: who changes base_url or the type of auth brings the secret."""
+    """With `connection_id` a change of the stored one; another base_url or type of auth needs the secret anew."""
 
     type: Literal["http", "records"]
     configuration: JsonObject | None = None
@@ -54,12 +54,13 @@ endpoint = Endpoint(
     request=TestConnection,
     response=ConnectionTested,
     dialect=POLYTOMIC,
+    remembered=False,
     before=checked,
     after=answered,
     refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, *look.REFUSALS),
     example_request={
         "type": "http",
-        "configuration": {"secret": {"token": "0123456789abcdef"}},
+        "configuration": {"secret": {"token": "the-source-s-token"}},
         "connection_id": SOURCE_ID,
     },
     example_response={"ok": True},

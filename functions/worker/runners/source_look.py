@@ -6,7 +6,6 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.connectors import open_source
 from functions.worker.connectors.errors import SourceRefused, SourceUnavailable
 from functions.worker.protocol import Batch
 from functions.worker.runners.pages import described
@@ -14,6 +13,7 @@ from functions.worker.runners.pages import described
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
 
+    from functions.worker.connectors import OpenSource
     from functions.worker.connectors.http import Page
     from functions.worker.protocol import Execution
 
@@ -30,12 +30,12 @@ TYPES: Mapping[type, str] = {
 LOOK_SECONDS = 8.0
 
 
-async def source_look(execution: Execution) -> AsyncGenerator[Batch, None]:
+async def source_look(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
     if execution.checkpoint:
         return
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            name, page = await first_page(execution)
+            name, page = await first_page(execution, open_source)
     except SourceUnavailable as error:  # who waits is told, instead of another try
         raise SourceRefused(error.code, error.message) from error
     except TimeoutError:
@@ -44,7 +44,7 @@ async def source_look(execution: Execution) -> AsyncGenerator[Batch, None]:
     yield Batch(name, [], {"complete": True}, progress, done=True)
 
 
-async def first_page(execution: Execution) -> tuple[str, Page]:
+async def first_page(execution: Execution, open_source: OpenSource) -> tuple[str, Page]:
     async with open_source(execution.connection) as source:
         name = execution.spec["resource"] or next(iter(source.resources))
         described(source, name)

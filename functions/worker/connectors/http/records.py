@@ -76,6 +76,11 @@ def _storable(value: object) -> object:
     return value
 
 
+def key_of(values: list[object]) -> str:
+    """A record's key: the JSON list of these values; the same values, the same text."""
+    return _KEY.encode(values)
+
+
 def record(resource: str, primary_key: list[str], data: object) -> Record:
     """Raises SourceRefused."""
     if not isinstance(data, dict):
@@ -84,7 +89,7 @@ def record(resource: str, primary_key: list[str], data: object) -> Record:
     for name, value in zip(primary_key, key, strict=True):
         if not isinstance(value, str | int | float):
             malformed(f'A record of "{resource}" has no value for "{name}". Correct primary_key in the config.')
-    text = _KEY.encode(key)
+    text = key_of(key)
     if len(text.encode()) > MAX_KEY_BYTES:
         malformed(f'A record of "{resource}" has a key of more than {MAX_KEY_BYTES} bytes. Choose another primary_key.')
     return Record(text, data)

@@ -1,4 +1,4 @@
--- A connection that the caller may use, without its secret, or 404. With `hold`, nobody deletes it before this transaction
+-- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes it before this transaction
 -- ends; who only reads waits for nobody.
 create or replace function app.find_connection(id uuid, hold boolean default true)
 returns app.connections
@@ -16,7 +16,7 @@ begin
   into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
     connection.created_by, connection.updated_at
   from app.connections as c
-  where c.id = find_connection.id and c.deleted_at is null;
+  where c.id = find_connection.id and c.deleted_at is null and c.kind <> 'webhook';
   if not found then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
   end if;

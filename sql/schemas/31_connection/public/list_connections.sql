@@ -15,7 +15,7 @@ begin
   with listed as (
     select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
     from app.connections as c
-    where c.deleted_at is null and (caller.agency_id is null or c.agency_id = caller.agency_id)
+    where c.deleted_at is null and c.kind <> 'webhook' and (caller.agency_id is null or c.agency_id = caller.agency_id)
       and (after.id is null or c.updated_at <= after.updated_at and (c.updated_at < after.updated_at or c.id > after.id))
     order by c.updated_at desc, c.id
     limit size + 1

@@ -1,0 +1,19 @@
+"""Models: a query over a resource of a connection, whose fields model syncs map.
+
+Source of paths, members and words: the published API, versions 2023-04-25 to 2025-09-18.
+"""
+
+from __future__ import annotations
+
+from functions._shared.errors import Refusal
+
+# In examples.
+MODEL_ID = "c1a4b7de-2f0a-4b3c-8f7e-5d6c7b8a9012"
+
+MODEL_NOT_FOUND = Refusal(404, "model_not_found", "There is no model with this id.")
+UNKNOWN_FIELD = Refusal(
+    400,
+    "unknown_field",
+    "There is no field of that name; there are those in `available`.",
+    {"field": "nme", "available": ["carrier", "name"]},
+)

@@ -1,0 +1,84 @@
+"""Defines a model over a resource of a connection; its fields are those of the first page of records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from functions._shared import look
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions._shared.errors import Refusal
+from functions._shared.members import Contract, Only, Text
+from functions.connection import CONNECTION_NOT_FOUND, NOT_A_SOURCE, OTHER_ORGANIZATION, SOURCE_ID
+from functions.model import UNKNOWN_FIELD
+from functions.model.get_model import EXAMPLE, OneModel
+
+if TYPE_CHECKING:
+    from functions._shared.endpoint import Call
+
+UNKNOWN_RESOURCE = Refusal(
+    400,
+    "unknown_resource",
+    "The connection does not have `resource`; it has those in `available`.",
+    {"resource": "flight", "available": ["flights", "weather"]},
+)
+
+
+class Query(Contract):
+    resource: Text
+
+
+class CreateModel(Contract):
+    """`fields`: names; without, all that the first page shows."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=200)]
+    connection_id: UUID
+    configuration: Query
+    # `fields` is a name of pydantic's own.
+    chosen: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = Field(None, alias="fields")
+    identifier: Text | None = None
+    organization_id: UUID | None = None
+    additional_fields: Annotated[list[Any] | None, Only([])] = None
+    enricher: Annotated[dict[str, Any] | None, Only()] = None
+    labels: Annotated[list[str] | None, Only([])] = None
+    policies: Annotated[list[str] | None, Only([])] = None
+    relations: Annotated[list[Any] | None, Only([])] = None
+    tracking_columns: Annotated[list[str] | None, Only([])] = None
+
+
+def looked_at(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
+    resource = arguments["configuration"]["resource"]
+    started = call("look_at_source", {"connection_id": arguments["connection_id"], "resource": resource})
+    look.wait_for(started, call)
+    return {**arguments, **started}
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/api/models",
+    rpc="create_model",
+    request=CreateModel,
+    response=OneModel,
+    dialect=POLYTOMIC,
+    before=looked_at,
+    refusals=(
+        CONNECTION_NOT_FOUND,
+        NOT_A_SOURCE,
+        UNKNOWN_RESOURCE,
+        UNKNOWN_FIELD,
+        OTHER_ORGANIZATION,
+        *look.REFUSALS,
+    ),
+    example_request={
+        "name": "Airlines",
+        "connection_id": SOURCE_ID,
+        "configuration": {"resource": "airlines"},
+        "identifier": "carrier",
+    },
+    example_response={"data": EXAMPLE},
+)
+handler = endpoint.handler

@@ -1,0 +1,37 @@
+"""Requests cancellation of a model sync's execution: poll its status until that is `canceled` (or ended before)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions.connection import Cancellation
+from functions.model_sync import EXECUTION_ID, SYNC_ID, SYNC_NOT_FOUND
+
+
+class CancelModelSync(BaseModel):
+    sync_id: UUID
+
+
+class ModelSyncCancelled(BaseModel):
+    data: Cancellation
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/api/syncs/{sync_id}/cancel",
+    rpc="cancel_model_sync",
+    request=CancelModelSync,
+    response=ModelSyncCancelled,
+    dialect=POLYTOMIC,
+    refusals=(SYNC_NOT_FOUND,),
+    example_request={"sync_id": SYNC_ID},
+    example_response={
+        "data": {"message": "Cancellation requested", "execution_id": EXECUTION_ID, "status": "canceling"}
+    },
+)
+handler = endpoint.handler

@@ -1,0 +1,104 @@
+"""Defines a model sync: fields of a model's records, mapped to an object of a connection of type records."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions._shared.errors import Refusal
+from functions._shared.members import Contract, OneOf, Only, Text
+from functions.connection import CONNECTION_NOT_FOUND, OTHER_ORGANIZATION, Schedule
+from functions.model import MODEL_NOT_FOUND, UNKNOWN_FIELD
+from functions.model_sync import NOT_THE_IDENTITY
+from functions.model_sync.get_model_sync import EXAMPLE, OneModelSync
+
+IDENTITY_REQUIRED = Refusal(400, "identity_required", "Without `identity` only mode append works.")
+AMBIGUOUS_TARGET = Refusal(400, "ambiguous_target", "Two fields, or one and the identity, go to the same target.")
+NOT_A_DESTINATION = Refusal(400, "not_a_destination", "The target is not a connection of type records.")
+
+Name = Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class Source(Contract):
+    model_id: UUID
+    field: Name
+
+
+class Mapping(Contract):
+    source: Source
+    target: Name
+    new: Annotated[bool | None, Only(True, False)] = None  # a row has whatever members it is given
+    override_value: Annotated[str | None, Only("")] = None
+    sync_mode: Annotated[str | None, Only("")] = None
+    encryption_enabled: Annotated[bool | None, Only(False)] = None
+
+
+class Identity(Contract):
+    source: Source
+    target: Name
+    function: Annotated[str, OneOf("Equality")]
+    new_field: Annotated[bool | None, Only(True, False)] = None
+    remote_field_type_id: Annotated[str | None, Only("")] = None
+
+
+class Target(Contract):
+    connection_id: UUID
+    object: Name
+    configuration: Annotated[dict[str, Any] | None, Only({})] = None
+    create: Annotated[dict[str, str] | None, Only({})] = None
+    filter_logic: Annotated[str | None, Only("")] = None
+    new_name: Annotated[str | None, Only("")] = None
+    search_values: Annotated[dict[str, Any] | None, Only({})] = None
+
+
+class CreateModelSync(Contract):
+    """`sync_all_records` false: rows that would not change are left alone and not counted."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=200)]
+    mode: Annotated[str, OneOf("create", "update", "updateOrCreate", "append")]
+    target: Target
+    mappings: Annotated[list[Mapping], Field(min_length=1, max_length=1000, alias="fields")]
+    identity: Identity | None = None
+    schedule: Schedule | None = Field(None, exclude=True)
+    active: bool | None = None
+    sync_all_records: bool | None = None
+    organization_id: UUID | None = None
+    identities: Annotated[dict[str, Any] | None, Only({})] = None
+    filters: Annotated[list[Any] | None, Only([])] = None
+    filter_logic: Annotated[str | None, Only("")] = None
+    model_filters: Annotated[dict[str, Any] | None, Only({})] = None
+    target_filters: Annotated[dict[str, Any] | None, Only({})] = None
+    override_fields: Annotated[list[Any] | None, Only([])] = None
+    overrides: Annotated[list[Any] | None, Only([])] = None
+    policies: Annotated[list[str] | None, Only([])] = None
+    only_enrich_updates: Annotated[bool | None, Only(False)] = None
+    skip_initial_backfill: Annotated[bool | None, Only(False)] = None
+    encryption_passphrase: Annotated[str | None, Only("")] = None
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/api/syncs",
+    rpc="create_model_sync",
+    request=CreateModelSync,
+    response=OneModelSync,
+    dialect=POLYTOMIC,
+    refusals=(
+        IDENTITY_REQUIRED,
+        AMBIGUOUS_TARGET,
+        UNKNOWN_FIELD,
+        NOT_A_DESTINATION,
+        NOT_THE_IDENTITY,
+        OTHER_ORGANIZATION,
+        MODEL_NOT_FOUND,
+        CONNECTION_NOT_FOUND,
+    ),
+    example_request={name: EXAMPLE[name] for name in ("name", "mode", "fields", "identity", "target", "schedule")},
+    example_response={"data": EXAMPLE},
+)
+handler = endpoint.handler

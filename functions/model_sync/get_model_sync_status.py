@@ -1,0 +1,50 @@
+"""What a model sync does now: an ended execution stays the current one until another starts, so poll it to its end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions.model_sync.get_model_sync_execution import EXAMPLE, ModelSyncExecution
+
+
+class GetModelSyncStatus(BaseModel):
+    sync_id: UUID
+
+
+class ModelSyncStatus(BaseModel):
+    """`last_execution` is the newest that has ended. Nothing is scheduled yet, so `next_execution_time` is null."""
+
+    current_execution: ModelSyncExecution | None
+    last_execution: ModelSyncExecution | None
+    next_execution_time: datetime | None
+
+
+class OneModelSyncStatus(BaseModel):
+    data: ModelSyncStatus
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/api/syncs/{sync_id}/status",
+    rpc="get_model_sync_status",
+    request=GetModelSyncStatus,
+    response=OneModelSyncStatus,
+    dialect=POLYTOMIC,
+    refusals=(SYNC_NOT_FOUND,),
+    example_request={"sync_id": SYNC_ID},
+    example_response={
+        "data": {
+            "current_execution": EXAMPLE,
+            "last_execution": None,
+            "next_execution_time": None,
+        }
+    },
+)
+handler = endpoint.handler

@@ -1,0 +1,42 @@
+"""Your agency's model syncs, the last changed first, page by page."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import POLYTOMIC
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Integer, Text
+from functions.connection import INVALID_PAGE_TOKEN, Pagination
+from functions.model_sync.get_model_sync import EXAMPLE, ModelSync
+
+
+class ListModelSyncs(BaseModel):
+    """`page_token` is the `next_page_token` of the page before; `limit` is at most 50, which it is without."""
+
+    active: bool | None = None
+    mode: Text | None = None
+    target_connection_id: UUID | None = None
+    page_token: Text | None = None
+    limit: Integer | None = None
+
+
+class ModelSyncs(BaseModel):
+    data: list[ModelSync]
+    pagination: Pagination
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/api/syncs",
+    rpc="list_model_syncs",
+    request=ListModelSyncs,
+    response=ModelSyncs,
+    dialect=POLYTOMIC,
+    refusals=(INVALID_PAGE_TOKEN,),
+    example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
+)
+handler = endpoint.handler

@@ -1,0 +1,50 @@
+-- Defines a model: configuration {resource}, its fields those that a completed look (`look_id`, of this very resource) has
+-- found, or of these the ones named. Answer: {data: the model}. Heeds an Idempotency-Key.
+create or replace function public.create_model(
+  name text, connection_id uuid, configuration jsonb, look_id uuid, fields jsonb default null, identifier text default null,
+  organization_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  -- Not the look: who asks again has another.
+  request constant jsonb := jsonb_build_object('name', name, 'connection_id', connection_id,
+    'configuration', configuration, 'fields', fields, 'identifier', identifier);
+  answer jsonb := app.recall_answer(caller, 'create_model', request);
+  connection app.connections;
+  look app.executions;
+  seen jsonb;
+  model app.definitions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.require_organization(caller, organization_id);
+  connection := app.find_connection(connection_id);
+  select * into look from app.executions as e
+  where e.id = look_id and e.family = 'source_look' and e.status = 'completed' and e.agency_id = connection.agency_id
+    and e.connection_id = connection.id and e.spec ->> 'resource' = configuration ->> 'resource';
+  if not found then
+    perform app.refuse(400, 'not_looked_at', 'No completed look at this resource has this look_id.');
+  end if;
+  seen := look.progress -> 'fields';
+  if identifier is not null then
+    perform app.model_fields(seen, jsonb_build_array(identifier));
+  end if;
+  insert into app.definitions (agency_id, kind, name, source_id, settings, created_by, updated_by)
+  values (
+    connection.agency_id, 'model', create_model.name, connection.id,
+    jsonb_build_object(
+      'configuration', jsonb_build_object('resource', configuration -> 'resource'),
+      'fields', app.model_fields(seen, create_model.fields),
+      'identifier', identifier),
+    caller.actor, caller.actor)
+  returning * into model;
+  answer := jsonb_build_object('data', app.model_object(model));
+  return app.remember_answer(caller, 'create_model', request, answer);
+end $$;
+
+revoke all on function public.create_model from public, anon, authenticated, service_role;
+grant execute on function public.create_model to anon, authenticated, service_role;

@@ -1,0 +1,15 @@
+-- Cancels what runs and deletes the model sync. No answer.
+create or replace function public.delete_model_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  perform app.delete_definition('model_sync', sync_id);
+  return null;
+end $$;
+
+revoke all on function public.delete_model_sync from public, anon, authenticated, service_role;
+grant execute on function public.delete_model_sync to anon, authenticated, service_role;

@@ -1,0 +1,14 @@
+-- One model sync. Answer: {data}.
+create or replace function public.get_model_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('data', app.model_sync_object(app.find_definition('model_sync', sync_id)));
+end $$;
+
+revoke all on function public.get_model_sync from public, anon, authenticated, service_role;
+grant execute on function public.get_model_sync to anon, authenticated, service_role;

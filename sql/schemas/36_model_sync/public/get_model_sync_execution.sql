@@ -1,0 +1,15 @@
+-- One execution of a model sync, with its counts. Answer: {data}.
+create or replace function public.get_model_sync_execution(sync_id uuid, execution_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  sync constant app.definitions := app.find_definition('model_sync', sync_id);
+begin
+  return jsonb_build_object('data', app.model_sync_execution_object(app.find_execution(sync, execution_id)));
+end $$;
+
+revoke all on function public.get_model_sync_execution from public, anon, authenticated, service_role;
+grant execute on function public.get_model_sync_execution to anon, authenticated, service_role;

@@ -1,0 +1,19 @@
+-- The newest execution, which stays current after its end until another starts, and the newest that has ended.
+-- Answer: {data: {current_execution, last_execution, next_execution_time}}.
+create or replace function public.get_model_sync_status(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  sync constant app.definitions := app.find_definition('model_sync', sync_id);
+begin
+  return jsonb_build_object('data', jsonb_build_object(
+    'current_execution', app.model_sync_execution_object(app.newest_execution(sync)),
+    'last_execution', app.model_sync_execution_object(app.newest_execution(sync, ended => true)),
+    'next_execution_time', null));
+end $$;
+
+revoke all on function public.get_model_sync_status from public, anon, authenticated, service_role;
+grant execute on function public.get_model_sync_status to anon, authenticated, service_role;

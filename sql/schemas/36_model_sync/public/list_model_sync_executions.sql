@@ -1,0 +1,23 @@
+-- A model sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
+-- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_model_sync_executions(
+  sync_id uuid, page_token text default null, "limit" int default null, ascending boolean default false,
+  only_completed boolean default false)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.executions_page(
+    app.find_definition('model_sync', sync_id), page_token, "limit", ascending, only_completed);
+begin
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.model_sync_execution_object(e) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
+end $$;
+
+revoke all on function public.list_model_sync_executions from public, anon, authenticated, service_role;
+grant execute on function public.list_model_sync_executions to anon, authenticated, service_role;

@@ -1,0 +1,22 @@
+-- The agency's model syncs, the last changed first, at most `limit` (to 50) a page.
+-- Answer: {data: [model sync], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_model_syncs(
+  active boolean default null, mode text default null, target_connection_id uuid default null, page_token text default null, "limit" int default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.definitions_page(
+    'model_sync', page_token, "limit", active, target_connection_id, mode);
+begin
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.model_sync_object(d) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
+end $$;
+
+revoke all on function public.list_model_syncs from public, anon, authenticated, service_role;
+grant execute on function public.list_model_syncs to anon, authenticated, service_role;
