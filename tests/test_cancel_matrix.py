@@ -787,7 +787,10 @@ class Field:
         """Stopped where it stands; what it has begun in the database has ended or will without it."""
         worker.process.send_signal(signal.SIGSTOP)
         until(lambda: psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED)
-        busy = "select from pg_stat_activity where state ~ 'active|transaction' and usename = 'authenticator'"
+        busy = (
+            "select from pg_stat_activity where state ~ 'active|transaction' and usename = 'authenticator'"
+            " and datname = current_database()"
+        )
         until(lambda: not self.database.all(busy))
 
     def wake(self, worker: WorkerProcess) -> None:
