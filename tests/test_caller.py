@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.house import SERVICE, Refusal
+from tests.house import SERVICE, Refusal, rpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,6 +69,7 @@ def service_role_in_the_claims_only(_: Database, __: User) -> Mapping[str, Any]:
     return SERVICE
 
 
+NOBODY = {"user_id": None, "api_key_id": None, "agency_id": None, "is_live": False}
 NOT_LIVE = [
     sign_out, delete_user, delete_softly, anothers_session, anothers_sub, no_such_session, no_such_user, no_claims,
     no_sub, a_list_as_sub, service_role_in_the_claims_only,
@@ -91,9 +93,7 @@ def test_who_is_not_live_is_nobody_everywhere(
         refusal = caller(session)
         assert (refusal.sqlstate, refusal.code) == ("PT401", "revoked_token")
         assert session.execute("select app.agency_id() as id") == [{"id": None}]
-        assert session.execute("select user_id, agency_id, is_live from app.identify()") == [
-            {"user_id": None, "agency_id": None, "is_live": False}
-        ]
+        assert session.execute("select * from app.identify()") == [NOBODY]
         assert visible(session) == {}
         for name, arguments in rpcs(database, job_id).items():
             assert session.refusal(name, **arguments).sqlstate == "PT401", name
@@ -128,15 +128,17 @@ def visible(session: Session) -> dict[str, int]:
     return {name: n for name, n in counts.items() if n}
 
 
-def rpcs(database: Database, job_id: str) -> dict[str, dict[str, Any]]:
-    """Every RPC that a user may call, with this job's id wherever an argument asks for one."""
+def rpcs(database: Database, job_id: str, role: str = "authenticated") -> dict[str, dict[str, Any]]:
+    """Every RPC that a user may call (or another role), with this job's id wherever an argument asks for one."""
     rows = database.all(
         "select proname, proargnames[1:pronargs] as names, proargtypes::regtype[]::text[] as types from pg_proc"
-        " where pronamespace = 'public'::regnamespace and has_function_privilege('authenticated', oid, 'EXECUTE')"
+        " where pronamespace = 'public'::regnamespace and has_function_privilege(%s, oid, 'EXECUTE')",
+        (role,),
     )
     return {
         row["proname"]: {
-            name: job_id if type_ == "uuid" else None for name, type_ in zip(row["names"], row["types"], strict=True)
+            name: job_id if type_ == "uuid" else None
+            for name, type_ in zip(row["names"] or [], row["types"], strict=True)
         }
         for row in rows
     }
@@ -240,23 +242,140 @@ def test_the_service_role_is_not_a_user_whatever_its_claims_say(database: Databa
         )
 
 
-@pytest.mark.parametrize("claimed", ["anon", "authenticated", "service_role"])
-def test_anon_is_nobody_whatever_the_claims_say(database: Database, claimed: str) -> None:
+@pytest.mark.parametrize("claimed", ["anon", "authenticated", "service_role", None])
+def test_anon_is_nobody_whatever_the_claims_say(database: Database, claimed: str | None) -> None:
     user = database.member()
     job_id = database.start(user)
+    for_keys = rpcs(database, job_id, "anon")
+    assert for_keys
+    before = database.fingerprint()
     with database.session(user.claims | {"role": claimed}, role="anon") as session:
-        for query in ("select app.caller()", "select app.identify()", "select app.agency_id()"):
+        assert caller(session).sqlstate == "PT401"
+        for query in ("select app.agency_id()", "select app.request_id()", "select from app.families"):
             refusal = session.attempt(query)
             assert isinstance(refusal, Refusal)
             assert refusal.sqlstate == "42501"
         assert visible(session) == {}
         for name, arguments in rpcs(database, job_id).items():
-            assert session.refusal(name, **arguments).sqlstate == "42501", name
+            assert session.refusal(name, **arguments).sqlstate == ("PT401" if name in for_keys else "42501"), name
+    assert database.fingerprint() == before
+
+
+# An agency's server
+
+
+def revoke(database: Database, key: str) -> str:
+    database.admin.execute("update app.api_keys set revoked_at = now() where hint = %s", (key[-4:],))
+    return key
+
+
+WRONG_KEYS: dict[str, Callable[[Database, str], str]] = {
+    "revoked": revoke,
+    "none": lambda *_: "",
+    "unknown": lambda *_: f"sync_{'0' * 64}",
+    "its hash": lambda _, key: hashlib.sha256(key.encode()).hexdigest(),
+    "its hash, as Postgres writes it": lambda _, key: f"\\x{hashlib.sha256(key.encode()).hexdigest()}",
+    "in capitals": lambda _, key: key.upper(),
+    "with a space": lambda _, key: f"{key} ",
+    "cut off": lambda _, key: key[:-1],
+    "its hint": lambda _, key: key[-4:],
+    "a pattern": lambda *_: "%",
+}
+
+
+@pytest.mark.parametrize("name", WRONG_KEYS)
+def test_without_a_good_key_every_call_is_401_and_every_table_closed(database: Database, name: str) -> None:
+    user = database.member()
+    sync_id = database.bulk_sync(user)
+    key = WRONG_KEYS[name](database, database.api_key(user))
+    before = database.fingerprint()
+    with database.agency_server(key) as session:
+        refusal = caller(session)
+        assert (refusal.sqlstate, refusal.code) == ("PT401", "invalid_api_key")
+        assert session.execute("select * from app.identify()") == [NOBODY]
+        for function, arguments in rpcs(database, sync_id, "anon").items():
+            refused = session.refusal(function, **arguments)
+            assert (refused.sqlstate, refused.code) == ("PT401", "invalid_api_key"), function
+        assert visible(session) == {}
+    assert database.fingerprint() == before
+
+
+def test_a_good_key_is_its_agencys_and_opens_calls_alone(database: Database) -> None:
+    user, other = database.member(), database.member()
+    sync_id, theirs = database.bulk_sync(user), database.bulk_sync(other)
+    key = database.api_key(user)
+    key_id = database.one("select id::text from app.api_keys")["id"]
+    with database.agency_server(key) as session:
+        assert caller(session) == (user.agency_id, f"api_key:{key_id}")
+        assert visible(session) == {}  # outside of a call it is anon still
+        for name, arguments in rpcs(database, theirs, "anon").items():
+            answer = session.attempt(*rpc(name, **arguments))
+            assert theirs not in str(answer), name
+            assert isinstance(answer, Refusal) or name.startswith("list_") or name == "test_connection", (name, answer)
+        for name in rpcs(database, sync_id).keys() - rpcs(database, sync_id, "anon").keys():
+            assert session.refusal(name, **rpcs(database, sync_id)[name]).sqlstate == "42501", name
+        assert session.call("get_bulk_sync", sync_id=sync_id)["data"]["id"] == sync_id
+        started = session.call("start_bulk_sync", sync_id=sync_id)["data"]["id"]
+    assert database.events(started)[0]["actor"] == f"api_key:{key_id}"
+
+
+def test_within_a_call_a_server_is_a_member_of_its_agency_and_no_more(database: Database) -> None:
+    user = database.member()
+    database.bulk_sync(user)
+    database.bulk_sync(database.member())
+    with database.agency_server(database.api_key(user)) as session, session.connection.transaction():
+        session.execute("select app.caller()")
+        assert session.execute("select current_user::text as name") == [{"name": "authenticated"}]
+        assert visible(session) == {"agencies": 1, "app.connections": 2, "app.definitions": 1, "app.api_keys": 1}
+
+
+def test_a_users_token_is_the_users_whatever_key_comes_with_it(database: Database) -> None:
+    user, other = database.member(), database.member()
+    key = database.api_key(other)
+    with database.session(user.claims) as session:
+        session.say(**{"x-agency-key": key})
+        assert caller(session) == (user.agency_id, f"user:{user.id}")
+    gone = sign_out(database, user)
+    with database.session(gone) as session:
+        session.say(**{"x-agency-key": key})
+        assert caller(session).code == "revoked_token"
+    with database.worker() as worker:
+        worker.say(**{"x-agency-key": key})
+        assert caller(worker) == ("None", "service_role")
+
+
+def test_a_keys_use_is_noted_to_the_minute_and_never_waits(database: Database) -> None:
+    user = database.member()
+    key = database.api_key(user)
+    query = "select last_used_at from app.api_keys"
+    assert database.one(query)["last_used_at"] is None
+    with database.agency_server(key) as session, database.connect() as holder:
+        with session.connection.transaction():
+            session.execute("set transaction read only")
+            assert session.call("list_connections")["data"] == []
+        assert database.one(query)["last_used_at"] is None  # a transaction that reads writes nothing
+        with holder.transaction():
+            holder.execute("select from app.api_keys for update")
+            assert session.call("list_connections")["data"] == []
+        assert database.one(query)["last_used_at"] is None
+        session.call("list_connections")
+        first = database.one(query)["last_used_at"]
+        assert first is not None
+        session.call("list_connections")
+        assert database.one(query)["last_used_at"] == first
+        database.admin.execute("update app.api_keys set last_used_at = now() - interval '61 s'")
+        session.call("list_connections")
+        assert database.one(query)["last_used_at"] > first
 
 
 def test_a_user_reads_no_sessions_of_anybody(database: Database) -> None:
     with database.session(database.member().claims) as session:
-        for query in ("select from auth.users", "select from auth.sessions", "select secret from app.connections"):
+        for query in (
+            "select from auth.users",
+            "select from auth.sessions",
+            "select secret from app.connections",
+            "select hash from app.api_keys",
+        ):
             refusal = session.attempt(query)
             assert isinstance(refusal, Refusal)
             assert refusal.sqlstate == "42501"

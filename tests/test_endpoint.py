@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import pytest
+from pydantic import BaseModel, Field
 
 from functions._shared import registry
-from functions._shared.auth import AuthUnavailable, Unauthorized
-from functions._shared.endpoint import MAX_BODY_BYTES
+from functions._shared.auth import AuthUnavailable, Caller, Unauthorized
+from functions._shared.dialect import PLAIN, POLYTOMIC
+from functions._shared.endpoint import MAX_BODY_BYTES, Call, Endpoint
 from functions._shared.errors import Problem, database_unavailable
 from functions._shared.http import Request
+from functions._shared.logs import JsonFormatter
+from functions._shared.members import Contract, Only, Text
 from functions._shared.rpc import DatabaseError
+from tests.json_schema import violations
 from tests.project import BOTH_DOORS, refusal
-from tests.stub import CALLER, POST, Stub
+from tests.stub import CALLER, POST, Answer, Stub
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from functions._shared.http import Response
     from tests.project import Project
 
@@ -183,24 +193,397 @@ def test_no_such_function() -> None:
     assert stub.steps == []
 
 
+# Members in the path
+
+ID, OTHER = "248df4b7-aa70-47b8-a036-33ac447e668d", "00000000-0000-4000-8000-000000000000"
+
+
+class OfThing(BaseModel):
+    thing_id: UUID
+    part_id: UUID
+    name: Text | None = None
+    count: int | None = None
+
+
+def of_thing(method: str, **options: Any) -> Endpoint:
+    declared = {
+        "path": "/api/things/{thing_id}/parts/{part_id}",
+        "rpc": "do_it",
+        "request": OfThing,
+        "response": Answer,
+    }
+    return Endpoint("functions.family.of_thing", method, **{**declared, **options})
+
+
+def ask(endpoint: Endpoint, stub: Stub, path: str = f"/api/things/{ID}/parts/{OTHER}", **parts: Any) -> Response:
+    return endpoint.handle(Request(endpoint.method, path, **parts), stub.services)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST", "PUT", "PATCH"])
+def test_the_paths_members_are_the_requests(method: str) -> None:
+    """Whatever query or body call by their names."""
+    stub = Stub()
+    elsewhere = {"thing_id": OTHER, "name": "x"}
+    parts = {"query": elsewhere} if method in {"GET", "DELETE"} else {"body": json.dumps(elsewhere).encode()}
+    assert ask(of_thing(method), stub, **parts).status == 200
+    assert stub.steps[-1][2] == {"thing_id": ID, "part_id": OTHER, "name": "x"}
+
+
+def test_without_a_body_the_path_is_the_request() -> None:
+    stub = Stub()
+    assert ask(of_thing("POST"), stub).status == 200
+    assert stub.steps[-1][2] == {"thing_id": ID, "part_id": OTHER}
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+@pytest.mark.parametrize("nonsense", ["nope", "1", f"{ID}0", ID[:-1], f"{ID}\n", "%20", "'", "{thing_id}", ".."])
+def test_a_malformed_id_in_the_path_is_a_path_that_is_not_there(method: str, nonsense: str) -> None:
+    stub = Stub()
+    for path in (f"/api/things/{nonsense}/parts/{OTHER}", f"/api/things/{ID}/parts/{nonsense}"):
+        response = ask(of_thing(method), stub, path)
+        assert (response.status, members(response)["code"]) == (404, "not_found")
+        assert nonsense not in response.body.decode() or len(nonsense) == 1
+    assert [step[0] for step in stub.steps] == ["authenticate", "authenticate"]
+
+
+def test_what_is_wrong_with_the_path_is_said_before_what_is_wrong_with_the_rest() -> None:
+    response = ask(of_thing("POST"), Stub(), f"/api/things/nope/parts/{OTHER}", body=b'{"count": "x"}')
+    assert response.status == 404
+    response = ask(of_thing("POST"), Stub(), body=b'{"count": "x"}')
+    assert (response.status, members(response)["field"]) == (400, "count")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"1", b"[[{}]]"])
+def test_a_body_that_is_no_object_has_no_room_for_the_paths_members(body: bytes) -> None:
+    response = ask(of_thing("POST"), Stub(), body=body)
+    assert (response.status, members(response)["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000])
+def test_a_body_that_is_no_json_is_said_to_be_none(body: bytes) -> None:
+    response = ask(of_thing("POST"), Stub(), body=body)
+    assert (response.status, members(response)["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/things", f"/api/things/{ID}", f"/api/things/{ID}/parts", f"/api/things/{ID}/parts/{ID}/x", "/x"]
+)
+def test_a_member_is_one_part_of_the_path(path: str) -> None:
+    assert of_thing("GET").members_of(path) is None
+
+
+def test_a_dot_in_a_path_is_a_dot() -> None:
+    assert of_thing("GET", path="/api/v1.0/{thing_id}").members_of(f"/api/v1x0/{ID}") is None
+
+
+# An answer that is empty
+
+
+@pytest.mark.parametrize("method", ["DELETE", "POST"])
+def test_an_endpoint_without_a_response_answers_nothing(method: str) -> None:
+    response = ask(of_thing(method, response=None, status=204), Stub(answer=b"null"))
+    assert (response.status, response.body) == (204, b"")
+    assert "content-type" not in response.headers
+    assert response.headers["x-request-id"]
+
+
+def test_its_refusals_are_not_empty() -> None:
+    response = ask(of_thing("DELETE", response=None, status=204), Stub(answer=Problem(404, "gone", "Gone.")))
+    assert (response.status, members(response)["code"]) == (404, "gone")
+
+
+# Published contracts: what does not work yet is refused, and nothing is ignored
+
+
+class Nested(Contract):
+    frequency: Annotated[str, Only("manual")]
+    hour: Annotated[str | None, Only("")] = None
+
+
+class Published(Contract):
+    name: Text
+    flag: Annotated[bool | None, Only(False)] = None
+    number: Annotated[int | None, Only(0)] = None
+    anything: Annotated[list[Any] | None, Only([], ["x"])] = None
+    nested: Nested | None = None
+    parts: list[Nested] | None = None
+    renamed: int | None = Field(None, alias="else")
+    unsent: Nested | None = Field(None, exclude=True)
+
+
+PUBLISHED = Endpoint("f.f.p", "POST", rpc="do_it", request=Published, response=Answer)
+
+
+def ask_published(stub: Stub, **request: Any) -> Response:
+    return PUBLISHED.handle(Request("POST", PUBLISHED.path, body=json.dumps(request).encode()), stub.services)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"flag": False, "number": 0, "anything": []},
+        {"flag": None, "number": None, "anything": ["x"]},
+        {"unsent": {"frequency": "manual", "hour": ""}},
+    ],
+    ids=str,
+)
+def test_what_is_so_anyway_may_be_said_and_is_not_sent_on(request_: dict[str, Any]) -> None:
+    stub = Stub()
+    assert ask_published(stub, name="x", **request_).status == 200
+    assert stub.steps[-1][2] == {"name": "x"}
+
+
+def test_a_member_goes_by_its_published_name() -> None:
+    stub = Stub()
+    assert ask_published(stub, name="x", **{"else": 1}).status == 200
+    assert stub.steps[-1][2] == {"name": "x", "else": 1}
+    assert members(ask_published(stub, name="x", renamed=1))["fields"] == ["renamed"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "fields"),
+    [
+        ({"flag": True}, ["flag"]),
+        ({"number": 1}, ["number"]),
+        ({"number": False}, None),  # is no number, whatever Python thinks
+        ({"flag": 0}, None),
+        ({"anything": ["y"]}, ["anything"]),
+        ({"surprise": None}, ["surprise"]),
+        ({"nested": {"frequency": "hourly"}}, ["nested.frequency"]),
+        ({"nested": {"frequency": "manual", "hour": "1", "more": 1}}, ["nested.hour", "nested.more"]),
+        ({"parts": [{"frequency": "manual"}, {"frequency": "x"}]}, ["parts.1.frequency"]),
+        ({"unsent": {"frequency": "hourly"}}, ["unsent.frequency"]),
+        (
+            {"flag": True, "number": 1, "anything": [1], "surprise": 1, "nested": {"frequency": "x"}},
+            ["flag", "number", "anything", "nested.frequency", "surprise"],
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_work_yet_is_refused_by_all_its_names(request_: dict[str, Any], fields: list[str] | None) -> None:
+    stub = Stub()
+    response = ask_published(stub, name="x", **request_)
+    assert [step[0] for step in stub.steps] == ["authenticate"]
+    if fields is None:
+        assert (response.status, members(response)["code"]) == (400, "invalid_field")
+        return
+    assert (response.status, members(response)["code"]) == (422, "unsupported_field")
+    assert members(response)["fields"] == fields
+    assert all(field in members(response)["error"] for field in fields)
+
+
+def test_what_is_wrong_goes_before_what_does_not_work_yet() -> None:
+    response = ask_published(Stub(), flag=True)
+    assert (response.status, members(response)["field"]) == (400, "name")
+
+
+def test_many_unknown_members_make_no_long_answer() -> None:
+    response = ask_published(Stub(), name="x", **{f"{n}{'y' * 1000}": n for n in range(200)})
+    assert response.status == 422
+    assert (len(members(response)["fields"]), len(response.body) < 25_000) == (100, True)
+
+
+# Before and after the call
+
+
+def test_what_comes_before_says_what_is_sent_and_what_comes_after_what_is_answered() -> None:
+    stub = Stub(answer=b'{"n": 1}')
+
+    def before(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
+        assert call("look_first", {"a": 1}) == {"n": 1}
+        return {**arguments, "added": True}
+
+    def after(answered: Any, call: Call) -> dict[str, Any]:
+        return {"was": answered, "again": call("look_after", answered)}
+
+    endpoint = dataclasses.replace(POST, before=before, after=after)
+    request = Request("POST", endpoint.path, body=b'{"name": "x"}', request_id="r", headers={"idempotency-key": "k"})
+    response = endpoint.handle(request, stub.services)
+    assert (response.status, members(response)) == (202, {"was": {"n": 1}, "again": {"n": 1}})
+    only_id, both = {"x-request-id": "r"}, {"x-request-id": "r", "idempotency-key": "k"}
+    assert stub.steps[1:] == [
+        ("call", "look_first", {"a": 1}, CALLER, only_id),
+        ("call", "do_it", {"name": "x", "count": 1, "added": True}, CALLER, both),
+        ("call", "look_after", {"n": 1}, CALLER, only_id),
+    ]
+
+
+@pytest.mark.parametrize("hook", ["before", "after"])
+def test_a_hooks_problem_is_the_answer(hook: str) -> None:
+    def refuse(*_: Any) -> dict[str, Any]:
+        raise Problem(400, "not_now", "Not now.")
+
+    stub = Stub()
+    hooks: dict[str, Any] = {hook: refuse}
+    endpoint = dataclasses.replace(POST, **hooks)
+    response = endpoint.handle(Request("POST", endpoint.path, body=b'{"name": "x"}'), stub.services)
+    assert (response.status, members(response)["code"]) == (400, "not_now")
+    assert [step[0] for step in stub.steps] == (["authenticate"] if hook == "before" else ["authenticate", "call"])
+
+
+def test_hooks_run_for_no_request_that_is_refused() -> None:
+    def never(*_: Any) -> dict[str, Any]:
+        raise AssertionError
+
+    endpoint = dataclasses.replace(POST, before=never)
+    for stub, body in ((Stub(caller=Unauthorized("invalid_token")), b"{}"), (Stub(), b"{"), (Stub(), b"{}")):
+        assert endpoint.handle(Request("POST", endpoint.path, body=body), stub.services).status in {400, 401}
+
+
+# An Idempotency-Key
+
+
+@pytest.mark.parametrize(("method", "remembered"), [("GET", True), ("DELETE", True), ("POST", False)])
+def test_a_key_that_is_not_heeded_is_neither_read_nor_sent(method: str, remembered: bool) -> None:
+    stub = Stub()
+    endpoint = of_thing(method, remembered=remembered)
+    assert not endpoint.heeds_key
+    for key in ("k", "", "\x01"):
+        assert ask(endpoint, stub, request_id="r", headers={"idempotency-key": key}).status == 200
+        assert stub.steps[-1][4] == {"x-request-id": "r"}
+
+
+# Dialects
+
+VERSION = "x-polytomic-version"
+KEY = f"sync_{'0123456789abcdef' * 4}"
+SPOKEN = of_thing("POST", dialect=POLYTOMIC)
+
+
+def spoken(stub: Stub, **parts: Any) -> Response:
+    return ask(SPOKEN, stub, **parts)
+
+
+ANSWERS: dict[str, tuple[Callable[..., Response], int]] = {
+    "success": (lambda **parts: spoken(Stub(), **parts), 200),
+    "no token": (lambda **parts: spoken(Stub(caller=Unauthorized("missing_token")), **parts), 401),
+    "no path": (lambda **parts: ask(SPOKEN, Stub(), "/api/things/x/parts/y", **parts), 404),
+    "wrong": (lambda **parts: spoken(Stub(), body=b"{", **parts), 400),
+    "refused": (lambda **parts: spoken(Stub(answer=Problem(409, "c", "S.", {"job_id": "j"})), **parts), 409),
+    "broken": (lambda **parts: spoken(Stub(answer=RuntimeError()), **parts), 500),
+    "away": (lambda **parts: spoken(Stub(answer=database_unavailable()), **parts), 503),
+    "method": (lambda **parts: SPOKEN.handle(Request("GET", SPOKEN.path, **parts), Stub().services), 405),
+    "preflight": (lambda **parts: SPOKEN.handle(Request("OPTIONS", SPOKEN.path, **parts), Stub().services), 204),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_answer_names_its_version(name: str) -> None:
+    make, status = ANSWERS[name]
+    newest, *older = POLYTOMIC.versions
+    for asked, served in (
+        (None, newest),
+        *((v, v) for v in older),
+        ("1999-01-01", newest),
+        ("", newest),
+        ("x\ny", newest),
+    ):
+        response = make(headers={} if asked is None else {VERSION: asked})
+        assert (response.status, response.headers[VERSION]) == (status, served)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_error_is_spelled_for_the_clients_old_and_new(name: str) -> None:
+    make, status = ANSWERS[name]
+    response = make(request_id="r")
+    if status < 400:
+        return
+    body = members(response)
+    # Old clients read a text in a 401's `status`, new ones a number: there is none.
+    assert set(body) == {"key", "message", "error", "code", "metadata", "requestId", *(["status"] * (status != 401))}
+    assert (body["code"], body.get("status", status), body["requestId"]) == (status, status, "r")
+    assert body["message"] == body["error"]
+    assert body["metadata"] == (
+        {"job_id": "j"} if name == "refused" else {"field": "x"} if "field" in body["metadata"] else {}
+    )
+    assert not [*violations(body, POLYTOMIC.schema, {})]
+
+
+def test_the_plain_dialect_has_no_version() -> None:
+    assert VERSION not in Stub().ask(headers={VERSION: "2025-09-18"}).headers
+    assert PLAIN.version_header is None
+    assert not [*violations(members(Stub().ask(body=b"{")), PLAIN.schema, {})]
+
+
+def test_an_agencys_key_goes_past_the_auth_server_to_the_database() -> None:
+    stub = Stub()
+    assert spoken(stub, headers={"authorization": f"Bearer {KEY}"}, request_id="r").status == 200
+    caller = Caller(None, {"role": "anon"}, agency_key=KEY)
+    assert stub.steps == [("call", "do_it", {"thing_id": ID, "part_id": OTHER}, caller, {"x-request-id": "r"})]
+
+
+def test_where_keys_are_not_taken_a_key_is_a_token_like_any_other() -> None:
+    stub = Stub(caller=Unauthorized("invalid_token"))
+    response = ask(of_thing("POST"), stub, headers={"authorization": f"Bearer {KEY}"})
+    assert response.status == 401
+    assert stub.steps == [("authenticate", f"Bearer {KEY}")]
+
+
+def test_a_token_is_a_users_where_keys_are_taken_too() -> None:
+    stub = Stub()
+    assert spoken(stub, headers={"authorization": "Bearer a.b.c"}).status == 200
+    assert [step[0] for step in stub.steps] == ["authenticate", "call"]
+    assert stub.steps[-1][3] is CALLER
+
+
+@pytest.mark.parametrize("answer", [RuntimeError(), database_unavailable(), Problem(400, "c", "S.")], ids=repr)
+def test_no_answer_and_no_log_holds_the_key(answer: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        response = spoken(Stub(answer=answer), headers={"authorization": f"Bearer {KEY}"})
+    assert KEY not in response.body.decode() + str(response.headers)
+    for record in caplog.records:
+        assert KEY not in JsonFormatter().format(record) + str(vars(record))
+
+
 # Over HTTP
 
-PATHS = {"/cancel-historical-sync": "POST", "/start-historical-sync": "POST", "/get-historical-sync": "GET"}
+PATHS: dict[str, list[str]] = {}
+for one in registry.endpoints():
+    PATHS.setdefault(one.path, []).append(one.method)
 
 
 @pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
 @pytest.mark.parametrize("path", PATHS)
 def test_every_other_method_is_405(project: Project, path: str) -> None:
+    """`Allow` has every method of the path, whichever endpoint it is."""
     token = project.token(project.database.member())
     with project.unchanged():
         for method in METHODS:
-            if method.upper() == PATHS[path]:
+            if method.upper() in PATHS[path]:
                 continue
-            response = project.request(method, path, token, content=b"{")
+            response = project.request(method, re.sub(r"\{\w+\}", ID, path), token, content=b"{")
             assert response.status_code == 405
-            assert response.headers["allow"] == f"{PATHS[path]}, OPTIONS"
+            assert response.headers["allow"] == ", ".join([*PATHS[path], "OPTIONS"])
             if method != "HEAD":
                 refusal(response, 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("project", BOTH_DOORS[:1], indirect=True, ids=str)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_preflight_allows_every_method_of_the_path(project: Project, path: str) -> None:
+    response = project.request("OPTIONS", re.sub(r"\{\w+\}", ID, path), headers={"origin": "http://x"})
+    assert response.status_code == 204
+    assert response.headers["access-control-allow-methods"] == ", ".join([*PATHS[path], "OPTIONS"])
+    assert (VERSION in response.headers) == path.startswith("/api/")
+    assert {VERSION, "idempotency-key"} <= set(response.headers["access-control-allow-headers"].split(", "))
+    assert VERSION in response.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
+def test_an_empty_answer_is_empty_on_the_wire(project: Project) -> None:
+    user = project.database.member()
+    sync_id = project.database.bulk_sync(user)
+    response = project.request("DELETE", f"/api/bulk/syncs/{sync_id}", project.token(user))
+    assert (response.status_code, response.content) == (204, b"")
+    assert {"content-type", "content-length"}.isdisjoint(response.headers)
+
+
+@pytest.mark.parametrize("project", BOTH_DOORS[:1], indirect=True, ids=str)
+@pytest.mark.parametrize("path", ["//api//connections/", "/api/connections//"])
+def test_slashes_too_many_are_forgiven_in_published_paths_too(project: Project, path: str) -> None:
+    response = project.request("GET", path, project.token(project.database.member()))
+    assert response.json()["data"] == []
 
 
 @pytest.mark.parametrize("project", BOTH_DOORS[:1], indirect=True, ids=str)
@@ -224,6 +607,12 @@ def test_slashes_too_many_are_forgiven(project: Project, path: str) -> None:
         "/..%2fcancel-historical-sync",
         "/%FF%FE",
         "/日本",
+        "/api",
+        "/api/bulk",
+        "/api/bulk/syncs/x/y",
+        f"/api/bulk/syncs/{ID}/executions/{ID}/x",
+        f"/bulk/syncs/{ID}",
+        "/API/bulk/syncs",
     ],
 )
 def test_no_function_is_there(project: Project, path: str) -> None:

@@ -50,13 +50,18 @@ def _no_faults_left(source: Source) -> Iterator[None]:
     source.faults.clear()
 
 
+def local(connection: tuple[Any, Any], **options: Any) -> HttpConnector:
+    """One that may read from this machine, where the source is."""
+    return HttpConnector(*connection, **{"allow_private_addresses": True, "backoff": AT_ONCE, **options})
+
+
 async def walk(connector: HttpConnector, resource: str, *where: Any) -> list[Page]:
     return [page async for page in connector.pages(resource, *where)]
 
 
 def read(connection: tuple[Any, Any], resource: str, *where: Any, **options: Any) -> list[Page]:
     async def run() -> list[Page]:
-        async with HttpConnector(*connection, **{"backoff": AT_ONCE, **options}) as connector:
+        async with local(connection, **options) as connector:
             return await walk(connector, resource, *where)
 
     return asyncio.run(run())
@@ -127,7 +132,7 @@ def test_a_failed_walk_goes_on_where_it_stopped(source: Source, style: str) -> N
     got: list[Page] = []
 
     async def until_it_fails() -> None:
-        async with HttpConnector(*connection, backoff=AT_ONCE) as connector:
+        async with local(connection) as connector:
             async for page in connector.pages("airports", None):
                 got.append(page)
                 source.faults.status(503, times=3)
@@ -309,7 +314,7 @@ def test_a_short_delay_is_waited_for_and_a_long_one_is_not() -> None:
         assert len(keys(read((config, secret), "airlines", None))) == RESOURCES["airlines"].count
         slow.faults.delay_seconds = 3600
         with pytest.raises(SourceUnavailable) as unavailable:
-            read((config | {"timeout_seconds": 0.05}, secret), "airlines", None)
+            read((config | {"timeout_seconds": 0.5}, secret), "airlines", None)  # time enough to be asked
         assert "timeout_seconds" in unavailable.value.message
         assert len(slow.requests) == 4
 
@@ -670,7 +675,7 @@ def test_a_position_of_another_style_is_refused(pagination: dict[str, object], p
 def test_cancelling_a_slow_fetch_ends_it_and_the_connector_stays_usable() -> None:
     async def run(slow: Source) -> list[Page]:
         config, secret = slow.connection(["airlines"])
-        async with HttpConnector(config | {"timeout_seconds": 3600}, secret) as connector:
+        async with local((config | {"timeout_seconds": 3600}, secret)) as connector:
             task = asyncio.create_task(walk(connector, "airlines", None))
             while not slow.requests:  # noqa: ASYNC110 - the server tells nobody; it only writes its log
                 await asyncio.sleep(0.002)
@@ -694,7 +699,7 @@ def test_cancelling_a_wait_ends_it(source: Source) -> None:
             await asyncio.sleep(seconds)
 
         backoff = Backoff(base_seconds=0, retry_after_max_seconds=3600, sleep=sleep)
-        async with HttpConnector(*source.connection(), backoff=backoff) as connector:
+        async with local(source.connection(), backoff=backoff) as connector:
             task = asyncio.create_task(walk(connector, "airlines", None))
             await waiting.wait()
             task.cancel()
@@ -707,7 +712,7 @@ def test_cancelling_a_wait_ends_it(source: Source) -> None:
 
 def test_a_walk_left_early_leaves_the_connector_usable(source: Source) -> None:
     async def run() -> int:
-        async with HttpConnector(*source.connection(page_size=5)) as connector:
+        async with local(source.connection(page_size=5)) as connector:
             async for page in connector.pages("airlines", None):
                 first = page
                 break
@@ -726,12 +731,12 @@ def test_pages_share_one_connection(source: Source, caplog: pytest.LogCaptureFix
 
 def test_only_a_client_of_its_own_is_closed(source: Source) -> None:
     async def run() -> None:
-        async with HttpConnector(*source.connection()) as connector:
+        async with local(source.connection()) as connector:
             pass
         with pytest.raises(RuntimeError, match="closed"):
             await walk(connector, "airlines", None)
         async with httpx.AsyncClient(trust_env=False) as client:
-            async with HttpConnector(*source.connection(), client=client) as borrower:
+            async with local(source.connection(), client=client) as borrower:
                 await walk(borrower, "airlines", None)
             assert not client.is_closed
 
@@ -796,6 +801,9 @@ def test_no_secret_query_or_body_in_errors_and_logs(
         ({"base_url": "https://user:hush@api.example"}, "base_url"),
         ({"base_url": "https://api.example?key=hush"}, "base_url"),
         ({"base_url": "http://api.example"}, "base_url"),
+        ({"base_url": "http://localhost:8000"}, "base_url"),
+        ({"base_url": "http://127.0.0.1"}, "base_url"),
+        ({"base_url": "http://[::1]"}, "base_url"),
         ({"base_url": "https://api.example:port"}, "base_url"),
         ({"headers": {"authorization": "hush"}}, "headers"),
         ({"headers": {"X-Team": "a\r\nX-Other: hush"}}, "headers.X-Team"),
@@ -811,6 +819,17 @@ def test_a_config_that_is_not_valid_is_refused(change: dict[str, Any], place: st
     assert refused.value.code == "source_config_invalid"
     assert refused.value.message.startswith(f"The config is not valid at {place}")
     assert "hush" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_unencrypted_requests_go_to_this_machine_only_and_with_permission_only(host: str) -> None:
+    config = mock_config(NO_PAGES) | {"base_url": f"http://{host}:8000"}
+    local((config, {"token": "the-token"}))
+    with pytest.raises(SourceRefused, match="must begin with https and lead to the internet"):
+        HttpConnector(config, {"token": "the-token"})
+    for elsewhere in ("http://api.example", "http://10.0.0.1"):
+        with pytest.raises(SourceRefused, match="must begin with https, or the credentials could be read"):
+            local((config | {"base_url": elsewhere}, {"token": "the-token"}))
 
 
 @pytest.mark.parametrize(
@@ -862,7 +881,7 @@ def test_a_resource_the_config_lacks_is_refused(source: Source) -> None:
 
 
 def test_resources_describe_the_config(source: Source) -> None:
-    connector = HttpConnector(*source.connection())
+    connector = local(source.connection())
     assert list(connector.resources) == list(source.resources)
     weather = connector.resources["weather"]
     assert weather.date_filter is not None

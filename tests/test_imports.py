@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
 from functions._local.schema import ROOT
+from functions._shared import registry
 
 # In a fresh interpreter: the module of one endpoint, then what it needs to answer through this door.
 SCRIPT = """
-import json, sys
+import importlib, json, sys
 before = set(sys.modules)
 from functions._shared import services
 from functions._shared.auth import Caller
 from functions._shared.settings import Settings
-from functions.historical_sync import cancel_historical_sync
+importlib.import_module(sys.argv[2])
 settings = Settings("http://127.0.0.1:9", "k", rpc_door=sys.argv[1], database_url="postgresql://a@127.0.0.1:9/x")
 try:
     services.make(settings).rpc.call("f", {}, Caller("t", {"role": "authenticated"}))
@@ -37,15 +39,23 @@ DOORS = {
 }
 
 
-def imported(door: str) -> set[str]:
-    run = subprocess.run([sys.executable, "-c", SCRIPT, door], cwd=ROOT, capture_output=True, text=True, check=False)
+# Of each family one; and whatever a family's published contract shares with another's.
+MODULES = sorted({endpoint.module.rpartition(".")[0]: endpoint.module for endpoint in registry.endpoints()}.values())
+SHARED = {"functions.bulk_sync": {"functions.connection"}}
+
+
+@cache
+def imported(door: str, module: str) -> frozenset[str]:
+    command = [sys.executable, "-c", SCRIPT, door, module]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    return set(json.loads(run.stdout))
+    return frozenset(json.loads(run.stdout))
 
 
+@pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("door", DOORS)
-def test_a_function_imports_what_its_door_needs(door: str) -> None:
-    found = {name.partition(".")[0] for name in imported(door)} - sys.stdlib_module_names
+def test_a_function_imports_what_its_door_needs(door: str, module: str) -> None:
+    found = {name.partition(".")[0] for name in imported(door, module)} - sys.stdlib_module_names
     # Compiled helpers carry names of their build, and a platform's.
     assert {name for name in found if not name.startswith("_") and "cython" not in name} == {
         "functions",
@@ -54,8 +64,13 @@ def test_a_function_imports_what_its_door_needs(door: str) -> None:
     }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_function_imports_no_other_and_nothing_of_the_worker(door: str) -> None:
-    ours = {name for name in imported(door) if name.startswith("functions.")}
-    families = {name for name in ours if not name.startswith("functions._shared")}
-    assert families == {"functions.historical_sync", "functions.historical_sync.cancel_historical_sync"}
+@pytest.mark.parametrize("module", [endpoint.module for endpoint in registry.endpoints()])
+def test_a_function_imports_none_of_another_family_and_nothing_of_the_worker(module: str) -> None:
+    """Its own family's modules, as far as they share models; of another's only what is said to be for all."""
+    ours = {name for name in imported("postgres", module) if name.startswith("functions.")}
+    others = {name for name in ours if not name.startswith("functions._shared")}
+    family = module.rpartition(".")[0]
+    foreign = {name for name in others if name != family and not name.startswith(f"{family}.")}
+    assert module in others
+    assert foreign <= SHARED.get(family, set())
+    assert not {name for name in ours if name.endswith((".openapi", ".registry"))}

@@ -6,6 +6,7 @@ each documented answer of each endpoint is provoked.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -19,14 +20,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from functions._local.postgres import free_port
-from functions._shared import openapi, registry, services
+from functions._shared import look, openapi, services
 from functions._shared.endpoint import MAX_BODY_BYTES
+from functions._shared.members import Contract
 from tests import documented
+from tests.asking import ENDPOINTS, GOOD, LOOKS, looking, send
 from tests.documented import DOCUMENT
 from tests.json_schema import resolve, violations
-from tests.project import BOTH_DOORS, JANUARY, Project, refusal
+from tests.project import BOTH_DOORS, Project, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,17 +39,17 @@ if TYPE_CHECKING:
     from tests.house import User
 
 ROOT = Path(openapi.__file__).parents[2]
-ENDPOINTS = {endpoint.path: endpoint for endpoint in registry.endpoints()}
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
+NAMES = sorted(ENDPOINTS)
 
 # What the specification's objects have: required members, then others that this document uses.
 OBJECTS = {
     "document": ({"openapi", "info", "paths"}, {"servers", "security", "components"}),
     "info": ({"title", "version"}, set()),
-    "operation": ({"operationId", "summary", "responses", "parameters"}, {"requestBody"}),
+    "operation": ({"operationId", "summary", "responses", "parameters"}, {"requestBody", "security"}),
     "parameter": ({"name", "in", "required", "schema"}, {"description", "example"}),
     "requestBody": ({"required", "content"}, set()),
-    "response": ({"description", "headers", "content"}, set()),
+    "response": ({"description", "headers"}, {"content"}),
     "header": ({"schema"}, set()),
     "media": ({"schema"}, {"example", "examples"}),
     "example": ({"summary", "value"}, set()),
@@ -72,8 +76,13 @@ def test_its_frame_is_that_of_openapi() -> None:
     assert re.fullmatch(r"3\.1\.\d", DOCUMENT["openapi"])
     assert DOCUMENT["servers"] == [{"url": "/functions/v1"}]
     assert set(DOCUMENT["components"]) == {"schemas", "securitySchemes"}
-    for requirement in DOCUMENT["security"]:
-        assert set(requirement) <= set(DOCUMENT["components"]["securitySchemes"])
+    requirements = [
+        *DOCUMENT["security"],
+        *(one for _, _, operation in operations() for one in operation.get("security", [])),
+    ]
+    assert {name for requirement in requirements for name in requirement} == set(
+        DOCUMENT["components"]["securitySchemes"]
+    )
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in DOCUMENT["components"]["schemas"])
 
 
@@ -85,17 +94,21 @@ def test_its_version_is_the_projects() -> None:
 def test_every_operation_is_whole() -> None:
     for path, method, operation in operations():
         is_a("operation", operation)
-        assert re.fullmatch(r"(/[a-z0-9-]+)+", path)
+        assert re.fullmatch(r"(/[a-z0-9-]+|/\{[a-z_]+\})+", path)
         assert method in {"get", "post", "put", "patch", "delete"}
-        assert ("requestBody" in operation) == (method != "get")
+        assert "requestBody" not in operation or method in {"post", "put", "patch"}
         for parameter in operation["parameters"]:
             is_a("parameter", parameter)
-            assert parameter["in"] in {"query", "header"}
+            assert parameter["in"] in {"path", "query", "header"}
+            assert parameter["required"] or parameter["in"] != "path"
+        in_path = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"]
+        assert sorted(in_path) == sorted(re.findall(r"\{(\w+)\}", path))
         places = [(parameter["in"], parameter["name"].lower()) for parameter in operation["parameters"]]
         assert len(set(places)) == len(places)
         for status, response in operation["responses"].items():
             assert re.fullmatch(r"[2-5]\d\d", status)
             is_a("response", response)
+            assert ("content" in response) == (status != "204")
             for header in response["headers"].values():
                 is_a("header", header)
     ids = [operation["operationId"] for _, _, operation in operations()]
@@ -107,6 +120,8 @@ def contents() -> Iterator[tuple[str, dict[str, Any]]]:
     for path, _, operation in operations():
         bodies = [("requestBody", operation["requestBody"])] if "requestBody" in operation else []
         for name, body in (*bodies, *operation["responses"].items()):
+            if "content" not in body:
+                continue
             assert set(body["content"]) == {"application/json"}
             yield f"{path} {name}", body["content"]["application/json"]
 
@@ -182,44 +197,70 @@ def test_what_these_tests_take_for_a_violation(value: Any, schema: dict[str, Any
 
 
 def test_every_endpoint_is_in_it_and_nothing_else() -> None:
-    assert {(path, method.upper()) for path, method, _ in operations()} == {
-        (path, endpoint.method) for path, endpoint in ENDPOINTS.items()
-    }
-    for path, endpoint in ENDPOINTS.items():
-        operation = documented.operation(path)
-        assert operation["summary"] == endpoint.summary
+    assert sorted((path, method.upper()) for path, method, _ in operations()) == sorted(
+        (endpoint.path, endpoint.method) for endpoint in ENDPOINTS.values()
+    )
+    for name, endpoint in ENDPOINTS.items():
+        operation = documented.operation(name)
+        assert (operation["operationId"], operation["summary"]) == (name, endpoint.summary)
         assert [status for status in operation["responses"] if status < "400"] == [str(endpoint.status)]
 
 
-@pytest.mark.parametrize("path", ENDPOINTS)
-def test_examples_are_what_the_models_take(path: str) -> None:
-    endpoint = ENDPOINTS[path]
-    request, answer = json.dumps(endpoint.example_request), json.dumps(endpoint.example_response)
-    if endpoint.method == "GET":
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_are_what_the_models_take(name: str) -> None:
+    endpoint = ENDPOINTS[name]
+    if endpoint.method in {"GET", "DELETE"}:
         query = {name: str(value) for name, value in endpoint.example_request.items()}
         endpoint.request.model_validate_strings(query, strict=True, extra="forbid")
     else:
-        endpoint.request.model_validate_json(request, strict=True, extra="forbid")
-    endpoint.response.model_validate_json(answer, strict=True, extra="forbid")
+        endpoint.request.model_validate_json(json.dumps(endpoint.example_request), strict=True, extra="forbid")
+    if endpoint.response:
+        endpoint.response.model_validate_json(json.dumps(endpoint.example_response), strict=True, extra="forbid")
+    else:
+        assert endpoint.example_response == {}
 
 
-@pytest.mark.parametrize("path", [path for path, endpoint in ENDPOINTS.items() if endpoint.method == "GET"])
-def test_the_parameters_are_the_models_members(path: str) -> None:
-    parameters = {parameter["name"]: parameter for parameter in documented.operation(path)["parameters"]}
-    fields = ENDPOINTS[path].request.model_fields
-    assert {name: one["required"] for name, one in parameters.items()} == {
-        name: field.is_required() for name, field in fields.items()
-    }
-    assert {one["in"] for one in parameters.values()} == {"query"}
+@pytest.mark.parametrize("name", NAMES)
+def test_every_member_of_a_request_is_documented_in_its_place(name: str) -> None:
+    endpoint, operation = ENDPOINTS[name], documented.operation(name)
+    members = {field.alias or name: field.is_required() for name, field in endpoint.request.model_fields.items()}
+    found = {(one["in"], one["name"]): one["required"] for one in operation["parameters"] if one["in"] != "header"}
+    if "requestBody" in operation:
+        body = operation["requestBody"]
+        schema = body["content"]["application/json"]["schema"]
+        assert set(schema["required"]) <= set(schema["properties"])
+        found |= {("body", one): one in schema["required"] for one in schema["properties"]}
+        assert body["required"] == bool(schema["required"])
+        # What is unknown is refused where the contract is a published one, and ignored elsewhere.
+        assert (schema.get("additionalProperties") is False) == issubclass(endpoint.request, Contract)
+    rest = "query" if endpoint.method in {"GET", "DELETE"} else "body"
+    places = {name: "path" if f"{{{name}}}" in endpoint.path else rest for name in members}
+    assert found == {(places[name], name): is_required for name, is_required in members.items()}
 
 
-def test_every_post_has_an_idempotency_key() -> None:
-    for path, method, operation in operations():
-        if method == "get":
-            continue
-        [header] = [parameter for parameter in operation["parameters"] if parameter["in"] == "header"]
-        assert (header["name"], header["required"]) == ("Idempotency-Key", False), path
-        assert (header["schema"]["minLength"], header["schema"]["maxLength"]) == (1, 255)
+@pytest.mark.parametrize("name", NAMES)
+def test_its_headers_are_documented(name: str) -> None:
+    """An Idempotency-Key where it is heeded, and the version where the API has any: asked for and answered."""
+    endpoint, operation = ENDPOINTS[name], documented.operation(name)
+    headers = {one["name"]: one for one in operation["parameters"] if one["in"] == "header"}
+    versioned = endpoint.dialect.version_header
+    assert set(headers) == ({"Idempotency-Key"} if endpoint.heeds_key else set()) | (
+        {versioned} if versioned else set()
+    )
+    assert not any(header["required"] for header in headers.values())
+    if endpoint.heeds_key:
+        schema = headers["Idempotency-Key"]["schema"]
+        assert (schema["minLength"], schema["maxLength"]) == (1, 255)
+    for response in operation["responses"].values():
+        assert "x-request-id" in response["headers"]
+        assert versioned is None or versioned in response["headers"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_may_call_is_documented(name: str) -> None:
+    schemes = {scheme for one in documented.operation(name).get("security", DOCUMENT["security"]) for scheme in one}
+    assert schemes == ({"supabase", "agency", "agencyBasic"} if ENDPOINTS[name].dialect.api_keys else {"supabase"})
+    assert ((401, "invalid_api_key") in documented.errors(name)) == ENDPOINTS[name].dialect.api_keys
 
 
 @pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
@@ -251,27 +292,12 @@ class Scene:
     def __post_init__(self) -> None:
         self.user: User = self.project.database.member()
         self.token = self.project.token(self.user)
-        self.request = self.good()
-
-    def good(self) -> dict[str, Any]:
-        database = self.project.database
-        match self.endpoint.name:
-            case "start_historical_sync":
-                return {"connection_id": database.connection(self.user.agency_id), **JANUARY}
-            case "retry_historical_sync":
-                return {"job_id": self.project.job(self.user, "cancelled")}
-            case "cancel_historical_sync" | "get_historical_sync":
-                return {"job_id": database.start(self.user)}
-            case _:
-                return {}
+        self.request = GOOD[self.endpoint.name](self.project, self.user)
 
     def send(self, **options: Any) -> httpx.Response:
-        """The request, but for what `options` say."""
-        method, token = options.pop("method", self.endpoint.method), options.pop("token", self.token)
-        if "content" not in options:
-            name = "params" if self.endpoint.method == "GET" else "json"
-            options[name] = options.pop("request", self.request)
-        return self.project.request(method, self.endpoint.path, token, **options)
+        """The request, but for what `options` say; `request` says some of its members anew."""
+        request = self.request | options.pop("request", {})
+        return send(self.project, self.endpoint, request, options.pop("token", self.token), **options)
 
     def other(self) -> User:
         return self.project.database.member()
@@ -285,9 +311,49 @@ def revoked(scene: Scene) -> httpx.Response:
     return scene.send()
 
 
-def first_member_wrong(scene: Scene) -> httpx.Response:
-    name = next(iter(scene.endpoint.request.model_fields))
-    return scene.send(request={name: "nope"})
+def unknown_key(scene: Scene) -> httpx.Response:
+    return scene.send(token=None, headers={"authorization": f"Bearer sync_{'0' * 64}"})
+
+
+def wrong_member(scene: Scene) -> httpx.Response:
+    """The first member, not in the path, for which there is a value that the model refuses for what it is."""
+    in_path = set(scene.endpoint.members_of(scene.endpoint.path) or ())
+    values: list[Any] = ["nope", "a\0b"] if scene.endpoint.method in {"GET", "DELETE"} else ["nope", 1.5, [[]]]
+    for name, field in scene.endpoint.request.model_fields.items():
+        for value in values:
+            wrong = {field.alias or name: value}
+            if name not in in_path and _complains(scene.endpoint, wrong):
+                return scene.send(request=wrong)
+    return scene.send()
+
+
+def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
+    """The model refuses just this, and not because it does not work yet."""
+    read = (
+        endpoint.request.model_validate_strings
+        if endpoint.method in {"GET", "DELETE"}
+        else endpoint.request.model_validate
+    )
+    try:
+        read(wrong)
+    except ValidationError as error:
+        kinds = {each["type"] for each in error.errors() if each["loc"][:1] == tuple(wrong)}
+        return bool(kinds - {"unsupported", "extra_forbidden"})
+    return False
+
+
+def missing_member(scene: Scene) -> httpx.Response:
+    required = [
+        name
+        for name, field in scene.endpoint.request.model_fields.items()
+        if field.is_required() and f"{{{name}}}" not in scene.endpoint.path
+    ]
+    scene.request = {name: value for name, value in scene.request.items() if name not in required[:1]}
+    return scene.send()
+
+
+def malformed_path(scene: Scene) -> httpx.Response:
+    return scene.send(request=dict.fromkeys(scene.endpoint.members_of(scene.endpoint.path) or (), "nope"))
 
 
 def broken(scene: Scene) -> httpx.Response:
@@ -338,12 +404,47 @@ def with_job(status: Any, *, of_another: bool = False) -> Provoke:
 
 
 def on_connection(*, of_another: bool = False, **columns: Any) -> Provoke:
+    """Whatever this endpoint calls the connection that it reads from."""
+
     def provoke(scene: Scene) -> httpx.Response:
         owner = scene.other() if of_another else scene.user
-        connection_id = scene.project.database.connection(owner.agency_id, **columns)
-        return scene.send(request=scene.request | {"connection_id": connection_id})
+        return scene.send(request={source(scene): scene.project.database.connection(owner.agency_id, **columns)})
 
     return provoke
+
+
+def source(scene: Scene) -> str:
+    names = ("source_connection_id", "connection_id")
+    return next((name for name in names if name in scene.endpoint.request.model_fields), "connection_id")
+
+
+def unknown_connection(scene: Scene) -> httpx.Response:
+    return scene.send(request={source(scene): UNKNOWN})
+
+
+def of_another_type(scene: Scene) -> httpx.Response:
+    return scene.send(request={"connection_id": scene.project.database.connection(scene.user.agency_id)})
+
+
+def to_no_destination(scene: Scene) -> httpx.Response:
+    return scene.send(request={"destination_connection_id": scene.project.database.connection(scene.user.agency_id)})
+
+
+def in_use(scene: Scene) -> httpx.Response:
+    sync_id = scene.project.database.bulk_sync(scene.user)
+    query = "select source_id::text as id from app.definitions where id = %s"
+    return scene.send(request={"connection_id": scene.project.database.one(query, (sync_id,))["id"]})
+
+
+def look_refused(scene: Scene) -> httpx.Response:
+    with looking(scene.project, {"code": "source_refused", "message": "The source refuses."}):
+        return scene.send(request=LOOKS.get(scene.endpoint.name, {}))
+
+
+def nobody_looks(scene: Scene) -> httpx.Response:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(look, "WAIT_SECONDS", 0.1)
+        return scene.send(request=LOOKS.get(scene.endpoint.name, {}))
 
 
 def twice(scene: Scene) -> httpx.Response:
@@ -355,18 +456,21 @@ def twice(scene: Scene) -> httpx.Response:
 PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "invalid_json"): lambda scene: scene.send(content=b"{"),
     (400, "invalid_request"): lambda scene: scene.send(content=b"[]"),
-    (400, "missing_field"): lambda scene: scene.send(request={}),
-    (400, "invalid_field"): first_member_wrong,
+    (400, "missing_field"): missing_member,
+    (400, "invalid_field"): wrong_member,
     (400, "invalid_idempotency_key"): lambda scene: scene.send(headers={"idempotency-key": ""}),
     (401, "missing_token"): lambda scene: scene.send(token=None),
     (401, "invalid_token"): lambda scene: scene.send(token="not.a.token"),
     (401, "expired_token"): lambda scene: scene.send(token=scene.project.token(scene.user, lifetime=-1)),
     (401, "revoked_token"): revoked,
+    (401, "invalid_api_key"): unknown_key,
     (403, "no_agency"): lambda scene: scene.send(token=scene.project.token(scene.project.database.user(None))),
-    (405, "method_not_allowed"): lambda scene: scene.send(method="DELETE"),
+    (404, "not_found"): malformed_path,
+    (405, "method_not_allowed"): lambda scene: scene.send(method="PATCH"),
     (409, "idempotency_key_in_use"): key_in_use,
     (413, "body_too_large"): lambda scene: scene.send(content=b"x" * (MAX_BODY_BYTES + 1)),
     (422, "idempotency_key_reused"): key_reused,
+    (422, "unsupported_field"): lambda scene: scene.send(request={"surprise": 1}),
     (500, "internal_error"): broken,
     (503, "auth_unavailable"): no_auth_server,
     (503, "database_unavailable"): no_database,
@@ -375,45 +479,93 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "not_retryable"): with_job("pending"),
     (403, "job_of_another_agency"): with_job("pending", of_another=True),
     (404, "job_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
+    (400, "invalid_resources"): on_connection(config={}),
+    (400, "unknown_resource"): lambda scene: scene.send(request={"resources": ["nope"]}),
+    (403, "connection_of_another_agency"): on_connection(of_another=True),
+    # Of several
     (409, "already_active"): twice,
     (400, "not_a_source"): on_connection(kind="records", config={}),
-    (400, "invalid_resources"): on_connection(config={}),
-    (400, "unknown_resource"): lambda scene: scene.send(request=scene.request | {"resources": ["nope"]}),
-    (403, "connection_of_another_agency"): on_connection(of_another=True),
-    (404, "connection_not_found"): lambda scene: scene.send(request=scene.request | {"connection_id": UNKNOWN}),
+    (404, "connection_not_found"): unknown_connection,
+    (403, "other_organization"): lambda scene: scene.send(request={"organization_id": UNKNOWN}),
+    (400, "invalid_page_token"): lambda scene: scene.send(request={"page_token": "nope"}),
+    # Of API keys and connections
+    (404, "api_key_not_found"): lambda scene: scene.send(request={"api_key_id": UNKNOWN}),
+    (400, "invalid_configuration"): lambda scene: scene.send(
+        request={"type": "http", "configuration": {"resources": 1}}
+    ),
+    (400, "other_type"): of_another_type,
+    (422, "connection_in_use"): in_use,
+    (400, "source_not_readable"): look_refused,
+    (503, "source_unavailable"): nobody_looks,
+    # Of the bulk syncs
+    (400, "not_a_destination"): to_no_destination,
+    (400, "no_schemas"): lambda scene: scene.send(request={"schemas": []}),
+    (400, "unknown_schema"): lambda scene: scene.send(request={"schemas": ["nope"]}),
+    (404, "bulk_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
+    (404, "execution_not_found"): lambda scene: scene.send(request={"execution_id": UNKNOWN}),
 }
-EVERY_ERROR = [(path, status, code) for path in ENDPOINTS for status, code in documented.errors(path)]
+EVERY_ERROR = [(name, status, code) for name in NAMES for status, code in documented.errors(name)]
 
 
 @pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
-@pytest.mark.parametrize(("path", "status", "code"), EVERY_ERROR)
-def test_every_documented_error_is_answered(project: Project, path: str, status: int, code: str) -> None:
-    response = PROVOKED[status, code](Scene(project, ENDPOINTS[path]))
+@pytest.mark.parametrize(("name", "status", "code"), EVERY_ERROR)
+def test_every_documented_error_is_answered(project: Project, name: str, status: int, code: str) -> None:
+    response = PROVOKED[status, code](Scene(project, ENDPOINTS[name]))
     members = refusal(response, status, code)
-    assert set(members) == set(documented.errors(path)[status, code]) - documented.ALWAYS
-    assert response.request.url.path == f"/functions/v1{path}"
+    assert set(members) == set(documented.members(documented.errors(name)[status, code]))
+    assert ENDPOINTS[name].members_of(response.request.url.path.removeprefix("/functions/v1")) is not None
 
 
 @pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
-@pytest.mark.parametrize("path", ENDPOINTS)
-def test_every_documented_success_is_answered(project: Project, path: str) -> None:
-    response = Scene(project, ENDPOINTS[path]).send()
-    assert str(response.status_code) in documented.operation(path)["responses"]
-    assert response.is_success
+@pytest.mark.parametrize("name", NAMES)
+def test_every_documented_success_is_answered(project: Project, name: str) -> None:
+    response = Scene(project, ENDPOINTS[name]).send()
+    assert (response.status_code, bool(response.content)) == (
+        ENDPOINTS[name].status,
+        ENDPOINTS[name].response is not None,
+    )
 
 
 def test_nothing_is_provoked_that_nobody_documents() -> None:
     assert set(PROVOKED) == {(status, code) for _, status, code in EVERY_ERROR}
 
 
-@pytest.mark.parametrize("project", BOTH_DOORS[:1], indirect=True, ids=str)
-@pytest.mark.parametrize("path", ENDPOINTS)
-def test_whatever_makes_one_endpoint_refuse_gets_a_documented_answer_of_each(project: Project, path: str) -> None:
-    for provoke in PROVOKED.values():
-        assert provoke(Scene(project, ENDPOINTS[path])).status_code >= 200  # and was checked on its way here
+@pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
+@pytest.mark.parametrize("name", [name for name in NAMES if ENDPOINTS[name].dialect.api_keys])
+def test_every_endpoint_that_takes_keys_answers_an_agencys_server(project: Project, name: str) -> None:
+    scene = Scene(project, ENDPOINTS[name])
+    key = project.database.api_key(scene.user)
+    response = scene.send(token=None, headers={"authorization": f"Bearer {key}"})
+    assert response.status_code == ENDPOINTS[name].status, response.text
+    assert key not in response.text
 
+
+@pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
+@pytest.mark.parametrize("name", [name for name in NAMES if not ENDPOINTS[name].dialect.api_keys])
+def test_no_other_endpoint_takes_a_key(project: Project, name: str) -> None:
+    scene = Scene(project, ENDPOINTS[name])
+    key = project.database.api_key(scene.user)
+    refusal(scene.send(token=None, headers={"authorization": f"Bearer {key}"}), 401, "invalid_token")
+    basic = base64.b64encode(f"{key}:".encode()).decode()
+    refusal(scene.send(token=None, headers={"authorization": f"Basic {basic}"}), 401, "missing_token")
+
+
+@pytest.mark.parametrize("project", BOTH_DOORS[:1], indirect=True, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_makes_one_endpoint_refuse_gets_a_documented_answer_of_each(project: Project, name: str) -> None:
+    for provoke in PROVOKED.values():
+        assert provoke(Scene(project, ENDPOINTS[name])).status_code >= 200  # and was checked on its way here
+
+
+HEADERS = {"x-request-id": "r", "x-polytomic-version": "2025-09-18", "allow": "GET, DELETE, OPTIONS"}
 
 # And no less: what the check of every answer is worth
+
+
+def spelled(status: int, code: str, **metadata: Any) -> dict[str, Any]:
+    """An error of a published API."""
+    head = {"key": code, "message": "E.", "error": "E.", "code": status, "status": status, "requestId": "r"}
+    return {**head, "metadata": metadata}
 
 
 @pytest.mark.parametrize(
@@ -429,13 +581,34 @@ def test_whatever_makes_one_endpoint_refuse_gets_a_documented_answer_of_each(pro
         ("/cancel-historical-sync", 200, {"job_id": UNKNOWN}),
         ("/cancel-historical-sync", 200, {"job_id": UNKNOWN, "status": "cancelled", "more": 1}),
         ("//cancel-historical-sync/", 200, {}),
+        ("/api/bulk/syncs", 200, {"data": [], "pagination": {"next_page_token": ""}}),  # a GET's answer
+        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, {"error": "E.", "code": "bulk_sync_not_found", "requestId": "r"}),
+        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "connection_not_found")),
+        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "bulk_sync_not_found", more=1)),
+        (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, spelled(409, "already_active")),
+        (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, spelled(409, "already_active", job_id=1)),
     ],
     ids=str,
 )
 def test_an_answer_that_is_not_documented_is_noticed(path: str, status: int, body: dict[str, Any]) -> None:
     request = httpx.Request("POST", f"http://x/functions/v1{path}")
     with pytest.raises(AssertionError):
-        documented.check(httpx.Response(status, json=body, request=request, headers={"x-request-id": "r"}))
+        documented.check(httpx.Response(status, json=body, request=request, headers=HEADERS))
+
+
+def test_an_answer_that_is_documented_passes() -> None:
+    """Else the test above would be content with a check that refuses everything."""
+    url = f"http://x/functions/v1/api/bulk/syncs/{UNKNOWN}"
+    for path, status, body in (
+        ("/cancel", 404, spelled(404, "bulk_sync_not_found")),
+        ("", 405, spelled(405, "method_not_allowed")),
+    ):
+        request = httpx.Request("POST", url + path)
+        documented.check(httpx.Response(status, json=body, request=request, headers=HEADERS))
+    deleted = httpx.Request("DELETE", url)
+    documented.check(httpx.Response(204, request=deleted, headers=HEADERS))
+    with pytest.raises(AssertionError):
+        documented.check(httpx.Response(204, content=b"null", request=deleted, headers=HEADERS))
 
 
 def test_an_answer_without_a_documented_header_is_noticed() -> None:

@@ -21,19 +21,34 @@ pytestmark = pytest.mark.sql
 
 # By object, then role: what it may. Columns are named where a privilege is not the whole table's.
 SCHEMAS = {
-    "app": {"authenticated": "USAGE", "service_role": "USAGE"},
+    "app": {"anon": "USAGE", "authenticated": "USAGE", "service_role": "USAGE"},
     "public": {"public": "USAGE", "anon": "USAGE", "authenticated": "USAGE", "service_role": "USAGE"},
 }
 RELATIONS = {
+    "app.api_keys": {
+        # The hash goes in and never comes out.
+        "authenticated": "SELECT(agency_id, created_at, created_by, hint, id, last_used_at, name, revoked_at,"
+        " revoked_by) INSERT(agency_id, created_by, hash, hint, name) UPDATE(revoked_at, revoked_by)",
+        "service_role": "SELECT",
+    },
     "app.connections": {
-        "authenticated": "SELECT(agency_id, config, created_at, id, kind, name)",
+        "authenticated": "SELECT(agency_id, config, created_at, created_by, deleted_at, id, kind, name, updated_at)"
+        " INSERT(agency_id, config, created_by, deleted_at, kind, name, secret)"
+        " UPDATE(config, deleted_at, secret, updated_at)",
         "service_role": "DELETE INSERT SELECT UPDATE",
     },
+    "app.definitions": {
+        "authenticated": "SELECT INSERT(active, agency_id, created_by, destination_id, kind, name, settings, source_id,"
+        " updated_by) UPDATE(deleted_at, name, settings, updated_at, updated_by)",
+        "service_role": "DELETE INSERT SELECT UPDATE",
+    },
+    "app.deliveries": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
     "app.execution_events": {"authenticated": "SELECT", "service_role": "SELECT"},
     "app.execution_events_id_seq": {},
+    "app.execution_resources": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
     "app.executions": {
-        "authenticated": "SELECT INSERT(agency_id, checkpoint, concurrency_key, connection_id, family, progress,"
-        " reason, retry_of, run_at, spec) UPDATE(event, reason, status)",
+        "authenticated": "SELECT INSERT(agency_id, checkpoint, concurrency_key, connection_id, definition_id,"
+        " destination_id, family, progress, reason, retry_of, run_at, spec) UPDATE(event, reason, status)",
         "service_role": "INSERT SELECT UPDATE",
     },
     "app.families": {"authenticated": "SELECT", "service_role": "SELECT"},
@@ -45,52 +60,153 @@ RELATIONS = {
     "app.records": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
     "public.agencies": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
     "public.historical_sync_jobs": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "public.sync_job_runs": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "public.sync_jobs": {"authenticated": "SELECT", "service_role": "SELECT"},
     "public.users": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
+    "public.webhooks": {"authenticated": "SELECT", "service_role": "SELECT"},
 }
 # Who may execute it. Of `public`, these are the API.
 CALLERS = "authenticated service_role"
+AND_SERVERS = f"anon {CALLERS}"  # an agency's own server comes as anon, with its key
 FUNCTIONS = {
+    "app.actor_object": CALLERS,
     "app.agency_id": "authenticated",
+    "app.agency_key": "anon",
+    "app.api_key_object": CALLERS,
     "app.apply_move": CALLERS,
-    "app.caller": CALLERS,
+    "app.bulk_sync_execution_object": CALLERS,
+    "app.bulk_sync_object": CALLERS,
+    "app.bulk_sync_schemas": CALLERS,
+    "app.caller": AND_SERVERS,
+    "app.cancel_active": CALLERS,
+    "app.cancel_definition": CALLERS,
     "app.cancel_execution": CALLERS,
+    "app.connection_object": CALLERS,
+    "app.copy_secret": "authenticated",
+    "app.definitions_page": CALLERS,
+    "app.delete_definition": CALLERS,
     "app.drop_finished": "",
+    "app.end_event": "service_role",
+    "app.executions_page": CALLERS,
     "app.exists_elsewhere": CALLERS,
+    "app.filter_condition": CALLERS,
+    "app.filtered_page": CALLERS,
+    "app.find_connection": CALLERS,
+    "app.find_definition": CALLERS,
+    "app.find_execution": CALLERS,
+    "app.find_run": CALLERS,
+    "app.find_webhook": CALLERS,
+    "app.first_errors": "service_role",
     "app.guard_event": "",
     "app.guard_execution": "",
     "app.historical_sync_object": CALLERS,
     "app.historical_sync_spec": CALLERS,
     "app.idempotency_key": CALLERS,
-    "app.identify": "authenticated",
+    "app.identify": "anon authenticated",
+    "app.insert_connection": CALLERS,
     "app.lease_answer": "service_role",
     "app.lock_lease": "service_role",
+    "app.model_fields": CALLERS,
+    "app.model_object": CALLERS,
+    "app.model_sync_execution_object": CALLERS,
+    "app.model_sync_model": CALLERS,
+    "app.model_sync_object": CALLERS,
+    "app.newest_execution": CALLERS,
     "app.next_status": CALLERS,
+    "app.page_answer": CALLERS,
+    "app.page_size": CALLERS,
+    "app.page_token": CALLERS,
+    "app.read_page_token": CALLERS,
     "app.reap_executions": "service_role",
     "app.recall_answer": CALLERS,
     "app.record_event": "",
-    "app.refuse": CALLERS,
+    "app.refuse": AND_SERVERS,
+    "app.refuse_filter": CALLERS,
     "app.refuse_missing": CALLERS,
     "app.remember_answer": CALLERS,
     "app.request_id": CALLERS,
+    "app.require_args": CALLERS,
+    "app.require_identity": CALLERS,
+    "app.require_organization": CALLERS,
+    "app.resource_nodes": CALLERS,
     "app.retry_delay": "service_role",
     "app.start_execution": CALLERS,
+    "app.start_look": CALLERS,
     "app.status_word": CALLERS,
+    "app.store_records": "service_role",
+    "app.sync_job_object": CALLERS,
+    "app.sync_job_run_object": CALLERS,
+    "app.sync_job_settings": CALLERS,
+    "app.touch_api_key": "anon",
     "app.uuid_v7": CALLERS,
+    "app.wants_event": "service_role",
     "app.words_statuses": CALLERS,
+    "public.begin_delivery": "service_role",
+    "public.cancel_bulk_sync": AND_SERVERS,
+    "public.cancel_model_sync": AND_SERVERS,
     "public.cancel_sync_job": CALLERS,
     "public.claim": "service_role",
+    "public.claim_events": "service_role",
     "public.commit_batch": "service_role",
+    "public.create_api_key": "authenticated",
+    "public.create_bulk_sync": AND_SERVERS,
+    "public.create_connection": AND_SERVERS,
+    "public.create_model": AND_SERVERS,
+    "public.create_model_sync": AND_SERVERS,
+    "public.create_sync_job": AND_SERVERS,
+    "public.create_sync_job_run": AND_SERVERS,
+    "public.create_webhook": AND_SERVERS,
+    "public.delete_bulk_sync": AND_SERVERS,
+    "public.delete_connection": AND_SERVERS,
+    "public.delete_model": AND_SERVERS,
+    "public.delete_model_sync": AND_SERVERS,
+    "public.delete_sync_job": AND_SERVERS,
+    "public.delete_webhook": AND_SERVERS,
     "public.fail": "service_role",
     "public.finish": "service_role",
+    "public.get_bulk_sync": AND_SERVERS,
+    "public.get_bulk_sync_execution": AND_SERVERS,
+    "public.get_bulk_sync_status": AND_SERVERS,
+    "public.get_connection": AND_SERVERS,
     "public.get_historical_sync": CALLERS,
+    "public.get_look": AND_SERVERS,
+    "public.get_model": AND_SERVERS,
+    "public.get_model_sync": AND_SERVERS,
+    "public.get_model_sync_execution": AND_SERVERS,
+    "public.get_model_sync_status": AND_SERVERS,
+    "public.get_sync_job": AND_SERVERS,
+    "public.get_sync_job_run": AND_SERVERS,
+    "public.get_webhook": AND_SERVERS,
     "public.heartbeat": "service_role",
+    "public.list_api_keys": "authenticated",
+    "public.list_bulk_sync_executions": AND_SERVERS,
+    "public.list_bulk_syncs": AND_SERVERS,
+    "public.list_connections": AND_SERVERS,
     "public.list_historical_syncs": CALLERS,
+    "public.list_model_sync_executions": AND_SERVERS,
+    "public.list_model_syncs": AND_SERVERS,
+    "public.list_models": AND_SERVERS,
+    "public.list_sync_job_runs": AND_SERVERS,
+    "public.list_sync_jobs": AND_SERVERS,
+    "public.list_webhooks": AND_SERVERS,
+    "public.look_at_source": AND_SERVERS,
     "public.reap": "service_role",
     "public.release": "service_role",
     "public.retry_historical_sync": CALLERS,
+    "public.revoke_api_key": "authenticated",
+    "public.settle_event": "service_role",
+    "public.start_bulk_sync": AND_SERVERS,
     "public.start_historical_sync": CALLERS,
+    "public.start_model_sync": AND_SERVERS,
+    "public.stop": "service_role",
+    "public.stop_sync_job_run": AND_SERVERS,
+    "public.test_connection": AND_SERVERS,
+    "public.update_sync_job": AND_SERVERS,
+    "public.update_webhook": AND_SERVERS,
 }
-DEFINERS = {"app.exists_elsewhere", "app.identify", "app.record_event"}
+# What anon may execute besides: to be asked who it is.
+OF_ANON = {"app.agency_key", "app.caller", "app.identify", "app.refuse", "app.touch_api_key"}
+DEFINERS = {"app.copy_secret", "app.exists_elsewhere", "app.identify", "app.record_event", "app.touch_api_key"}
 THEIR_AGENCY = "( SELECT app.agency_id() AS agency_id)"
 
 ROLES = ("public", "anon", "authenticated", "service_role")
@@ -182,13 +298,40 @@ def test_every_function_fixes_its_search_path(house: Database) -> None:
 def test_these_functions_alone_run_as_their_owner(house: Database) -> None:
     definers = {f["name"]: f for f in functions(house) if f["prosecdef"]}
     assert set(definers) == DEFINERS
-    assert not any({"public", "anon"} & set(f["roles"]) for f in definers.values())
+    assert not any("public" in f["roles"] for f in definers.values())
+    # Both read the request and take nothing.
+    of_anon = {name for name, f in definers.items() if "anon" in f["roles"]}
+    assert of_anon == {"app.identify", "app.touch_api_key"}
+    assert [definers[name]["pronargs"] for name in of_anon] == [0, 0]
 
 
-def test_every_worker_call_and_every_writing_core_function_waits_for_a_lock_a_bounded_time(house: Database) -> None:
+def test_anon_may_ask_who_it_is_and_call_what_takes_a_key(house: Database) -> None:
+    for f in functions(house):
+        if "anon" in f["roles"] and f["name"] not in OF_ANON:
+            assert f["name"].startswith("public.")
+            assert {"authenticated", "service_role"} <= set(f["roles"])
+            # Before anything else; from there on it is an agency's, or it was refused.
+            assert re.search(r"declare\s+caller constant app\.caller := app\.caller\(\);", f["prosrc"]), f["name"]
+
+
+def test_every_call_of_the_api_asks_first_who_calls(house: Database) -> None:
+    for f in functions(house):
+        if f["name"].startswith("public.") and "authenticated" in f["roles"]:
+            assert re.match(r"\s*declare\s+caller constant app\.caller := app\.caller\(\);", f["prosrc"]), f["name"]
+
+
+def test_whoever_waits_for_a_lock_waits_a_bounded_time(house: Database) -> None:
+    """Every worker call, and whatever locks or changes a row that is there; not what passes over locked ones."""
     bounded = {f["name"] for f in functions(house) if "lock_timeout=5s" in (f["proconfig"] or [])}
     workers = {f"public.{name}" for name in ("claim", "commit_batch", "fail", "finish", "heartbeat", "reap", "release")}
-    assert bounded == workers | {"app.cancel_execution", "app.reap_executions", "app.start_execution"}
+    locking = {
+        f["name"]
+        for f in functions(house)
+        if re.search(r"for (no key )?(update|share)\b(?! skip locked)|\bupdate app\.|\bon conflict \(", f["prosrc"])
+    }
+    # A row that the same transaction has made; rows under the lease's lock, in commit_batch's time; locked before.
+    assert locking - {"app.copy_secret", "app.store_records", "app.lock_lease", "app.touch_api_key"} <= bounded
+    assert workers <= bounded
 
 
 def test_everything_belongs_to_the_role_of_the_migrations(house: Database) -> None:
@@ -229,8 +372,8 @@ def test_every_policy_asks_for_the_agency_once_and_for_nothing_else(house: Datab
         "agencies": f"(id = {THEIR_AGENCY})",
         # Within an agency everybody's answers are their own.
         "idempotency_keys": f"((agency_id = {THEIR_AGENCY}) AND (actor = ( SELECT (app.caller()).actor AS actor)))",
-        "users": "(id = ( SELECT identity.user_id\n   FROM app.identify() identity(user_id, agency_id, is_live)\n"
-        "  WHERE identity.is_live))",
+        "users": "(id = ( SELECT identity.user_id\n"
+        "   FROM app.identify() identity(user_id, api_key_id, agency_id, is_live)\n  WHERE identity.is_live))",
     }
     for policy in policies:
         assert (policy["permissive"], policy["roles"]) == ("PERMISSIVE", ["authenticated"]), policy["policyname"]
@@ -278,9 +421,14 @@ def test_every_foreign_key_is_indexed(house: Database) -> None:
     assert bare == []
 
 
-def test_nothing_but_a_users_row_and_the_audit_is_deleted_by_cascade(house: Database) -> None:
+def test_nothing_but_a_users_row_and_what_an_execution_did_is_deleted_by_cascade(house: Database) -> None:
     cascades = {key["conname"] for key in foreign_keys(house) if key["confdeltype"] == "c"}
-    assert cascades == {"users_id_fkey", "execution_events_agency_id_execution_id_fkey"}
+    assert cascades == {
+        "users_id_fkey",
+        "deliveries_agency_id_execution_id_fkey",
+        "execution_events_agency_id_execution_id_fkey",
+        "execution_resources_agency_id_execution_id_fkey",
+    }
 
 
 def test_a_heartbeat_touches_no_index(house: Database) -> None:

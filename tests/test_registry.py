@@ -5,18 +5,29 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
 
 import functions
 from functions._shared import registry
+from functions._shared.dialect import PLAIN
 from functions._shared.endpoint import Endpoint
+from functions._shared.errors import Problem
+from functions._shared.http import Request
+from functions._shared.members import Contract, unsent
+from tests.asking import path_of
+from tests.stub import Stub
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
     from tests.house import Database
 
+NOWHERE = "00000000-0000-4000-8000-000000000000"
 ROOT = Path(functions.__file__).parent
 # Found in the file system, not by what is tested.
 MODULES = sorted(
@@ -26,6 +37,13 @@ MODULES = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def house(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+    """Only the catalog is read: one database serves all."""
+    with clone() as made:
+        yield made
+
+
 def test_all_are_found() -> None:
     assert sorted(endpoint.module for endpoint in registry.endpoints()) == MODULES
     assert {"/cancel-historical-sync", "/start-historical-sync", "/get-historical-sync"} <= {
@@ -33,9 +51,27 @@ def test_all_are_found() -> None:
     }
 
 
-def test_no_two_have_the_same_path() -> None:
-    paths = [endpoint.path for endpoint in registry.endpoints()]
-    assert len(set(paths)) == len(paths)
+def test_no_two_have_the_same_path_and_method() -> None:
+    places = [(endpoint.path, endpoint.method) for endpoint in registry.endpoints()]
+    assert len(set(places)) == len(places)
+    assert len({endpoint.name for endpoint in registry.endpoints()}) == len(places)
+
+
+@pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
+def test_a_request_reaches_the_endpoint_of_its_path_and_method(endpoint: Endpoint) -> None:
+    stub = Stub(answer=Problem(418, "teapot", "A teapot."))
+    request = Request(endpoint.method, path_of(endpoint, endpoint.example_request), body=b"{", query={"limit": "x"})
+    assert registry.handle(request, stub.services).status in {400, 418}
+    others = [other for other in registry.endpoints() if other.path == endpoint.path]
+    response = registry.handle(Request("PROPFIND", request.path), stub.services)
+    assert response.headers["allow"] == ", ".join([*(other.method for other in others), "OPTIONS"])
+    assert response.headers.get("x-polytomic-version") == (endpoint.dialect.versions or (None,))[0]
+
+
+def test_a_fixed_word_is_not_a_member() -> None:
+    """/api/connections/test is not the connection called test, whatever the method."""
+    response = registry.handle(Request("GET", "/api/connections/test"), Stub().services)
+    assert (response.status, response.headers["allow"]) == (405, "POST, OPTIONS")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -48,30 +84,87 @@ def test_a_module_declares_an_endpoint_and_a_handler(name: str) -> None:
     assert module.handler is endpoint.handler
     assert module.__doc__
     assert issubclass(endpoint.request, BaseModel)
-    assert issubclass(endpoint.response, BaseModel)
     assert endpoint.method in {"GET", "POST", "PUT", "PATCH", "DELETE"}
     assert 200 <= endpoint.status < 300
+    assert (endpoint.response is None) == (endpoint.status == 204)
+    assert endpoint.response is None or issubclass(endpoint.response, BaseModel)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_one_rule_connects_module_and_url(name: str) -> None:
     stem = name.rpartition(".")[2]
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", stem)
-    assert importlib.import_module(name).endpoint.path == f"/{stem.replace('_', '-')}"
+    endpoint = importlib.import_module(name).endpoint
+    if endpoint.dialect is PLAIN:
+        assert endpoint.path == f"/{stem.replace('_', '-')}"
+    else:  # as published
+        assert re.fullmatch(r"(/api)?(/[a-z-]+|/\{[a-z_]+\})+", endpoint.path)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_rpc_exists_and_takes_what_the_request_has(database: Database, name: str) -> None:
+def test_members_of_a_path_are_required_members_of_the_request(name: str) -> None:
     endpoint = importlib.import_module(name).endpoint
-    [function] = database.all(
-        "select proargnames as names, pronargs - pronargdefaults as required from pg_proc"
+    named = re.findall(r"\{(\w+)\}", endpoint.path)
+    assert len(set(named)) == len(named)
+    for member in named:
+        field = endpoint.request.model_fields[member]
+        assert (field.annotation, field.is_required(), field.alias) == (UUID, True, None)
+    filled = path_of(endpoint, dict.fromkeys(named, NOWHERE))
+    assert endpoint.members_of(filled) == dict.fromkeys(named, NOWHERE)
+    assert endpoint.members_of(f"{filled}/x") is None
+    assert endpoint.members_of(f"/x{filled}") is None
+
+
+# Members that never reach the SQL function, and arguments that it is given without a member: the work of `before`.
+WITHHELD = {"create_connection": {"validate"}}
+ADDED = {"test_connection": {"configuration"}, "create_model": {"look_id"}}
+
+
+def sent_members(endpoint: Endpoint) -> dict[str, bool]:
+    """The names under which members are sent on, and whether they are required."""
+    left_out = unsent(endpoint.request)
+    return {
+        field.alias or name: field.is_required()
+        for name, field in endpoint.request.model_fields.items()
+        if name not in left_out and not field.exclude
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_rpc_exists_and_takes_what_the_request_has(house: Database, name: str) -> None:
+    endpoint = importlib.import_module(name).endpoint
+    [function] = house.all(
+        "select proargnames as names, pronargs - pronargdefaults as required, prosrc as source,"
+        " has_function_privilege('anon', oid, 'EXECUTE') as for_keys,"
+        " has_function_privilege('authenticated', oid, 'EXECUTE') as for_users from pg_proc"
         " where proname = %s and pronamespace = 'public'::regnamespace",
         (endpoint.rpc,),
     )
     names = function["names"] or []
-    fields = endpoint.request.model_fields
-    assert set(fields) <= set(names)
-    assert set(names[: function["required"]]) <= {field for field, info in fields.items() if info.is_required()}
+    members = sent_members(endpoint)
+    assert set(members) - WITHHELD.get(endpoint.name, set()) <= set(names)
+    required = {member for member, is_required in members.items() if is_required} | ADDED.get(endpoint.name, set())
+    assert set(names[: function["required"]]) <= required
+    # Who may call is the dialect's business and the database's, and they agree; so do they on what is remembered.
+    assert (function["for_users"], function["for_keys"]) == (True, endpoint.dialect.api_keys)
+    for helper in ("recall_answer", "remember_answer"):
+        does = f"app.{helper}(" in function["source"] or "app.cancel_definition(" in function["source"]
+        assert does == endpoint.heeds_key
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_not_sent_on_is_what_happens_anyway(name: str) -> None:
+    """A member that is left out of the call only says so, or `before` has done with it."""
+    endpoint = importlib.import_module(name).endpoint
+    for member, field in endpoint.request.model_fields.items():
+        if field.exclude:
+            assert issubclass(endpoint.request, Contract), member
+            if (endpoint.name, member) == ("create_sync_job_run", "status"):
+                continue  # a run is created, whatever is sent
+            [nested] = [one for one in get_args(field.annotation) if one is not type(None)]
+            assert unsent(nested), member
+        elif member in unsent(endpoint.request):
+            assert not field.is_required(), member
 
 
 def test_a_handler_without_settings_says_which() -> None:

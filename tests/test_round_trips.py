@@ -7,29 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._shared import registry
-from tests.project import BOTH_DOORS, JANUARY, Project, Setup
+from functions._shared.endpoint import MAX_BODY_BYTES
+from tests.asking import GOOD, LOOKS, Arguments, looking, send
+from tests.project import BOTH_DOORS, Project, Setup
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from functions._shared.endpoint import Endpoint
-    from tests.house import User
     from tests.project import Projects
-
-Arguments = dict[str, Any]
-
-# By path: what it is asked and answers with success, of a user's agency.
-REQUESTS: Mapping[str, Callable[[Project, User], Arguments]] = {
-    "/cancel-historical-sync": lambda project, user: {"job_id": project.job(user)},
-    "/get-historical-sync": lambda project, user: {"job_id": project.job(user)},
-    "/list-historical-syncs": lambda _, __: {"status": "pending"},
-    "/retry-historical-sync": lambda project, user: {"job_id": project.job(user, "cancelled")},
-    "/start-historical-sync": lambda project, user: {
-        "connection_id": project.database.connection(user.agency_id),
-        **JANUARY,
-    },
-}
 
 
 class Counted:
@@ -39,16 +26,21 @@ class Counted:
         self.project = project
         self.proxy = proxy
 
-    def asked(self, endpoint: Endpoint, token: str, arguments: Arguments, status: int, **headers: str) -> list[str]:
+    def asked(
+        self, endpoint: Endpoint, token: str | None, arguments: Arguments, status: int, **options: Any
+    ) -> list[str]:
         """What one request makes the function ask: of the Auth server and PostgREST, and of Postgres itself."""
         before, messages = len(self.project.backend.asked), self.proxy.seen
-        sent = {"params": arguments} if endpoint.method == "GET" else {"json": arguments}
-        response = self.project.request(endpoint.method, endpoint.path, token, headers=headers, **sent)
+        response = send(self.project, endpoint, arguments, token, **options)
         assert response.status_code == status, response.text
         return self.project.backend.asked[before:] + ["postgres"] * (self.proxy.seen - messages)
 
     def once(self, endpoint: Endpoint) -> list[str]:
-        return [f"POST /rest/v1/rpc/{endpoint.rpc}"] if self.project.setup.door == "postgrest" else ["postgres"]
+        return self.calls(endpoint.rpc)
+
+    def calls(self, *names: str) -> list[str]:
+        """What is asked when these functions are called."""
+        return [f"POST /rest/v1/rpc/{name}" if self.project.setup.door == "postgrest" else "postgres" for name in names]
 
 
 @pytest.fixture(scope="module", params=BOTH_DOORS, ids=str)
@@ -71,34 +63,74 @@ every_endpoint = pytest.mark.parametrize("endpoint", registry.endpoints(), ids=l
 @every_endpoint
 def test_an_answer_takes_one_round_trip(counted: Counted, endpoint: Endpoint) -> None:
     project, user = counted.project, counted.project.database.member()
-    arguments = REQUESTS[endpoint.path](project, user)
-    token = project.token(user)
-    assert counted.asked(endpoint, token, arguments, endpoint.status) == counted.once(endpoint)
+    arguments = GOOD[endpoint.name](project, user)
+    assert counted.asked(endpoint, project.token(user), arguments, endpoint.status) == counted.once(endpoint)
+
+
+@every_endpoint
+def test_so_does_one_to_an_agencys_server(counted: Counted, endpoint: Endpoint) -> None:
+    """Where keys are taken; elsewhere nobody is asked about one."""
+    project, user = counted.project, counted.project.database.member()
+    arguments = GOOD[endpoint.name](project, user)
+    header = {"authorization": f"Bearer {project.database.api_key(user)}"}
+    taken = endpoint.dialect.api_keys
+    asked = counted.asked(endpoint, None, arguments, endpoint.status if taken else 401, headers=header)
+    assert asked == (counted.once(endpoint) if taken else [])
 
 
 @every_endpoint
 def test_so_does_one_with_an_idempotency_key_and_the_same_again(counted: Counted, endpoint: Endpoint) -> None:
     project, user = counted.project, counted.project.database.member()
-    arguments = REQUESTS[endpoint.path](project, user)
-    token, key = project.token(user), {"idempotency-key": user.id}
-    for _ in range(2):
-        assert counted.asked(endpoint, token, arguments, endpoint.status, **key) == counted.once(endpoint)
+    arguments = GOOD[endpoint.name](project, user)
+    token, headers = project.token(user), {"idempotency-key": user.id}
+    again = 404 if endpoint.method == "DELETE" else endpoint.status
+    for status in (endpoint.status, again):
+        assert counted.asked(endpoint, token, arguments, status, headers=headers) == counted.once(endpoint)
 
 
 @every_endpoint
 def test_so_does_a_refusal_by_the_database(counted: Counted, endpoint: Endpoint) -> None:
-    """A session that was signed out: nobody but the database knows."""
+    """A session that was signed out, a key that was revoked: nobody but the database knows."""
     project, user = counted.project, counted.project.database.member()
-    arguments = REQUESTS[endpoint.path](project, user)
+    arguments = GOOD[endpoint.name](project, user)
+    header = {"authorization": f"Bearer {project.database.api_key(user)}"}
     project.database.admin.execute("delete from auth.sessions where id = %s", (user.session_id,))
     assert counted.asked(endpoint, project.token(user), arguments, 401) == counted.once(endpoint)
+    if endpoint.dialect.api_keys:
+        project.database.admin.execute(
+            "update app.api_keys set revoked_at = now() where agency_id = %s", (user.agency_id,)
+        )
+        assert counted.asked(endpoint, None, arguments, 401, headers=header) == counted.once(endpoint)
 
 
 @every_endpoint
 def test_what_the_door_refuses_is_asked_of_nobody(counted: Counted, endpoint: Endpoint) -> None:
     token = counted.project.token(counted.project.database.member())
-    assert counted.asked(endpoint, token, {"job_id": 1, "connection_id": 1}, 400) == []
-    assert counted.asked(endpoint, token[:-8] + "AAAAAAAA", {}, 401) == []
+    arguments = dict.fromkeys(endpoint.members_of(endpoint.path) or (), JOB)
+    assert counted.asked(endpoint, token, arguments, 413, content=b"x" * (MAX_BODY_BYTES + 1)) == []
+    assert counted.asked(endpoint, token[:-8] + "AAAAAAAA", arguments, 401) == []
+    if arguments:
+        assert counted.asked(endpoint, token, dict.fromkeys(arguments, "nope"), 404) == []
+    if endpoint.method not in {"GET", "DELETE"}:
+        assert counted.asked(endpoint, token, arguments, 400, content=b"{") == []
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_what_is_looked_at_is_asked_about_until_it_is_known(counted: Counted, name: str) -> None:
+    """The exception: begin the look, ask for what was seen as long as it takes, and then the call, if it is another."""
+    project = counted.project
+    [endpoint] = [endpoint for endpoint in registry.endpoints() if endpoint.name == name]
+    with looking(project):
+        asked = counted.asked(endpoint, project.token(project.database.member()), LOOKS[name], endpoint.status)
+    last = [endpoint.rpc] if endpoint.before and endpoint.rpc != "test_connection" else []
+    looks = len(asked) - 1 - len(last)
+    assert looks >= 1
+    assert asked == counted.calls("test_connection", *["get_look"] * looks, *last)
+
+
+def test_every_endpoint_that_looks_is_among_them() -> None:
+    around = {endpoint.name for endpoint in registry.endpoints() if endpoint.before or endpoint.after}
+    assert around == set(LOOKS)
 
 
 def test_a_preflight_is_asked_of_nobody(counted: Counted) -> None:

@@ -2,72 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import psutil
 import psycopg
 import pytest
 
 from functions._local.postgres import free_port
 from functions._local.schema import ROOT
+from functions._local.source import Source
 from tests.project import Setup
+from tests.serving import Serve, bearer, is_alive, serving
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.project import Projects
-
-PROJECT_VARIABLES = ("SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL")
-
-
-class Serve:
-    """The process, its `ready` line once it has come, and all processes that it started."""
-
-    def __init__(self, **environment: str) -> None:
-        inherited = {name: value for name, value in os.environ.items() if name not in PROJECT_VARIABLES}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "functions._local.serve"],
-            cwd=ROOT,
-            env=inherited | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        word, _, members = self.process.stdout.readline().partition(" ")
-        assert word == "ready", self.process.communicate(timeout=30)
-        self.ready: dict[str, Any] = json.loads(members)
-        self.children = psutil.Process(self.process.pid).children(recursive=True)
-
-    def stop(self, how: signal.Signals) -> str:
-        """What it wrote to stderr."""
-        self.process.send_signal(how)
-        rest, errors = self.process.communicate(timeout=60)
-        assert (self.process.returncode, rest) == (0, "")
-        until(lambda: not any(is_alive(child) for child in self.children))
-        return errors
-
-
-@contextmanager
-def serving(environment: dict[str, str], how: signal.Signals = signal.SIGTERM) -> Iterator[Serve]:
-    served = Serve(PORT=str(free_port()), **environment)
-    try:
-        yield served
-    finally:
-        served.stop(how)
-    url = httpx.URL(served.ready["functions_url"])
-    with socket.socket() as probe:
-        assert probe.connect_ex((url.host, url.port or 0)) != 0
+    from tests.project import Project, Projects
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -98,14 +53,6 @@ def test_a_stack_that_is_killed_outright_leaves_no_process() -> None:
     served.process.kill()
     served.process.communicate(timeout=30)
     until(lambda: not any(is_alive(child) for child in served.children))
-
-
-def is_alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
-def bearer(user: dict[str, Any]) -> dict[str, str]:
-    return {"authorization": f"Bearer {user['access_token']}"}
 
 
 def sync_a_day(ready: dict[str, Any], user: dict[str, Any]) -> None:
@@ -140,15 +87,21 @@ def test_a_taken_port_is_said_at_once() -> None:
     assert run.stdout == ""
 
 
-@pytest.mark.parametrize("direct", [False, True], ids=["worker through PostgREST", "worker on Postgres"])
-def test_a_project_is_served_through_its_own_api(projects: Projects, direct: bool) -> None:
-    project = projects(Setup("postgrest", "ES256", "claims"))
+def variables(project: Project) -> dict[str, str]:
+    """What names the project to `make serve`."""
     backend = project.backend
-    environment = {
+    return {
         "SUPABASE_URL": backend.url,
         "SUPABASE_ANON_KEY": backend.auth.anon_key(),
         "SUPABASE_SERVICE_ROLE_KEY": backend.auth.service_role_key(),
     }
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["worker through PostgREST", "worker on Postgres"])
+def test_a_project_is_served_through_its_own_api(projects: Projects, direct: bool) -> None:
+    project = projects(Setup("postgrest", "ES256", "claims"))
+    backend = project.backend
+    environment = variables(project)
     if direct:
         environment["DATABASE_URL"] = backend.database.login("authenticator")
     user = backend.database.member()
@@ -161,3 +114,24 @@ def test_a_project_is_served_through_its_own_api(projects: Projects, direct: boo
             answer = client.get("/get-historical-sync", params={"job_id": job_id})
             assert (answer.status_code, answer.json()["job_id"]) == (200, job_id)
         assert "users" not in served.ready
+
+
+@pytest.mark.parametrize(
+    ("allowed", "outcome"),
+    [({}, ("failed", "source_config_invalid")), ({"WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}, ("completed", None))],
+    ids=["by itself", "when told to"],
+)
+def test_a_projects_connections_reach_this_machine_only_when_the_user_says_so(
+    projects: Projects, allowed: dict[str, str], outcome: tuple[str, str | None]
+) -> None:
+    project = projects(Setup("postgrest", "ES256", "claims"))
+    database = project.database
+    user = database.member()
+    with Source() as source, serving(variables(project) | allowed):
+        config, secret = source.connection(["airlines"])
+        with database.session(user.claims) as session:
+            connection_id = database.connection(user.agency_id, config=config, secret=secret)
+            day = {"date_from": "2013-02-01", "date_to": "2013-02-01"}
+            job = session.call("start_historical_sync", connection_id=connection_id, **day)
+        row = until(lambda: (row := database.execution(job["job_id"])) and row["finished_at"] and row)
+    assert (row["status"], (row["error"] or {}).get("code")) == outcome

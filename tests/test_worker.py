@@ -75,8 +75,12 @@ class Scene:
         self._folder = folder
         self._workers: list[Logged] = []
 
-    def start(self, *resources: str, auth: str = "api_key_query", secret: dict[str, str] | None = None) -> str:
+    def start(
+        self, *resources: str, auth: str = "api_key_query", secret: dict[str, str] | None = None, **members: str
+    ) -> str:
+        """`members` replace those of the connection's config."""
         config, right = self.source.connection(resources or ["flights", "weather"], auth=auth, page_size=120)
+        config |= members
         connection_id = self.database.connection(self.user.agency_id, config=config, secret=secret or right)
         with self.database.session(self.user.claims) as session:
             job = session.call("start_historical_sync", connection_id=connection_id, date_from=DAYS[0], date_to=DAYS[1])
@@ -84,7 +88,7 @@ class Scene:
 
     def work(self, **options: str) -> Logged:
         values = {"WORKER_LEASE_SECONDS": "1", "WORKER_HEARTBEAT_SECONDS": "0.1", "WORKER_TICK_SECONDS": "0.05"}
-        values["DATABASE_URL"] = self.database.login("authenticator")
+        values |= {"DATABASE_URL": self.database.login("authenticator"), "WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}
         log = self._folder / f"worker-{len(self._workers)}.log"
         worker = Logged(log, values | options)
         self._workers.append(worker)
@@ -323,6 +327,24 @@ def test_a_source_that_refuses_its_credentials(scene: Scene) -> None:
     }
     assert "not-the-token" not in f"{worker.text} {scene.events(job_id)}"
     assert len(scene.source.requests) == 1
+
+
+@pytest.mark.parametrize("allowed", ["", "false", "1", "TRUE"])
+def test_nothing_but_true_lets_a_connection_reach_this_machine(scene: Scene, allowed: str) -> None:
+    """Nor does a connection of a user's making reach the database that the worker itself speaks to."""
+    worker = scene.work(WORKER_ALLOW_PRIVATE_ADDRESSES=allowed)
+    places = {
+        scene.source.url: "source_config_invalid",
+        scene.source.url.replace("http:", "https:"): "source_address_not_allowed",
+        f"https://localhost:{scene.database.server.port}": "source_address_not_allowed",
+    }
+    for base_url, code in places.items():
+        job_id = scene.start(base_url=base_url)
+        row = until(lambda: (row := scene.row(job_id)) and row["finished_at"] and row)  # noqa: B023 (called here)
+        assert (row["status"], row["error"]["code"]) == ("failed", code)
+        assert "127.0.0.1" not in row["error"]["message"] + worker.text
+        assert scene.events(job_id) == ["start", "claim", "fail"]
+    assert scene.source.requests == []
 
 
 def test_through_postgrest(scene: Scene) -> None:

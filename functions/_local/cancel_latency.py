@@ -12,7 +12,7 @@ import time
 from contextlib import closing
 
 from functions._local.client import Client
-from functions._local.demo import FIRST, LAST
+from functions._local.scenes import HistoricalSync
 from functions._local.stack import Stack
 
 PAGE_SECONDS = 0.2
@@ -25,12 +25,13 @@ def main() -> None:
         answers: list[float] = []
         stops: list[float] = []
         with closing(Client(stack.ready()["functions_url"], str(user["access_token"]))) as client:
+            scene = HistoricalSync(client, user)
             for _ in range(cancels):
-                job_id = client.start(str(user["connection_id"]), FIRST, LAST, ["flights"])
+                job_id = scene.start()
                 worker.wait_for("begun", job_id)
                 time.sleep(PAGE_SECONDS / 2)  # into the middle of a fetch
                 asked = time.time()
-                client.cancel(job_id, "measured")
+                scene.cancel(job_id)
                 answered = time.time()
                 answers.append((answered - asked) * 1000)
                 stops.append((worker.wait_for("ended", job_id)["time"] - answered) * 1000)

@@ -14,24 +14,20 @@ class Client:
         headers = {"authorization": f"Bearer {access_token}"}
         self._http = httpx.Client(base_url=functions_url, headers=headers, timeout=30)
 
-    def start(self, connection_id: str, date_from: str, date_to: str, resources: list[str]) -> str:
-        body = {"connection_id": connection_id, "date_from": date_from, "date_to": date_to, "resources": resources}
-        return str(self._call("POST", "start-historical-sync", body)["job_id"])
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        return self._call("GET", path, params=query)
 
-    def get(self, job_id: str) -> dict[str, Any]:
-        return self._call("GET", f"get-historical-sync?job_id={job_id}")
+    def post(self, path: str, body: object = None) -> dict[str, Any]:
+        return self._call("POST", path, json=body)
 
-    def cancel(self, job_id: str, reason: str) -> dict[str, Any]:
-        return self._call("POST", "cancel-historical-sync", {"job_id": job_id, "reason": reason})
+    def delete(self, path: str) -> dict[str, Any]:
+        return self._call("DELETE", path)
 
-    def retry(self, job_id: str) -> str:
-        return str(self._call("POST", "retry-historical-sync", {"job_id": job_id})["job_id"])
-
-    def _call(self, method: str, function: str, body: object = None) -> dict[str, Any]:
-        response = self._http.request(method, f"/{function}", json=body)
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401 (httpx's own)
+        response = self._http.request(method, path, **options)
         answer: dict[str, Any] = response.json()
         if not response.is_success:
-            raise RuntimeError(f"{function}: {answer['error']} ({answer['code']})")
+            raise RuntimeError(f"{path}: {answer.get('message') or answer['error']} ({response.status_code})")
         return answer
 
     def close(self) -> None:

@@ -120,7 +120,9 @@ class Stack:
         }
 
     def worker(self, *, log: bool = False, **options: str) -> WorkerProcess:
-        return WorkerProcess(log=log, DATABASE_URL=self.authenticator_url, **options)
+        # The source is on this machine.
+        needed = {"DATABASE_URL": self.authenticator_url, "WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}
+        return WorkerProcess(log=log, **needed | options)
 
     def close(self) -> None:
         self._exit.close()

@@ -62,6 +62,17 @@ def _spell_polytomic(problem: Problem, request_id: str) -> dict[str, Any]:
     return spelled if problem.status == HTTPStatus.UNAUTHORIZED else {**spelled, "status": problem.status}
 
 
+def _spell_truto(problem: Problem, request_id: str) -> dict[str, Any]:
+    return {
+        "statusCode": problem.status,
+        "error": HTTPStatus(problem.status).phrase,
+        "message": problem.sentence,
+        "code": problem.code,
+        "requestId": request_id,
+        **problem.members,
+    }
+
+
 PLAIN = Dialect(_spell_plain, _object(error=_SENTENCE, code=_STABLE, requestId=_REQUEST_ID))
 
 # Source: the published API and its clients (PyPI and npm `polytomic`).
@@ -78,4 +89,17 @@ POLYTOMIC = Dialect(
     api_keys=True,
     version_header="x-polytomic-version",
     versions=("2025-09-18", "2024-02-08", "2023-04-25", "2022-12-12", "2021-05-23"),
+)
+
+# Source: the published API of sync jobs.
+TRUTO = Dialect(
+    _spell_truto,
+    _object(
+        statusCode={"type": "integer"},
+        error=_text("The status's reason phrase."),
+        message=_SENTENCE,
+        code=_STABLE,
+        requestId=_REQUEST_ID,
+    ),
+    api_keys=True,
 )

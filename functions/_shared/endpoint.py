@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from functions._shared import cors, runtime
 from functions._shared.auth import AuthUnavailable, Caller, Unauthorized, agency_key
@@ -52,6 +53,8 @@ class Endpoint:
     status: int = 200
     path: str = ""
     dialect: Dialect = PLAIN
+    # Whether its answer is remembered for an Idempotency-Key; what is read or deleted needs none, unless it says so.
+    remembered: bool | None = None
     # What has to be found out before the call (the arguments as they are sent on), and what its answer only begins.
     before: Callable[[dict[str, Any], Call], dict[str, Any]] | None = None
     after: Callable[[Any, Call], dict[str, Any]] | None = None
@@ -71,6 +74,10 @@ class Endpoint:
     @property
     def summary(self) -> str:
         return (sys.modules[self.module].__doc__ or "").strip().partition("\n\n")[0]
+
+    @property
+    def heeds_key(self) -> bool:
+        return self.method not in ("GET", "DELETE") if self.remembered is None else self.remembered
 
     @cached_property
     def handler(self) -> Callable[[dict[str, Any], object], dict[str, Any]]:
@@ -109,7 +116,7 @@ class Endpoint:
         """What the database reads of the request itself: for the audit, and to give the same answer again."""
         headers = {"x-request-id": request.request_id}
         key = request.headers.get("idempotency-key")
-        if key is not None and self.method != "GET":
+        if key is not None and self.heeds_key:
             key = key.strip(" ")  # a proxy would: white space around it is not its own
             if not _IDEMPOTENCY_KEY.fullmatch(key):
                 sentence = "An Idempotency-Key has 1 to 255 printable ASCII characters."
@@ -145,12 +152,12 @@ class Call:
 
 
 def _with_members(body: bytes, members: Mapping[str, str]) -> bytes:
-    """The body with the path's members in it; a body that is no object is left to the model to refuse."""
+    """The body with the path's members in it; what is no object, or no JSON to the model, the model refuses."""
     if not members:
         return body
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = from_json(body)
+    except ValueError:
         return body
     return json.dumps({**value, **members}).encode() if isinstance(value, dict) else body
 
@@ -218,8 +225,8 @@ def _invalid(error: ValidationError, in_path: Mapping[str, str]) -> Problem:
     if wrong:
         return _invalid_member(wrong[0])
     fields = [_place(each) for each in errors]
-    sentence = f"This does not work yet, leave it out: {', '.join(fields)}."
-    return Problem(422, "unsupported_field", sentence[:1000], {"fields": fields[:100]})
+    sentence = f"This does not work yet, leave it out: {', '.join(fields)[:1000]}."
+    return Problem(422, "unsupported_field", sentence, {"fields": fields[:100]})
 
 
 _NOT_SUPPORTED = {"unsupported", "extra_forbidden"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, core_schema
 
 if TYPE_CHECKING:
@@ -22,6 +23,25 @@ def _without_nul(text: str) -> str:
 
 # Postgres stores every character but this one.
 Text = Annotated[str, AfterValidator(_without_nul)]
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401
+    """Looks through a JSON value (the parser has bounded its depth)."""
+    if isinstance(value, str):
+        _without_nul(value)
+    elif isinstance(value, float):
+        if not isfinite(value):
+            raise ValueError("must not contain numbers that are infinite or none")
+    elif isinstance(value, dict | list):
+        for one in value if isinstance(value, list) else (*value, *value.values()):
+            _storable(one)
+    return value
+
+
+# What SQL calls int.
+Integer = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+# Whatever is in it, Postgres stores it.
+JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
-from functions._shared.dialect import PLAIN
+from functions._shared.dialect import PLAIN, POLYTOMIC
 from functions._shared.errors import Problem, Refusal
 from functions._shared.members import Contract
 
@@ -28,7 +28,6 @@ REF = "#/components/schemas/{model}"
 
 # What any endpoint may answer, because every request takes the same way.
 EVERYONES = (
-    Refusal(400, "invalid_field", "A member has the wrong type or value; `field` names it.", {"field": "name"}),
     Refusal(401, "missing_token", "There is no access token."),
     Refusal(401, "invalid_token", "The token is malformed, forged or another project's."),
     Refusal(401, "expired_token", "The token has expired: refresh the session."),
@@ -39,6 +38,9 @@ EVERYONES = (
     Refusal(500, "internal_error", "Ours; nothing of it is shown."),
     Refusal(503, "auth_unavailable", "The Auth server cannot be reached; `Retry-After` says when to try again."),
     Refusal(503, "database_unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
+)
+OF_MEMBERS = (
+    Refusal(400, "invalid_field", "A member has the wrong type or value; `field` names it.", {"field": "name"}),
 )
 OF_REQUIRED_MEMBERS = (
     Refusal(400, "missing_field", "A required member is missing; `field` names it.", {"field": "name"}),
@@ -67,8 +69,10 @@ OF_IDEMPOTENCY = (
 def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
     """All that this endpoint may answer besides its success, by status."""
     found = [*EVERYONES, *endpoint.refusals]
-    required = [name for name, member in endpoint.request.model_fields.items() if member.is_required()]
-    if not all(is_in_path(endpoint, name) for name in required):
+    members = [member for name, member in endpoint.request.model_fields.items() if not is_in_path(endpoint, name)]
+    if members:
+        found += OF_MEMBERS
+    if any(member.is_required() for member in members):
         found += OF_REQUIRED_MEMBERS
     if "{" in endpoint.path:
         found += OF_PATHS
@@ -78,7 +82,7 @@ def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
         found += OF_API_KEYS
     if has_body(endpoint):
         found += OF_BODIES
-    if endpoint.method != "GET":
+    if endpoint.heeds_key:
         found += OF_IDEMPOTENCY
     return sorted(found, key=lambda refusal: refusal.status)
 
@@ -166,7 +170,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         if place == "path" or not has_body(endpoint):
             one = {"name": name, "in": place, "required": name in required, "schema": _without_null(member)}
             found.append(one | ({"example": examples[name]} if name in examples else {}))
-    if endpoint.method != "GET":
+    if endpoint.heeds_key:
         found.append(_KEY_HEADER)
     if endpoint.dialect.version_header:
         versions = {"type": "string", "example": endpoint.dialect.versions[0]}
@@ -195,7 +199,7 @@ def _headers(endpoint: Endpoint, *names: str) -> dict[str, Any]:
 
 
 def _error_model(endpoint: Endpoint) -> str:
-    return "Error" if endpoint.dialect is PLAIN else "ApiError"
+    return {id(PLAIN): "Error", id(POLYTOMIC): "ApiError"}.get(id(endpoint.dialect), "StatusError")
 
 
 def _json(model: type[BaseModel], example: object) -> dict[str, Any]:

@@ -29,6 +29,7 @@ endpoint = Endpoint(
     request=CreateApiKey,
     response=ApiKeyCreated,
     status=201,
+    remembered=False,
     example_request={"name": "nightly jobs"},
     example_response={"key": "sync_…", "api_key": EXAMPLE},
 )

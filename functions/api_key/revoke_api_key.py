@@ -23,6 +23,7 @@ endpoint = Endpoint(
     rpc="revoke_api_key",
     request=RevokeApiKey,
     response=ApiKey,
+    remembered=False,
     refusals=(API_KEY_NOT_FOUND,),
     example_request={"api_key_id": EXAMPLE["id"]},
     example_response={**EXAMPLE, "revoked_at": EXAMPLE["created_at"], "revoked_by": EXAMPLE["created_by"]},

@@ -23,6 +23,12 @@ from functions.connection import (
 )
 
 NOT_A_DESTINATION = Refusal(400, "not_a_destination", "The destination is not a connection of type records.")
+INVALID_OUTPUT_NAME = Refusal(
+    400,
+    "invalid_output_name",
+    "The name of `schema` in the destination, with what goes before it, has 1 to 200 bytes.",
+    {"schema": "flights"},
+)
 NO_SCHEMAS = Refusal(400, "no_schemas", "No schema is enabled.")
 
 
@@ -45,6 +51,9 @@ class SchemaChoice(Contract):
     data_cutoff_timestamp: Annotated[str | None, Only()] = None
 
 
+Choice = Annotated[SchemaChoice, BeforeValidator(_as_schema, json_schema_input_type=SchemaChoice | str)]
+
+
 class Destination(Contract):
     """`schema` goes before the names in the destination: crm.contacts."""
 
@@ -58,7 +67,7 @@ class CreateBulkSync(Contract):
     source_connection_id: UUID
     destination_connection_id: UUID
     destination_configuration: Destination | None = None
-    schemas: Annotated[list[Annotated[SchemaChoice, BeforeValidator(_as_schema)]], Field(max_length=1000)] | None = None
+    schemas: Annotated[list[Choice], Field(max_length=1000)] | None = None
     mode: Annotated[str | None, OneOf("replicate", "append")] = None
     active: bool | None = None
     organization_id: UUID | None = None
@@ -85,7 +94,15 @@ endpoint = Endpoint(
     request=CreateBulkSync,
     response=OneBulkSync,
     dialect=POLYTOMIC,
-    refusals=(CONNECTION_NOT_FOUND, NOT_A_SOURCE, NOT_A_DESTINATION, UNKNOWN_SCHEMA, NO_SCHEMAS, OTHER_ORGANIZATION),
+    refusals=(
+        CONNECTION_NOT_FOUND,
+        NOT_A_SOURCE,
+        NOT_A_DESTINATION,
+        UNKNOWN_SCHEMA,
+        INVALID_OUTPUT_NAME,
+        NO_SCHEMAS,
+        OTHER_ORGANIZATION,
+    ),
     example_request={
         "name": "Flights",
         "source_connection_id": SOURCE_ID,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Text
+from functions._shared.members import Integer, Text
 from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
 from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, BulkSyncExecution
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
@@ -19,7 +19,7 @@ class ListBulkSyncExecutions(BaseModel):
 
     sync_id: UUID
     page_token: Text | None = None
-    limit: int | None = None
+    limit: Integer | None = None
     ascending: bool | None = None
     only_terminal: bool | None = None
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Text
+from functions._shared.members import Integer, Text
 from functions.bulk_sync.get_bulk_sync import EXAMPLE, BulkSync
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
 
@@ -16,7 +16,7 @@ class ListBulkSyncs(BaseModel):
 
     active: bool | None = None
     page_token: Text | None = None
-    limit: int | None = None
+    limit: Integer | None = None
 
 
 class BulkSyncs(BaseModel):

@@ -10,7 +10,7 @@ from pydantic import Field
 from functions._shared import look
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract, Only, Text
+from functions._shared.members import Contract, JsonObject, Only, Text
 from functions.connection import INVALID_CONFIGURATION, OTHER_ORGANIZATION
 from functions.connection.get_connection import EXAMPLE, OneConnection
 
@@ -23,7 +23,7 @@ class CreateConnection(Contract):
 
     name: Annotated[Text, Field(min_length=1, max_length=200)]
     type: Literal["http", "records"]
-    configuration: dict[str, Any] | None = None
+    configuration: JsonObject | None = None
     organization_id: UUID | None = None
     must_answer: bool | None = Field(None, alias="validate")
     healthcheck_interval: Annotated[str | None, Only("")] = None
@@ -53,7 +53,7 @@ endpoint = Endpoint(
     example_request={
         "name": "Flights",
         "type": "http",
-        "configuration": {**EXAMPLE["configuration"], "secret": {"token": "…"}},
+        "configuration": {**EXAMPLE["configuration"], "secret": {"token": "the-source-s-token"}},
     },
     example_response={"data": EXAMPLE},
 )

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Text
+from functions._shared.members import Integer, Text
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
 from functions.connection.get_connection import EXAMPLE, Connection
 
@@ -15,7 +15,7 @@ class ListConnections(BaseModel):
     """`page_token` is the `next_page_token` of the page before; `limit` is at most 50, which it is without."""
 
     page_token: Text | None = None
-    limit: int | None = None
+    limit: Integer | None = None
 
 
 class Connections(BaseModel):

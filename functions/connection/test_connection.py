@@ -11,7 +11,7 @@ from functions._shared import look
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
 from functions._shared.errors import Refusal
-from functions._shared.members import Contract
+from functions._shared.members import Contract, JsonObject
 from functions.connection import CONNECTION_NOT_FOUND, INVALID_CONFIGURATION, SOURCE_ID
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ OTHER_TYPE = Refusal(400, "other_type", "The stored connection is of another typ
 
 
 class TestConnection(Contract):
+    """With `connection_id` a change of the stored one; another base_url or type of auth needs the secret anew."""
+
     type: Literal["http", "records"]
-    configuration: dict[str, Any] | None = None
+    configuration: JsonObject | None = None
     connection_id: UUID | None = None
 
 
@@ -52,10 +54,15 @@ endpoint = Endpoint(
     request=TestConnection,
     response=ConnectionTested,
     dialect=POLYTOMIC,
+    remembered=False,
     before=checked,
     after=answered,
     refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, *look.REFUSALS),
-    example_request={"type": "http", "configuration": {"secret": {"token": "…"}}, "connection_id": SOURCE_ID},
+    example_request={
+        "type": "http",
+        "configuration": {"secret": {"token": "the-source-s-token"}},
+        "connection_id": SOURCE_ID,
+    },
     example_response={"ok": True},
 )
 handler = endpoint.handler

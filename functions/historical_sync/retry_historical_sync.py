@@ -14,6 +14,7 @@ from functions.historical_sync import ALREADY_ACTIVE, JOB_ID, JOB_NOT_FOUND, JOB
 NOT_RETRYABLE = Refusal(
     400, "not_retryable", "The job is neither failed nor cancelled.", {"current_status": "in_progress"}
 )
+CONNECTION_GONE = Refusal(404, "connection_not_found", "The connection of this job was deleted.")
 
 
 class RetryHistoricalSync(BaseModel):
@@ -35,7 +36,7 @@ endpoint = Endpoint(
     request=RetryHistoricalSync,
     response=HistoricalSyncRetried,
     status=201,
-    refusals=(NOT_RETRYABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND, ALREADY_ACTIVE),
+    refusals=(NOT_RETRYABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND, CONNECTION_GONE, ALREADY_ACTIVE),
     example_request={"job_id": JOB_ID},
     example_response={"job_id": "01a20393-26df-7227-9f87-71fc7a2b2981", "status": "pending", "retry_of": JOB_ID},
 )

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Text
+from functions._shared.members import Integer, Text
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
 from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
 from functions.model_sync.get_model_sync_execution import EXAMPLE, ModelSyncExecution
@@ -19,7 +19,7 @@ class ListModelSyncExecutions(BaseModel):
 
     sync_id: UUID
     page_token: Text | None = None
-    limit: int | None = None
+    limit: Integer | None = None
     ascending: bool | None = None
     only_completed: bool | None = None
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Text
+from functions._shared.members import Integer, Text
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
 from functions.model_sync.get_model_sync import EXAMPLE, ModelSync
 
@@ -20,7 +20,7 @@ class ListModelSyncs(BaseModel):
     mode: Text | None = None
     target_connection_id: UUID | None = None
     page_token: Text | None = None
-    limit: int | None = None
+    limit: Integer | None = None
 
 
 class ModelSyncs(BaseModel):

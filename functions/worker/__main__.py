@@ -11,12 +11,17 @@ import os
 import signal
 import socket
 from dataclasses import replace
+from functools import partial
 
 from functions._shared import logs
 from functions._shared.rpc import PostgresRpc, PostgrestRpc
+from functions.worker.connectors import open_source
+from functions.worker.connectors.http.network import make_client
+from functions.worker.connectors.webhook import post
 from functions.worker.loop import Options, Worker
+from functions.worker.outbox import Outbox
 from functions.worker.protocol import Protocol, service_caller
-from functions.worker.runners import LOOKS, RUNNERS
+from functions.worker.runners import LOOKS, RUNNERS, given
 
 
 def make_protocol(database_url: str | None, *, threads: int) -> Protocol:
@@ -47,9 +52,15 @@ async def main() -> None:
         listen_url=os.environ.get("DATABASE_URL"),
     )
     protocol = make_protocol(options.listen_url, threads=2 * options.concurrency + 2)
-    await asyncio.gather(
-        Worker(protocol, RUNNERS, options).run(stop), Worker(protocol, LOOKS, replace(options, concurrency=2)).run(stop)
-    )
+    private = os.environ.get("WORKER_ALLOW_PRIVATE_ADDRESSES", "false") == "true"
+    opening = partial(open_source, allow_private_addresses=private)
+    async with make_client(allow_private_addresses=private) as client:
+        posting = partial(post, client=client)
+        await asyncio.gather(
+            Worker(protocol, given(opening, RUNNERS), options, posting).run(stop),
+            Worker(protocol, given(opening, LOOKS), replace(options, concurrency=2)).run(stop),
+            Outbox(protocol, posting, options.tick_seconds).run(stop),
+        )
 
 
 if __name__ == "__main__":

@@ -10,17 +10,22 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from functions._shared.errors import Problem
 from functions.worker.connectors.errors import SourceError, SourceUnavailable
+from functions.worker.connectors.webhook import Letter, ReceiverRefused, ReceiverUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from functions.worker.protocol import Batch, Execution, Protocol, Runner
+    from functions.worker.connectors.webhook import Post
+    from functions.worker.protocol import Batch, Delivery, Execution, LeaseAnswer, Protocol, Runner
 
 log = logging.getLogger(__name__)
+
+# Between attempts to deliver a batch; after the last the execution waits as after any failure.
+DELIVERY_WAITS_SECONDS = (1.0, 4.0)
 
 Verdict = Literal["done", "cancel", "lost", "out_of_time", "shutdown"]
 
@@ -40,6 +45,7 @@ class Engine:
     protocol: Protocol
     heartbeat_seconds: float
     time_budget_seconds: float | None = None
+    post: Post | None = None  # for executions that deliver
 
     async def run(self, execution: Execution, runner: Runner, signals: Signals) -> str:
         """Answers how it ended: completed, failed, queued, cancelled, or lost."""
@@ -65,12 +71,36 @@ class Engine:
                     # The next page is fetched while this one is committed.
                     upcoming = asyncio.ensure_future(anext(batches, None))
                     seq += 1
-                    answer = await self.protocol.commit_batch(execution, seq, batch)
+                    answer = await self._deliver(execution, seq, batch.delivery) if batch.delivery else "continue"
+                    if answer == "continue":
+                        answer = await self.protocol.commit_batch(execution, seq, batch)
                     if answer != "continue":
                         return answer
             finally:
                 await _cancel(upcoming)
         return "done"
+
+    async def _deliver(self, execution: Execution, seq: int, delivery: Delivery) -> LeaseAnswer:
+        """Hands a batch to the receiver; every attempt is announced first, so that none begins after the end."""
+        assert self.post is not None
+        for wait in (*DELIVERY_WAITS_SECONDS, None):
+            begun = await self.protocol.begin_delivery(execution, seq, delivery)
+            if begun["answer"] != "continue" or not begun["wanted"]:
+                return cast("LeaseAnswer", begun["answer"])
+            letter = Letter.of(execution, delivery, begun)
+            try:
+                await self.post(letter)
+            except ReceiverRefused:
+                if delivery.event.endswith(":started"):
+                    await self.protocol.stop(execution, "refused by the receiver")
+                    return "lost"
+            except ReceiverUnavailable:
+                pass
+            else:
+                return "continue"
+            if wait is not None:
+                await asyncio.sleep(wait)
+        raise SourceUnavailable("receiver_unavailable", "The webhook's receiver does not answer 200. Check it.")
 
     async def _watch(self, execution: Execution, signals: Signals) -> Verdict:
         loop = asyncio.get_running_loop()

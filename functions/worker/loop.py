@@ -14,6 +14,7 @@ from functions.worker.engine import Engine, Signals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from functions.worker.connectors.webhook import Post
     from functions.worker.protocol import Execution, Protocol, Runner
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,13 @@ class Options:
 class Worker:
     """`runners` by family: what it claims."""
 
-    def __init__(self, protocol: Protocol, runners: Mapping[str, Runner], options: Options) -> None:
+    def __init__(
+        self, protocol: Protocol, runners: Mapping[str, Runner], options: Options, post: Post | None = None
+    ) -> None:
         self._protocol = protocol
         self._runners = runners
         self._options = options
-        self._engine = Engine(protocol, options.heartbeat_seconds, options.time_budget_seconds)
+        self._engine = Engine(protocol, options.heartbeat_seconds, options.time_budget_seconds, post)
         # By execution and lease: one whose lease ran out unnoticed may be claimed here again before its task has ended.
         self._running: dict[tuple[str, int], tuple[asyncio.Task[None], Signals]] = {}
         self._wake = asyncio.Event()

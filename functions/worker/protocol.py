@@ -18,7 +18,7 @@ from functions._shared.auth import Caller
 from functions._shared.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from functions._shared.rpc import Rpc
 
@@ -45,13 +45,25 @@ class Execution:
     progress: dict[str, Any]
     connection_id: str | None
     connection: dict[str, Any] | None = field(repr=False)
+    destination: dict[str, Any] | None = field(default=None, repr=False)
+    definition_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a batch hands to the execution's receiver before it is committed."""
+
+    event: str
+    payload: dict[str, Any]
+    records: int = 0
 
 
 @dataclass(frozen=True)
 class Batch:
     """Records of one resource ({key, data} each), with the checkpoint to resume from once they are stored.
 
-    `errors` are sentences, one per record of the source that cannot be stored; `done`: the resource's last batch.
+    `errors` are sentences, one per record of the source that cannot be stored; `done`: the resource's last batch;
+    `fetched`: how many records were read where they are not among `records`, because they are delivered or passed on.
     """
 
     resource: str
@@ -60,6 +72,9 @@ class Batch:
     progress: dict[str, Any]
     errors: Sequence[str] = ()
     done: bool = False
+    method: str = "list"
+    fetched: int | None = None
+    delivery: Delivery | None = None
 
 
 def service_caller(service_role_key: str) -> Caller:
@@ -94,8 +109,25 @@ class Protocol:
             progress=batch.progress,
             errors=list(batch.errors),
             done=batch.done,
+            method=batch.method,
+            fetched=batch.fetched,
         )
         return cast("LeaseAnswer", answer)
+
+    async def begin_delivery(self, execution: Execution, seq: int, delivery: Delivery) -> dict[str, Any]:
+        """{answer} as every lease holder's call; with `continue` also wanted, and if it is, delivery and created_at."""
+        arguments = {"seq": seq, "event": delivery.event, "records": delivery.records}
+        answer = await self._call("begin_delivery", execution_id=execution.id, lease=execution.lease, **arguments)
+        return cast("dict[str, Any]", answer)
+
+    async def stop(self, execution: Execution, reason: str) -> str:
+        return str(await self._lease_call("stop", execution, reason=reason))
+
+    async def claim_events(self, limit: int) -> list[dict[str, Any]]:
+        return cast("list[dict[str, Any]]", await self._call("claim_events", limit=limit))
+
+    async def settle_event(self, event: Mapping[str, Any], *, delivered: bool) -> None:
+        await self._call("settle_event", delivery_id=event["id"], attempt=event["attempt"], delivered=delivered)
 
     async def finish(self, execution: Execution) -> str:
         return str(await self._lease_call("finish", execution))

@@ -124,9 +124,9 @@ grant select, insert, update, delete on public.users to service_role;
 -- A system that data comes from or goes to. `secret` is for the worker alone, and forgotten with the connection.
 -- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
 create table app.connections (
-  id uuid primary key default gen_random_uuid(),
+  id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies,
-  kind text not null check (kind in ('http', 'records')),
+  kind text not null check (kind in ('http', 'records', 'webhook')),
   name text not null check (length(name) between 1 and 200),
   config jsonb not null default '{}' check (jsonb_typeof(config) = 'object'),
   secret jsonb not null default '{}' check (jsonb_typeof(secret) = 'object'),
@@ -145,16 +145,16 @@ revoke all on app.connections from public;
 grant select (id, agency_id, kind, name, config, created_at, created_by, updated_at, deleted_at)
   on app.connections to authenticated;
 grant insert (agency_id, kind, name, config, secret, created_by, deleted_at) on app.connections to authenticated;
-grant update (secret, deleted_at) on app.connections to authenticated;
+grant update (config, secret, updated_at, deleted_at) on app.connections to authenticated;
 grant select, insert, update, delete on app.connections to service_role;
 
 -- 10_core/10_tables/35_definitions.sql
--- What can be started again and again: a bulk sync, a model sync; and the models that model syncs read.
+-- What can be started again and again: a bulk sync, a model sync, a sync job; and the models that model syncs read.
 -- `settings` is in its kind's own words, checked by the function that creates it.
 create table app.definitions (
-  id uuid primary key default gen_random_uuid(),
+  id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies,
-  kind text not null check (kind in ('bulk_sync', 'model', 'model_sync')),
+  kind text not null check (kind in ('bulk_sync', 'model', 'model_sync', 'sync_job')),
   name text not null check (length(name) between 1 and 200),
   source_id uuid, -- the connection it reads from
   destination_id uuid, -- the connection it writes to
@@ -179,7 +179,7 @@ revoke all on app.definitions from public;
 grant select on app.definitions to authenticated;
 grant insert (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
   on app.definitions to authenticated;
-grant update (updated_at, updated_by, deleted_at) on app.definitions to authenticated;
+grant update (name, settings, updated_at, updated_by, deleted_at) on app.definitions to authenticated;
 grant select, insert, update, delete on app.definitions to service_role;
 
 -- 10_core/10_tables/40_executions.sql
@@ -285,6 +285,7 @@ create table app.execution_events (
   actor text not null,
   reason text,
   request_id text,
+  in_flight int, -- deliveries that had begun and not ended: nobody will know more about them
   -- Retention drops an execution with its events; nothing else can delete one.
   foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
 );
@@ -321,14 +322,15 @@ create table app.execution_resources (
   agency_id uuid not null,
   execution_id uuid not null,
   resource text not null,
+  method text not null default 'list',
   started_at timestamptz not null,
   finished_at timestamptz, -- its last batch is stored
   records bigint not null default 0, -- read from the source
-  inserted bigint not null default 0,
+  inserted bigint not null default 0, -- or delivered
   updated bigint not null default 0,
   failed bigint not null default 0, -- records that could not be stored
   errors jsonb not null default '[]', -- sentences about the first of them
-  primary key (agency_id, execution_id, resource),
+  primary key (agency_id, execution_id, resource, method),
   foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
 ) with (fillfactor = 70);
 
@@ -336,6 +338,36 @@ alter table app.execution_resources enable row level security;
 revoke all on app.execution_resources from public;
 grant select on app.execution_resources to authenticated;
 grant select, insert, update on app.execution_resources to service_role;
+
+-- 10_core/10_tables/67_deliveries.sql
+-- What is handed to other systems. The intent is committed under the lease before it is sent, and at most one of an
+-- execution is under way: what a cancel cannot recall, it counts. `queued` are events about an execution's end, which
+-- are sent after it.
+create table app.deliveries (
+  id uuid primary key default app.uuid_v7(),
+  agency_id uuid not null,
+  execution_id uuid not null,
+  number bigint not null, -- of the batch (its seq); -1: the end
+  event text not null,
+  records int not null default 0,
+  status text not null check (status in ('queued', 'sending', 'delivered', 'failed', 'unknown')),
+  attempts int not null default 0,
+  created_at timestamptz not null default clock_timestamp(),
+  due_at timestamptz, -- while queued
+  finished_at timestamptz,
+  unique (agency_id, execution_id, number),
+  foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade,
+  constraint finished_when_known check ((status in ('delivered', 'failed', 'unknown')) = (finished_at is not null)),
+  constraint due_while_queued check ((status = 'queued') = (due_at is not null))
+);
+
+create unique index deliveries_one_under_way on app.deliveries (execution_id) where status = 'sending';
+create index deliveries_due on app.deliveries (due_at) where status = 'queued';
+
+alter table app.deliveries enable row level security;
+revoke all on app.deliveries from public;
+grant select on app.deliveries to authenticated;
+grant select, insert, update on app.deliveries to service_role;
 
 -- 10_core/10_tables/70_idempotency_keys.sql
 -- Answers that may be asked for again for a day, each written in its move's own transaction.
@@ -496,7 +528,8 @@ begin
   if not identity.is_live and by_key then
     perform app.refuse(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
   end if;
-  if not identity.is_live then
+  -- An anonymous request is no user's, whatever else its claims say.
+  if not identity.is_live or current_user = 'anon' and not by_key then
     perform app.refuse(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
   end if;
   if identity.agency_id is null then
@@ -566,6 +599,9 @@ create policy "Members see their agency's audit" on app.execution_events
   for select to authenticated using (agency_id = (select app.agency_id()));
 
 create policy "Members see what their executions did" on app.execution_resources
+  for select to authenticated using (agency_id = (select app.agency_id()));
+
+create policy "Members see their agency's deliveries" on app.deliveries
   for select to authenticated using (agency_id = (select app.agency_id()));
 
 create policy "Members see their agency's records" on app.records
@@ -794,20 +830,74 @@ end $$;
 
 revoke all on function app.guard_execution from public;
 
+-- 10_core/30_guard/15_end_event.sql
+-- The event that tells of an execution's end, in its family's words: sync_job_run:stopped.
+create or replace function app.end_event(execution app.executions)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select execution.family || ':' || case execution.status
+      when 'completed' then f.completed when 'failed' then f.failed when 'cancelled' then f.cancelled end
+    from app.families as f where f.family = execution.family);
+end $$;
+
+revoke all on function app.end_event from public;
+grant execute on function app.end_event to service_role;
+
+-- 10_core/30_guard/16_wants_event.sql
+-- Whether an execution's receiver is to be told of this event: active, and neither side has narrowed it out.
+create or replace function app.wants_event(execution app.executions, event text)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  receiver jsonb;
+begin
+  select c.config into receiver from app.connections as c
+  where c.agency_id = execution.agency_id and c.id = execution.destination_id and c.deleted_at is null;
+  return coalesce((receiver ->> 'is_active')::boolean, false)
+    and (jsonb_array_length(receiver -> 'event_types') = 0 or receiver -> 'event_types' ? event)
+    and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
+end $$;
+
+revoke all on function app.wants_event from public;
+grant execute on function app.wants_event to service_role;
+
 -- 10_core/30_guard/20_record_event.sql
--- The only writer of the audit: a definer, because nobody holds INSERT on it.
+-- The only writer of the audit: a definer, because nobody holds INSERT on it. With the lease, what was being delivered
+-- under it is given up in the same commit: its outcome is unknown, and counted. The end of an execution that delivers is
+-- itself an event to deliver.
 create or replace function app.record_event()
 returns trigger
 language plpgsql
 security definer
 set search_path = ''
+set lock_timeout = '5s'
 as $$
+declare
+  delivers constant boolean := coalesce(new.spec -> 'write' ->> 'mode' = 'deliver', false);
+  given_up int;
 begin
+  if delivers and tg_op = 'UPDATE' and old.leased_by is not null and new.leased_by is null then
+    update app.deliveries as d set status = 'unknown', finished_at = clock_timestamp()
+    where d.execution_id = new.id and d.status = 'sending';
+    get diagnostics given_up = row_count;
+  end if;
+  if delivers and new.finished_at is not null and app.wants_event(new, app.end_event(new)) then
+    insert into app.deliveries (agency_id, execution_id, number, event, status, due_at)
+    values (new.agency_id, new.id, -1, app.end_event(new), 'queued', clock_timestamp());
+  end if;
   insert into app.execution_events
-    (agency_id, execution_id, at, event, from_status, to_status, lease, actor, reason, request_id)
+    (agency_id, execution_id, at, event, from_status, to_status, lease, actor, reason, request_id, in_flight)
   values
     (new.agency_id, new.id, clock_timestamp(), new.event, case when tg_op = 'UPDATE' then old.status end, new.status,
-     new.lease, new.actor, new.reason, new.request_id);
+     new.lease, new.actor, new.reason, new.request_id, given_up);
   return null;
 end $$;
 
@@ -1153,8 +1243,9 @@ revoke all on function app.delete_definition from public;
 grant execute on function app.delete_definition to authenticated, service_role;
 
 -- 10_core/50_definitions/30_find_connection.sql
--- A connection that the caller may use, without its secret, or 404. Held until the transaction ends: nobody deletes it.
-create or replace function app.find_connection(id uuid)
+-- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes it before this transaction
+-- ends; who only reads waits for nobody.
+create or replace function app.find_connection(id uuid, hold boolean default true)
 returns app.connections
 language plpgsql
 set search_path = ''
@@ -1163,12 +1254,14 @@ as $$
 declare
   connection app.connections;
 begin
+  if hold then
+    perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
+  end if;
   select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
   into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
     connection.created_by, connection.updated_at
   from app.connections as c
-  where c.id = find_connection.id and c.deleted_at is null
-  for share;
+  where c.id = find_connection.id and c.deleted_at is null and c.kind <> 'webhook';
   if not found then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
@@ -1248,6 +1341,9 @@ declare
 begin
   if token is null or token = '' then
     return;
+  end if;
+  if length(token) > 200 then
+    raise invalid_parameter_value; -- longer than any, and perhaps deeper than the parser goes
   end if;
   position := convert_from(decode(rpad(translate(token, '-_', '+/'), (length(token) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
   updated_at := 'epoch'::timestamptz + (position ->> 0)::numeric * interval '1 second';
@@ -1411,6 +1507,122 @@ end $$;
 revoke all on function app.executions_page from public;
 grant execute on function app.executions_page to authenticated, service_role;
 
+-- 10_core/60_filtered_lists/05_refuse_filter.sql
+-- For an operator that there is not; typed so that it can stand where a condition would.
+create or replace function app.refuse_filter(op text)
+returns text
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform app.refuse(400, 'unknown_operator', 'A filter is field=value or field[op]=value, op one of eq, ne, gt, gte, lt, lte, in, nin, exists, like, ilike.',
+    jsonb_build_object('operator', left(op, 50)));
+  return null;
+end $$;
+
+revoke all on function app.refuse_filter from public;
+grant execute on function app.refuse_filter to authenticated, service_role;
+
+-- 10_core/60_filtered_lists/10_filter_condition.sql
+-- One filter of a list as a condition on its view: {field, op, value}. Fields are the view's columns of plain types.
+create or replace function app.filter_condition(listed regclass, filter jsonb)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  fields constant text[] := array(
+    select a.attname::text from pg_catalog.pg_attribute as a
+    where a.attrelid = listed and a.attnum > 0
+      and a.atttypid in ('uuid'::regtype, 'text'::regtype, 'timestamptz'::regtype, 'int'::regtype, 'boolean'::regtype));
+  field constant text := filter ->> 'field';
+  op constant text := coalesce(filter ->> 'op', 'eq');
+  value constant text := filter ->> 'value';
+begin
+  if not field = any(fields) then
+    perform app.refuse(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
+      'field', left(field, 200), 'available', fields));
+  end if;
+  return case op
+    when 'eq' then format('l.%I = %L', field, value)
+    when 'ne' then format('l.%I is distinct from %L', field, value)
+    when 'gt' then format('l.%I > %L', field, value)
+    when 'gte' then format('l.%I >= %L', field, value)
+    when 'lt' then format('l.%I < %L', field, value)
+    when 'lte' then format('l.%I <= %L', field, value)
+    when 'in' then format('l.%I::text = any(%L::text[])', field, string_to_array(value, ','))
+    when 'nin' then format('(l.%I::text = any(%L::text[])) is not true', field, string_to_array(value, ','))
+    when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
+    when 'like' then format('l.%I::text like %L', field, value)
+    when 'ilike' then format('l.%I::text ilike %L', field, value)
+    else app.refuse_filter(op)
+  end;
+end $$;
+
+revoke all on function app.filter_condition from public;
+grant execute on function app.filter_condition to authenticated, service_role;
+
+-- 10_core/60_filtered_lists/20_filtered_page.sql
+-- A page of a view (with an `id` in the order of time), the newest first or with sort `created_at` the oldest:
+-- its ids, and the cursors of the pages around it, null where there is none.
+create or replace function app.filtered_page(
+  listed regclass, filters jsonb, "limit" int, next_cursor text, prev_cursor text, sort text,
+  out ids uuid[], out next_ text, out prev_ text, out size int)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  cursor_ constant text := coalesce(nullif(next_cursor, ''), nullif(prev_cursor, ''));
+  backwards constant boolean := coalesce(next_cursor, '') = '' and coalesce(prev_cursor, '') <> '';
+  newest_first constant boolean := coalesce(nullif(sort, ''), '-created_at') = '-created_at';
+  descending constant boolean := newest_first <> backwards;
+  conditions text;
+begin
+  if coalesce(nullif(sort, ''), '-created_at') not in ('-created_at', 'created_at') then
+    perform app.refuse(400, 'unknown_sort', 'sort is created_at or -created_at.');
+  end if;
+  if cursor_ !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
+    perform app.refuse(400, 'invalid_cursor', 'This cursor is not one that a list has given. Begin without it.');
+  end if;
+  size := case when "limit" between 1 and 5000 then "limit" when "limit" > 5000 then 5000 else 100 end;
+  select coalesce(string_agg(' and ' || app.filter_condition(listed, f), ''), '') into conditions
+  from jsonb_array_elements(coalesce(filters, '[]')) as f;
+  -- `nulls last` is the order of an agency's index.
+  execute format('select array(select l.id from %s as l where true%s%s order by l.id %s limit $2)', listed, conditions,
+    case when cursor_ is not null then case when descending then ' and l.id < $1' else ' and l.id > $1' end else '' end,
+    case when descending then 'desc nulls last' else 'asc nulls first' end)
+  into ids using cursor_::uuid, size + 1;
+  if backwards then
+    prev_ := case when cardinality(ids) > size then ids[size] end;
+    ids := array(select id from unnest(ids[:size]) with ordinality as i (id, position) order by position desc);
+    next_ := ids[cardinality(ids)];
+  else
+    next_ := case when cardinality(ids) > size then ids[size] end;
+    ids := ids[:size];
+    prev_ := case when cursor_ is not null then ids[1] end;
+  end if;
+end $$;
+
+revoke all on function app.filtered_page from public;
+grant execute on function app.filtered_page to authenticated, service_role;
+
+-- 10_core/60_filtered_lists/30_page_answer.sql
+-- A list as these APIs answer it.
+create or replace function app.page_answer(result jsonb, next_cursor text, prev_cursor text, size int)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'result', coalesce(result, '[]'), 'next_cursor', next_cursor, 'prev_cursor', prev_cursor, 'limit', size);
+end $$;
+
+revoke all on function app.page_answer from public;
+grant execute on function app.page_answer to authenticated, service_role;
+
 -- 20_worker/10_lock_lease.sql
 -- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
 create or replace function app.lock_lease(id uuid, lease bigint)
@@ -1543,6 +1755,7 @@ grant execute on function app.first_errors to service_role;
 --   create           only keys that are not there yet
 --   update           only keys that are there: the record's members are set, the others stay
 --   updateOrCreate   both
+--   deliver          none here: what was announced with begin_delivery for this batch has been delivered
 -- Of a key that comes twice in a batch the last counts. Rows are locked in the keys' order, so two executions never wait
 -- for each other in a circle.
 create or replace function app.store_records(
@@ -1555,7 +1768,14 @@ declare
   mode constant text := coalesce(execution.spec -> 'write' ->> 'mode', 'replicate');
   only_changed constant boolean := coalesce((execution.spec -> 'write' ->> 'only_changed')::boolean, false);
 begin
-  if mode = 'append' then
+  if mode = 'deliver' then
+    update app.deliveries as d set status = 'delivered', finished_at = clock_timestamp()
+    where d.execution_id = execution.id and d.number = store_records.seq and d.status = 'sending'
+    returning d.records into inserted;
+    inserted := coalesce(inserted, 0);
+    updated := 0;
+
+  elsif mode = 'append' then
     insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
     select execution.agency_id, destination, store_records.resource, execution.id || ':' || seq || ':' || item.position,
       item.value -> 'data', execution.id, clock_timestamp()
@@ -1616,6 +1836,44 @@ end $$;
 revoke all on function app.store_records from public;
 grant execute on function app.store_records to service_role;
 
+-- 20_worker/public/begin_delivery.sql
+-- Announces that batch `seq` is about to be handed to the execution's receiver: committed before it is sent, again before
+-- it is sent again. At most one is under way; once the lease is lost none begins. `records`: how many it carries.
+-- Answer: as app.lease_answer, with `delivery` (its id) and `created_at`, the same for every attempt; with `wanted`
+-- false the receiver is not to be told of this event, and nothing was announced.
+create or replace function public.begin_delivery(execution_id uuid, lease bigint, seq bigint, event text, records int default 0)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  execution app.executions := app.lock_lease(execution_id, lease);
+  answer constant jsonb := app.lease_answer(execution);
+  begun app.deliveries;
+begin
+  if answer ->> 'answer' <> 'continue' then
+    return answer;
+  end if;
+  if seq is distinct from execution.seq + 1 then
+    perform app.refuse(409, 'unexpected_seq', 'The next batch is number ' || execution.seq + 1 || '.',
+      jsonb_build_object('expected_seq', execution.seq + 1));
+  end if;
+  if not app.wants_event(execution, event) then
+    return answer || jsonb_build_object('wanted', false);
+  end if;
+  insert into app.deliveries as d (agency_id, execution_id, number, event, records, status, attempts)
+  values (execution.agency_id, execution.id, seq, begin_delivery.event, begin_delivery.records, 'sending', 1)
+  on conflict on constraint deliveries_agency_id_execution_id_number_key do update
+  set status = 'sending', event = excluded.event, records = excluded.records, attempts = d.attempts + 1, finished_at = null
+  where d.status in ('sending', 'unknown')
+  returning * into begun;
+  return answer || jsonb_build_object('wanted', true, 'delivery', begun.id, 'created_at', begun.created_at);
+end $$;
+
+revoke all on function public.begin_delivery from public, anon, authenticated, service_role;
+grant execute on function public.begin_delivery to service_role;
+
 -- 20_worker/public/claim.sql
 -- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
 -- connection and the connection's secret. What a dead worker left behind is released first.
@@ -1652,10 +1910,13 @@ begin
   )
   select coalesce(jsonb_agg(jsonb_build_object(
     'id', t.id, 'agency_id', t.agency_id, 'family', t.family, 'lease', t.lease, 'spec', t.spec, 'seq', t.seq,
-    'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id,
+    'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id, 'definition_id', t.definition_id,
     'connection', (
       select jsonb_build_object('kind', c.kind, 'config', c.config, 'secret', c.secret)
-      from app.connections as c where c.agency_id = t.agency_id and c.id = t.connection_id)
+      from app.connections as c where c.agency_id = t.agency_id and c.id = t.connection_id),
+    'destination', (
+      select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config, 'secret', c.secret)
+      from app.connections as c where c.agency_id = t.agency_id and c.id = t.destination_id)
   ) order by t.id), '[]')
   into claimed
   from taken as t;
@@ -1665,6 +1926,51 @@ end $$;
 revoke all on function public.claim from public, anon, authenticated, service_role;
 grant execute on function public.claim to service_role;
 
+-- 20_worker/public/claim_events.sql
+-- Hands at most `limit` events about ended executions to whoever sends them, each for a minute: if its outcome is not told
+-- by then (settle_event), it is handed out again, ten times at most; one whose webhook was deleted is given up.
+-- Answer: JSON array of
+-- {id, attempt, event, payload, created_at, environment_id, webhook_id, url, secret}.
+create or replace function public.claim_events("limit" int default 10)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  claimed jsonb;
+begin
+  if ("limit" between 1 and 100) is not true then
+    perform app.refuse(400, 'invalid_limit', 'limit is 1 to 100.');
+  end if;
+  update app.deliveries as d set status = 'failed', due_at = null, finished_at = clock_timestamp()
+  where d.id = any(array(
+    select q.id from app.deliveries as q
+    join app.executions as e on (e.agency_id, e.id) = (q.agency_id, q.execution_id)
+    join app.connections as c on (c.agency_id, c.id) = (e.agency_id, e.destination_id)
+    where q.status = 'queued' and q.due_at <= now() and (c.deleted_at is not null or q.attempts >= 10)
+    order by q.due_at limit 100 for update of q skip locked));
+  with taken as (
+    update app.deliveries as d set attempts = d.attempts + 1, due_at = now() + interval '1 minute'
+    where d.id = any(array(
+      select q.id from app.deliveries as q where q.status = 'queued' and q.due_at <= now()
+      order by q.due_at limit claim_events."limit" for update skip locked))
+    returning d.*
+  )
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'id', t.id, 'attempt', t.attempts, 'event', t.event, 'payload', app.sync_job_run_object(e), 'created_at', t.created_at,
+    'environment_id', t.agency_id, 'webhook_id', c.id, 'url', c.config -> 'target_url', 'secret', c.secret -> 'secret')
+    order by t.due_at, t.id), '[]')
+  into claimed
+  from taken as t
+  join app.executions as e on (e.agency_id, e.id) = (t.agency_id, t.execution_id)
+  join app.connections as c on (c.agency_id, c.id) = (e.agency_id, e.destination_id);
+  return claimed;
+end $$;
+
+revoke all on function public.claim_events from public, anon, authenticated, service_role;
+grant execute on function public.claim_events to service_role;
+
 -- 20_worker/public/commit_batch.sql
 -- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock: to persist is to ask
 -- whether to go on. `continue` and `cancel` mean stored, `lost` means nothing was (see app.lease_answer).
@@ -1673,9 +1979,10 @@ grant execute on function public.claim to service_role;
 --            before is written again as app.store_records says
 --   errors   JSON array of sentences, one per record of the source that cannot be stored
 --   done     this was the resource's last batch
+--   fetched  how many records were read where they are not stored: passed on only, or delivered (see begin_delivery)
 create or replace function public.commit_batch(
   execution_id uuid, lease bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb,
-  done boolean default false, errors jsonb default '[]')
+  done boolean default false, errors jsonb default '[]', method text default 'list', fetched int default null)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -1687,13 +1994,13 @@ declare
   stored record;
 begin
   if (jsonb_typeof(records) = 'array' and jsonb_typeof(checkpoint) = 'object' and jsonb_typeof(progress) = 'object'
-      and jsonb_typeof(errors) = 'array' and done is not null
+      and jsonb_typeof(errors) = 'array' and done is not null and length(method) between 1 and 50
       and octet_length(resource) between 1 and 200) is not true then
     perform app.refuse(400, 'invalid_batch',
       'A batch has a resource of 1 to 200 bytes, lists of records and errors, and a checkpoint and progress that are objects.');
   end if;
   size := jsonb_array_length(records);
-  if size + jsonb_array_length(errors) > 5000 or pg_column_size(records) > 16 * 1024 * 1024 then
+  if size + jsonb_array_length(errors) > 5000 or fetched not between 0 and 100000 or pg_column_size(records) > 16 * 1024 * 1024 then
     perform app.refuse(413, 'batch_too_large', 'A batch has at most 5000 records and 16 MiB.');
   end if;
   if exists (
@@ -1712,11 +2019,12 @@ begin
   end if;
 
   select * into stored from app.store_records(execution, resource, records, seq);
+  size := coalesce(fetched, size + jsonb_array_length(errors));
   insert into app.execution_resources as r
-    (agency_id, execution_id, resource, started_at, finished_at, records, inserted, updated, failed, errors)
+    (agency_id, execution_id, resource, method, started_at, finished_at, records, inserted, updated, failed, errors)
   values
-    (execution.agency_id, execution.id, commit_batch.resource, clock_timestamp(), case when done then clock_timestamp() end,
-     size + jsonb_array_length(commit_batch.errors), stored.inserted, stored.updated,
+    (execution.agency_id, execution.id, commit_batch.resource, commit_batch.method, clock_timestamp(),
+     case when done then clock_timestamp() end, size, stored.inserted, stored.updated,
      jsonb_array_length(commit_batch.errors), app.first_errors('[]', commit_batch.errors))
   on conflict on constraint execution_resources_pkey do update
   set finished_at = excluded.finished_at, records = r.records + excluded.records, inserted = r.inserted + excluded.inserted,
@@ -1725,7 +2033,7 @@ begin
 
   update app.executions as e
   set seq = commit_batch.seq, checkpoint = commit_batch.checkpoint, progress = commit_batch.progress,
-      records = e.records + size + jsonb_array_length(errors), attempts = 0,
+      records = e.records + size, attempts = 0,
       lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
   where e.id = execution.id;
   return app.lease_answer(execution);
@@ -1872,6 +2180,51 @@ end $$;
 revoke all on function public.release from public, anon, authenticated, service_role;
 grant execute on function public.release to service_role;
 
+-- 20_worker/public/settle_event.sql
+-- What became of an attempt to send an event: it is delivered, or tried again after a growing delay, five times in all.
+-- An attempt that took too long, so that another has begun, says nothing any more. Answer: {answer: status | lost}.
+create or replace function public.settle_event(delivery_id uuid, attempt int, delivered boolean)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  status_ text;
+begin
+  update app.deliveries as d
+  set status = case when delivered then 'delivered' when d.attempts >= 5 then 'failed' else 'queued' end,
+      due_at = case when not delivered and d.attempts < 5 then clock_timestamp() + app.retry_delay(d.attempts) end,
+      finished_at = case when delivered or d.attempts >= 5 then clock_timestamp() end
+  where d.id = delivery_id and d.status = 'queued' and d.attempts = attempt
+  returning d.status into status_;
+  return jsonb_build_object('answer', coalesce(status_, 'lost'));
+end $$;
+
+revoke all on function public.settle_event from public, anon, authenticated, service_role;
+grant execute on function public.settle_event to service_role;
+
+-- 20_worker/public/stop.sql
+-- The receiver does not want this execution: it is cancelled on its behalf, at once. Answer: {answer: cancelled | lost}.
+create or replace function public.stop(execution_id uuid, lease bigint, reason text)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  execution app.executions := app.lock_lease(execution_id, lease);
+begin
+  if execution.id is null then
+    return app.lease_answer(execution);
+  end if;
+  execution := app.cancel_execution(execution.family, execution.id, reason);
+  return jsonb_build_object('answer', execution.status);
+end $$;
+
+revoke all on function public.stop from public, anon, authenticated, service_role;
+grant execute on function public.stop to service_role;
+
 -- 30_historical_sync/10_historical_sync_jobs.sql
 -- The family's jobs in its own words. security_invoker: the caller's policies decide which rows.
 -- windows_done, windows_total: of the date range, null until its worker has begun (a retry knows at once).
@@ -1970,7 +2323,7 @@ begin
   if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
     perform app.refuse(400, 'invalid_dates', 'date_from and date_to are dates, the first not after the second.');
   end if;
-  if connection.kind = 'records' then
+  if connection.kind <> 'http' then
     perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if resources is null then
@@ -2091,6 +2444,7 @@ create or replace function public.retry_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -2138,6 +2492,7 @@ create or replace function public.start_historical_sync(
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -2239,8 +2594,9 @@ revoke all on function app.insert_connection from public;
 grant execute on function app.insert_connection to authenticated, service_role;
 
 -- 31_connection/30_copy_secret.sql
--- For a test of a change: the stored secret's members that the change does not bring. A definer, as callers cannot read
--- secrets; both connections are of the caller's agency, and the one written to was made for the test.
+-- For a test of a change: the stored secret's members that the change does not bring. Only where it goes to the same address
+-- in the same way: who changes those has to know the secret, or could have it sent to themselves. A definer, as callers
+-- cannot read secrets; both connections are of the caller's agency, and the one written to was made for the test.
 create or replace function app.copy_secret(stored uuid, tested uuid)
 returns void
 language plpgsql
@@ -2253,7 +2609,9 @@ begin
   update app.connections as t set secret = s.secret || t.secret
   from app.connections as s
   where s.id = stored and s.agency_id = agency and s.deleted_at is null
-    and t.id = tested and t.agency_id = agency and t.deleted_at is not null;
+    and t.id = tested and t.agency_id = agency and t.deleted_at is not null
+    and t.config -> 'base_url' = s.config -> 'base_url'
+    and t.config -> 'auth' -> 'type' = s.config -> 'auth' -> 'type';
 end $$;
 
 revoke all on function app.copy_secret from public;
@@ -2305,7 +2663,7 @@ declare
   active app.executions;
 begin
   -- Weaker than `for update`: a start that holds its definition may still name the connection, and is cancelled below.
-  perform from app.connections as c where c.id = connection_id and c.deleted_at is null for no key update;
+  perform from app.connections as c where c.id = connection_id and c.deleted_at is null and c.kind <> 'webhook' for no key update;
   if not found then
     perform app.find_connection(connection_id);
   end if;
@@ -2347,7 +2705,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id)));
+  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id, hold => false)));
 end $$;
 
 revoke all on function public.get_connection from public, anon, authenticated, service_role;
@@ -2365,20 +2723,29 @@ declare
   caller constant app.caller := app.caller();
   size constant int := app.page_size("limit", 50);
   after constant record := app.read_page_token(page_token);
-  ids uuid[];
+  answer jsonb;
 begin
-  ids := array(
-    select c.id from app.connections as c
-    where c.deleted_at is null and (caller.agency_id is null or c.agency_id = caller.agency_id)
+  -- One statement: what is deleted meanwhile is on the page or not, and the page is whole.
+  with listed as (
+    select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
+    from app.connections as c
+    where c.deleted_at is null and c.kind <> 'webhook' and (caller.agency_id is null or c.agency_id = caller.agency_id)
       and (after.id is null or c.updated_at <= after.updated_at and (c.updated_at < after.updated_at or c.id > after.id))
     order by c.updated_at desc, c.id
-    limit size + 1);
-  return jsonb_build_object(
-    'data', (
-      select coalesce(jsonb_agg(app.connection_object(app.find_connection(id)) order by position), '[]')
-      from unnest(ids[:size]) with ordinality as listed (id, position)),
-    'pagination', jsonb_build_object('next_page_token', case when cardinality(ids) > size then (
-      select app.page_token(c.updated_at, c.id) from app.connections as c where c.id = ids[size]) else '' end));
+    limit size + 1
+  ), page as (
+    select jsonb_populate_record(null::app.connections, to_jsonb(l)) as connection,
+      row_number() over (order by l.updated_at desc, l.id) as position,
+      app.page_token(l.updated_at, l.id) as token
+    from listed as l
+  )
+  select jsonb_build_object(
+    'data', coalesce(jsonb_agg(app.connection_object(p.connection) order by p.position) filter (where p.position <= size), '[]'),
+    'pagination', jsonb_build_object('next_page_token',
+      case when count(*) > size then max(p.token) filter (where p.position = size) else '' end))
+  into answer
+  from page as p;
+  return answer;
 end $$;
 
 revoke all on function public.list_connections from public, anon, authenticated, service_role;
@@ -2428,7 +2795,7 @@ as $$
 declare
   look app.executions;
 begin
-  if connection.kind = 'records' then
+  if connection.kind <> 'http' then
     perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if resource is not null and not connection.config -> 'resources' ? resource then
@@ -2549,6 +2916,7 @@ create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -2699,6 +3067,13 @@ begin
   if cardinality(names) = 0 then
     perform app.refuse(400, 'no_schemas', 'At least one schema must be enabled; leave schemas out for all.');
   end if;
+  -- As commit_batch: else no batch could ever be stored.
+  select name into unknown from unnest(names) as name
+  where octet_length(concat_ws('.', namespace, name)) not between 1 and 200 limit 1;
+  if found then
+    perform app.refuse(400, 'invalid_output_name', 'The name in the destination, with what goes before it, has 1 to 200 bytes.',
+      jsonb_build_object('schema', left(unknown, 200)));
+  end if;
   return (
     select jsonb_agg(jsonb_build_object('id', name, 'output_name', concat_ws('.', namespace, name)) order by position)
     from unnest(names) with ordinality as n (name, position));
@@ -2750,7 +3125,7 @@ begin
   perform app.require_organization(caller, organization_id);
   source := app.find_connection(source_connection_id);
   destination := app.find_connection(destination_connection_id);
-  if source.kind = 'records' then
+  if source.kind <> 'http' then
     perform app.refuse(400, 'not_a_source', 'The source receives records. Choose a connection that can be read from.');
   end if;
   if destination.kind <> 'records' then
@@ -2913,6 +3288,7 @@ declare
   sync app.definitions;
   started app.executions;
   chosen jsonb;
+  unknown text;
 begin
   if answer is not null then
     return answer;
@@ -2921,10 +3297,11 @@ begin
   select jsonb_agg(s.value order by s.position) into chosen
   from jsonb_array_elements(sync.settings -> 'schemas') with ordinality as s (value, position)
   where schemas is null or schemas ? (s.value ->> 'id');
-  if schemas is not null and jsonb_array_length(coalesce(chosen, '[]')) <> (select count(distinct id) from jsonb_array_elements(schemas) as id)
-     or chosen is null then
+  select id into unknown from jsonb_array_elements_text(schemas) as id
+  where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
+  if unknown is not null or chosen is null then
     perform app.refuse(400, 'unknown_schema', 'schemas names at least one of this sync''s schemas, and no other.', jsonb_build_object(
-      'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
+      'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
   end if;
 
   started.agency_id := sync.agency_id;
@@ -3498,4 +3875,697 @@ end $$;
 
 revoke all on function public.start_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.start_model_sync to anon, authenticated, service_role;
+
+-- 37_webhook/10_webhooks.sql
+-- The agency's receivers of events, in their API's words. security_invoker: the caller's policies decide which rows.
+create view public.webhooks with (security_invoker = true) as
+select
+  c.id,
+  c.agency_id as environment_id,
+  c.config ->> 'target_url' as target_url,
+  (c.config ->> 'is_active')::boolean as is_active,
+  c.config -> 'event_types' as event_types,
+  c.created_at,
+  c.updated_at
+from app.connections as c
+where c.kind = 'webhook' and c.deleted_at is null;
+
+revoke all on public.webhooks from public, anon, authenticated, service_role;
+grant select on public.webhooks to authenticated, service_role;
+
+-- 37_webhook/20_find_webhook.sql
+-- A webhook of the caller's, held until the transaction ends, or 404.
+create or replace function app.find_webhook(id uuid)
+returns public.webhooks
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  webhook public.webhooks;
+begin
+  perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  select * into webhook from public.webhooks as w where w.id = find_webhook.id;
+  if not found then
+    perform app.refuse(404, 'webhook_not_found', 'There is no webhook with this id.');
+  end if;
+  return webhook;
+end $$;
+
+revoke all on function app.find_webhook from public;
+grant execute on function app.find_webhook to authenticated, service_role;
+
+-- 37_webhook/public/create_webhook.sql
+-- Creates a receiver of events at an https address. Answer: the webhook with its `secret`, which is shown this once.
+create or replace function public.create_webhook(
+  target_url text, event_types jsonb default '[]', is_active boolean default true, environment_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  secret_ constant text := gen_random_uuid();
+  id_ uuid;
+begin
+  perform app.require_organization(caller, environment_id);
+  if caller.agency_id is null then
+    perform app.refuse(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
+  end if;
+  insert into app.connections as c (agency_id, kind, name, config, secret, created_by)
+  values (caller.agency_id, 'webhook', left(target_url, 200),
+    jsonb_build_object('target_url', target_url, 'event_types', event_types, 'is_active', is_active),
+    jsonb_build_object('secret', secret_), caller.actor)
+  returning c.id into id_;
+  return to_jsonb(app.find_webhook(id_)) || jsonb_build_object('secret', secret_);
+end $$;
+
+revoke all on function public.create_webhook from public, anon, authenticated, service_role;
+grant execute on function public.create_webhook to anon, authenticated, service_role;
+
+-- 37_webhook/public/delete_webhook.sql
+-- Deletes a webhook and its secret; runs that deliver to it are stopped first. Answer: {id}.
+create or replace function public.delete_webhook(webhook_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  active app.executions;
+begin
+  perform from app.connections as c
+  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
+  if not found then
+    perform app.find_webhook(webhook_id);
+  end if;
+  for active in
+    select * from app.executions as e
+    where e.status in ('queued', 'running', 'cancelling') and e.destination_id = webhook_id
+    order by e.id for update
+  loop
+    perform app.cancel_execution(active.family, active.id, 'webhook deleted');
+  end loop;
+  update app.connections as c set deleted_at = clock_timestamp(), secret = '{}' where c.id = webhook_id;
+  return jsonb_build_object('id', webhook_id);
+end $$;
+
+revoke all on function public.delete_webhook from public, anon, authenticated, service_role;
+grant execute on function public.delete_webhook to anon, authenticated, service_role;
+
+-- 37_webhook/public/get_webhook.sql
+-- One webhook, without its secret.
+create or replace function public.get_webhook(webhook_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return to_jsonb(app.find_webhook(webhook_id));
+end $$;
+
+revoke all on function public.get_webhook from public, anon, authenticated, service_role;
+grant execute on function public.get_webhook to anon, authenticated, service_role;
+
+-- 37_webhook/public/list_webhooks.sql
+-- The agency's webhooks, without their secrets. Answer: {result, next_cursor, prev_cursor, limit}.
+create or replace function public.list_webhooks(
+  filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
+  sort text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.filtered_page('public.webhooks', filters, "limit", next_cursor, prev_cursor, sort);
+begin
+  return app.page_answer((
+    select jsonb_agg(to_jsonb(w) order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position) join public.webhooks as w on w.id = listed.id),
+    page.next_, page.prev_, page.size);
+end $$;
+
+revoke all on function public.list_webhooks from public, anon, authenticated, service_role;
+grant execute on function public.list_webhooks to anon, authenticated, service_role;
+
+-- 37_webhook/public/update_webhook.sql
+-- Changes what is given of a webhook. Answer: the webhook, without its secret.
+create or replace function public.update_webhook(
+  webhook_id uuid, target_url text default null, event_types jsonb default null, is_active boolean default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  perform app.find_webhook(webhook_id);
+  update app.connections as c
+  set config = c.config || jsonb_strip_nulls(jsonb_build_object(
+        'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),
+      updated_at = clock_timestamp()
+  where c.id = webhook_id;
+  return to_jsonb(app.find_webhook(webhook_id));
+end $$;
+
+revoke all on function public.update_webhook from public, anon, authenticated, service_role;
+grant execute on function public.update_webhook to anon, authenticated, service_role;
+
+-- 38_sync_job/10_sync_jobs.sql
+-- The agency's sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
+create view public.sync_jobs with (security_invoker = true) as
+select
+  d.id,
+  d.agency_id as environment_id,
+  d.name as label,
+  d.settings ->> 'integration_name' as integration_name,
+  d.settings -> 'args_schema' as args_schema,
+  d.settings -> 'resources' as resources,
+  (d.settings ->> 'default_runtime_version')::int as default_runtime_version,
+  d.created_at,
+  d.updated_at
+from app.definitions as d
+where d.kind = 'sync_job' and d.deleted_at is null;
+
+revoke all on public.sync_jobs from public, anon, authenticated, service_role;
+grant select on public.sync_jobs to authenticated, service_role;
+
+-- 38_sync_job/20_sync_job_object.sql
+-- One sync job as callers see it, also where it was deleted and a run of it is shown.
+create or replace function app.sync_job_object(job app.definitions)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', job.id,
+    'label', job.name,
+    'integration_name', job.settings -> 'integration_name',
+    'environment_id', job.agency_id,
+    'args_schema', job.settings -> 'args_schema',
+    'resources', job.settings -> 'resources',
+    'default_runtime_version', job.settings -> 'default_runtime_version',
+    'created_at', job.created_at,
+    'updated_at', job.updated_at);
+end $$;
+
+revoke all on function app.sync_job_object from public;
+grant execute on function app.sync_job_object to authenticated, service_role;
+
+-- 38_sync_job/30_resource_nodes.sql
+-- Resources as the worker runs them, checked: each with its `parent` (a position in the list, from 0), which is another of
+-- the name that it depends on, one that is listed rather than fetched singly, and `persist` decided. No cycles.
+create or replace function app.resource_nodes(resources jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  size constant int := case jsonb_typeof(resources) when 'array' then jsonb_array_length(resources) else 0 end;
+  node jsonb;
+  parents int[] := '{}';
+  parent int;
+  nodes jsonb := '[]';
+begin
+  if size not between 1 and 100 then
+    perform app.refuse(400, 'invalid_resources', 'resources is a list of 1 to 100 resources.');
+  end if;
+  for i in 0 .. size - 1 loop
+    node := resources -> i;
+    if (jsonb_typeof(node -> 'resource') = 'string' and length(node ->> 'resource') between 1 and 200) is not true then
+      perform app.refuse(400, 'invalid_resources', 'Every resource has a name: resources.' || i || '.resource.');
+    end if;
+    if (node ->> 'method' in ('list', 'get')) is not true then
+      perform app.refuse(422, 'unsupported_field', 'Only the methods list and get work so far.',
+        jsonb_build_object('fields', jsonb_build_array('resources.' || i || '.method')));
+    end if;
+    if node ->> 'method' = 'get' and coalesce(node ->> 'id', '') = '' then
+      perform app.refuse(400, 'invalid_resources', 'The method get needs an id: resources.' || i || '.id.');
+    end if;
+    parent := null;
+    if node ->> 'depends_on' is not null then
+      select j into parent from generate_series(0, size - 1) as j
+      where j <> i and resources -> j -> 'resource' = node -> 'depends_on'
+      order by resources -> j ->> 'method' = 'list' desc, j limit 1;
+      if not found then
+        perform app.refuse(400, 'unknown_dependency', 'resources.' || i || '.depends_on names no other resource of this job.',
+          jsonb_build_object('depends_on', left(node ->> 'depends_on', 200)));
+      end if;
+    end if;
+    parents := parents || parent;
+    nodes := nodes || jsonb_build_array(node || jsonb_build_object('parent', parent, 'persist', coalesce(
+      (node ->> 'persist')::boolean, position('/' in node ->> 'resource') > 0)));
+  end loop;
+  for i in 1 .. size loop
+    parent := parents[i];
+    for step in 1 .. size loop
+      exit when parent is null;
+      parent := parents[parent + 1];
+    end loop;
+    if parent is not null then
+      perform app.refuse(400, 'circular_dependency', 'These resources depend on each other in a circle.',
+        jsonb_build_object('resource', resources -> (i - 1) -> 'resource'));
+    end if;
+  end loop;
+  return nodes;
+end $$;
+
+revoke all on function app.resource_nodes from public;
+grant execute on function app.resource_nodes to authenticated, service_role;
+
+-- 38_sync_job/40_require_args.sql
+-- Arguments as their schema wants them, in either of its published forms: {type: object, properties: {name: …}}, or
+-- {name: {type, format, required, description}} itself. 400 invalid_argument names the first that is wrong.
+create or replace function app.require_args(args_schema jsonb, args jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  properties constant jsonb := case
+    when args_schema ->> 'type' = 'object' and jsonb_typeof(args_schema -> 'properties') = 'object' then args_schema -> 'properties'
+    else args_schema end;
+  also_required constant jsonb := case jsonb_typeof(args_schema -> 'required') when 'array' then args_schema -> 'required' else '[]' end;
+  name text;
+  rule jsonb;
+  value jsonb;
+  wrong text;
+begin
+  for name, rule in select key, p.value from jsonb_each(properties) as p where jsonb_typeof(p.value) = 'object' order by key loop
+    value := nullif(args -> name, 'null');
+    wrong := case
+      when value is null and (rule -> 'required' = 'true' or also_required ? name) then 'is required'
+      when value is null then null
+      when rule ->> 'type' = 'integer' and not (jsonb_typeof(value) = 'number' and value::text !~ '[.eE]') then 'should be an integer'
+      when rule ->> 'type' in ('string', 'number', 'boolean', 'array', 'object') and jsonb_typeof(value) <> rule ->> 'type' then
+        'should be of type ' || (rule ->> 'type')
+      when jsonb_typeof(rule -> 'enum') = 'array' and not rule -> 'enum' @> jsonb_build_array(value) then 'is not one of the values allowed'
+      when rule ->> 'format' in ('integrated_account_id', 'webhook_id', 'datastore_id', 'uuid')
+        and value #>> '{}' !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'should be a uuid'
+      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}' then 'should be a date like 2013-01-31'
+      when rule ->> 'format' in ('date-time', 'updated_at') and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$' then
+        'should be a time like 2013-01-31T00:00:00Z'
+    end;
+    if wrong is not null then
+      perform app.refuse(400, 'invalid_argument', 'args.' || left(name, 200) || ' ' || wrong || '.', jsonb_build_object('argument', left(name, 200)));
+    end if;
+  end loop;
+end $$;
+
+revoke all on function app.require_args from public;
+grant execute on function app.require_args to authenticated, service_role;
+
+-- 38_sync_job/50_sync_job_settings.sql
+-- What a sync job holds, checked before it is stored.
+create or replace function app.sync_job_settings(
+  integration_name text, resources jsonb, args_schema jsonb, default_runtime_version int)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  perform app.resource_nodes(resources);
+  if default_runtime_version not between 1 and 3 then
+    perform app.refuse(422, 'unsupported_field', 'Versions 1 to 3 work so far.',
+      jsonb_build_object('fields', jsonb_build_array('default_runtime_version')));
+  end if;
+  return jsonb_build_object(
+    'integration_name', coalesce(integration_name, ''),
+    'resources', resources,
+    'args_schema', coalesce(args_schema, '{}'),
+    'default_runtime_version', coalesce(default_runtime_version, 3));
+end $$;
+
+revoke all on function app.sync_job_settings from public;
+grant execute on function app.sync_job_settings to authenticated, service_role;
+
+-- 38_sync_job/public/create_sync_job.sql
+-- Defines a sync job: which resources are read, on which they depend, with which arguments. Answer: the sync job.
+-- Heeds an Idempotency-Key.
+create or replace function public.create_sync_job(
+  resources jsonb, label text default 'Untitled', integration_name text default '', args_schema jsonb default '{}',
+  default_runtime_version int default 3, environment_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('resources', resources, 'label', label, 'integration', integration_name,
+    'args_schema', args_schema, 'version', default_runtime_version);
+  answer jsonb := app.recall_answer(caller, 'create_sync_job', request);
+  job app.definitions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.require_organization(caller, environment_id);
+  if caller.agency_id is null then
+    perform app.refuse(403, 'no_agency', 'A sync job belongs to an agency: create it as one of its users.');
+  end if;
+  insert into app.definitions (agency_id, kind, name, settings, created_by, updated_by)
+  values (caller.agency_id, 'sync_job', label,
+    app.sync_job_settings(integration_name, resources, args_schema, default_runtime_version), caller.actor, caller.actor)
+  returning * into job;
+  answer := app.sync_job_object(job);
+  return app.remember_answer(caller, 'create_sync_job', request, answer);
+end $$;
+
+revoke all on function public.create_sync_job from public, anon, authenticated, service_role;
+grant execute on function public.create_sync_job to anon, authenticated, service_role;
+
+-- 38_sync_job/public/delete_sync_job.sql
+-- Stops the runs of a sync job and deletes it; the runs stay. Answer: {id}.
+create or replace function public.delete_sync_job(job_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  job constant app.definitions := app.delete_definition('sync_job', job_id);
+  active app.executions;
+begin
+  for active in
+    select * from app.executions as e
+    where e.agency_id = job.agency_id and e.definition_id = job.id and e.status in ('queued', 'running', 'cancelling')
+    order by e.id for update
+  loop
+    perform app.cancel_execution(active.family, active.id, 'sync job deleted');
+  end loop;
+  return jsonb_build_object('id', job.id);
+end $$;
+
+revoke all on function public.delete_sync_job from public, anon, authenticated, service_role;
+grant execute on function public.delete_sync_job to anon, authenticated, service_role;
+
+-- 38_sync_job/public/get_sync_job.sql
+-- One sync job.
+create or replace function public.get_sync_job(job_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return app.sync_job_object(app.find_definition('sync_job', job_id));
+end $$;
+
+revoke all on function public.get_sync_job from public, anon, authenticated, service_role;
+grant execute on function public.get_sync_job to anon, authenticated, service_role;
+
+-- 38_sync_job/public/list_sync_jobs.sql
+-- The agency's sync jobs. Answer: {result, next_cursor, prev_cursor, limit}.
+create or replace function public.list_sync_jobs(
+  filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
+  sort text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.filtered_page('public.sync_jobs', filters, "limit", next_cursor, prev_cursor, sort);
+begin
+  return app.page_answer((
+    select jsonb_agg(app.sync_job_object(d) order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    page.next_, page.prev_, page.size);
+end $$;
+
+revoke all on function public.list_sync_jobs from public, anon, authenticated, service_role;
+grant execute on function public.list_sync_jobs to anon, authenticated, service_role;
+
+-- 38_sync_job/public/update_sync_job.sql
+-- Changes what is given of a sync job; runs that have begun keep what they began with. Answer: the sync job.
+create or replace function public.update_sync_job(
+  job_id uuid, resources jsonb default null, label text default null, integration_name text default null,
+  args_schema jsonb default null, default_runtime_version int default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  job app.definitions := app.find_definition('sync_job', job_id, hold => true);
+begin
+  update app.definitions as d
+  set name = coalesce(label, d.name),
+      settings = app.sync_job_settings(
+        coalesce(update_sync_job.integration_name, d.settings ->> 'integration_name'),
+        coalesce(update_sync_job.resources, d.settings -> 'resources'),
+        coalesce(update_sync_job.args_schema, d.settings -> 'args_schema'),
+        coalesce(update_sync_job.default_runtime_version, (d.settings ->> 'default_runtime_version')::int)),
+      updated_at = clock_timestamp(), updated_by = caller.actor
+  where d.id = job.id
+  returning * into job;
+  return app.sync_job_object(job);
+end $$;
+
+revoke all on function public.update_sync_job from public, anon, authenticated, service_role;
+grant execute on function public.update_sync_job to anon, authenticated, service_role;
+
+-- 39_sync_job_run/10_sync_job_runs.sql
+-- The agency's runs of sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
+create view public.sync_job_runs with (security_invoker = true) as
+select
+  e.id,
+  e.agency_id as environment_id,
+  e.definition_id as sync_job_id,
+  e.connection_id as integrated_account_id,
+  app.status_word(e) as status,
+  e.spec ->> 'daemon_group_key' as daemon_group_key,
+  e.destination_id as webhook_id,
+  e.spec ->> 'error_handling' as error_handling,
+  (e.spec ->> 'ignore_previous_run')::boolean as ignore_previous_run,
+  (e.spec ->> 'version')::int as version,
+  e.created_at,
+  greatest(e.created_at, e.started_at, e.finished_at) as updated_at,
+  e.started_at,
+  e.finished_at
+from app.executions as e
+where e.family = 'sync_job_run' and e.deleted_at is null;
+
+revoke all on public.sync_job_runs from public, anon, authenticated, service_role;
+grant select on public.sync_job_runs to authenticated, service_role;
+
+-- 39_sync_job_run/20_sync_job_run_object.sql
+-- One run as callers and receivers see it, with its sync job. resource_stats: per resource and method, {fetched, persisted}
+-- as commit_batch counts them, so never older than the last batch.
+create or replace function app.sync_job_run_object(run app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', run.id,
+    'args', run.spec -> 'args',
+    'resources', run.spec -> 'resources',
+    'sync_job_id', run.definition_id,
+    'integrated_account_id', run.connection_id,
+    'environment_id', run.agency_id,
+    'status', app.status_word(run),
+    'daemon_id', case when run.started_at is not null then run.spec -> 'daemon_group_key' end,
+    'daemon_group_key', run.spec -> 'daemon_group_key',
+    'webhook_id', run.destination_id,
+    'error_handling', run.spec -> 'error_handling',
+    'ignore_previous_run', run.spec -> 'ignore_previous_run',
+    'version', run.spec -> 'version',
+    'resource_stats', (
+      select coalesce(jsonb_object_agg(stats.resource, stats.methods), '{}') from (
+        select r.resource, jsonb_object_agg(r.method, jsonb_build_object(
+          'fetched', r.records, 'persisted', r.inserted + r.updated)) as methods
+        from app.execution_resources as r
+        where r.agency_id = run.agency_id and r.execution_id = run.id
+        group by r.resource) as stats),
+    'created_at', run.created_at,
+    'updated_at', greatest(run.created_at, run.started_at, run.finished_at),
+    'started_at', run.started_at,
+    'finished_at', run.finished_at,
+    'sync_job', (
+      select app.sync_job_object(d) from app.definitions as d
+      where d.agency_id = run.agency_id and d.id = run.definition_id));
+end $$;
+
+revoke all on function app.sync_job_run_object from public;
+grant execute on function app.sync_job_run_object to authenticated, service_role;
+
+-- 39_sync_job_run/30_find_run.sql
+-- A run of the caller's, or 404.
+create or replace function app.find_run(id uuid)
+returns app.executions
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  run app.executions;
+begin
+  select * into run from app.executions as e
+  where e.id = find_run.id and e.family = 'sync_job_run' and e.deleted_at is null;
+  if not found then
+    perform app.refuse(404, 'sync_job_run_not_found', 'There is no sync job run with this id.');
+  end if;
+  return run;
+end $$;
+
+revoke all on function app.find_run from public;
+grant execute on function app.find_run to authenticated, service_role;
+
+-- 39_sync_job_run/public/create_sync_job_run.sql
+-- Queues a run of a sync job on an integrated account (a connection that can be read). Its records are stored (with
+-- daemon_group_key) or delivered (with webhook_id): exactly one of the two. args: as the job's args_schema wants them.
+-- Answer: the run. Heeds an Idempotency-Key.
+create or replace function public.create_sync_job_run(
+  sync_job_id uuid, integrated_account_id uuid, args jsonb default '{}', webhook_id uuid default null,
+  daemon_group_key text default null, error_handling text default 'fail_fast', ignore_previous_run boolean default false,
+  version int default null, resources jsonb default null, events_to_send jsonb default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('job', sync_job_id, 'account', integrated_account_id, 'args', args,
+    'webhook', webhook_id, 'daemon', daemon_group_key, 'errors', error_handling, 'ignore', ignore_previous_run,
+    'version', version, 'resources', resources, 'events', events_to_send);
+  answer jsonb := app.recall_answer(caller, 'create_sync_job_run', request);
+  job app.definitions;
+  account app.connections;
+  nodes jsonb;
+  unknown text;
+  job_version int;
+  run app.executions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  if (webhook_id is null) = (daemon_group_key is null) then
+    perform app.refuse(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to have them delivered.');
+  end if;
+  job := app.find_definition('sync_job', sync_job_id, hold => true);
+  account := app.find_connection(integrated_account_id);
+  if account.kind <> 'http' then
+    perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
+  end if;
+  if webhook_id is not null then
+    perform app.find_webhook(webhook_id);
+  end if;
+  if account.agency_id <> job.agency_id then
+    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  job_version := (job.settings ->> 'default_runtime_version')::int;
+  if version is distinct from job_version and version is not null and not (job_version = 2 and version = 3) then
+    perform app.refuse(400, 'other_version', 'The job is of another version.', jsonb_build_object('version', job_version));
+  end if;
+  if error_handling not in ('fail_fast', 'ignore', 'batch') or error_handling = 'batch' and coalesce(version, job_version) < 2 then
+    perform app.refuse(400, 'invalid_error_handling', 'error_handling is fail_fast, ignore, or from version 2 on batch.');
+  end if;
+  perform app.require_args(job.settings -> 'args_schema', args);
+  resources := coalesce(resources, job.settings -> 'resources');
+  nodes := app.resource_nodes(resources);
+  select n ->> 'resource' into unknown from jsonb_array_elements(nodes) as n
+  where not account.config -> 'resources' ? (n ->> 'resource') limit 1;
+  if found then
+    perform app.refuse(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
+      'resource', unknown, 'available', array(select jsonb_object_keys(account.config -> 'resources'))));
+  end if;
+
+  run.agency_id := job.agency_id;
+  run.family := 'sync_job_run';
+  run.definition_id := job.id;
+  run.connection_id := account.id;
+  run.destination_id := webhook_id;
+  run.spec := jsonb_build_object(
+    'args', args, 'resources', resources, 'nodes', nodes, 'daemon_group_key', daemon_group_key,
+    'error_handling', error_handling, 'ignore_previous_run', ignore_previous_run,
+    'version', coalesce(version, job_version), 'events_to_send', events_to_send,
+    'previous_run_date', case when not ignore_previous_run then (
+      select max(e.started_at) from app.executions as e
+      where e.agency_id = job.agency_id and e.definition_id = job.id and e.connection_id = account.id and e.status = 'completed') end,
+    'write', jsonb_build_object('mode', case when webhook_id is not null then 'deliver' else 'replicate' end));
+  run := app.start_execution(run);
+  answer := app.sync_job_run_object(run);
+  return app.remember_answer(caller, 'create_sync_job_run', request, answer);
+end $$;
+
+revoke all on function public.create_sync_job_run from public, anon, authenticated, service_role;
+grant execute on function public.create_sync_job_run to anon, authenticated, service_role;
+
+-- 39_sync_job_run/public/get_sync_job_run.sql
+-- One run, with its sync job and what it has done so far.
+create or replace function public.get_sync_job_run(run_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return app.sync_job_run_object(app.find_run(run_id));
+end $$;
+
+revoke all on function public.get_sync_job_run from public, anon, authenticated, service_role;
+grant execute on function public.get_sync_job_run to anon, authenticated, service_role;
+
+-- 39_sync_job_run/public/list_sync_job_runs.sql
+-- The agency's runs, the newest first. Answer: {result, next_cursor, prev_cursor, limit}.
+create or replace function public.list_sync_job_runs(
+  filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
+  sort text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.filtered_page('public.sync_job_runs', filters, "limit", next_cursor, prev_cursor, sort);
+begin
+  return app.page_answer((
+    select jsonb_agg(app.sync_job_run_object(e) order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
+    page.next_, page.prev_, page.size);
+end $$;
+
+revoke all on function public.list_sync_job_runs from public, anon, authenticated, service_role;
+grant execute on function public.list_sync_job_runs to anon, authenticated, service_role;
+
+-- 39_sync_job_run/public/stop_sync_job_run.sql
+-- Stops a run that waits or runs, at once: when it answers nothing more is stored, and no delivery begins. The record stays.
+-- Answer: the run. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
+create or replace function public.stop_sync_job_run(run_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('run_id', run_id);
+  answer jsonb := app.recall_answer(caller, 'stop_sync_job_run', request);
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.find_run(run_id);
+  answer := app.sync_job_run_object(app.cancel_execution('sync_job_run', run_id, null));
+  return app.remember_answer(caller, 'stop_sync_job_run', request, answer);
+end $$;
+
+revoke all on function public.stop_sync_job_run from public, anon, authenticated, service_role;
+grant execute on function public.stop_sync_job_run to anon, authenticated, service_role;
 

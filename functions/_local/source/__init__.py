@@ -10,8 +10,18 @@ documentation.py   what a browser sees
 """
 
 from functions._local.source.connection import Credentials
-from functions._local.source.data import RESOURCES, fields, table
+from functions._local.source.data import FIRST_DATE, LAST_DATE, RESOURCES, fields, table
 from functions._local.source.faults import Faults
 from functions._local.source.server import LoggedRequest, Source
 
-__all__ = ["RESOURCES", "Credentials", "Faults", "LoggedRequest", "Source", "fields", "table"]
+__all__ = [
+    "FIRST_DATE",
+    "LAST_DATE",
+    "RESOURCES",
+    "Credentials",
+    "Faults",
+    "LoggedRequest",
+    "Source",
+    "fields",
+    "table",
+]

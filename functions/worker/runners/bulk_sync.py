@@ -8,17 +8,17 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from functions.worker.connectors import open_source
 from functions.worker.protocol import Batch
 from functions.worker.runners.pages import described, pieces, position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from functions.worker.connectors import OpenSource
     from functions.worker.protocol import Execution
 
 
-async def bulk_sync(execution: Execution) -> AsyncGenerator[Batch, None]:
+async def bulk_sync(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
     checkpoint = execution.checkpoint or {}
     schemas = execution.spec["schemas"]
     ids = [schema["id"] for schema in schemas]

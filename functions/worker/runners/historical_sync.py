@@ -11,13 +11,13 @@ from datetime import date, timedelta
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.connectors import open_source
 from functions.worker.protocol import Batch
 from functions.worker.runners.pages import described, pieces, position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    from functions.worker.connectors import OpenSource
     from functions.worker.connectors.http import HttpConnector
     from functions.worker.protocol import Execution
 
@@ -77,7 +77,7 @@ class Plan:
         return first, self.last if (self.last - first).days < days else first + timedelta(days=days - 1)
 
 
-async def historical_sync(execution: Execution) -> AsyncGenerator[Batch, None]:
+async def historical_sync(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
     checkpoint = execution.checkpoint
     if checkpoint and checkpoint.get("complete"):
         return

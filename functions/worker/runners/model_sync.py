@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.connectors import open_source
 from functions.worker.connectors.http.records import MAX_KEY_BYTES, key_of
 from functions.worker.protocol import Batch
 from functions.worker.runners.pages import described, pieces, position
@@ -16,10 +15,11 @@ from functions.worker.runners.pages import described, pieces, position
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
+    from functions.worker.connectors import OpenSource
     from functions.worker.protocol import Execution
 
 
-async def model_sync(execution: Execution) -> AsyncGenerator[Batch, None]:
+async def model_sync(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
     spec, checkpoint = execution.spec, execution.checkpoint
     if checkpoint and checkpoint.get("complete"):
         return

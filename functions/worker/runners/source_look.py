@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.connectors import open_source
 from functions.worker.connectors.errors import SourceRefused, SourceUnavailable
 from functions.worker.protocol import Batch
 from functions.worker.runners.pages import described
@@ -13,6 +13,7 @@ from functions.worker.runners.pages import described
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
 
+    from functions.worker.connectors import OpenSource
     from functions.worker.connectors.http import Page
     from functions.worker.protocol import Execution
 
@@ -25,19 +26,25 @@ TYPES: Mapping[type, str] = {
     dict: "object",
 }
 
+# Tries included, and less than who asked waits (look.py): a slow source must not hold up everybody else's looks.
+LOOK_SECONDS = 8.0
 
-async def source_look(execution: Execution) -> AsyncGenerator[Batch, None]:
+
+async def source_look(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
     if execution.checkpoint:
         return
     try:
-        name, page = await first_page(execution)
+        async with asyncio.timeout(LOOK_SECONDS):
+            name, page = await first_page(execution, open_source)
     except SourceUnavailable as error:  # who waits is told, instead of another try
         raise SourceRefused(error.code, error.message) from error
+    except TimeoutError:
+        raise SourceRefused("source_unavailable", "The source took too long. Try again later.") from None
     progress = {"fields": fields(record.data for record in page.records)}
     yield Batch(name, [], {"complete": True}, progress, done=True)
 
 
-async def first_page(execution: Execution) -> tuple[str, Page]:
+async def first_page(execution: Execution, open_source: OpenSource) -> tuple[str, Page]:
     async with open_source(execution.connection) as source:
         name = execution.spec["resource"] or next(iter(source.resources))
         described(source, name)

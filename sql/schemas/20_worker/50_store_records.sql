@@ -5,6 +5,7 @@
 --   create           only keys that are not there yet
 --   update           only keys that are there: the record's members are set, the others stay
 --   updateOrCreate   both
+--   deliver          none here: what was announced with begin_delivery for this batch has been delivered
 -- Of a key that comes twice in a batch the last counts. Rows are locked in the keys' order, so two executions never wait
 -- for each other in a circle.
 create or replace function app.store_records(
@@ -17,7 +18,14 @@ declare
   mode constant text := coalesce(execution.spec -> 'write' ->> 'mode', 'replicate');
   only_changed constant boolean := coalesce((execution.spec -> 'write' ->> 'only_changed')::boolean, false);
 begin
-  if mode = 'append' then
+  if mode = 'deliver' then
+    update app.deliveries as d set status = 'delivered', finished_at = clock_timestamp()
+    where d.execution_id = execution.id and d.number = store_records.seq and d.status = 'sending'
+    returning d.records into inserted;
+    inserted := coalesce(inserted, 0);
+    updated := 0;
+
+  elsif mode = 'append' then
     insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
     select execution.agency_id, destination, store_records.resource, execution.id || ':' || seq || ':' || item.position,
       item.value -> 'data', execution.id, clock_timestamp()

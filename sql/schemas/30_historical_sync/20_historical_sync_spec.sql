@@ -15,7 +15,7 @@ begin
   if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
     perform app.refuse(400, 'invalid_dates', 'date_from and date_to are dates, the first not after the second.');
   end if;
-  if connection.kind = 'records' then
+  if connection.kind <> 'http' then
     perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if resources is null then

@@ -7,7 +7,7 @@ as $$
 declare
   look app.executions;
 begin
-  if connection.kind = 'records' then
+  if connection.kind <> 'http' then
     perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if resource is not null and not connection.config -> 'resources' ? resource then

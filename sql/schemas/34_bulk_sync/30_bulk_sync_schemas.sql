@@ -28,6 +28,13 @@ begin
   if cardinality(names) = 0 then
     perform app.refuse(400, 'no_schemas', 'At least one schema must be enabled; leave schemas out for all.');
   end if;
+  -- As commit_batch: else no batch could ever be stored.
+  select name into unknown from unnest(names) as name
+  where octet_length(concat_ws('.', namespace, name)) not between 1 and 200 limit 1;
+  if found then
+    perform app.refuse(400, 'invalid_output_name', 'The name in the destination, with what goes before it, has 1 to 200 bytes.',
+      jsonb_build_object('schema', left(unknown, 200)));
+  end if;
   return (
     select jsonb_agg(jsonb_build_object('id', name, 'output_name', concat_ws('.', namespace, name)) order by position)
     from unnest(names) with ordinality as n (name, position));

@@ -18,7 +18,15 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from functions.worker.connectors.errors import SourceRefused
 
@@ -162,7 +170,7 @@ class Config(Model):
 
     @field_validator("base_url")
     @classmethod
-    def _plain_and_private(cls, text: str) -> str:
+    def _plain_and_private(cls, text: str, info: ValidationInfo) -> str:
         try:
             url = httpx.URL(text)
         except httpx.InvalidURL:
@@ -171,6 +179,8 @@ class Config(Model):
             raise ValueError("must be https://host/path without credentials, query or fragment")
         if url.scheme == "http" and not _is_loopback(url.host):
             raise ValueError("must begin with https, or the credentials could be read on the way")
+        if url.scheme == "http" and not (info.context or {}).get("allow_private_addresses"):
+            raise ValueError("must begin with https and lead to the internet, not to the machine that reads it")
         return text.rstrip("/")
 
     @field_validator("headers")
@@ -188,13 +198,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def read_config(value: Mapping[str, object]) -> Config:
-    """Raises SourceRefused."""
+def read_config(value: Mapping[str, object], *, allow_private_addresses: bool = False) -> Config:
+    """Raises SourceRefused. Where a name leads is not known before it is connected to: network.py looks."""
     try:
-        return Config.model_validate(dict(value))
+        return Config.model_validate(dict(value), context={"allow_private_addresses": allow_private_addresses})
     except ValidationError as error:
         # The whole error would quote the input.
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(str(part) for part in problem["loc"])[:200]
     message = f"The config is not valid at {place}: {problem['msg']}. Correct it and start again."
     raise SourceRefused("source_config_invalid", message)

@@ -19,13 +19,11 @@ MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 
 
 class Transport:
-    """`client` is used if given, and then not closed; otherwise it makes and closes its own."""
-
     def __init__(
         self,
         config: Config,
         credentials: Credentials,
-        client: httpx.AsyncClient | None,
+        client: httpx.AsyncClient,
         backoff: Backoff,
         max_body_bytes: int,
     ) -> None:
@@ -34,13 +32,7 @@ class Transport:
         self._backoff = backoff
         self._max_body_bytes = max_body_bytes
         self._pace = Pace(config.requests_per_second, backoff.sleep)
-        self._owned = client is None
-        # The environment's proxies and certificates are the worker's own: a customer's credentials stay clear of them.
-        self._client = client or httpx.AsyncClient(trust_env=False)
-
-    async def close(self) -> None:
-        if self._owned:
-            await self._client.aclose()
+        self._client = client
 
     async def get(self, name: str, url: httpx.URL) -> tuple[httpx.Response, bytes]:
         """The answer and its body. `name` is the resource's, for messages.

@@ -1,9 +1,9 @@
 -- A system that data comes from or goes to. `secret` is for the worker alone, and forgotten with the connection.
 -- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
 create table app.connections (
-  id uuid primary key default gen_random_uuid(),
+  id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies,
-  kind text not null check (kind in ('http', 'records')),
+  kind text not null check (kind in ('http', 'records', 'webhook')),
   name text not null check (length(name) between 1 and 200),
   config jsonb not null default '{}' check (jsonb_typeof(config) = 'object'),
   secret jsonb not null default '{}' check (jsonb_typeof(secret) = 'object'),
@@ -22,5 +22,5 @@ revoke all on app.connections from public;
 grant select (id, agency_id, kind, name, config, created_at, created_by, updated_at, deleted_at)
   on app.connections to authenticated;
 grant insert (agency_id, kind, name, config, secret, created_by, deleted_at) on app.connections to authenticated;
-grant update (secret, deleted_at) on app.connections to authenticated;
+grant update (config, secret, updated_at, deleted_at) on app.connections to authenticated;
 grant select, insert, update, delete on app.connections to service_role;

@@ -1,9 +1,9 @@
--- What can be started again and again: a bulk sync, a model sync; and the models that model syncs read.
+-- What can be started again and again: a bulk sync, a model sync, a sync job; and the models that model syncs read.
 -- `settings` is in its kind's own words, checked by the function that creates it.
 create table app.definitions (
-  id uuid primary key default gen_random_uuid(),
+  id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies,
-  kind text not null check (kind in ('bulk_sync', 'model', 'model_sync')),
+  kind text not null check (kind in ('bulk_sync', 'model', 'model_sync', 'sync_job')),
   name text not null check (length(name) between 1 and 200),
   source_id uuid, -- the connection it reads from
   destination_id uuid, -- the connection it writes to
@@ -28,5 +28,5 @@ revoke all on app.definitions from public;
 grant select on app.definitions to authenticated;
 grant insert (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
   on app.definitions to authenticated;
-grant update (updated_at, updated_by, deleted_at) on app.definitions to authenticated;
+grant update (name, settings, updated_at, updated_by, deleted_at) on app.definitions to authenticated;
 grant select, insert, update, delete on app.definitions to service_role;

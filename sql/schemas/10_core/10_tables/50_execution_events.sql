@@ -11,6 +11,7 @@ create table app.execution_events (
   actor text not null,
   reason text,
   request_id text,
+  in_flight int, -- deliveries that had begun and not ended: nobody will know more about them
   -- Retention drops an execution with its events; nothing else can delete one.
   foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
 );

@@ -4,14 +4,15 @@ create table app.execution_resources (
   agency_id uuid not null,
   execution_id uuid not null,
   resource text not null,
+  method text not null default 'list',
   started_at timestamptz not null,
   finished_at timestamptz, -- its last batch is stored
   records bigint not null default 0, -- read from the source
-  inserted bigint not null default 0,
+  inserted bigint not null default 0, -- or delivered
   updated bigint not null default 0,
   failed bigint not null default 0, -- records that could not be stored
   errors jsonb not null default '[]', -- sentences about the first of them
-  primary key (agency_id, execution_id, resource),
+  primary key (agency_id, execution_id, resource, method),
   foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
 ) with (fillfactor = 70);
 

@@ -18,7 +18,8 @@ begin
   if not identity.is_live and by_key then
     perform app.refuse(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
   end if;
-  if not identity.is_live then
+  -- An anonymous request is no user's, whatever else its claims say.
+  if not identity.is_live or current_user = 'anon' and not by_key then
     perform app.refuse(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
   end if;
   if identity.agency_id is null then

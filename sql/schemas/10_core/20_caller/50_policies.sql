@@ -36,6 +36,9 @@ create policy "Members see their agency's audit" on app.execution_events
 create policy "Members see what their executions did" on app.execution_resources
   for select to authenticated using (agency_id = (select app.agency_id()));
 
+create policy "Members see their agency's deliveries" on app.deliveries
+  for select to authenticated using (agency_id = (select app.agency_id()));
+
 create policy "Members see their agency's records" on app.records
   for select to authenticated using (agency_id = (select app.agency_id()));
 

@@ -1,5 +1,6 @@
--- A connection that the caller may use, without its secret, or 404. Held until the transaction ends: nobody deletes it.
-create or replace function app.find_connection(id uuid)
+-- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes it before this transaction
+-- ends; who only reads waits for nobody.
+create or replace function app.find_connection(id uuid, hold boolean default true)
 returns app.connections
 language plpgsql
 set search_path = ''
@@ -8,12 +9,14 @@ as $$
 declare
   connection app.connections;
 begin
+  if hold then
+    perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
+  end if;
   select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
   into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
     connection.created_by, connection.updated_at
   from app.connections as c
-  where c.id = find_connection.id and c.deleted_at is null
-  for share;
+  where c.id = find_connection.id and c.deleted_at is null and c.kind <> 'webhook';
   if not found then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
   end if;

@@ -10,6 +10,9 @@ begin
   if token is null or token = '' then
     return;
   end if;
+  if length(token) > 200 then
+    raise invalid_parameter_value; -- longer than any, and perhaps deeper than the parser goes
+  end if;
   position := convert_from(decode(rpad(translate(token, '-_', '+/'), (length(token) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
   updated_at := 'epoch'::timestamptz + (position ->> 0)::numeric * interval '1 second';
   id := (position ->> 1)::uuid;

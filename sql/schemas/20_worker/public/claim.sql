@@ -33,10 +33,13 @@ begin
   )
   select coalesce(jsonb_agg(jsonb_build_object(
     'id', t.id, 'agency_id', t.agency_id, 'family', t.family, 'lease', t.lease, 'spec', t.spec, 'seq', t.seq,
-    'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id,
+    'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id, 'definition_id', t.definition_id,
     'connection', (
       select jsonb_build_object('kind', c.kind, 'config', c.config, 'secret', c.secret)
-      from app.connections as c where c.agency_id = t.agency_id and c.id = t.connection_id)
+      from app.connections as c where c.agency_id = t.agency_id and c.id = t.connection_id),
+    'destination', (
+      select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config, 'secret', c.secret)
+      from app.connections as c where c.agency_id = t.agency_id and c.id = t.destination_id)
   ) order by t.id), '[]')
   into claimed
   from taken as t;

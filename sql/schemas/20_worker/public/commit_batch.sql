@@ -5,9 +5,10 @@
 --            before is written again as app.store_records says
 --   errors   JSON array of sentences, one per record of the source that cannot be stored
 --   done     this was the resource's last batch
+--   fetched  how many records were read where they are not stored: passed on only, or delivered (see begin_delivery)
 create or replace function public.commit_batch(
   execution_id uuid, lease bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb,
-  done boolean default false, errors jsonb default '[]')
+  done boolean default false, errors jsonb default '[]', method text default 'list', fetched int default null)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -19,13 +20,13 @@ declare
   stored record;
 begin
   if (jsonb_typeof(records) = 'array' and jsonb_typeof(checkpoint) = 'object' and jsonb_typeof(progress) = 'object'
-      and jsonb_typeof(errors) = 'array' and done is not null
+      and jsonb_typeof(errors) = 'array' and done is not null and length(method) between 1 and 50
       and octet_length(resource) between 1 and 200) is not true then
     perform app.refuse(400, 'invalid_batch',
       'A batch has a resource of 1 to 200 bytes, lists of records and errors, and a checkpoint and progress that are objects.');
   end if;
   size := jsonb_array_length(records);
-  if size + jsonb_array_length(errors) > 5000 or pg_column_size(records) > 16 * 1024 * 1024 then
+  if size + jsonb_array_length(errors) > 5000 or fetched not between 0 and 100000 or pg_column_size(records) > 16 * 1024 * 1024 then
     perform app.refuse(413, 'batch_too_large', 'A batch has at most 5000 records and 16 MiB.');
   end if;
   if exists (
@@ -44,11 +45,12 @@ begin
   end if;
 
   select * into stored from app.store_records(execution, resource, records, seq);
+  size := coalesce(fetched, size + jsonb_array_length(errors));
   insert into app.execution_resources as r
-    (agency_id, execution_id, resource, started_at, finished_at, records, inserted, updated, failed, errors)
+    (agency_id, execution_id, resource, method, started_at, finished_at, records, inserted, updated, failed, errors)
   values
-    (execution.agency_id, execution.id, commit_batch.resource, clock_timestamp(), case when done then clock_timestamp() end,
-     size + jsonb_array_length(commit_batch.errors), stored.inserted, stored.updated,
+    (execution.agency_id, execution.id, commit_batch.resource, commit_batch.method, clock_timestamp(),
+     case when done then clock_timestamp() end, size, stored.inserted, stored.updated,
      jsonb_array_length(commit_batch.errors), app.first_errors('[]', commit_batch.errors))
   on conflict on constraint execution_resources_pkey do update
   set finished_at = excluded.finished_at, records = r.records + excluded.records, inserted = r.inserted + excluded.inserted,
@@ -57,7 +59,7 @@ begin
 
   update app.executions as e
   set seq = commit_batch.seq, checkpoint = commit_batch.checkpoint, progress = commit_batch.progress,
-      records = e.records + size + jsonb_array_length(errors), attempts = 0,
+      records = e.records + size, attempts = 0,
       lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
   where e.id = execution.id;
   return app.lease_answer(execution);

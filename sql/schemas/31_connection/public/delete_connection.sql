@@ -13,7 +13,7 @@ declare
   active app.executions;
 begin
   -- Weaker than `for update`: a start that holds its definition may still name the connection, and is cancelled below.
-  perform from app.connections as c where c.id = connection_id and c.deleted_at is null for no key update;
+  perform from app.connections as c where c.id = connection_id and c.deleted_at is null and c.kind <> 'webhook' for no key update;
   if not found then
     perform app.find_connection(connection_id);
   end if;

@@ -7,7 +7,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id)));
+  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id, hold => false)));
 end $$;
 
 revoke all on function public.get_connection from public, anon, authenticated, service_role;

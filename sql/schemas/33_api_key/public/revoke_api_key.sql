@@ -3,6 +3,7 @@ create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();

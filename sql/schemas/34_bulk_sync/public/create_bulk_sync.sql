@@ -24,7 +24,7 @@ begin
   perform app.require_organization(caller, organization_id);
   source := app.find_connection(source_connection_id);
   destination := app.find_connection(destination_connection_id);
-  if source.kind = 'records' then
+  if source.kind <> 'http' then
     perform app.refuse(400, 'not_a_source', 'The source receives records. Choose a connection that can be read from.');
   end if;
   if destination.kind <> 'records' then

@@ -12,6 +12,7 @@ declare
   sync app.definitions;
   started app.executions;
   chosen jsonb;
+  unknown text;
 begin
   if answer is not null then
     return answer;
@@ -20,10 +21,11 @@ begin
   select jsonb_agg(s.value order by s.position) into chosen
   from jsonb_array_elements(sync.settings -> 'schemas') with ordinality as s (value, position)
   where schemas is null or schemas ? (s.value ->> 'id');
-  if schemas is not null and jsonb_array_length(coalesce(chosen, '[]')) <> (select count(distinct id) from jsonb_array_elements(schemas) as id)
-     or chosen is null then
+  select id into unknown from jsonb_array_elements_text(schemas) as id
+  where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
+  if unknown is not null or chosen is null then
     perform app.refuse(400, 'unknown_schema', 'schemas names at least one of this sync''s schemas, and no other.', jsonb_build_object(
-      'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
+      'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
   end if;
 
   started.agency_id := sync.agency_id;

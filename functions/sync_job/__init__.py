@@ -1,0 +1,52 @@
+"""Sync jobs: which resources of a connection are read, and which depend on which.
+
+Source of paths, members and words: the published API of sync jobs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from functions._shared.errors import Refusal
+from functions._shared.members import Contract, OneOf, Only, Text
+
+# In examples.
+JOB_ID = "4a4de828-f4db-4c9e-adfd-434e0864c3c7"
+ENVIRONMENT_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
+
+JOB_NOT_FOUND = Refusal(404, "sync_job_not_found", "There is no sync job with this id.")
+OF_RESOURCES = (
+    Refusal(400, "invalid_resources", "A resource has no name, or one that is fetched singly has no id."),
+    Refusal(
+        400, "unknown_dependency", "`depends_on` names no other resource of the job.", {"depends_on": "crm/contact"}
+    ),
+    Refusal(400, "circular_dependency", "Resources depend on each other in a circle.", {"resource": "crm/contacts"}),
+)
+
+
+class ResourceNode(Contract):
+    """`depends_on`: once per record of that resource, seen as `{{resources.<its name>.<field>}}` in `id` and `query`.
+
+    `loop_on`: once per element of that list, which stands in its place. `persist` false: read for those that depend on
+    it, and not stored; without, names with a slash are stored and others are not.
+    """
+
+    resource: Annotated[Text, Field(min_length=1, max_length=200)]
+    method: Annotated[str, OneOf("list", "get")]
+    id: Text | None = None
+    query: dict[str, Any] | None = None
+    loop_on: Text | None = None
+    depends_on: Text | None = None
+    persist: bool | None = None
+
+
+def _as_number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value in {"1", "2", "3", "4"} else value
+
+
+Resources = Annotated[list[ResourceNode], Field(min_length=1, max_length=100)]
+# Clients send it as a number or a text.
+Version = Annotated[int, BeforeValidator(_as_number), OneOf(1, 2, 3)]
+Nothing = Annotated[str | None, Only("")]

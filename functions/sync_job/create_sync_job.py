@@ -1,0 +1,46 @@
+"""Defines a sync job: which resources are read, on which they depend, with which arguments."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions._shared.errors import Refusal
+from functions._shared.members import Contract, Text
+from functions.sync_job import OF_RESOURCES, Nothing, Resources, Version
+from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
+
+OTHER_ORGANIZATION = Refusal(403, "other_organization", "environment_id is not that of your agency.")
+
+
+class CreateSyncJob(Contract):
+    """`args_schema`: {name: {type, format, required, description}}, or {type: object, properties: the same}."""
+
+    resources: Resources
+    label: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    integration_name: Annotated[Text, Field(max_length=200)] | None = None
+    args_schema: dict[str, Any] | None = None
+    default_runtime_version: Version | None = None
+    environment_id: UUID | None = None
+    args_validation: Nothing = None
+    mutex_key: Nothing = None
+    state_key: Nothing = None
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/sync-job",
+    rpc="create_sync_job",
+    request=CreateSyncJob,
+    response=SyncJob,
+    dialect=TRUTO,
+    refusals=(*OF_RESOURCES, OTHER_ORGANIZATION),
+    example_request={name: EXAMPLE[name] for name in ("label", "resources", "args_schema")},
+    example_response=EXAMPLE,
+)
+handler = endpoint.handler

@@ -1,0 +1,31 @@
+"""Your agency's sync jobs, the newest first."""
+
+from __future__ import annotations
+
+from functions._shared import filters
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions._shared.filters import FilteredList, Page
+from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
+
+
+class ListSyncJobs(FilteredList):
+    pass
+
+
+class SyncJobs(Page):
+    result: list[SyncJob]
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/sync-job",
+    rpc="list_sync_jobs",
+    request=ListSyncJobs,
+    response=SyncJobs,
+    dialect=TRUTO,
+    refusals=filters.REFUSALS,
+    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 100},
+)
+handler = endpoint.handler

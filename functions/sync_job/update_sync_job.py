@@ -1,0 +1,42 @@
+"""Changes what is given of a sync job; runs that have begun keep what they began with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Contract, Text
+from functions.sync_job import JOB_ID, JOB_NOT_FOUND, OF_RESOURCES, Nothing, Resources, Version
+from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
+
+
+class UpdateSyncJob(Contract):
+    job_id: UUID
+    resources: Resources | None = None
+    label: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    integration_name: Annotated[Text, Field(max_length=200)] | None = None
+    args_schema: dict[str, Any] | None = None
+    default_runtime_version: Version | None = None
+    args_validation: Nothing = None
+    mutex_key: Nothing = None
+    state_key: Nothing = None
+
+
+endpoint = Endpoint(
+    __name__,
+    "PATCH",
+    path="/sync-job/{job_id}",
+    rpc="update_sync_job",
+    request=UpdateSyncJob,
+    response=SyncJob,
+    dialect=TRUTO,
+    remembered=False,
+    refusals=(JOB_NOT_FOUND, *OF_RESOURCES),
+    example_request={"job_id": JOB_ID, "label": "Contacts"},
+    example_response=EXAMPLE,
+)
+handler = endpoint.handler

@@ -1,0 +1,85 @@
+"""Starts a run of a sync job: its records are stored (`daemon_group_key`) or delivered (`webhook_id`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions._shared.errors import Refusal
+from functions._shared.members import Contract, Only, Text
+from functions.connection import CONNECTION_NOT_FOUND, NOT_A_SOURCE, SOURCE_ID
+from functions.sync_job import JOB_ID, JOB_NOT_FOUND, OF_RESOURCES, Nothing, Resources, Version
+from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
+from functions.webhook import WEBHOOK_NOT_FOUND, EventTypes
+
+ONE_DESTINATION = Refusal(400, "one_destination", "Both daemon_group_key and webhook_id are given, or neither.")
+INVALID_ARGUMENT = Refusal(
+    400, "invalid_argument", "`argument` is missing or not as the job's args_schema wants it.", {"argument": "since"}
+)
+OTHER_VERSION = Refusal(400, "other_version", "The job is of another `version`.", {"version": 3})
+INVALID_ERROR_HANDLING = Refusal(400, "invalid_error_handling", "error_handling batch needs version 2.")
+UNKNOWN_RESOURCE = Refusal(
+    400,
+    "unknown_resource",
+    "The integrated account does not have `resource`; it has those in `available`.",
+    {"resource": "crm/contact", "available": ["crm/contacts"]},
+)
+
+
+class CreateSyncJobRun(Contract):
+    """`status` is created, whatever is sent. `error_handling` is fail_fast unless given: what fails is not passed over.
+
+    `resources` are instead of the job's. `ignore_previous_run`: `{{previous_run_date}}` is not known.
+    """
+
+    sync_job_id: UUID
+    integrated_account_id: UUID
+    args: dict[str, Any] | None = None
+    webhook_id: UUID | None = None
+    daemon_group_key: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    error_handling: Literal["fail_fast", "ignore", "batch"] | None = None
+    ignore_previous_run: bool | None = None
+    version: Version | None = None
+    resources: Resources | None = None
+    events_to_send: EventTypes | None = None
+    status: Text | None = Field(None, exclude=True)
+    datastore_id: Nothing = None
+    super_query: Nothing = None
+    mutex_key: Nothing = None
+    state_key: Nothing = None
+    force: Annotated[bool | None, Only(False)] = None
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/sync-job-run",
+    rpc="create_sync_job_run",
+    request=CreateSyncJobRun,
+    response=SyncJobRun,
+    dialect=TRUTO,
+    refusals=(
+        ONE_DESTINATION,
+        INVALID_ARGUMENT,
+        OTHER_VERSION,
+        INVALID_ERROR_HANDLING,
+        UNKNOWN_RESOURCE,
+        NOT_A_SOURCE,
+        *OF_RESOURCES,
+        JOB_NOT_FOUND,
+        CONNECTION_NOT_FOUND,
+        WEBHOOK_NOT_FOUND,
+    ),
+    example_request={
+        "sync_job_id": JOB_ID,
+        "integrated_account_id": SOURCE_ID,
+        "daemon_group_key": "default",
+        "args": {"since": "2013-01-01"},
+    },
+    example_response={**EXAMPLE, "status": "created", "daemon_id": None, "started_at": None, "resource_stats": {}},
+)
+handler = endpoint.handler

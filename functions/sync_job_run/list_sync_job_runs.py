@@ -1,0 +1,31 @@
+"""Your agency's runs of sync jobs, the newest first."""
+
+from __future__ import annotations
+
+from functions._shared import filters
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions._shared.filters import FilteredList, Page
+from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
+
+
+class ListSyncJobRuns(FilteredList):
+    pass
+
+
+class SyncJobRuns(Page):
+    result: list[SyncJobRun]
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/sync-job-run",
+    rpc="list_sync_job_runs",
+    request=ListSyncJobRuns,
+    response=SyncJobRuns,
+    dialect=TRUTO,
+    refusals=filters.REFUSALS,
+    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 100},
+)
+handler = endpoint.handler

@@ -1,0 +1,42 @@
+"""Creates a receiver of events; its secret, which signs them, is shown this once."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Contract
+from functions.webhook import OTHER_ORGANIZATION, EventTypes, TargetUrl
+from functions.webhook.get_webhook import EXAMPLE, Webhook
+
+
+class CreateWebhook(Contract):
+    """`event_types`: those it is to be told of; all, without."""
+
+    target_url: TargetUrl
+    event_types: EventTypes | None = None
+    is_active: bool | None = None
+    environment_id: UUID | None = None
+
+
+class WebhookCreated(Webhook):
+    """`secret`: every delivery carries `X-Truto-Signature: format=sha256,v=<hex HMAC-SHA256 of the body>`."""
+
+    secret: str
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/webhook",
+    rpc="create_webhook",
+    request=CreateWebhook,
+    response=WebhookCreated,
+    dialect=TRUTO,
+    remembered=False,
+    refusals=(OTHER_ORGANIZATION,),
+    example_request={"target_url": "https://example.com/events"},
+    example_response={**EXAMPLE, "secret": "…"},
+)
+handler = endpoint.handler

@@ -1,0 +1,34 @@
+"""Deletes a webhook and its secret; runs that deliver to it are stopped."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions.webhook import WEBHOOK_ID, WEBHOOK_NOT_FOUND
+
+
+class DeleteWebhook(BaseModel):
+    webhook_id: UUID
+
+
+class WebhookDeleted(BaseModel):
+    id: UUID
+
+
+endpoint = Endpoint(
+    __name__,
+    "DELETE",
+    path="/webhook/{webhook_id}",
+    rpc="delete_webhook",
+    request=DeleteWebhook,
+    response=WebhookDeleted,
+    dialect=TRUTO,
+    refusals=(WEBHOOK_NOT_FOUND,),
+    example_request={"webhook_id": WEBHOOK_ID},
+    example_response={"id": WEBHOOK_ID},
+)
+handler = endpoint.handler

@@ -1,0 +1,54 @@
+"""One webhook, without its secret."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions.webhook import ENVIRONMENT_ID, WEBHOOK_ID, WEBHOOK_NOT_FOUND
+
+EXAMPLE: dict[str, Any] = {
+    "id": WEBHOOK_ID,
+    "environment_id": ENVIRONMENT_ID,
+    "target_url": "https://example.com/events",
+    "is_active": True,
+    "event_types": [],
+    "created_at": "2026-11-22T13:47:26.287044+00:00",
+    "updated_at": "2026-11-22T13:47:26.287044+00:00",
+}
+
+
+class GetWebhook(BaseModel):
+    webhook_id: UUID
+
+
+class Webhook(BaseModel):
+    """`event_types`: the events it is told of; all, when there are none."""
+
+    id: UUID
+    environment_id: UUID
+    target_url: str
+    is_active: bool
+    event_types: list[str]
+    created_at: datetime
+    updated_at: datetime
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/webhook/{webhook_id}",
+    rpc="get_webhook",
+    request=GetWebhook,
+    response=Webhook,
+    dialect=TRUTO,
+    refusals=(WEBHOOK_NOT_FOUND,),
+    example_request={"webhook_id": WEBHOOK_ID},
+    example_response=EXAMPLE,
+)
+handler = endpoint.handler

@@ -1,0 +1,31 @@
+"""Your agency's webhooks, without their secrets."""
+
+from __future__ import annotations
+
+from functions._shared import filters
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions._shared.filters import FilteredList, Page
+from functions.webhook.get_webhook import EXAMPLE, Webhook
+
+
+class ListWebhooks(FilteredList):
+    pass
+
+
+class Webhooks(Page):
+    result: list[Webhook]
+
+
+endpoint = Endpoint(
+    __name__,
+    "GET",
+    path="/webhook",
+    rpc="list_webhooks",
+    request=ListWebhooks,
+    response=Webhooks,
+    dialect=TRUTO,
+    refusals=filters.REFUSALS,
+    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 100},
+)
+handler = endpoint.handler

@@ -1,0 +1,34 @@
+"""Changes a webhook's address, its events, or whether it is active."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from functions._shared.dialect import TRUTO
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Contract
+from functions.webhook import WEBHOOK_ID, WEBHOOK_NOT_FOUND, EventTypes, TargetUrl
+from functions.webhook.get_webhook import EXAMPLE, Webhook
+
+
+class UpdateWebhook(Contract):
+    webhook_id: UUID
+    target_url: TargetUrl | None = None
+    event_types: EventTypes | None = None
+    is_active: bool | None = None
+
+
+endpoint = Endpoint(
+    __name__,
+    "PATCH",
+    path="/webhook/{webhook_id}",
+    rpc="update_webhook",
+    request=UpdateWebhook,
+    response=Webhook,
+    dialect=TRUTO,
+    remembered=False,
+    refusals=(WEBHOOK_NOT_FOUND,),
+    example_request={"webhook_id": WEBHOOK_ID, "is_active": False},
+    example_response={**EXAMPLE, "is_active": False},
+)
+handler = endpoint.handler

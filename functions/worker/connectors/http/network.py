@@ -1,0 +1,145 @@
+"""Where a connection may lead: to the public internet, unless private addresses are allowed.
+
+Anybody can write a base_url, and the worker stands where they do not: next to the database and the cloud's metadata.
+So the check is made when a connection is, on the address that is really connected to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import httpcore
+import httpx
+
+from functions.worker.connectors.errors import SourceRefused
+from functions.worker.connectors.http.addresses import is_public
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+
+    Resolver: TypeAlias = Callable[[str], Awaitable[list[str]]]
+
+# As httpx's own.
+KEEPALIVE_SECONDS: Final = 5.0
+# For each of a host's addresses but the last, which has all the time that is left.
+ADDRESS_SECONDS: Final = 3.0
+
+_ERRORS: Final = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+)
+
+
+def make_client(*, allow_private_addresses: bool) -> httpx.AsyncClient:
+    """Whatever is allowed, the environment's proxies and certificates are the worker's own: a customer's credentials
+    stay clear of them, and a proxy would connect to addresses that nobody has looked at.
+    """
+    transport = PooledTransport(None if allow_private_addresses else PublicNetwork())
+    return httpx.AsyncClient(transport=transport, trust_env=False)
+
+
+async def resolve(host: str) -> list[str]:
+    """The host's addresses, as the system finds them and in its order. Raises OSError."""
+    # As bytes, since Python refuses text that is no IDNA with an error of another kind.
+    found = await asyncio.get_running_loop().getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+class PublicNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses and refuses all others with SourceRefused.
+
+    A name is resolved here, once, and what is connected to is an address that was looked at: a name that leads
+    elsewhere a moment later (DNS rebinding) gains nothing. TLS begins afterwards and is still asked for by the name.
+    Unix sockets stay what they are in the base class: not there.
+    """
+
+    def __init__(self, resolver: Resolver = resolve, network: httpcore.AsyncNetworkBackend | None = None) -> None:
+        self._resolve = resolver
+        self._network = network or httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 (httpcore's signature)
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        *others, last = await self._public_addresses(host)
+        for address in others:
+            shorter = ADDRESS_SECONDS if timeout is None else min(timeout, ADDRESS_SECONDS)
+            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._network.connect_tcp(address, port, shorter, local_address, socket_options)
+        return await self._network.connect_tcp(last, port, timeout, local_address, socket_options)
+
+    async def _public_addresses(self, host: str) -> list[str]:
+        """All of the host's, each once. One that is not public condemns the rest, or the order would decide."""
+        try:
+            addresses = [ip_address(text) for text in await self._resolve(host)]
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        if not all(is_public(address) for address in addresses):
+            # Which address it is says something about our network.
+            message = "base_url leads to an address that is not public. Set it to one that the internet can reach."
+            raise SourceRefused("source_address_not_allowed", message)
+        return [str(address) for address in dict.fromkeys(addresses)]
+
+
+class PooledTransport(httpx.AsyncBaseTransport):
+    """As httpx's own transport, which takes no network. None is the network as it is."""
+
+    def __init__(self, network: httpcore.AsyncNetworkBackend | None, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
+            keepalive_expiry=KEEPALIVE_SECONDS,
+            network_backend=network,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        with _httpx_errors():
+            response = await self._pool.handle_async_request(
+                httpcore.Request(
+                    request.method,
+                    httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_Body(response), extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _httpx_errors():
+            async for part in self._response.aiter_stream():
+                yield part
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+@contextlib.contextmanager
+def _httpx_errors() -> Iterator[None]:
+    """Each of httpcore's errors is known to httpx's callers under the same name, as one of httpx's."""
+    try:
+        yield
+    except _ERRORS as error:
+        raise getattr(httpx, type(error).__name__)(str(error)) from error

@@ -1,0 +1,94 @@
+"""Letters to receivers of events: signed, one attempt at a time. Whether another may follow, the database decides.
+
+Source of body, header and signature: the published API's webhooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import httpx
+
+from functions.worker.connectors.errors import SourceRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from functions.worker.protocol import Delivery, Execution
+
+    Post: TypeAlias = Callable[["Letter"], Awaitable[None]]
+
+TIMEOUT_SECONDS = 30.0
+
+
+class ReceiverRefused(Exception):
+    """It answered 400: it does not want this."""
+
+
+class ReceiverUnavailable(Exception):
+    """It did not answer, or neither 2xx nor 400."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """`id` is the same for every attempt, so that a receiver can tell a repetition."""
+
+    id: str
+    event: str
+    payload: Mapping[str, Any]
+    created_at: str
+    environment_id: str
+    webhook_id: str
+    url: str
+    secret: str = field(repr=False)
+
+    @classmethod
+    def of(cls, execution: Execution, delivery: Delivery, begun: Mapping[str, Any]) -> Self:
+        assert execution.destination is not None
+        return cls(
+            id=begun["delivery"],
+            event=delivery.event,
+            payload=delivery.payload,
+            created_at=begun["created_at"],
+            environment_id=execution.agency_id,
+            webhook_id=execution.destination["id"],
+            url=execution.destination["config"]["target_url"],
+            secret=execution.destination["secret"].get("secret", ""),
+        )
+
+    @property
+    def body(self) -> bytes:
+        members = ("id", "event", "payload", "environment_id", "webhook_id", "created_at")
+        return json.dumps({name: getattr(self, name) for name in members}).encode()
+
+
+def signature(body: bytes, secret: str) -> str:
+    mac = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return f"format=sha256,v={mac}"
+
+
+async def post(letter: Letter, client: httpx.AsyncClient) -> None:
+    """One attempt. Raises ReceiverRefused or ReceiverUnavailable."""
+    body = letter.body
+    headers = {
+        "content-type": "application/json",
+        "user-agent": "sync-control-plane",
+        "idempotency-key": letter.id,
+        "x-truto-signature": signature(body, letter.secret),
+    }
+    request = client.build_request("POST", letter.url, content=body, headers=headers, timeout=None)
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            response = await client.send(request, stream=True, follow_redirects=False)
+            await response.aclose()  # what it says besides is not read: it may have no end
+    except (httpx.HTTPError, TimeoutError, SourceRefused):  # also an address that nobody may reach
+        raise ReceiverUnavailable from None
+    if response.status_code == httpx.codes.BAD_REQUEST:
+        raise ReceiverRefused
+    if not response.is_success:
+        raise ReceiverUnavailable

@@ -1,0 +1,28 @@
+-- What is handed to other systems. The intent is committed under the lease before it is sent, and at most one of an
+-- execution is under way: what a cancel cannot recall, it counts. `queued` are events about an execution's end, which
+-- are sent after it.
+create table app.deliveries (
+  id uuid primary key default app.uuid_v7(),
+  agency_id uuid not null,
+  execution_id uuid not null,
+  number bigint not null, -- of the batch (its seq); -1: the end
+  event text not null,
+  records int not null default 0,
+  status text not null check (status in ('queued', 'sending', 'delivered', 'failed', 'unknown')),
+  attempts int not null default 0,
+  created_at timestamptz not null default clock_timestamp(),
+  due_at timestamptz, -- while queued
+  finished_at timestamptz,
+  unique (agency_id, execution_id, number),
+  foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade,
+  constraint finished_when_known check ((status in ('delivered', 'failed', 'unknown')) = (finished_at is not null)),
+  constraint due_while_queued check ((status = 'queued') = (due_at is not null))
+);
+
+create unique index deliveries_one_under_way on app.deliveries (execution_id) where status = 'sending';
+create index deliveries_due on app.deliveries (due_at) where status = 'queued';
+
+alter table app.deliveries enable row level security;
+revoke all on app.deliveries from public;
+grant select on app.deliveries to authenticated;
+grant select, insert, update on app.deliveries to service_role;

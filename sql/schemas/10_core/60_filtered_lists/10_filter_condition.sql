@@ -1,0 +1,38 @@
+-- One filter of a list as a condition on its view: {field, op, value}. Fields are the view's columns of plain types.
+create or replace function app.filter_condition(listed regclass, filter jsonb)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  fields constant text[] := array(
+    select a.attname::text from pg_catalog.pg_attribute as a
+    where a.attrelid = listed and a.attnum > 0
+      and a.atttypid in ('uuid'::regtype, 'text'::regtype, 'timestamptz'::regtype, 'int'::regtype, 'boolean'::regtype));
+  field constant text := filter ->> 'field';
+  op constant text := coalesce(filter ->> 'op', 'eq');
+  value constant text := filter ->> 'value';
+begin
+  if not field = any(fields) then
+    perform app.refuse(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
+      'field', left(field, 200), 'available', fields));
+  end if;
+  return case op
+    when 'eq' then format('l.%I = %L', field, value)
+    when 'ne' then format('l.%I is distinct from %L', field, value)
+    when 'gt' then format('l.%I > %L', field, value)
+    when 'gte' then format('l.%I >= %L', field, value)
+    when 'lt' then format('l.%I < %L', field, value)
+    when 'lte' then format('l.%I <= %L', field, value)
+    when 'in' then format('l.%I::text = any(%L::text[])', field, string_to_array(value, ','))
+    when 'nin' then format('(l.%I::text = any(%L::text[])) is not true', field, string_to_array(value, ','))
+    when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
+    when 'like' then format('l.%I::text like %L', field, value)
+    when 'ilike' then format('l.%I::text ilike %L', field, value)
+    else app.refuse_filter(op)
+  end;
+end $$;
+
+revoke all on function app.filter_condition from public;
+grant execute on function app.filter_condition to authenticated, service_role;

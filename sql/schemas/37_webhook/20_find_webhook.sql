@@ -1,0 +1,20 @@
+-- A webhook of the caller's, held until the transaction ends, or 404.
+create or replace function app.find_webhook(id uuid)
+returns public.webhooks
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  webhook public.webhooks;
+begin
+  perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  select * into webhook from public.webhooks as w where w.id = find_webhook.id;
+  if not found then
+    perform app.refuse(404, 'webhook_not_found', 'There is no webhook with this id.');
+  end if;
+  return webhook;
+end $$;
+
+revoke all on function app.find_webhook from public;
+grant execute on function app.find_webhook to authenticated, service_role;

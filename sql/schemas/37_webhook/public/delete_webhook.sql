@@ -1,0 +1,29 @@
+-- Deletes a webhook and its secret; runs that deliver to it are stopped first. Answer: {id}.
+create or replace function public.delete_webhook(webhook_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  active app.executions;
+begin
+  perform from app.connections as c
+  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
+  if not found then
+    perform app.find_webhook(webhook_id);
+  end if;
+  for active in
+    select * from app.executions as e
+    where e.status in ('queued', 'running', 'cancelling') and e.destination_id = webhook_id
+    order by e.id for update
+  loop
+    perform app.cancel_execution(active.family, active.id, 'webhook deleted');
+  end loop;
+  update app.connections as c set deleted_at = clock_timestamp(), secret = '{}' where c.id = webhook_id;
+  return jsonb_build_object('id', webhook_id);
+end $$;
+
+revoke all on function public.delete_webhook from public, anon, authenticated, service_role;
+grant execute on function public.delete_webhook to anon, authenticated, service_role;

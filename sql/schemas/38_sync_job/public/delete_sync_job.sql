@@ -1,0 +1,24 @@
+-- Stops the runs of a sync job and deletes it; the runs stay. Answer: {id}.
+create or replace function public.delete_sync_job(job_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  job constant app.definitions := app.delete_definition('sync_job', job_id);
+  active app.executions;
+begin
+  for active in
+    select * from app.executions as e
+    where e.agency_id = job.agency_id and e.definition_id = job.id and e.status in ('queued', 'running', 'cancelling')
+    order by e.id for update
+  loop
+    perform app.cancel_execution(active.family, active.id, 'sync job deleted');
+  end loop;
+  return jsonb_build_object('id', job.id);
+end $$;
+
+revoke all on function public.delete_sync_job from public, anon, authenticated, service_role;
+grant execute on function public.delete_sync_job to anon, authenticated, service_role;

@@ -1,0 +1,22 @@
+-- Stops a run that waits or runs, at once: when it answers nothing more is stored, and no delivery begins. The record stays.
+-- Answer: the run. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
+create or replace function public.stop_sync_job_run(run_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('run_id', run_id);
+  answer jsonb := app.recall_answer(caller, 'stop_sync_job_run', request);
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.find_run(run_id);
+  answer := app.sync_job_run_object(app.cancel_execution('sync_job_run', run_id, null));
+  return app.remember_answer(caller, 'stop_sync_job_run', request, answer);
+end $$;
+
+revoke all on function public.stop_sync_job_run from public, anon, authenticated, service_role;
+grant execute on function public.stop_sync_job_run to anon, authenticated, service_role;
