@@ -8,6 +8,7 @@ import asyncio
 import json
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs
 
@@ -17,8 +18,9 @@ from functions.bulk_sync.get_bulk_sync_execution import OneBulkSyncExecution
 from functions.model.get_model import OneModel
 from functions.model_sync.get_model_sync import OneModelSync
 from functions.model_sync.get_model_sync_execution import OneModelSyncExecution
+from functions.worker.connectors import open_source
 from functions.worker.protocol import Execution
-from functions.worker.runners import RUNNERS
+from functions.worker.runners import RUNNERS, given
 from tests.project import BOTH_DOORS
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 BY_HAND = {"frequency": "manual"}
 DIRECT = BOTH_DOORS[:1]
+OPEN_LOCAL = partial(open_source, allow_private_addresses=True)  # a Shelf is
+LOCAL = given(OPEN_LOCAL, RUNNERS)
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,7 @@ class Hand:
         self._runner = asyncio.Runner()
         self.claimed = self._claim(str(database.execution(execution_id)["family"]))
         self.seq: int = self.claimed["seq"]
-        self._batches: AsyncGenerator[Batch, None] = RUNNERS[self.claimed["family"]](Execution(**self.claimed))
+        self._batches: AsyncGenerator[Batch, None] = LOCAL[self.claimed["family"]](Execution(**self.claimed))
 
     def _claim(self, family: str) -> dict[str, Any]:
         """The execution; with it, whatever earlier tests left in the queue."""
