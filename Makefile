@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
 POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
+WORKERS = $(if $(ARGS),0,logical)
 
 .PHONY: demo serve test check latency migration openapi readme polytomic lock clean
 
@@ -16,9 +17,9 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	@exec $(BIN)/python -m functions._local.serve
 
-## Every test that can run here; ARGS for pytest
+## Every test that can run here, on every core; with ARGS for pytest in one process, which can be debugged
 test: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=$(WORKERS) $(ARGS)
 
 ## Formatting, lints and types
 check: $(INSTALLED)

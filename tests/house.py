@@ -161,11 +161,13 @@ class Database:
     def start(self, user: User, connection_id: str | None = None) -> str:
         """A queued historical sync of January 2013, started by this user."""
         connection_id = connection_id or self.connection(user.agency_id)
-        with self.session(user.claims) as session:
-            job = session.call(
-                "start_historical_sync", connection_id=connection_id, date_from="2013-01-01", date_to="2013-01-31"
+        call = rpc("start_historical_sync", connection_id=connection_id, date_from="2013-01-01", date_to="2013-01-31")
+        with self.acting_as("authenticated"):
+            self.admin.execute(
+                "select set_config('request.jwt.claims', %s, true), set_config('request.headers', %s, true)",
+                (json.dumps(user.claims), '{"x-request-id": "test"}'),
             )
-        return str(job["job_id"])
+            return str(self.one(*call)["answer"]["job_id"])
 
     def worker(self) -> Session:
         return self.session(SERVICE)

@@ -295,14 +295,16 @@ class Projects:
 
 
 def checksums(database: Database) -> dict[str, Any]:
-    """A checksum of every table that is ours: less to compare than Database.fingerprint where tests share rows."""
+    """Of every table that is ours, a checksum of where each row lies and who wrote it: to write a row again as it was
+    is a change too. Quicker than Database.fingerprint where tests share rows.
+    """
     tables = database.all(
         "select c.oid::regclass::text as name from pg_class c"
         " where c.relkind in ('r', 'p') and c.relnamespace in ('app'::regnamespace, 'public'::regnamespace)"
     )
-    one = "select '{0}' as name, count(*) || ':' || coalesce(sum(hashtextextended(t::text, 0)), 0) as sum from {0} as t"
+    one = "select '{0}' as name, count(*) as rows, sum(hashtidextended(ctid, xmin::text::bigint)) as written from {0}"
     rows = database.all(" union all ".join(one.format(table["name"]) for table in tables))
-    return {row["name"]: row["sum"] for row in rows}
+    return {row["name"]: (row["rows"], row["written"]) for row in rows}
 
 
 def check_answer(response: httpx.Response, token: str | None = None) -> None:

@@ -268,19 +268,27 @@ class Hand:
         self.database = database
         self.id = execution_id
         self._worker = database.worker()
+        try:
+            self.claimed = self._claim(str(database.execution(execution_id)["family"]))
+        except BaseException:
+            self._worker.close()
+            raise
         self._runner = asyncio.Runner()
-        self.claimed = self._claim(str(database.execution(execution_id)["family"]))
         self.seq: int = self.claimed["seq"]
         self._batches: AsyncGenerator[Batch, None] = LOCAL[self.claimed["family"]](Execution(**self.claimed))
 
     def _claim(self, family: str) -> dict[str, Any]:
         """The execution; with it, whatever earlier tests left in the queue."""
-        while True:
+        mine = None
+        while mine is None:
             claimed = self._worker.call("claim", worker="w", families=[family], limit=100, lease_seconds=3600)
             assert claimed, "the execution is not in the queue"
             for one in claimed:
                 if one["id"] == self.id:
-                    return dict(one)
+                    mine = dict(one)
+                elif one["agency_id"] == str(self.database.execution(self.id)["agency_id"]):  # this very test's
+                    self._worker.call("release", execution_id=one["id"], lease=one["lease"])
+        return mine
 
     def batch(self) -> Batch | None:
         """The next, made and not committed."""

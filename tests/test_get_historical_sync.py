@@ -129,7 +129,11 @@ def test_a_colleague_sees_it_too(project: Project) -> None:
     assert accepted(project.get(project.token(project.database.user(starter.agency_id)), job_id))["job_id"] == job_id
 
 
-@pytest.mark.parametrize("spelling", [str.upper, "{{{}}}".format, "urn:uuid:{}".format, str], ids=repr)
+@pytest.mark.parametrize(
+    "spelling",
+    [str.upper, "{{{}}}".format, "urn:uuid:{}".format, str],
+    ids=["upper case", "braces", "urn", "as it is"],
+)
 def test_other_spellings_of_the_id(project: Project, spelling: Any) -> None:
     user = project.database.member()
     job_id = project.job(user)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.house import PATHS, Refusal
+from tests.house import FAMILIES, PATHS, TWO_STEPS, Refusal
 from tests.test_next_status import MOVES
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ CHANGEABLE = {"running": WORK, "cancelling": WORK} | {status: {"deleted_at"} for
 # What a statement says that is heard, by event; everything else of the row the guard sets itself or leaves alone.
 HEARD = {
     "start": {
-        "id", "agency_id", "family", "connection_id", "concurrency_key", "spec", "retry_of", "run_at", "max_attempts",
-        "checkpoint", "progress", "reason",
+        "id", "agency_id", "family", "definition_id", "connection_id", "destination_id", "concurrency_key", "spec",
+        "retry_of", "run_at", "max_attempts", "checkpoint", "progress", "reason",
     },
     "claim": {"reason", "leased_by", "lease_seconds"},
     "cancel": {"reason", "cancel_reason"},  # cancel_reason is the reason, not what the statement calls so
@@ -87,7 +88,7 @@ def make_scene(database: Database, family: str) -> Scene:
         "signed_out": signed_out,
     }
     claims = {name: user.claims for name, user in users.items()} | {role: {"role": role} for role in ROLES[4:]}
-    in_two_steps = family == "bulk_sync"
+    in_two_steps = family in TWO_STEPS
     statuses = [status for status in PATHS if in_two_steps or status != "cancelling"]
     jobs = {status: database.insert(member.agency_id, family) for status in statuses}
     for status, job_id in jobs.items():
@@ -101,8 +102,8 @@ def make_scene(database: Database, family: str) -> Scene:
 @pytest.fixture(scope="module")
 def scenes(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[dict[str, Scene]]:
     """By family; for the tests that prove that nothing changes. One database each serves them all."""
-    with clone() as one, clone() as other:
-        yield {"bulk_sync": make_scene(one, "bulk_sync"), "historical_sync": make_scene(other, "historical_sync")}
+    with ExitStack() as stack:
+        yield {family: make_scene(stack.enter_context(clone()), family) for family in FAMILIES}
 
 
 @pytest.fixture
@@ -187,11 +188,11 @@ def may(who: str, family: str, status: str, event: str | None, to_status: str | 
     if who not in (*TRUSTED, "member") or to_status is None or MOVES.get((status, event or "")) != to_status:
         return False
     if event in {"cancel", "request_cancel"}:
-        return event == ("cancel" if family == "historical_sync" else "request_cancel")
+        return event == FAMILIES[family]
     return who in TRUSTED
 
 
-@pytest.mark.parametrize("family", ["historical_sync", "bulk_sync"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("who", ROLES)
 def test_every_jump_but_the_roles_own_moves_is_refused(scenes: dict[str, Scene], who: str, family: str) -> None:
     scene, database = scenes[family], scenes[family].database
@@ -248,7 +249,9 @@ def test_an_insert_begins_at_the_beginning_whatever_it_says(database: Database) 
     values = {c: FORGED_NEW[type_] for c, type_ in types.items()} | {
         "agency_id": member.agency_id,
         "family": "historical_sync",
+        "definition_id": database.bulk_sync(member),
         "connection_id": connection_id,
+        "destination_id": connection_id,
         "retry_of": original,
         "status": "running",
     }
@@ -282,7 +285,9 @@ def test_a_member_starts_nothing_outside_the_agency(database: Database) -> None:
     member, stranger = database.member(), database.member()
     theirs = {
         "agency_id": stranger.agency_id,
+        "definition_id": database.bulk_sync(stranger),
         "connection_id": database.connection(stranger.agency_id),
+        "destination_id": database.connection(stranger.agency_id),
         "retry_of": database.put("failed", stranger.agency_id),
     }
     before = database.fingerprint()
@@ -525,6 +530,62 @@ def test_a_retry_outlives_what_it_retried(database: Database, status: str) -> No
         assert owner.execute(query, (original,))
     assert database.execution(retry) == before | {"retry_of": None}
     assert database.events(original) == []
+
+
+def test_retention_drops_what_an_execution_did_with_it_and_nothing_of_what_lives(database: Database) -> None:
+    user = database.member()
+    jobs = [
+        database.put("running", user.agency_id, connection_id=database.connection(user.agency_id)) for _ in range(2)
+    ]
+    with database.worker() as worker:
+        for job_id in jobs:
+            assert worker.commit_batch({"id": job_id, "lease": 1}, 1, "a") == "continue"
+        worker.call("finish", execution_id=jobs[0], lease=1)
+    with database.owner() as owner:
+        assert owner.execute("select app.drop_finished('0 s') as n") == [{"n": 1}]
+    assert database.all("select execution_id::text as id from app.execution_resources") == [{"id": jobs[1]}]
+    # What was synced stays.
+    assert len(database.all("select from app.records")) == 2
+    database.admin.execute("delete from app.records")  # the invariants ask whose they are
+
+
+def test_retention_drops_deleted_connections_that_nothing_names(database: Database) -> None:
+    user = database.member()
+
+    def gone(kind: str = "http") -> str:
+        return database.connection(user.agency_id, kind, {})
+
+    kept = {
+        "alive": gone(),
+        "read by an execution": gone(),
+        "written by an execution": gone("records"),
+        "read by a definition": gone(),
+        "written by a definition": gone("records"),
+        "deleted just now": gone(),
+    }
+    dropped = {gone(), gone("records"), database.connection(database.agency())}
+    of_execution = {"connection_id": kept["read by an execution"], "destination_id": kept["written by an execution"]}
+    database.put("running", user.agency_id, "bulk_sync", **of_execution)
+    database.admin.execute(
+        "insert into app.definitions (agency_id, kind, name, source_id, destination_id, created_by, updated_by)"
+        " values (%s, 'bulk_sync', 'B', %s, %s, 'user:u', 'user:u')",
+        (user.agency_id, kept["read by a definition"], kept["written by a definition"]),
+    )
+    database.admin.execute("update app.connections set deleted_at = now() - interval '2 days'")
+    database.admin.execute("update app.connections set deleted_at = null where id = %s", (kept["alive"],))
+    database.admin.execute("update app.connections set deleted_at = now() where id = %s", (kept["deleted just now"],))
+    before = {str(row["id"]) for row in database.all("select id from app.connections")}
+    with database.owner() as owner:
+        owner.execute("select app.drop_finished('3 days')")
+        assert {str(row["id"]) for row in database.all("select id from app.connections")} == before
+        owner.execute("select app.drop_finished('1 day', 2)")
+        assert len(database.all("select from app.connections")) == len(before) - 2
+        owner.execute("select app.drop_finished('1 day')")
+    assert (
+        {str(row["id"]) for row in database.all("select id from app.connections")}
+        == before - dropped
+        == set(kept.values())
+    )
 
 
 @pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])

@@ -314,7 +314,7 @@ def test_a_short_delay_is_waited_for_and_a_long_one_is_not() -> None:
         assert len(keys(read((config, secret), "airlines", None))) == RESOURCES["airlines"].count
         slow.faults.delay_seconds = 3600
         with pytest.raises(SourceUnavailable) as unavailable:
-            read((config | {"timeout_seconds": 0.05}, secret), "airlines", None)
+            read((config | {"timeout_seconds": 0.5}, secret), "airlines", None)  # time enough to be asked
         assert "timeout_seconds" in unavailable.value.message
         assert len(slow.requests) == 4
 

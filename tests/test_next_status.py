@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.house import PATHS
+from tests.house import FAMILIES, PATHS, TWO_STEPS
 
 if TYPE_CHECKING:
     from tests.house import Database
@@ -57,8 +57,11 @@ WORDS = {
         "queued": "scheduled", "scheduled": "scheduled", "requeued": "running", "running": "running",
         "completed": "completed", "failed": "failed", "cancelled": "cancelled",
     },
+    "source_look": {
+        "queued": "created", "scheduled": "created", "requeued": "running", "running": "running",
+        "completed": "completed", "failed": "failed", "cancelled": "cancelled",
+    },
 }  # fmt: skip
-TWO_STEPS = {"bulk_sync", "model_sync"}
 
 
 def test_exactly_these_moves_exist(database: Database) -> None:
@@ -76,10 +79,10 @@ def test_the_function_knows_no_other_word(database: Database) -> None:
 
 def test_the_families_are_these(database: Database) -> None:
     rows = database.all("select family, cancel_event, foreign_status, extract(epoch from grace) as s from app.families")
-    assert {row["family"] for row in rows} == set(WORDS)
+    assert {row["family"]: row["cancel_event"] for row in rows} == FAMILIES
+    assert set(WORDS) == set(FAMILIES)
     for row in rows:
         in_two_steps = row["family"] in TWO_STEPS
-        assert row["cancel_event"] == ("request_cancel" if in_two_steps else "cancel")
         assert (row["s"] > 0) == in_two_steps
         assert row["foreign_status"] == (403 if row["family"] == "historical_sync" else 404)
 
@@ -98,7 +101,7 @@ def test_a_family_says_its_own_words(database: Database, family: str) -> None:
         assert said["word"] == word, status
 
 
-@pytest.mark.parametrize("family", sorted(set(WORDS) - TWO_STEPS))
+@pytest.mark.parametrize("family", sorted(set(WORDS) - set(TWO_STEPS)))
 def test_a_family_that_cancels_at_once_has_no_word_for_cancelling(database: Database, family: str) -> None:
     assert database.one("select cancelling from app.families where family = %s", (family,))["cancelling"] is None
 

@@ -15,7 +15,7 @@ import pytest
 from functions._local.gateway import forward
 from functions._local.web_server import WebServer
 from functions._shared import runtime
-from tests.clients.polytomic import CURRENT, CURRENT_ASYNC, NPM, RELEASES, Client, Published, Refused
+from tests.clients.polytomic import CURRENT, CURRENT_ASYNC, NPM, PYTHON_1, RELEASES, Client, Published, Refused
 from tests.serving import Serve, bearer, serving
 from tests.waiting import until
 
@@ -311,6 +311,9 @@ def test_a_second_start_is_a_conflict(on_the_wire: Client, wire: Wire, user: dic
     body = is_refused(client, 409, "ConflictError", lambda: start(client, sync_id))
     assert (body["key"], body["status"], body["metadata"]) == ("already_active", 409, {"job_id": started["id"]})
     assert wire.statuses("POST") == [409] * (3 if client.release.retries else 1)
+    if client.release is PYTHON_1:  # JSON, and none of it
+        asked = wire.exchanges[0].asked
+        assert (asked["content-type"], asked["content-length"] or "0") == ("application/json", "0")
     assert ids(client("bulk_sync.executions.list", sync_id)) == [started["id"]]
     delete(client, "bulk_sync", sync_id)  # which cancels
 
@@ -332,9 +335,16 @@ def new_model(client: Client, user: dict[str, Any], resource: str, **more: Any) 
 
 
 def new_model_sync(
-    client: Client, user: dict[str, Any], model_id: str, mode: str, fields: dict[str, str], **identity: str
+    client: Client,
+    user: dict[str, Any],
+    model_id: str,
+    mode: str,
+    fields: dict[str, str],
+    *,
+    identity: dict[str, str],
+    schedule: dict[str, str],
 ) -> dict[str, Any]:
-    """`fields` and `identity` are targets by field."""
+    """`fields` and `identity` are targets by field of the model."""
 
     def source(field: str) -> dict[str, Any]:
         return client.typed("Source", model_id=model_id, field=field)
@@ -349,7 +359,7 @@ def new_model_sync(
         mode=mode,
         fields=[client.typed(client.release.mapping, source=source(field), target=to) for field, to in fields.items()],
         target=client.typed(client.release.target, **target),
-        schedule=client.typed("Schedule", frequency="manual"),
+        schedule=client.typed("Schedule", **schedule),
         **({"identity": matched[0]} if matched else {}),
     )["data"]
     assert made["target"].items() >= target.items()
@@ -362,7 +372,15 @@ def test_a_model_sync_runs_to_its_end(client: Client, user: dict[str, Any]) -> N
     assert timeless(client("models.get", model["id"])["data"]) == timeless(model)
     assert model["id"] in ids(client("models.list"))
 
-    sync = new_model_sync(client, user, model["id"], "updateOrCreate", {"name": "title"}, carrier="code")
+    sync = new_model_sync(
+        client,
+        user,
+        model["id"],
+        "updateOrCreate",
+        {"name": "title"},
+        identity={"carrier": "code"},
+        schedule={"frequency": "manual"},
+    )
     sync_id = sync["id"]
     assert timeless(client("model_sync.get", sync_id)["data"]) == timeless(sync)
     assert sync_id in ids(client("model_sync.list"))
@@ -390,7 +408,11 @@ def test_a_model_sync_runs_to_its_end(client: Client, user: dict[str, Any]) -> N
 
 def test_a_model_sync_is_cancelled_in_the_middle(client: Client, user: dict[str, Any]) -> None:
     model = new_model(client, user, "flights", fields=["carrier", "flight"])
-    sync_id = new_model_sync(client, user, model["id"], "append", {"carrier": "carrier", "flight": "number"})["id"]
+    fields = {"carrier": "carrier", "flight": "number"}
+    # No frequency, as in the clients' own example.
+    sync = new_model_sync(client, user, model["id"], "append", fields, identity={}, schedule={})
+    assert sync["schedule"]["frequency"] == "manual"
+    sync_id = sync["id"]
     started = client("model_sync.start", sync_id)["data"]
 
     def counts() -> dict[str, int]:
@@ -424,6 +446,7 @@ def test_refusals_are_the_clients_own_errors(client: Client, user: dict[str, Any
 
     assert refused(404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS)) == "bulk_sync_not_found"
     assert refused(404, "NotFoundError", lambda: client("bulk_sync.get", "nobodys")) == "not_found"
+    assert refused(404, "NotFoundError", lambda: client("connections.get", "no/such")) == "no_such_function"
     assert refused(400, "BadRequestError", lambda: create(["no such"])) == "unknown_schema"
     assert (
         refused(422, "UnprocessableEntityError", lambda: create(["airlines"], policies=[NOBODYS]))

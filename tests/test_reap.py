@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.house import PATHS
+from tests.house import FAMILIES, PATHS, TWO_STEPS
 
 if TYPE_CHECKING:
     from tests.house import Database
@@ -104,13 +104,60 @@ def test_a_heartbeat_does_not_put_the_deadline_off(database: Database) -> None:
     assert reap(database) == NOTHING | {"cancelled": 1}
 
 
-def test_a_cancel_before_the_claim_is_over_at_once_in_every_family(database: Database) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cancel_before_the_claim_is_over_at_once_in_every_family(database: Database, family: str) -> None:
     user = database.member()
-    job_id = database.insert(user.agency_id, "model_sync")
+    job_id = database.insert(user.agency_id, family)
     with database.session(user.claims) as session:
-        [row] = session.execute("select (app.cancel_execution('model_sync', %s, null)).status", (job_id,))
+        [row] = session.execute("select (app.cancel_execution(%s, %s, null)).status", (family, job_id))
     assert row["status"] == "cancelled"
-    assert [event["event"] for event in database.events(job_id)] == ["start", "request_cancel"]
+    assert [event["event"] for event in database.events(job_id)] == ["start", FAMILIES[family]]
+
+
+@pytest.mark.parametrize("family", TWO_STEPS)
+def test_a_second_request_to_cancel_moves_nothing_and_puts_no_deadline_off(database: Database, family: str) -> None:
+    user = database.member()
+    job_id = database.put("running", user.agency_id, family)
+    query = "select to_jsonb(app.cancel_execution(%s, %s, %s)) as row"
+    with database.session(user.claims) as session, database.worker() as server:
+        [first] = session.execute(query, (family, job_id, "first"))
+        before = database.fingerprint()
+        for again in (session, server):
+            assert again.execute(query, (family, job_id, "another")) == [first]
+    assert database.fingerprint() == before
+    assert (first["row"]["status"], first["row"]["cancel_reason"]) == ("cancelling", "first")
+    assert [event["event"] for event in database.events(job_id)] == ["start", "claim", "request_cancel"]
+
+
+def test_the_secret_of_a_connection_that_was_tested_is_forgotten_in_minutes(database: Database) -> None:
+    agency = database.agency()
+    secrets = {
+        "alive": (None, True),
+        "tested just now": ("1 minute", True),
+        "tested before": ("6 minutes", False),
+        "deleted long ago": ("3 days", False),
+    }
+    ids = {name: database.connection(agency, secret={"token": name}) for name in secrets}
+    for name, (age, _) in secrets.items():
+        change = "update app.connections set deleted_at = now() - %s::interval where id = %s"
+        database.admin.execute(change, (age, ids[name]))
+    assert reap(database) == NOTHING
+    rows = {str(row["id"]): row["secret"] for row in database.all("select id, secret from app.connections")}
+    assert rows == {ids[name]: {"token": name} if kept else {} for name, (_, kept) in secrets.items()}
+    before = database.fingerprint()
+    assert reap(database) == NOTHING
+    assert database.fingerprint() == before
+
+
+def test_a_connection_that_somebody_holds_keeps_no_tick_waiting(database: Database) -> None:
+    connection_id = database.connection(database.agency(), secret={"token": "t"})
+    database.admin.execute("update app.connections set deleted_at = now() - interval '1 hour'")
+    with database.worker() as holder, holder.connection.transaction():
+        holder.execute("select from app.connections where id = %s for share", (connection_id,))
+        assert reap(database) == NOTHING
+    assert database.one("select secret from app.connections")["secret"] == {"token": "t"}
+    reap(database)
+    assert database.one("select secret from app.connections")["secret"] == {}
 
 
 def test_no_more_than_asked_for_are_reaped_the_oldest_first(database: Database) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from functions._local.postgres import free_port
 from functions._local.source import RESOURCES, Source
+from functions.worker.connectors import open_source
 from functions.worker.connectors.errors import SourceRefused
 from functions.worker.protocol import Batch, Execution
 from functions.worker.runners import LOOKS, RUNNERS
@@ -83,7 +85,9 @@ def look(connection: Mapping[str, Any] | None, resource: str | None = None, **me
     execution = Execution(**about, **values, connection=None if connection is None else dict(connection))
 
     async def run() -> list[Batch]:
-        async with contextlib.aclosing(source_look(execution)) as batches:
+        async with contextlib.aclosing(
+            source_look(execution, partial(open_source, allow_private_addresses=True))
+        ) as batches:
             return [batch async for batch in batches]
 
     return asyncio.run(run())

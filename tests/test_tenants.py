@@ -261,3 +261,16 @@ def test_a_copied_secret_stays_within_the_agency_and_reaches_a_test_alone(
             before = database.fingerprint()
             session.execute("select app.copy_secret(%s, %s)", (stored, tested))
             assert database.fingerprint() == before
+
+
+def test_who_only_looks_waits_for_nobody_and_holds_nothing(database: Database) -> None:
+    """Also not for whoever is deleting what is looked at."""
+    user = database.member()
+    connection_id = database.connection(user.agency_id)
+    with database.session(user.claims) as session, database.connect() as holder, holder.transaction():
+        holder.execute("select from app.connections for update")
+        session.execute("set lock_timeout = '1ms'")
+        with session.connection.transaction():
+            session.execute("set transaction read only")
+            assert session.call("get_connection", connection_id=connection_id)["data"]["id"] == connection_id
+            assert [one["id"] for one in session.call("list_connections")["data"]] == [connection_id]

@@ -53,8 +53,8 @@ class Endpoint:
     status: int = 200
     path: str = ""
     dialect: Dialect = PLAIN
-    # Whether its answer is remembered for an Idempotency-Key; what is read or deleted needs none.
-    remembered: bool = True
+    # Whether its answer is remembered for an Idempotency-Key; what is read or deleted needs none, unless it says so.
+    remembered: bool | None = None
     # What has to be found out before the call (the arguments as they are sent on), and what its answer only begins.
     before: Callable[[dict[str, Any], Call], dict[str, Any]] | None = None
     after: Callable[[Any, Call], dict[str, Any]] | None = None
@@ -77,7 +77,7 @@ class Endpoint:
 
     @property
     def heeds_key(self) -> bool:
-        return self.remembered and self.method not in ("GET", "DELETE")
+        return self.method not in ("GET", "DELETE") if self.remembered is None else self.remembered
 
     @cached_property
     def handler(self) -> Callable[[dict[str, Any], object], dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from functions._shared.errors import Refusal
@@ -22,6 +22,10 @@ REFUSALS = (
 )
 
 
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value) else value
+
+
 class Filter(BaseModel):
     field: Text
     op: Text = "eq"
@@ -32,7 +36,7 @@ class FilteredList(BaseModel):
     """Any further parameter is a filter; op: eq, ne, gt, gte, lt, lte, in, nin (comma lists), exists, like, ilike."""
 
     filters: SkipJsonSchema[Annotated[list[Filter], Field(max_length=20)]] = []
-    limit: int | None = None
+    limit: Annotated[int | None, BeforeValidator(_number)] = None
     next_cursor: Text | None = None
     prev_cursor: Text | None = None
     sort: Text | None = None

@@ -43,11 +43,11 @@ def wait_for(started: Mapping[str, Any] | None, call: Call) -> list[dict[str, st
         seen = call("get_look", started)
         if seen["status"] == "completed":
             return list(seen["fields"])
-        if seen["status"] == "cancelled":  # with its connection, and what is to be created has none
-            raise Problem(404, "connection_not_found", "There is no connection with this id.")
-        if seen["error"] is not None:
+        if seen["status"] == "failed":
             error = seen["error"]
             raise Problem(400, "source_not_readable", error["message"], {"reason": error["code"]})
+        if seen["status"] == "cancelled":  # its connection was deleted meanwhile, as the next try will hear
+            break
     raise unavailable("source_unavailable", "The source, through a worker,")
 
 

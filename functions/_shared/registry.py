@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import functions
 from functions._shared import runtime
+from functions._shared.dialect import PLAIN
 from functions._shared.endpoint import Endpoint, answer
 from functions._shared.errors import Problem
 from functions._shared.http import json_response
 from functions._shared.services import Services, services
 
 if TYPE_CHECKING:
+    from functions._shared.dialect import Dialect
     from functions._shared.http import Request, Response
 
 NO_ENDPOINTS = {"worker"}
@@ -47,7 +49,12 @@ def handle(request: Request, services: Services) -> Response:
         first = next(iter(by_method.values()))
         if first.members_of(request.path) is not None:
             return by_method.get(request.method, first).handle(request, services, [*by_method])
-    return answer(request, services, lambda: _other(request), ["GET"])
+    return answer(request, services, lambda: _other(request), ["GET"], _dialect(request.path))
+
+
+def _dialect(path: str) -> Dialect:
+    """Where there is nothing, the API says so whose paths begin like this one."""
+    return next((one.dialect for one in endpoints() if path.startswith(f"/{one.path.split('/')[1]}/")), PLAIN)
 
 
 def _other(request: Request) -> Response:

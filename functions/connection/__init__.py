@@ -42,9 +42,9 @@ class Pagination(BaseModel):
 
 
 class Schedule(Contract):
-    """Executions are started by hand."""
+    """Executions are started by hand, also where no frequency is given: the published clients' own examples do that."""
 
-    frequency: Annotated[str, Only("manual")]
+    frequency: Annotated[str | None, Only("manual")] = None
     id: str | None = None
     day_of_month: Annotated[str | None, Only("")] = None
     day_of_week: Annotated[str | None, Only("")] = None

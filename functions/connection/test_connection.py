@@ -21,6 +21,8 @@ OTHER_TYPE = Refusal(400, "other_type", "The stored connection is of another typ
 
 
 class TestConnection(Contract):
+    """With `connection_id` a change of the stored one; another base_url or type of auth needs the secret anew."""
+
     type: Literal["http", "records"]
     configuration: JsonObject | None = None
     connection_id: UUID | None = None

@@ -34,6 +34,7 @@ endpoint = Endpoint(
     request=UpdateSyncJob,
     response=SyncJob,
     dialect=TRUTO,
+    remembered=False,
     refusals=(JOB_NOT_FOUND, *OF_RESOURCES),
     example_request={"job_id": JOB_ID, "label": "Contacts"},
     example_response=EXAMPLE,

@@ -30,6 +30,7 @@ endpoint = Endpoint(
     request=StopSyncJobRun,
     response=SyncJobRun,
     dialect=TRUTO,
+    remembered=True,
     refusals=(NOT_CANCELLABLE, RUN_NOT_FOUND),
     example_request={"run_id": RUN_ID},
     example_response={**EXAMPLE, "status": "stopped", "finished_at": EXAMPLE["updated_at"]},

@@ -34,6 +34,7 @@ endpoint = Endpoint(
     request=CreateWebhook,
     response=WebhookCreated,
     dialect=TRUTO,
+    remembered=False,
     refusals=(OTHER_ORGANIZATION,),
     example_request={"target_url": "https://example.com/events"},
     example_response={**EXAMPLE, "secret": "…"},

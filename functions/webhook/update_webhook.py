@@ -26,6 +26,7 @@ endpoint = Endpoint(
     request=UpdateWebhook,
     response=Webhook,
     dialect=TRUTO,
+    remembered=False,
     refusals=(WEBHOOK_NOT_FOUND,),
     example_request={"webhook_id": WEBHOOK_ID, "is_active": False},
     example_response={**EXAMPLE, "is_active": False},

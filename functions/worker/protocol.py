@@ -44,9 +44,9 @@ class Execution:
     checkpoint: dict[str, Any] | None
     progress: dict[str, Any]
     connection_id: str | None
-    definition_id: str | None
     connection: dict[str, Any] | None = field(repr=False)
     destination: dict[str, Any] | None = field(default=None, repr=False)
+    definition_id: str | None = None
 
 
 @dataclass(frozen=True)

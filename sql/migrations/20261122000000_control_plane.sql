@@ -863,7 +863,7 @@ begin
   where c.agency_id = execution.agency_id and c.id = execution.destination_id and c.deleted_at is null;
   return coalesce((receiver ->> 'is_active')::boolean, false)
     and (jsonb_array_length(receiver -> 'event_types') = 0 or receiver -> 'event_types' ? event)
-    and coalesce(execution.spec -> 'events_to_send' ? event, true);
+    and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
 end $$;
 
 revoke all on function app.wants_event from public;
@@ -878,6 +878,7 @@ returns trigger
 language plpgsql
 security definer
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   delivers constant boolean := coalesce(new.spec -> 'write' ->> 'mode' = 'deliver', false);
@@ -2585,8 +2586,9 @@ revoke all on function app.insert_connection from public;
 grant execute on function app.insert_connection to authenticated, service_role;
 
 -- 31_connection/30_copy_secret.sql
--- For a test of a change: the stored secret's members that the change does not bring. A definer, as callers cannot read
--- secrets; both connections are of the caller's agency, and the one written to was made for the test.
+-- For a test of a change: the stored secret's members that the change does not bring. Only where it goes to the same address
+-- in the same way: who changes those has to know the secret, or could have it sent to themselves. A definer, as callers
+-- cannot read secrets; both connections are of the caller's agency, and the one written to was made for the test.
 create or replace function app.copy_secret(stored uuid, tested uuid)
 returns void
 language plpgsql
@@ -2599,7 +2601,9 @@ begin
   update app.connections as t set secret = s.secret || t.secret
   from app.connections as s
   where s.id = stored and s.agency_id = agency and s.deleted_at is null
-    and t.id = tested and t.agency_id = agency and t.deleted_at is not null;
+    and t.id = tested and t.agency_id = agency and t.deleted_at is not null
+    and t.config -> 'base_url' = s.config -> 'base_url'
+    and t.config -> 'auth' -> 'type' = s.config -> 'auth' -> 'type';
 end $$;
 
 revoke all on function app.copy_secret from public;
@@ -4007,6 +4011,7 @@ create or replace function public.update_webhook(
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4198,6 +4203,7 @@ grant execute on function app.sync_job_settings to authenticated, service_role;
 
 -- 38_sync_job/public/create_sync_job.sql
 -- Defines a sync job: which resources are read, on which they depend, with which arguments. Answer: the sync job.
+-- Heeds an Idempotency-Key.
 create or replace function public.create_sync_job(
   resources jsonb, label text default 'Untitled', integration_name text default '', args_schema jsonb default '{}',
   default_runtime_version int default 3, environment_id uuid default null)
@@ -4207,8 +4213,14 @@ set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('resources', resources, 'label', label, 'integration', integration_name,
+    'args_schema', args_schema, 'version', default_runtime_version);
+  answer jsonb := app.recall_answer(caller, 'create_sync_job', request);
   job app.definitions;
 begin
+  if answer is not null then
+    return answer;
+  end if;
   perform app.require_organization(caller, environment_id);
   if caller.agency_id is null then
     perform app.refuse(403, 'no_agency', 'A sync job belongs to an agency: create it as one of its users.');
@@ -4217,7 +4229,8 @@ begin
   values (caller.agency_id, 'sync_job', label,
     app.sync_job_settings(integration_name, resources, args_schema, default_runtime_version), caller.actor, caller.actor)
   returning * into job;
-  return app.sync_job_object(job);
+  answer := app.sync_job_object(job);
+  return app.remember_answer(caller, 'create_sync_job', request, answer);
 end $$;
 
 revoke all on function public.create_sync_job from public, anon, authenticated, service_role;
@@ -4295,6 +4308,7 @@ create or replace function public.update_sync_job(
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -23,7 +23,13 @@ select set_eq(
   array['create_connection', 'get_connection', 'list_connections', 'delete_connection', 'test_connection',
     'look_at_source', 'get_look',
     'create_bulk_sync', 'get_bulk_sync', 'list_bulk_syncs', 'delete_bulk_sync', 'start_bulk_sync', 'cancel_bulk_sync',
-    'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions'],
+    'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions',
+    'create_model', 'get_model', 'list_models', 'delete_model',
+    'create_model_sync', 'get_model_sync', 'list_model_syncs', 'delete_model_sync', 'start_model_sync',
+    'cancel_model_sync', 'get_model_sync_status', 'get_model_sync_execution', 'list_model_sync_executions',
+    'create_sync_job', 'get_sync_job', 'list_sync_jobs', 'update_sync_job', 'delete_sync_job',
+    'create_sync_job_run', 'get_sync_job_run', 'list_sync_job_runs', 'stop_sync_job_run',
+    'create_webhook', 'get_webhook', 'list_webhooks', 'update_webhook', 'delete_webhook'],
   'and, with an agency''s key, call these');
 
 select table_privs_are('public', 'agencies', 'authenticated', array['SELECT']);
@@ -53,13 +59,20 @@ select set_eq(
     'create_connection', 'get_connection', 'list_connections', 'delete_connection', 'test_connection',
     'look_at_source', 'get_look',
     'create_bulk_sync', 'get_bulk_sync', 'list_bulk_syncs', 'delete_bulk_sync', 'start_bulk_sync', 'cancel_bulk_sync',
-    'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions'],
+    'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions',
+    'create_model', 'get_model', 'list_models', 'delete_model',
+    'create_model_sync', 'get_model_sync', 'list_model_syncs', 'delete_model_sync', 'start_model_sync',
+    'cancel_model_sync', 'get_model_sync_status', 'get_model_sync_execution', 'list_model_sync_executions',
+    'create_sync_job', 'get_sync_job', 'list_sync_jobs', 'update_sync_job', 'delete_sync_job',
+    'create_sync_job_run', 'get_sync_job_run', 'list_sync_job_runs', 'stop_sync_job_run',
+    'create_webhook', 'get_webhook', 'list_webhooks', 'update_webhook', 'delete_webhook'],
   'users may call these');
 select set_eq(
   $$ select p.proname::text from pg_proc as p
      where p.pronamespace = 'public'::regnamespace and not has_function_privilege('authenticated', p.oid, 'EXECUTE')
        and has_function_privilege('service_role', p.oid, 'EXECUTE') $$,
-  array['claim', 'heartbeat', 'commit_batch', 'finish', 'fail', 'release', 'reap'],
+  array['claim', 'heartbeat', 'commit_batch', 'begin_delivery', 'finish', 'fail', 'release', 'stop', 'reap', 'claim_events',
+    'settle_event'],
   'a worker alone may call these');
 
 select is_empty(

@@ -107,7 +107,7 @@ class Run:
         filled = fill({"id": node.get("id"), "query": node.get("query") or {}}, scope)
         assert isinstance(filled, dict)
         params = filled.get("query") or {}
-        frame = position(self._source, node["resource"], None, start, resume[0] if resume else None, params)
+        frame = position(self._source, node["resource"], None, start, resume[0] if resume else None, params=params)
         below = resume[1:] if resume and frame is resume[0] else []
         async for page in self._pages(node, filled.get("id"), params, frame):
             for records, skip in cut(page, frame["skip"]):

@@ -12,7 +12,7 @@ begin
   where c.agency_id = execution.agency_id and c.id = execution.destination_id and c.deleted_at is null;
   return coalesce((receiver ->> 'is_active')::boolean, false)
     and (jsonb_array_length(receiver -> 'event_types') = 0 or receiver -> 'event_types' ? event)
-    and coalesce(execution.spec -> 'events_to_send' ? event, true);
+    and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
 end $$;
 
 revoke all on function app.wants_event from public;

@@ -6,6 +6,7 @@ returns trigger
 language plpgsql
 security definer
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   delivers constant boolean := coalesce(new.spec -> 'write' ->> 'mode' = 'deliver', false);

@@ -1,4 +1,5 @@
 -- Defines a sync job: which resources are read, on which they depend, with which arguments. Answer: the sync job.
+-- Heeds an Idempotency-Key.
 create or replace function public.create_sync_job(
   resources jsonb, label text default 'Untitled', integration_name text default '', args_schema jsonb default '{}',
   default_runtime_version int default 3, environment_id uuid default null)
@@ -8,8 +9,14 @@ set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('resources', resources, 'label', label, 'integration', integration_name,
+    'args_schema', args_schema, 'version', default_runtime_version);
+  answer jsonb := app.recall_answer(caller, 'create_sync_job', request);
   job app.definitions;
 begin
+  if answer is not null then
+    return answer;
+  end if;
   perform app.require_organization(caller, environment_id);
   if caller.agency_id is null then
     perform app.refuse(403, 'no_agency', 'A sync job belongs to an agency: create it as one of its users.');
@@ -18,7 +25,8 @@ begin
   values (caller.agency_id, 'sync_job', label,
     app.sync_job_settings(integration_name, resources, args_schema, default_runtime_version), caller.actor, caller.actor)
   returning * into job;
-  return app.sync_job_object(job);
+  answer := app.sync_job_object(job);
+  return app.remember_answer(caller, 'create_sync_job', request, answer);
 end $$;
 
 revoke all on function public.create_sync_job from public, anon, authenticated, service_role;

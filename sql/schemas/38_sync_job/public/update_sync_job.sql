@@ -5,6 +5,7 @@ create or replace function public.update_sync_job(
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();

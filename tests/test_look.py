@@ -1,0 +1,248 @@
+"""A look at a source from its caller's side: what is queued, what get_look tells whom, and how it is waited for."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._shared import look
+from functions._shared.errors import Problem
+from functions._shared.look import check_config, wait_for
+from tests.connecting import CONFIG, GOOD, SECRET, UNKNOWN
+from tests.house import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.house import Database, Session, User
+
+CREATED = {"status": "created", "fields": None, "error": None}
+RUNNING = CREATED | {"status": "running"}
+FIELDS = [{"name": "id", "type": "number"}]
+ERROR = {"code": "source_refused", "message": "The source answered 400."}
+
+
+# Waiting
+
+
+class Answers:
+    """A Call whose get_look answers these, the last for ever."""
+
+    def __init__(self, *answers: Mapping[str, Any]) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, Any]] = []
+
+    def __call__(self, rpc: str, arguments: Mapping[str, Any]) -> Any:
+        self.asked.append((rpc, arguments))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time goes by in pauses alone; these are they."""
+    slept: list[float] = []
+    monkeypatch.setattr(look, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: sum(slept)))
+    return slept
+
+
+def test_nothing_to_look_at_is_not_asked_for() -> None:
+    call = Answers(CREATED)
+    assert wait_for(None, call) == []  # type: ignore[arg-type]
+    assert call.asked == []
+
+
+def test_the_fields_are_those_of_the_look() -> None:
+    call = Answers(CREATED, RUNNING, RUNNING, {"status": "completed", "fields": FIELDS, "error": None})
+    assert wait_for({"look_id": "x"}, call) == FIELDS  # type: ignore[arg-type]
+    assert call.asked == [("get_look", {"look_id": "x"})] * 4
+
+
+def test_an_error_is_told_once_it_is_final() -> None:
+    """A worker that failed itself tries again."""
+    again = RUNNING | {"error": {"code": "internal_error", "message": "The worker failed; it tries again."}}
+    done = {"status": "completed", "fields": FIELDS, "error": None}
+    assert wait_for({"look_id": "x"}, Answers(again, again, done)) == FIELDS  # type: ignore[arg-type]
+    with pytest.raises(Problem) as raised:
+        wait_for({"look_id": "x"}, Answers(again, {"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
+    problem = raised.value
+    assert (problem.status, problem.code, problem.members) == (400, "source_not_readable", {"reason": "source_refused"})
+    assert problem.sentence == ERROR["message"]
+
+
+def test_nobody_looks(pauses: list[float]) -> None:
+    with pytest.raises(Problem) as raised:
+        wait_for({"look_id": "x"}, Answers(CREATED))  # type: ignore[arg-type]
+    assert (raised.value.status, raised.value.code) == (503, "source_unavailable")
+    assert int(raised.value.headers["retry-after"]) > 0
+    assert look.WAIT_SECONDS <= sum(pauses) <= look.WAIT_SECONDS + look.LONGEST_PAUSE_SECONDS
+    assert pauses == sorted(pauses)
+    assert max(pauses) == look.LONGEST_PAUSE_SECONDS
+
+
+def test_a_look_that_was_cancelled_is_waited_for_no_longer(pauses: list[float]) -> None:
+    with pytest.raises(Problem) as raised:
+        wait_for({"look_id": "x"}, Answers(RUNNING, CREATED | {"status": "cancelled"}))  # type: ignore[arg-type]
+    assert raised.value.status == 503
+    assert len(pauses) == 2
+
+
+# Configurations
+
+
+@pytest.mark.parametrize("kind", ["records", "ftp"])
+def test_only_what_is_read_over_http_has_a_configuration_to_check(kind: str) -> None:
+    check_config(kind, {"anything": 1})
+
+
+def test_a_good_configuration_passes_and_stays_as_it_is() -> None:
+    configuration = json.loads(json.dumps(GOOD["configuration"]))
+    check_config("http", configuration)
+    assert configuration == GOOD["configuration"]
+
+
+@pytest.mark.parametrize(
+    "secret", [None, {}, {"token": ""}, {"token": "t0p\0secret"}, {"t0p": "secret"}, "t0p", ["t0p"]]
+)
+def test_a_secret_that_does_not_fit_is_not_quoted(secret: object) -> None:
+    with pytest.raises(Problem) as raised:
+        check_config("http", CONFIG | {"secret": secret})
+    assert (raised.value.status, raised.value.code) == (400, "invalid_configuration")
+    assert "t0p" not in raised.value.sentence
+    assert raised.value.__cause__ is None
+
+
+# In the database
+
+
+def queue(session: Session, connection_id: str, resource: str | None = "flights") -> str:
+    return str(session.call("look_at_source", connection_id=connection_id, resource=resource)["look_id"])
+
+
+@pytest.mark.sql
+@pytest.mark.parametrize("resource", ["flights", "weather", None])
+def test_a_look_is_queued_for_a_worker(database: Database, resource: str | None) -> None:
+    user = database.member()
+    connection_id = database.connection(user.agency_id, secret=SECRET)
+    with database.session(user.claims) as session:
+        look_id = queue(session, connection_id, resource)
+        assert session.call("get_look", look_id=look_id) == CREATED
+        execution = database.execution(look_id)
+        assert (execution["family"], execution["spec"]) == ("source_look", {"resource": resource})
+        assert (execution["concurrency_key"], str(execution["connection_id"])) == (None, connection_id)
+        with database.worker() as worker:
+            claimed = worker.claim(family="source_look")
+            assert (claimed["id"], claimed["connection"]["secret"]) == (look_id, SECRET)
+            assert session.call("get_look", look_id=look_id) == RUNNING
+            done = {"checkpoint": {"complete": True}, "progress": {"fields": FIELDS}, "done": True}
+            batch = {"seq": 1, "resource": "flights", "records": [], **done}
+            assert worker.call("commit_batch", execution_id=look_id, lease=claimed["lease"], **batch) == {
+                "answer": "continue"
+            }
+            worker.call("finish", execution_id=look_id, lease=claimed["lease"])
+        assert session.call("get_look", look_id=look_id) == {"status": "completed", "fields": FIELDS, "error": None}
+    assert database.all("select from app.records") == []
+
+
+@pytest.mark.sql
+def test_how_a_look_failed(database: Database) -> None:
+    user = database.member()
+    with database.session(user.claims) as session, database.worker() as worker:
+        look_id = queue(session, database.connection(user.agency_id))
+        claimed = worker.claim(family="source_look")
+        worker.call("fail", execution_id=look_id, lease=claimed["lease"], error=ERROR, retry=False)
+        assert session.call("get_look", look_id=look_id) == {"status": "failed", "fields": None, "error": ERROR}
+
+
+@pytest.mark.sql
+def test_looks_at_one_connection_do_not_exclude_each_other_nor_a_sync(database: Database) -> None:
+    user = database.member()
+    connection_id = database.connection(user.agency_id)
+    with database.session(user.claims) as session:
+        assert len({queue(session, connection_id) for _ in range(3)}) == 3
+        database.start(user, connection_id)
+
+
+@pytest.mark.sql
+def test_a_look_is_nobody_elses_business(database: Database) -> None:
+    """Neither another agency's, nor a job or an execution of anything else."""
+    user, stranger = database.member(), database.member()
+    with database.session(user.claims) as session:
+        look_id = queue(session, database.connection(user.agency_id))
+        job_id = database.start(user)
+        for name, arguments in (
+            ("get_historical_sync", {"job_id": look_id}),
+            ("cancel_sync_job", {"job_id": look_id}),
+            ("retry_historical_sync", {"job_id": look_id}),
+            ("get_look", {"look_id": job_id}),
+            ("get_look", {"look_id": UNKNOWN}),
+        ):
+            assert session.refusal(name, **arguments).sqlstate == "PT404", name
+        jobs = session.call("list_historical_syncs")["jobs"]
+        assert [job["job_id"] for job in jobs] == [job_id]
+        assert [str(job["job_id"]) for job in session.execute("select job_id from historical_sync_jobs")] == [job_id]
+    with database.session(stranger.claims) as session:
+        refusal = session.refusal("get_look", look_id=look_id)
+        assert (refusal.sqlstate, refusal.code) == ("PT404", "look_not_found")
+
+
+@pytest.mark.sql
+@pytest.mark.parametrize("resource", ["nope", "Flights", "", "x" * 100_000, "'; --"], ids=lambda name: name[:9])
+def test_a_resource_that_there_is_not(database: Database, resource: str) -> None:
+    user = database.member()
+    connection_id = database.connection(user.agency_id)
+    before = database.fingerprint()
+    with database.session(user.claims) as session:
+        refusal = session.refusal("look_at_source", connection_id=connection_id, resource=resource)
+    assert (refusal.sqlstate, refusal.code) == ("PT400", "unknown_resource")
+    assert refusal.members == {"resource": resource[:200], "available": ["flights", "weather"]}
+    assert database.fingerprint() == before
+
+
+def whose_connections(database: Database, user: User) -> dict[str, tuple[str, str]]:
+    """Connections that cannot be looked at: SQLSTATE and code by id."""
+    theirs = database.connection(database.member().agency_id)
+    gone = database.connection(user.agency_id)
+    database.admin.execute("update app.connections set deleted_at = now() where id = %s", (gone,))
+    records = database.connection(user.agency_id, "records", {})
+    missing = ("PT404", "connection_not_found")
+    return {theirs: missing, gone: missing, UNKNOWN: missing, records: ("PT400", "not_a_source")}
+
+
+@pytest.mark.sql
+def test_a_connection_that_cannot_be_looked_at(database: Database) -> None:
+    user = database.member()
+    connections = whose_connections(database, user)
+    before = database.fingerprint()
+    with database.session(user.claims) as session:
+        for connection_id, expected in connections.items():
+            refusal = session.refusal("look_at_source", connection_id=connection_id, resource="flights")
+            assert (refusal.sqlstate, refusal.code) == expected
+    assert database.fingerprint() == before
+
+
+@pytest.mark.sql
+def test_copying_a_secret_is_for_tests_of_ones_own(database: Database) -> None:
+    """Whoever gets at the definer itself moves no secret into what is kept, another agency's, or elsewhere."""
+    user, stranger = database.member(), database.member()
+    mine = database.connection(user.agency_id, config=CONFIG, secret=SECRET)
+    kept = database.connection(user.agency_id, config=CONFIG)
+    theirs = database.connection(stranger.agency_id, config=CONFIG, secret=SECRET)
+
+    def only_tested(**changes: Any) -> str:
+        made = database.connection(user.agency_id, config=CONFIG | changes)
+        database.admin.execute("update app.connections set deleted_at = now() where id = %s", (made,))
+        return made
+
+    same, moved = only_tested(timeout_seconds=1), only_tested(base_url="https://elsewhere.example")
+    other_auth = only_tested(auth={"type": "basic"})
+    nowhere = only_tested(base_url=None)
+    with database.session(user.claims) as session:
+        for source, target in ((mine, kept), (theirs, same), (mine, moved), (mine, other_auth), (mine, nowhere)):
+            session.execute("select app.copy_secret(%s, %s)", (source, target))
+        assert len(database.all("select from app.connections where secret <> '{}'")) == 2
+        session.execute("select app.copy_secret(%s, %s)", (mine, same))
+        assert database.one("select secret from app.connections where id = %s", (same,))["secret"] == SECRET
+        assert isinstance(session.attempt("select secret from app.connections"), Refusal)
