@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import importlib
 import json
 from collections import Counter
 from datetime import date, timedelta
@@ -21,6 +20,7 @@ from functions.worker.connectors import open_source
 from functions.worker.connectors.errors import SourceRefused
 from functions.worker.engine import Engine, Signals
 from functions.worker.protocol import Batch, Execution, Protocol, service_caller
+from functions.worker.runners import pages
 from functions.worker.runners.historical_sync import Plan, historical_sync
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from tests.house import Database
 
-RUNNER = importlib.import_module("functions.worker.runners.historical_sync")  # the package has a function of that name
 RUN = partial(historical_sync, open_source=partial(open_source, allow_private_addresses=True))  # the source is local
 STYLES = ["page_number", "offset", "cursor", "link_header"]
 
@@ -188,7 +187,7 @@ def test_progress_counts_windows_and_ends_complete(source: Source) -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_after_any_batch_exactly_the_rest_is_left(source: Source, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in the middle of a page: a batch is smaller than one here."""
-    monkeypatch.setattr(RUNNER, "BATCH_RECORDS", 150)
+    monkeypatch.setattr(pages, "BATCH_RECORDS", 150)
     one = execution(
         source, "2013-02-02", "2013-02-03", "flights", "weather", "airlines", pagination=style, page_size=400
     )
@@ -202,14 +201,14 @@ def test_after_any_batch_exactly_the_rest_is_left(source: Source, style: str, mo
 
 
 def test_a_page_that_fills_its_batches_leaves_no_empty_one(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RUNNER, "BATCH_RECORDS", 24)
+    monkeypatch.setattr(pages, "BATCH_RECORDS", 24)
     found = batches(execution(source, "2013-02-02", "2013-02-02", "weather", page_size=72))
     assert [len(batch.records) for batch in found] == [24, 24, 24]
 
 
 def test_a_page_of_large_records_is_cut_by_bytes(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row of flights is some 300 bytes: half a thousand of them are more than one batch may hold here."""
-    monkeypatch.setattr(RUNNER, "BATCH_BYTES", 10_000)
+    monkeypatch.setattr(pages, "BATCH_BYTES", 10_000)
     found = batches(execution(source, "2013-02-02", "2013-02-02", "flights", page_size=500))
     assert sum(len(batch.records) for batch in found) == len(rows("flights", "2013-02-02", "2013-02-02"))
     assert max(len(batch.records) for batch in found) < 60

@@ -47,7 +47,10 @@ class Outbox:
         letter = Letter(**{name: value for name, value in event.items() if name != "attempt"})
         try:
             await self._post(letter)
+            delivered = True
         except (ReceiverRefused, ReceiverUnavailable):
-            await self._protocol.settle_event(event, delivered=False)
-        else:
-            await self._protocol.settle_event(event, delivered=True)
+            delivered = False
+        except Exception:  # of ours; the others' letters do not wait for it
+            log.exception("an event was not sent", extra={"delivery_id": letter.id})
+            delivered = False
+        await self._protocol.settle_event(event, delivered=delivered)

@@ -5,6 +5,7 @@ Source of body, header and signature: the published API's webhooks.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -80,11 +81,12 @@ async def post(letter: Letter, client: httpx.AsyncClient) -> None:
         "idempotency-key": letter.id,
         "x-truto-signature": signature(body, letter.secret),
     }
+    request = client.build_request("POST", letter.url, content=body, headers=headers, timeout=None)
     try:
-        response = await client.post(
-            letter.url, content=body, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False
-        )
-    except (httpx.HTTPError, httpx.InvalidURL, SourceRefused):  # also an address that nobody may reach
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            response = await client.send(request, stream=True, follow_redirects=False)
+            await response.aclose()  # what it says besides is not read: it may have no end
+    except (httpx.HTTPError, TimeoutError, SourceRefused):  # also an address that nobody may reach
         raise ReceiverUnavailable from None
     if response.status_code == httpx.codes.BAD_REQUEST:
         raise ReceiverRefused

@@ -1,17 +1,19 @@
 """From a source's pages to pieces that can be committed, and where to go on after each.
 
 A position is {page, skip, of} with whatever else its runner keeps there: `page` is the connector's position, `skip` how
-many of that page's records are stored already, `of` the question that page answers: where the connection's config has
-changed meanwhile, what it answered to begins anew.
+many of that page's records are stored already, `of` the question that page answers: where the connection's config or
+what is asked of it has changed meanwhile, what it answered to begins anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from functions.worker.connectors.errors import SourceRefused
+from functions.worker.connectors.http.params import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from functions.worker.connectors.http import HttpConnector, Page
     from functions.worker.connectors.http.config import Resource
+    from functions.worker.connectors.http.params import Params
 
 BATCH_RECORDS = 1000
 BATCH_BYTES = 4 * 1024 * 1024  # of records of average size; commit_batch takes four times as much
@@ -40,28 +43,34 @@ def described(source: HttpConnector, name: str) -> Resource:
     return source.resources[name]
 
 
-def position(
+def position(  # noqa: PLR0913 (the last by name)
     source: HttpConnector,
     name: str,
     days: tuple[date, date] | None,
     start: dict[str, Any],
     checkpoint: dict[str, Any] | None,
+    *,
+    params: Params | None = None,
 ) -> dict[str, Any]:
     """Where to begin: where the checkpoint says, if it says so of this very question, else at `start`."""
     question = f"{name} {days} {source.resources[name].model_dump_json()}"
+    if further := written(params):
+        question += f" {json.dumps(further, sort_keys=True)}"
     of = hashlib.sha256(question.encode()).hexdigest()[:16]
     return checkpoint if checkpoint and checkpoint.get("of") == of else {**start, "page": None, "skip": 0, "of": of}
 
 
-async def pieces(
+async def pieces(  # noqa: PLR0913 (the last by name)
     source: HttpConnector,
     name: str,
     days: tuple[date, date] | None,
     begin: dict[str, Any],
     after: dict[str, Any],
+    *,
+    params: Params | None = None,
 ) -> AsyncGenerator[Piece, None]:
     """What there is from `begin` on, at least one piece; `after` is the checkpoint behind the last."""
-    async for page in source.pages(name, days, begin["page"]):
+    async for page in source.pages(name, days, begin["page"], params):
         following = {**begin, "page": page.next, "skip": 0}
         for piece in _pieces_of(page, begin, after if page.next is None else following):
             yield piece

@@ -3,6 +3,7 @@
 config.py       what config and secret may hold: read this to write one
 connector.py    from a resource to its pages
 pagination.py   from one page to the next
+params.py       what is asked beside what the config says
 transport.py    one request: limits of time and size, statuses, retries
 network.py      one connection: to an address of the public internet, and no other
 addresses.py    which addresses those are

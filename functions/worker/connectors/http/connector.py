@@ -11,7 +11,8 @@ from functions.worker.connectors.http.backoff import Backoff
 from functions.worker.connectors.http.config import LinkHeader, read_config
 from functions.worker.connectors.http.credentials import Credentials
 from functions.worker.connectors.http.network import make_client
-from functions.worker.connectors.http.pagination import Answer, Walk, at, following, held, page_params
+from functions.worker.connectors.http.pagination import Answer, Walk, at, following, held, page_params, param_names
+from functions.worker.connectors.http.params import make_url, segment, written
 from functions.worker.connectors.http.records import Page, parse, record
 from functions.worker.connectors.http.transport import MAX_BODY_BYTES, Transport
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from functions.worker.connectors.http.config import Resource
     from functions.worker.connectors.http.pagination import Position
+    from functions.worker.connectors.http.params import Params
 
 
 class HttpConnector:
@@ -57,24 +59,43 @@ class HttpConnector:
             await self._client.aclose()
 
     async def pages(
-        self, resource: str, window: tuple[date, date] | None, position: Position | None = None
+        self,
+        resource: str,
+        window: tuple[date, date] | None,
+        position: Position | None = None,
+        params: Params | None = None,
     ) -> AsyncGenerator[Page, None]:
         """Yields the resource's pages, from the first or from `position`; at least one, and the last has no `next`.
 
-        `window` is the first and the last date, both inclusive; None reads all. Raises SourceUnavailable once the
-        attempts are used up, SourceRefused for what another attempt would not mend, and ValueError for a window on a
-        resource without date_filter.
+        `window` is the first and the last date, both inclusive; None reads all. `params` are further query parameters:
+        texts, numbers, booleans, lists of them for one that is sent repeatedly, None for one that is not. Raises
+        SourceUnavailable once the attempts are used up, SourceRefused for what another attempt would not mend, as a
+        parameter that is the config's, and ValueError for a window on a resource without date_filter.
         """
         described = self._resource(resource)
-        params = _static_params(described, window)
+        asked = self._params(described, window, params)
         walk = Walk(resource, position)
         while True:
-            page = await self._page(resource, described, params, position)
+            page = await self._page(resource, described, asked, position)
             walk.check(page)
             yield page
             if page.next is None:
                 return
             position = page.next
+
+    async def one(self, resource: str, key: object, params: Params | None = None) -> Page:
+        """A page of one record, which the source keeps at the resource's path, a slash and the key, text or number.
+
+        Where `records` leads to an object in the answer, as in {"data": {...}}, that is the record; else the answer
+        itself is. Raises as `pages` does, for a record that there is not SourceRefused with "source_not_found".
+        """
+        described = self._resource(resource)
+        path = f"{self._config.base_url}{described.path.rstrip('/')}/{segment(resource, key)}"
+        _, content = await self._transport.get(resource, make_url(path, self._params(described, None, params)))
+        body = parse(resource, content)
+        held_there = at(body, described.records)
+        data = held_there if isinstance(held_there, dict) else body
+        return Page([record(resource, described.primary_key, data)], None, len(content))
 
     def _resource(self, name: str) -> Resource:
         if name not in self.resources:
@@ -82,7 +103,21 @@ class HttpConnector:
             raise SourceRefused("source_config_invalid", message)
         return self.resources[name]
 
-    async def _page(self, name: str, resource: Resource, params: dict[str, object], position: Position | None) -> Page:
+    def _params(
+        self, resource: Resource, window: tuple[date, date] | None, params: Params | None
+    ) -> dict[str, str | list[str]]:
+        """The config's own, then the caller's, which take the place of none that the connector sends."""
+        own = _static_params(resource, window)
+        taken = {name.lower() for name in (*own, *param_names(resource.pagination), *self._credentials.query)}
+        further = written(params)
+        if overridden := next((name for name in further if name.lower() in taken), None):
+            message = f'The parameter "{overridden}" is the connection\'s own. Ask without it.'
+            raise SourceRefused("source_params_invalid", message)
+        return {**own, **further}
+
+    async def _page(
+        self, name: str, resource: Resource, params: Mapping[str, str | list[str]], position: Position | None
+    ) -> Page:
         url = self._url(resource, params, position)
         response, content = await self._transport.get(name, url)
         body = parse(name, content)
@@ -94,11 +129,11 @@ class HttpConnector:
         records = [record(name, resource.primary_key, row) for row in rows]
         return Page(records, following(resource.pagination, position, answer), len(content))
 
-    def _url(self, resource: Resource, params: dict[str, object], position: Position | None) -> httpx.URL:
+    def _url(self, resource: Resource, params: Mapping[str, str | list[str]], position: Position | None) -> httpx.URL:
         if isinstance(resource.pagination, LinkHeader) and position is not None:
             return self._same_origin(held(position, "link", ""), self._base)
-        paged = {**params, **page_params(resource.pagination, position)}
-        return httpx.URL(self._config.base_url + resource.path, params={k: str(v) for k, v in paged.items()})
+        paging = {name: str(value) for name, value in page_params(resource.pagination, position).items()}
+        return make_url(self._config.base_url + resource.path, {**params, **paging})
 
     def _same_origin(self, link: str, page: httpx.URL) -> httpx.URL:
         try:
@@ -120,11 +155,11 @@ class HttpConnector:
         return url.raw_path.decode("ascii")
 
 
-def _static_params(resource: Resource, window: tuple[date, date] | None) -> dict[str, object]:
+def _static_params(resource: Resource, window: tuple[date, date] | None) -> dict[str, str]:
+    params = {name: str(value) for name, value in resource.params.items()}
     if window is None:
-        return dict(resource.params)
+        return params
     if resource.date_filter is None:
         raise ValueError("A resource without date_filter cannot be read by dates.")
     first, last = window
-    dates = {resource.date_filter.first: first.isoformat(), resource.date_filter.last: last.isoformat()}
-    return {**resource.params, **dates}
+    return {**params, resource.date_filter.first: first.isoformat(), resource.date_filter.last: last.isoformat()}

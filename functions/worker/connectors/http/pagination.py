@@ -53,6 +53,11 @@ def page_params(style: Style, position: Position | None) -> dict[str, object]:
     return size
 
 
+def param_names(style: Style) -> set[str]:
+    """The parameters that the style sends, on whichever page."""
+    return {name for name in (getattr(style, "param", None), getattr(style, "size_param", None)) if name}
+
+
 def following(style: Style, position: Position | None, answer: Answer) -> Position | None:
     match style:
         case PageNumber():

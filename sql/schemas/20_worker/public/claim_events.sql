@@ -1,5 +1,6 @@
 -- Hands at most `limit` events about ended executions to whoever sends them, each for a minute: if its outcome is not told
--- by then (settle_event), it is handed out again. Answer: JSON array of
+-- by then (settle_event), it is handed out again, ten times at most; one whose webhook was deleted is given up.
+-- Answer: JSON array of
 -- {id, attempt, event, payload, created_at, environment_id, webhook_id, url, secret}.
 create or replace function public.claim_events("limit" int default 10)
 returns jsonb
@@ -13,6 +14,13 @@ begin
   if ("limit" between 1 and 100) is not true then
     perform app.refuse(400, 'invalid_limit', 'limit is 1 to 100.');
   end if;
+  update app.deliveries as d set status = 'failed', due_at = null, finished_at = clock_timestamp()
+  where d.id = any(array(
+    select q.id from app.deliveries as q
+    join app.executions as e on (e.agency_id, e.id) = (q.agency_id, q.execution_id)
+    join app.connections as c on (c.agency_id, c.id) = (e.agency_id, e.destination_id)
+    where q.status = 'queued' and q.due_at <= now() and (c.deleted_at is not null or q.attempts >= 10)
+    order by q.due_at limit 100 for update of q skip locked));
   with taken as (
     update app.deliveries as d set attempts = d.attempts + 1, due_at = now() + interval '1 minute'
     where d.id = any(array(
