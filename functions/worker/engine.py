@@ -145,8 +145,10 @@ class Engine:
 
 async def _first_of(signals: Signals, seconds: float) -> None:
     waits = [asyncio.create_task(event.wait()) for event in (signals.hint, signals.stop)]
-    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    await _cancel(*waits)
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _cancel(*waits)
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:
