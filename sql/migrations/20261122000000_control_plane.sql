@@ -4829,6 +4829,7 @@ create or replace function app.restart_execution(ended app.executions, action te
 returns uuid
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   id_ uuid;
@@ -4861,6 +4862,7 @@ grant execute on function app.restart_execution to service_role;
 create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   actor_ constant text := 'bulk_action:' || job.id;

@@ -4,6 +4,7 @@ create or replace function app.restart_execution(ended app.executions, action te
 returns uuid
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   id_ uuid;

@@ -2,6 +2,7 @@
 create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
 language plpgsql
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   actor_ constant text := 'bulk_action:' || job.id;
