@@ -32,6 +32,8 @@ ACTORS = [
     "expired",
     "forged",
 ]
+# Views of kinds that the victim has none of; their own tests fill them.
+NOT_FILLED = {"sync_jobs", "sync_job_runs", "webhooks"}
 USERS = ["owner", "stranger", "no agency", "colleague signed out"]
 # Their key comes in a header; PostgREST takes them for anon.
 SERVERS = ["stranger's server", "server with a revoked key"]
@@ -134,12 +136,17 @@ class Matrix:
             # A name too long for any table: whoever may create something creates nothing.
             "text": lambda name: {"status": "pending", "page_token": "", "name": "x" * 201}.get(name, "x"),
             "date": lambda _: "2013-01-01",
+            "timestamp with time zone": lambda _: "2013-01-01T00:00:00Z",
             "boolean": lambda _: True,
             "integer": lambda _: 1,
             "bigint": lambda _: 1,
         }
+        # A run's records go to one place.
+        names = zip(function["names"], function["types"], strict=False)
         return {
-            name: by_type[kind](name) for name, kind in zip(function["names"], function["types"], strict=False) if name
+            name: by_type[kind](name)
+            for name, kind in names
+            if name and not (name == "webhook_id" and "daemon_group_key" in function["names"])
         }
 
 
@@ -154,11 +161,11 @@ def matrix(projects: Projects) -> Iterator[Matrix]:
 
 
 def lists_all(function: dict[str, Any]) -> bool:
-    return function["name"].startswith("list_") and "sync_id" not in function["names"]
+    return function["name"].startswith(("list_", "preview_")) and "sync_id" not in function["names"]
 
 
 # These name nobody else's row: a stranger may call them, and here says nonsense.
-CREATING = {"create_api_key", "create_connection"}
+CREATING = {"create_api_key", "create_bulk_action", "create_connection", "create_sync_job", "create_webhook"}
 
 
 def refused(actor: str, response: httpx.Response) -> None:
@@ -179,7 +186,9 @@ def test_what_each_reads_of_tables_and_views(matrix: Matrix, actor: str) -> None
             continue
         assert response.status_code == 200, response.text
         rows = response.json()
-        if actor == "owner":
+        if relation["name"] in NOT_FILLED:
+            assert rows == []
+        elif actor == "owner":
             assert rows
             for row in rows:
                 belongs = {str(row.get(name)) for name in ("agency_id", "id")}
@@ -246,7 +255,9 @@ def test_a_get_never_writes_even_for_the_owner(matrix: Matrix) -> None:
             query = {name: value if isinstance(value, str) else str(value).lower() for name, value in arguments.items()}
             response = matrix.ask("owner", "GET", f"/rpc/{function['name']}", params=query)
             # What only reads is `volatile` where an agency's server may call: then it notes that its key is in use.
-            assert response.status_code >= 400 or function["name"].startswith(("get_", "list_")), function["name"]
+            assert response.status_code >= 400 or function["name"].startswith(("get_", "list_", "preview_")), function[
+                "name"
+            ]
 
 
 @pytest.mark.parametrize("actor", ["stranger", "no agency", "colleague signed out", "nobody", *SERVERS])
