@@ -134,7 +134,7 @@ class Matrix:
             "uuid": lambda name: NOBODY if actor == TRUSTED else self.ids.get(name, self.ids["job_id"]),
             "jsonb": lambda name: [] if actor == TRUSTED or name != "families" else ["historical_sync"],
             # A name too long for any table: whoever may create something creates nothing.
-            "text": lambda name: {"status": "pending", "page_token": "", "name": "x" * 201}.get(name, "x"),
+            "text": lambda name: {"status": "completed", "page_token": "", "name": "x" * 201}.get(name, "x"),
             "date": lambda _: "2013-01-01",
             "timestamp with time zone": lambda _: "2013-01-01T00:00:00Z",
             "boolean": lambda _: True,
