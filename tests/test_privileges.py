@@ -136,6 +136,7 @@ FUNCTIONS = {
     "app.require_args": CALLERS,
     "app.require_identity": CALLERS,
     "app.require_organization": CALLERS,
+    "app.require_webhook": CALLERS,
     "app.resource_nodes": CALLERS,
     "app.restart_execution": "service_role",
     "app.retry_delay": "service_role",

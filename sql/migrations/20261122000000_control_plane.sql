@@ -867,7 +867,10 @@ begin
        and not exists (select from app.executions as e where e.id = old.retry_of) then
       probe.retry_of := old.retry_of;
     end if;
-    if old.finished_at is not null then
+    if old.finished_at is not null and by_user and old.deleted_at is null and new.deleted_at is not null then
+      new.deleted_at := now_;
+      probe.deleted_at := null;
+    elsif old.finished_at is not null and not by_user then
       probe.deleted_at := old.deleted_at;
     elsif not by_user and old.leased_by is not null and new.seq >= old.seq and new.records >= old.records then
       probe.lease_expires_at := old.lease_expires_at;
@@ -4016,6 +4019,26 @@ where c.kind = 'webhook' and c.deleted_at is null;
 revoke all on public.webhooks from public, anon, authenticated, service_role;
 grant select on public.webhooks to authenticated, service_role;
 
+-- 37_webhook/15_require_webhook.sql
+-- What a webhook may hold, as far as it is given.
+create or replace function app.require_webhook(target_url text, event_types jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then
+    perform app.refuse(400, 'invalid_target_url', 'target_url is an https address of at most 2000 characters.');
+  end if;
+  if event_types is not null and (jsonb_typeof(event_types) <> 'array' or jsonb_path_exists(event_types, '$[*] ? (@.type() != "string")')) then
+    perform app.refuse(400, 'invalid_event_types', 'event_types is a list of names of events.');
+  end if;
+end $$;
+
+revoke all on function app.require_webhook from public;
+grant execute on function app.require_webhook to authenticated, service_role;
+
 -- 37_webhook/20_find_webhook.sql
 -- A webhook of the caller's, held until the transaction ends, or 404.
 create or replace function app.find_webhook(id uuid)
@@ -4052,6 +4075,7 @@ declare
   id_ uuid;
 begin
   perform app.require_organization(caller, environment_id);
+  perform app.require_webhook(target_url, event_types);
   if caller.agency_id is null then
     perform app.refuse(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
   end if;
@@ -4148,6 +4172,7 @@ declare
   caller constant app.caller := app.caller();
 begin
   perform app.find_webhook(webhook_id);
+  perform app.require_webhook(target_url, event_types);
   update app.connections as c
   set config = c.config || jsonb_strip_nulls(jsonb_build_object(
         'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),

@@ -10,6 +10,7 @@ declare
   caller constant app.caller := app.caller();
 begin
   perform app.find_webhook(webhook_id);
+  perform app.require_webhook(target_url, event_types);
   update app.connections as c
   set config = c.config || jsonb_strip_nulls(jsonb_build_object(
         'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),
