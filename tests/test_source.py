@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
+from array import array
 from datetime import date
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -31,7 +33,7 @@ def source() -> Iterator[Source]:
 
 @pytest.fixture(scope="module")
 def client(source: Source) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=source.url, headers=BEARER, trust_env=False) as pooled:
+    with httpx.Client(base_url=source.url, headers=BEARER, trust_env=False, timeout=60) as pooled:
         yield pooled
 
 
@@ -535,6 +537,28 @@ def test_one_row_takes_credentials_and_no_other_parameters(source: Source, clien
     assert client.post("/airlines/AA").status_code == 405
     source.faults.status(503)
     assert [client.get("/airlines/AA").status_code for _ in range(2)] == [503, 200]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_index_finds_every_row_by_every_field(client: httpx.Client, name: str) -> None:
+    rows = list(by_page(client, f"/{name}"))
+    for field in fields(name):
+        expected: dict[object, list[int]] = {}
+        for number, row in enumerate(rows):
+            expected.setdefault(row[field], []).append(number)
+        assert {value: list(numbers) for value, numbers in data.index(name, field).items()} == expected
+
+
+def test_an_index_takes_no_value_for_a_field() -> None:
+    values = ['a,b}"', '"y":1,', 'x":"', "\\", '\\"y":', "é\0{", "", None, 7, -1.5]
+    encoded = [json.dumps({"x": value, "y": number}, separators=(",", ":")) for number, value in enumerate(values)]
+    offsets = array("L", accumulate((len(row) + 1 for row in encoded), initial=0))
+    rows = data.Table("".join(f"{row}," for row in encoded).encode(), offsets, [], [len(values)])
+    assert data._build_index(rows, "x") == {value: array("L", [number]) for number, value in enumerate(values)}
+    assert data._build_index(rows, "y") == {number: array("L", [number]) for number in range(len(values))}
+    assert json.loads(rows.picked([3])) == {"x": "\\", "y": 3}
+    assert rows.picked(range(1, 3)) == rows.picked([1, 2]) == ",".join(encoded[1:3]).encode()
+    assert rows.picked([]) == rows.picked(range(0)) == b""
 
 
 def test_an_index_is_made_once_and_only_for_what_is_asked(

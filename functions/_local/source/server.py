@@ -130,7 +130,7 @@ class Source:
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         name, slash, rest = path[1:].partition("/")
         key = rest if slash else None
-        if (name or slash) and name not in RESOURCES:
+        if path != "/" and name not in RESOURCES:
             raise RefusedError(404, f"unknown resource; known are {', '.join(RESOURCES)}")
         if key is not None and len(RESOURCES[name].primary_key) > 1:
             raise RefusedError(404, "rows of several key columns cannot be asked for one by one")
