@@ -444,6 +444,12 @@ def test_a_key_that_is_not_heeded_is_neither_read_nor_sent(method: str, remember
         assert stub.steps[-1][4] == {"x-request-id": "r"}
 
 
+def test_a_delete_that_is_remembered_heeds_its_key() -> None:
+    stub = Stub()
+    assert ask(of_thing("DELETE", remembered=True), stub, headers={"idempotency-key": "k"}).status == 200
+    assert stub.steps[-1][4]["idempotency-key"] == "k"
+
+
 # Dialects
 
 VERSION = "x-polytomic-version"

@@ -48,7 +48,7 @@ SHARED = {
     "functions.sync_job_run": {
         "functions.connection",
         "functions.sync_job",
-        "functions.sync_job.get_sync_job",
+        "functions.sync_job.get_sync_job",  # the resources of a run are a job's
         "functions.webhook",
     },
 }

@@ -158,7 +158,8 @@ class Matrix:
             "bigint": lambda _: 1,
         }
         return {
-            name: by_type[kind](name) for name, kind in zip(function["names"], function["types"], strict=False)
+            name: by_type[kind](name)
+            for name, kind in zip(function["names"], function["types"], strict=False)
             if name and name != "daemon_group_key"  # or the webhook's, not both
         }
 
@@ -273,7 +274,9 @@ def test_a_get_never_writes_even_for_the_owner(matrix: Matrix) -> None:
             query = {name: value if isinstance(value, str) else str(value).lower() for name, value in arguments.items()}
             response = matrix.ask("owner", "GET", f"/rpc/{function['name']}", params=query)
             # What only reads is `volatile` where an agency's server may call: then it notes that its key is in use.
-            assert response.status_code >= 400 or function["name"].startswith(("get_", "list_", "preview_")), function["name"]
+            assert response.status_code >= 400 or function["name"].startswith(("get_", "list_", "preview_")), function[
+                "name"
+            ]
 
 
 @pytest.mark.parametrize("actor", ["stranger", "no agency", "colleague signed out", "nobody", *SERVERS])
