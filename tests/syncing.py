@@ -19,7 +19,7 @@ from functions.model.get_model import OneModel
 from functions.model_sync.get_model_sync import OneModelSync
 from functions.model_sync.get_model_sync_execution import OneModelSyncExecution
 from functions.worker.connectors import open_source
-from functions.worker.protocol import Execution
+from functions.worker.protocol import Execution, Step
 from functions.worker.runners import RUNNERS, given
 from tests.project import BOTH_DOORS
 
@@ -275,7 +275,7 @@ class Hand:
             raise
         self._runner = asyncio.Runner()
         self.seq: int = self.claimed["seq"]
-        self._batches: AsyncGenerator[Batch, None] = LOCAL[self.claimed["family"]](Execution(**self.claimed))
+        self._batches: AsyncGenerator[Batch | Step, None] = LOCAL[self.claimed["family"]](Execution(**self.claimed))
 
     def _claim(self, family: str) -> dict[str, Any]:
         """The execution; with it, whatever earlier tests left in the queue."""
@@ -295,7 +295,9 @@ class Hand:
         return self._runner.run(self._next())
 
     async def _next(self) -> Batch | None:
-        return await anext(self._batches, None)
+        batch = await anext(self._batches, None)
+        assert not isinstance(batch, Step)
+        return batch
 
     def commit(self, batch: Batch, seq: int | None = None) -> str:
         self.seq = self.seq + 1 if seq is None else seq
