@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
@@ -323,10 +324,14 @@ def check_answer(response: httpx.Response, token: str | None = None) -> None:
 
 
 def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Checks an error's spelling, either API's; gives what it says besides."""
+    """Checks an error's spelling, whichever API's; gives what it says besides."""
     body: dict[str, Any] = response.json()
     assert (response.status_code, documented.code(body)) == (status, code), response.text
-    assert body["error"].endswith(".")
+    if "statusCode" in body:
+        assert (body["statusCode"], body["error"]) == (status, HTTPStatus(status).phrase)
+        assert body["message"].endswith(".")
+    else:
+        assert body["error"].endswith(".")
     assert body["requestId"] == response.headers["x-request-id"]
     assert ("allow" in response.headers) == (status == 405)
     assert ("retry-after" in response.headers) == (status == 503)
