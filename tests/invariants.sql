@@ -76,6 +76,71 @@ union all
 select 'agencies mixed', x.id, h.event from app.executions x
 join history h on h.execution_id = x.id where h.agency_id <> x.agency_id
 union all
+select 'agencies mixed', x.id, 'destination' from app.executions x
+join app.connections c on c.id = x.destination_id where c.agency_id <> x.agency_id
+union all
+select 'agencies mixed', x.id, 'definition' from app.executions x
+join app.definitions d on d.id = x.definition_id where d.agency_id <> x.agency_id
+union all
+select 'agencies mixed', null, 'definition ' || d.id from app.definitions d
+join app.connections c on c.id in (d.source_id, d.destination_id) where c.agency_id <> d.agency_id
+union all
+select 'agencies mixed', r.execution_id, r.resource from app.execution_resources r
+join app.executions x on x.id = r.execution_id where x.agency_id <> r.agency_id
+union all
+select 'agencies mixed', d.execution_id, 'delivery' from app.deliveries d
+join app.executions x on x.id = d.execution_id where x.agency_id <> d.agency_id
+union all
+-- 5: an agency's server moves what is the agency's
+select 'moved by a stranger', h.execution_id, h.actor from history h
+join app.api_keys k on h.actor = 'api_key:' || k.id
+where k.agency_id is distinct from h.agency_id
+union all
+select 'moved by nobody', h.execution_id, h.actor from history h
+where h.actor like 'api_key:%' and not exists (select from app.api_keys k where h.actor = 'api_key:' || k.id)
+union all
+select 'an answer to a stranger', null, a.actor from app.idempotency_keys a
+join app.api_keys k on a.actor = 'api_key:' || k.id
+where k.agency_id is distinct from a.agency_id
+union all
+-- 1: a family is cancelled at once or in two steps, never now so and now so
+select 'cancelled another way', h.execution_id, x.family || ': ' || h.event from history h
+join app.executions x on x.id = h.execution_id
+where h.event in ('cancel', 'request_cancel')
+  and (h.event = 'request_cancel') <> (x.family in ('bulk_sync', 'model_sync'))
+union all
+-- what a definition starts is of its kind, and at most one is under way
+select 'of another kind', x.id, x.family || ' of a ' || d.kind from app.executions x
+join app.definitions d on d.id = x.definition_id where d.kind not in (x.family, regexp_replace(x.family, '_run$', ''))
+union all
+select 'two at once', null, x.family || ' ' || x.concurrency_key from app.executions x
+where x.concurrency_key is not null and x.finished_at is null
+group by x.agency_id, x.family, x.concurrency_key having count(*) > 1
+union all
+-- 8: the counts of the resources are the execution's, and end with it
+select 'miscounted', x.id, x.records || ' and ' || coalesce(r.records, 0) from app.executions x
+left join (select execution_id, sum(records) as records from app.execution_resources group by 1) r on r.execution_id = x.id
+where x.records <> coalesce(r.records, 0)
+union all
+select 'more written than read', r.execution_id, r.resource from app.execution_resources r
+where r.inserted + r.updated + r.failed > r.records or least(r.records, r.inserted, r.updated, r.failed) < 0
+  or jsonb_array_length(r.errors) > least(r.failed, 100)
+union all
+select 'counted after the end', r.execution_id, r.resource from app.execution_resources r
+join app.executions x on x.id = r.execution_id
+where r.started_at > x.finished_at or r.finished_at > x.finished_at or r.started_at > r.finished_at
+  or r.started_at < x.started_at
+union all
+-- 8: records land where the execution writes
+select 'stored elsewhere', r.execution_id, r.key from app.records r
+join app.executions x on x.id = r.execution_id
+where r.connection_id is distinct from coalesce(x.destination_id, x.connection_id)
+union all
+-- 3: what is being delivered is delivered under a lease, and no second thing beside it
+select 'delivering without a lease', d.execution_id, d.event from app.deliveries d
+join app.executions x on x.id = d.execution_id
+where d.status = 'sending' and d.number >= 0 and x.leased_by is null
+union all
 select 'an answer to a stranger', null, k.actor from app.idempotency_keys k
 join public.users u on k.actor = 'user:' || u.id
 where u.agency_id is distinct from k.agency_id

@@ -19,8 +19,8 @@ from functions.model.get_model import OneModel
 from functions.model_sync.get_model_sync import OneModelSync
 from functions.model_sync.get_model_sync_execution import OneModelSyncExecution
 from functions.worker.connectors import open_source
-from functions.worker.protocol import Execution
-from functions.worker.runners import RUNNERS
+from functions.worker.protocol import Execution, Step
+from functions.worker.runners import RUNNERS, given
 from tests.project import BOTH_DOORS
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 BY_HAND = {"frequency": "manual"}
 DIRECT = BOTH_DOORS[:1]
+OPEN_LOCAL = partial(open_source, allow_private_addresses=True)  # a Shelf is
+LOCAL = given(OPEN_LOCAL, RUNNERS)
 
 
 @dataclass(frozen=True)
@@ -266,28 +268,36 @@ class Hand:
         self.database = database
         self.id = execution_id
         self._worker = database.worker()
+        try:
+            self.claimed = self._claim(str(database.execution(execution_id)["family"]))
+        except BaseException:
+            self._worker.close()
+            raise
         self._runner = asyncio.Runner()
-        self.claimed = self._claim(str(database.execution(execution_id)["family"]))
         self.seq: int = self.claimed["seq"]
-        self._batches: AsyncGenerator[Batch, None] = RUNNERS[self.claimed["family"]](
-            Execution(**self.claimed), partial(open_source, allow_private_addresses=True)
-        )
+        self._batches: AsyncGenerator[Batch | Step, None] = LOCAL[self.claimed["family"]](Execution(**self.claimed))
 
     def _claim(self, family: str) -> dict[str, Any]:
         """The execution; with it, whatever earlier tests left in the queue."""
-        while True:
+        mine = None
+        while mine is None:
             claimed = self._worker.call("claim", worker="w", families=[family], limit=100, lease_seconds=3600)
             assert claimed, "the execution is not in the queue"
             for one in claimed:
                 if one["id"] == self.id:
-                    return dict(one)
+                    mine = dict(one)
+                elif one["agency_id"] == str(self.database.execution(self.id)["agency_id"]):  # this very test's
+                    self._worker.call("release", execution_id=one["id"], lease=one["lease"])
+        return mine
 
     def batch(self) -> Batch | None:
         """The next, made and not committed."""
         return self._runner.run(self._next())
 
     async def _next(self) -> Batch | None:
-        return await anext(self._batches, None)
+        batch = await anext(self._batches, None)
+        assert not isinstance(batch, Step)
+        return batch
 
     def commit(self, batch: Batch, seq: int | None = None) -> str:
         self.seq = self.seq + 1 if seq is None else seq

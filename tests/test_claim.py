@@ -36,12 +36,27 @@ def test_a_claim_hands_out_all_that_a_worker_needs(database: Database) -> None:
         "checkpoint": None,
         "progress": {},
         "connection_id": connection_id,
+        "definition_id": None,
         "connection": {"kind": "http", "config": execution["connection"]["config"], "secret": {"api_key": "s"}},
+        "destination": None,
     }
     row = database.execution(job_id)
     assert (row["status"], row["leased_by"], row["lease_seconds"], row["lease"]) == ("running", "w", 30, 1)
     assert (row["lease_expires_at"] - row["started_at"]).total_seconds() == 30
     assert database.events(job_id)[-1]["actor"] == "worker:w"
+
+
+def test_a_claim_says_what_is_executed_and_where_it_writes(database: Database) -> None:
+    user = database.member()
+    sync_id = database.bulk_sync(user)
+    job_id = database.execute(user, sync_id)
+    with database.worker() as worker:
+        [execution] = claim(worker)
+    row = database.execution(job_id)
+    assert (execution["definition_id"], execution["connection_id"]) == (sync_id, str(row["connection_id"]))
+    assert execution["spec"]["write"] == {"mode": "replicate"}
+    destination = {"id": str(row["destination_id"]), "kind": "records", "config": {}, "secret": {}}
+    assert execution["destination"] == destination
 
 
 def test_an_execution_without_a_connection_has_none(database: Database) -> None:

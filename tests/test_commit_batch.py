@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -245,3 +246,174 @@ def test_what_does_not_exist_stores_nothing(database: Database) -> None:
         for job_id in (None, "00000000-0000-0000-0000-000000000000"):
             assert commit(worker, job_id, "a") == "lost"
     assert stored(database) == {}
+
+
+# Counts, by resource
+
+
+def counts(database: Database, job_id: str) -> dict[str, tuple[Any, ...]]:
+    """By resource: read, inserted, updated, failed; and whether its last batch is stored."""
+    query = "select *, finished_at is not null as is_done from app.execution_resources where execution_id = %s"
+    rows = database.all(query, (job_id,))
+    return {
+        row["resource"]: (
+            row["records"],
+            row["inserted"],
+            row["updated"],
+            row["failed"],
+            row["finished_at"] is not None,
+        )
+        for row in rows
+    }
+
+
+def test_what_was_read_written_and_failed_is_counted_by_resource(database: Database) -> None:
+    job_id = running(database)
+    with database.worker() as worker:
+        commit(worker, job_id, "a", "b", errors=["No key.", "No key either."])
+        assert counts(database, job_id) == {"flights": (4, 2, 0, 2, False)}
+        commit(worker, job_id, "b", "c", seq=2, done=True)
+        commit(worker, job_id, seq=3, resource="weather", done=True)
+    assert counts(database, job_id) == {"flights": (6, 3, 1, 2, True), "weather": (0, 0, 0, 0, True)}
+    assert database.execution(job_id)["records"] == 6
+    [flights] = database.all("select * from app.execution_resources where resource = 'flights'")
+    assert flights["errors"] == ["No key.", "No key either."]
+    assert database.execution(job_id)["started_at"] < flights["started_at"] < flights["finished_at"]
+
+
+def test_a_batch_sent_twice_is_counted_once(database: Database) -> None:
+    job_id = running(database)
+    with database.worker() as worker:
+        commit(worker, job_id, "a", "a", "b", errors=["No key."], done=True)
+        before = counts(database, job_id)
+        commit(worker, job_id, "a", "a", "b", errors=["No key."], done=True)
+        commit(worker, job_id, "a", errors=["Another."], resource="other", done=True)
+    assert counts(database, job_id) == before == {"flights": (4, 2, 0, 1, True)}
+
+
+def test_a_resource_that_goes_on_is_not_done(database: Database) -> None:
+    """After a retry of its last window, say."""
+    job_id = running(database)
+    with database.worker() as worker:
+        commit(worker, job_id, "a", done=True)
+        commit(worker, job_id, "b", seq=2)
+    assert counts(database, job_id)["flights"][-1] is False
+
+
+def test_of_the_errors_the_first_hundred_are_kept_and_no_long_one(database: Database) -> None:
+    job_id = running(database)
+    sentences = [f"{n} {'x' * 1000}" for n in range(60)]
+    with database.worker() as worker:
+        for seq in (1, 2, 3):
+            assert commit(worker, job_id, seq=seq, errors=sentences) == "continue"
+    row = database.one("select failed, errors from app.execution_resources")
+    assert row["failed"] == 180
+    assert row["errors"] == [sentence[:500] for sentence in [*sentences, *sentences[:40]]]
+
+
+def test_errors_count_towards_the_size_of_a_batch(database: Database) -> None:
+    job_id = running(database)
+    assert refuse(database, job_id, "a", errors=["x"] * 5000).code == "batch_too_large"
+    with database.worker() as worker:
+        assert commit(worker, job_id, "a", errors=["x"] * 4999) == "continue"
+    assert counts(database, job_id) == {"flights": (5000, 1, 0, 4999, False)}
+
+
+@pytest.mark.parametrize("arguments", [{"errors": None}, {"errors": "{}"}, {"errors": '"x"'}, {"done": None}], ids=str)
+def test_what_is_said_about_a_batch_is_checked(database: Database, arguments: dict[str, Any]) -> None:
+    assert refuse(database, running(database), "a", **arguments).code == "invalid_batch"
+
+
+def test_nothing_is_counted_without_the_lease(database: Database) -> None:
+    job_id = running(database)
+    with database.worker() as worker:
+        commit(worker, job_id, "a")
+        for lease in (0, 2):
+            assert commit(worker, job_id, "b", seq=2, lease=lease, done=True) == "lost"
+        worker.call("finish", execution_id=job_id, lease=1)
+        assert commit(worker, job_id, "b", seq=2, done=True) == "lost"
+    assert counts(database, job_id) == {"flights": (1, 1, 0, 0, False)}
+
+
+# How records are written: as the execution's spec says, whatever the worker does
+
+BEFORE = {"a": {"x": 1, "y": 1}, "b": {"x": 2}}
+SENT = [("a", {"x": 9}), ("b", {"x": 2}), ("c", {"x": 3}), ("a", {"x": 8})]  # `a` twice: the last counts
+MODES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
+    # spec.write; what is there afterwards; how many were inserted and updated
+    "replicate": ({"mode": "replicate"}, {"a": {"x": 8}, "b": {"x": 2}, "c": {"x": 3}}, (1, 2)),
+    "the default": ({}, {"a": {"x": 8}, "b": {"x": 2}, "c": {"x": 3}}, (1, 2)),
+    "create": ({"mode": "create"}, BEFORE | {"c": {"x": 3}}, (1, 0)),
+    "update": ({"mode": "update"}, {"a": {"x": 8, "y": 1}, "b": {"x": 2}}, (0, 2)),
+    "updateOrCreate": ({"mode": "updateOrCreate"}, {"a": {"x": 8, "y": 1}, "b": {"x": 2}, "c": {"x": 3}}, (1, 2)),
+    "update, only changed": ({"mode": "update", "only_changed": True}, {"a": {"x": 8, "y": 1}, "b": {"x": 2}}, (0, 1)),
+    "updateOrCreate, only changed": (
+        {"mode": "updateOrCreate", "only_changed": True},
+        {"a": {"x": 8, "y": 1}, "b": {"x": 2}, "c": {"x": 3}},
+        (1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_records_are_written_as_the_spec_says(database: Database, name: str) -> None:
+    write, after, (inserted, updated) = MODES[name]
+    agency = database.agency()
+    source, destination = database.connection(agency), database.connection(agency, "records", {})
+    columns = {"connection_id": source, "destination_id": destination}
+    earlier = database.put("running", agency, "model_sync", **columns)
+    job_id = database.put("running", agency, "model_sync", spec=json.dumps({"write": write}), **columns)
+    with database.worker() as worker:
+        commit(worker, earlier, records=[{"key": key, "data": data} for key, data in BEFORE.items()])
+        untouched = database.all("select * from app.records order by key")
+        commit(worker, job_id, records=[{"key": key, "data": data} for key, data in SENT])
+    assert stored(database) == after
+    assert counts(database, job_id) == {"flights": (4, inserted, updated, 0, False)}
+    rows = {row["key"]: row for row in database.all("select * from app.records")}
+    # Who wrote it last, and where; what was not written is as it was, to the moment.
+    assert len([row for row in rows.values() if str(row["execution_id"]) == job_id]) == inserted + updated
+    assert {str(row["connection_id"]) for row in rows.values()} == {destination}
+    for row in untouched:
+        assert rows[row["key"]] == row or str(rows[row["key"]]["execution_id"]) == job_id
+
+
+def test_in_append_every_record_is_a_row_of_its_own(database: Database) -> None:
+    agency = database.agency()
+    connection_id = database.connection(agency)
+    spec = json.dumps({"write": {"mode": "append"}})
+    jobs = [database.put("running", agency, "bulk_sync", connection_id=connection_id, spec=spec) for _ in range(2)]
+    with database.worker() as worker:
+        for job_id in jobs:
+            for seq in (1, 1, 2):
+                assert commit(worker, job_id, "a", "a", "b", seq=seq) == "continue"
+    assert len(stored(database)) == 12
+    assert {job_id: counts(database, job_id) for job_id in jobs} == {
+        job_id: {"flights": (6, 6, 0, 0, False)} for job_id in jobs
+    }
+
+
+def test_a_record_of_an_execution_in_append_is_no_other_executions_key(database: Database) -> None:
+    """However a source calls its records."""
+    agency = database.agency()
+    connection_id = database.connection(agency)
+    spec = json.dumps({"write": {"mode": "append"}})
+    job_id = database.put("running", agency, "bulk_sync", connection_id=connection_id, spec=spec)
+    other = database.put("running", agency, "bulk_sync", connection_id=connection_id)
+    with database.worker() as worker:
+        commit(worker, job_id, "a")
+        commit(worker, other, f"{job_id}:2:1")  # what its next would be called
+        refusal = worker.refusal("commit_batch", **batch(job_id, "b", seq=2))
+    assert refusal.sqlstate == "23505"  # refused, not written over
+    assert len(stored(database)) == 2
+
+
+def test_the_worker_cannot_choose_where_or_how(database: Database) -> None:
+    """A record's members are its data and key."""
+    agency = database.agency()
+    source, destination = database.connection(agency), database.connection(agency, "records", {})
+    job_id = database.put("running", agency, "bulk_sync", connection_id=source, destination_id=destination)
+    forged = [{"key": "a", "data": {}, "connection_id": source, "destination_id": source, "mode": "append"}]
+    with database.worker() as worker:
+        commit(worker, job_id, records=forged)
+    row = database.one("select connection_id::text, key from app.records")
+    assert row == {"connection_id": destination, "key": "a"}

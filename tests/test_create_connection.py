@@ -409,7 +409,9 @@ def test_the_secret_is_where_the_worker_finds_it_and_nowhere_else(
 
 
 def test_no_example_of_the_document_answers_a_secret() -> None:
-    operations = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
+    paths = [path for name, path in DOCUMENT["paths"].items() if name.startswith(PATH)]
+    operations = [operation for path in paths for operation in path.values()]
+    assert len(operations) >= 5
     answers = json.dumps([operation["responses"] for operation in operations])
     assert '"secret"' not in answers
     assert '"token"' not in answers

@@ -245,6 +245,13 @@ def test_a_look_at_it_ends_too(scene: Scene, moves: list[tuple[str, str]]) -> No
 
 
 @through_both_doors
+def test_whatever_writes_to_it_ends_also_what_no_sync_has_started(scene: Scene) -> None:
+    execution_id = scene.database.insert(scene.user.agency_id, "model_sync", destination_id=scene.destination)
+    deleted(delete(scene.project, scene.token, scene.destination, force="true"))
+    assert scene.status(execution_id) == "cancelled"
+
+
+@through_both_doors
 @pytest.mark.parametrize("outcome", ["complete", "fail"])
 def test_what_has_ended_stays_as_it_was(scene: Scene, outcome: str) -> None:
     ended = {"complete": "completed", "fail": "failed"}[outcome]

@@ -45,9 +45,12 @@ class Bench:
         lease_seconds: int = 30,
         signals: Signals | None = None,
     ) -> str:
-        """Claims the one execution that waits, runs it, and answers how it ended."""
+        """Claims the one execution that waits, runs it, and answers how it ended; no task of it is left."""
         engine = Engine(self.protocol, heartbeat_seconds, time_budget_seconds)
-        return await engine.run(await self.claim(lease_seconds), runner, signals or Signals())
+        claimed, before = await self.claim(lease_seconds), asyncio.all_tasks()
+        ended = await engine.run(claimed, runner, signals or Signals())
+        assert asyncio.all_tasks() <= before
+        return ended
 
     def due(self, job_id: str) -> None:
         """Ends the wait of an execution that is to be tried again."""

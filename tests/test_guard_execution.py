@@ -248,7 +248,7 @@ def test_an_insert_begins_at_the_beginning_whatever_it_says(database: Database) 
     types = columns(database)
     values = {c: FORGED_NEW[type_] for c, type_ in types.items()} | {
         "agency_id": member.agency_id,
-        "family": "historical_sync",
+        "family": "bulk_sync",
         "definition_id": database.bulk_sync(member),
         "connection_id": connection_id,
         "destination_id": connection_id,

@@ -887,3 +887,249 @@ def test_resources_describe_the_config(source: Source) -> None:
     assert weather.date_filter is not None
     assert (weather.date_filter.first, weather.date_filter.last, weather.window_days) == ("date_from", "date_to", 1)
     assert connector.resources["planes"].date_filter is None
+
+
+def asked_for(
+    further: Mapping[str, object],
+    pagination: Mapping[str, object] = NO_PAGES,
+    window: object = None,
+    auth: tuple[Any, Any] = ({"type": "none"}, {}),
+    **members: Any,
+) -> list[httpx.URL]:
+    """The requests that a walk with these further parameters makes."""
+    seen: list[httpx.URL] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url)
+        number = len(seen)
+        headers = {"Link": '</v1/things?n=2>; rel="next"'} if number == 1 else {}
+        more = {"next": "c"} if number == 1 else {}
+        rows = [{"id": number}] if number <= 2 else []
+        return httpx.Response(200, json={"data": rows, "meta": more, "total": 2}, headers=headers)
+
+    async def run() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+            config = mock_config(pagination, **members) | {"auth": auth[0]}
+            await walk(HttpConnector(config, auth[1], client=client), "things", window, None, further)
+
+    asyncio.run(run())
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("value", "query"),
+    [
+        ("AA", "f=AA"),
+        ("", "f="),
+        (7, "f=7"),
+        (1.5, "f=1.5"),
+        (True, "f=true"),
+        (False, "f=false"),
+        (None, ""),
+        ([], ""),
+        (["a", None, 2, True], "f=a&f=2&f=true"),
+        ("a&per_page=1#x?y=z", "f=a%26per_page%3D1%23x%3Fy%3Dz"),
+        ("é 😀+%41", "f=%C3%A9+%F0%9F%98%80%2B%2541"),
+        ("\r\nHost: evil\0", "f=%0D%0AHost%3A+evil%00"),
+        ("{{args.secret}}", "f=%7B%7Bargs.secret%7D%7D"),
+    ],
+)
+def test_further_parameters_are_sent_as_data(value: object, query: str) -> None:
+    [url] = asked_for({"f": value}, params={"v": 2})
+    assert url.query.decode() == "&".join(part for part in ("v=2", query) if part)
+    assert url.host == "api.example"
+    assert url.path == "/v1/things"
+
+
+@pytest.mark.parametrize(
+    ("pagination", "queries"),
+    [
+        (NUMBERS | {"total": "total"}, ["f=a&f=b&page=1&per_page=5", "f=a&f=b&page=2&per_page=5"]),
+        (OFFSETS | {"total": "total"}, ["f=a&f=b&offset=0&limit=5", "f=a&f=b&offset=1&limit=5"]),
+        (CURSORS, ["f=a&f=b&limit=2", "f=a&f=b&limit=2&cursor=c"]),
+        (LINKS, ["f=a&f=b&per_page=2", "n=2"]),
+    ],
+)
+def test_further_parameters_reach_every_page(pagination: dict[str, object], queries: list[str]) -> None:
+    assert [url.query.decode() for url in asked_for({"f": ["a", "b"]}, pagination)] == queries
+
+
+def test_a_name_of_a_parameter_adds_no_other() -> None:
+    [url] = asked_for({"a=1&b": "c", "é": "d"})
+    assert url.query == b"a%3D1%26b=c&%C3%A9=d"
+
+
+LONG = pytest.param("hush" * 10_000, id="long")
+VAST = pytest.param(10**5000, id="vast")  # more digits than Python writes
+KEY_IN_QUERY = {"type": "api_key", "in": "query", "name": "api_key"}, {"api_key": "the-key"}
+DATED: dict[str, Any] = {"date_filter": {"from": "since", "to": "until"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("v", {"params": {"v": 2}}),
+        ("V", {"params": {"v": 2}}),
+        ("page", {"pagination": NUMBERS}),
+        ("per_page", {"pagination": NUMBERS}),
+        ("offset", {"pagination": OFFSETS}),
+        ("limit", {"pagination": OFFSETS}),
+        ("cursor", {"pagination": CURSORS}),
+        ("limit", {"pagination": CURSORS}),
+        ("per_page", {"pagination": LINKS}),
+        ("api_key", {"auth": KEY_IN_QUERY}),
+        ("API_Key", {"auth": KEY_IN_QUERY}),
+        ("since", {"window": WEEK, **DATED}),
+        ("until", {"window": WEEK, **DATED}),
+    ],
+)
+def test_what_the_connection_sends_is_not_overridden(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(SourceRefused, match=f'parameter "{name}" is the connection') as refused:
+        asked_for({"f": 1, name: "mine"}, **options)
+    assert refused.value.code == "source_params_invalid"
+    assert "mine" not in refused.value.message
+    assert asked_for({name: None}, **options)
+
+
+def test_dates_may_be_asked_for_where_there_is_no_window() -> None:
+    [url] = asked_for({"since": "2013-01-01"}, **DATED)
+    assert url.query == b"since=2013-01-01"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"hush": 1},
+        [["hush"]],
+        [{"hush": 1}],
+        b"hush",
+        float("nan"),
+        "hush\ud800",
+        VAST,
+        LONG,
+        "é" * 6000,
+    ],
+)
+def test_what_cannot_be_a_parameter_is_refused(value: object) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        asked_for({"f": value})
+    assert refused.value.code == "source_params_invalid"
+    told = "".join(traceback.format_exception(refused.value))
+    assert "hush" not in told
+    with pytest.raises(SourceRefused):
+        asked_for({"\ud800" + "x" * 40_000: "a"})
+
+
+def one(
+    key: object,
+    answer: object = None,
+    config: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
+) -> tuple[Page, httpx.URL]:
+    seen: list[httpx.URL] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url)
+        return httpx.Response(200, content=json.dumps({"id": 1, "name": "a"} if answer is None else answer))
+
+    async def run() -> Page:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+            connector = HttpConnector(config or mock_config(NO_PAGES), {"token": "the-token"}, client=client)
+            return await connector.one("things", key, params)
+
+    page = asyncio.run(run())
+    [url] = seen
+    return page, url
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("AA", b"AA"),
+        (7, b"7"),
+        (-7, b"-7"),
+        ("...", b"..."),
+        (".a", b".a"),
+        ("a..b", b"a..b"),
+        ("a/b", b"a%2Fb"),
+        ("a?b=c", b"a%3Fb%3Dc"),
+        ("a#b", b"a%23b"),
+        ("a\\b", b"a%5Cb"),
+        ("a;b&c", b"a%3Bb%26c"),
+        ("%2e%2e", b"%252e%252e"),
+        ("..%2f", b"..%252f"),
+        ("a b+é😀", b"a%20b%2B%C3%A9%F0%9F%98%80"),
+        ("//evil.example", b"%2F%2Fevil.example"),
+        ("https://evil.example/", b"https%3A%2F%2Fevil.example%2F"),
+        ("@evil.example:8443", b"%40evil.example%3A8443"),
+        ("{{args.secret}}", b"%7B%7Bargs.secret%7D%7D"),
+    ],
+)
+def test_a_key_is_one_segment_of_the_path(key: object, path: bytes) -> None:
+    page, url = one(key)
+    assert url.raw_path == b"/v1/things/" + path
+    assert (url.scheme, url.host) == ("https", "api.example")
+    assert page == Page([Record("[1]", {"id": 1, "name": "a"})], None)
+    assert page.size == len('{"id": 1, "name": "a"}')
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", ".", "..", "../x", "x/..", "a/../b", "/..", "..\\x", "a\\.\\b", "./x", "/.", "..\n"),
+        *("a\0", "a\r\nHost: evil", "\x7f", "a\ud800", LONG),
+        *(None, True, 1.5, [], ["AA"], {"id": 1}, b"AA", VAST),
+    ],
+)
+def test_a_key_that_might_lead_elsewhere_is_refused(key: object) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        one(key)
+    assert refused.value.code == "source_params_invalid"
+
+
+def test_a_record_is_asked_for_with_the_configs_parameters_and_further_ones() -> None:
+    config = mock_config(NUMBERS, params={"v": 2}, path="/things/")
+    _, url = one("a", config=config, params={"expand": ["x", "y"]})
+    assert url.raw_path == b"/v1/things/a?v=2&expand=x&expand=y"
+    for name in ("v", "page"):
+        with pytest.raises(SourceRefused, match=f'parameter "{name}"'):
+            one("a", config=config, params={name: 1})
+
+
+@pytest.mark.parametrize(
+    ("records", "answer"),
+    [
+        ("data", {"data": {"id": 1}, "total": 1}),
+        ("data.item", {"data": {"item": {"id": 1}}}),
+        ("", {"id": 1}),
+        ("data", {"id": 1}),
+        ("data", {"id": 1, "data": "text"}),
+        ("data", {"id": 1, "data": [{"id": 2}]}),
+        ("data.item", {"id": 1, "data": {}}),
+    ],
+)
+def test_the_record_is_at_records_or_is_the_answer(records: str, answer: dict[str, object]) -> None:
+    page, _ = one("a", answer, mock_config(NO_PAGES, records=records))
+    assert keys([page]) == ["[1]"]
+
+
+@pytest.mark.parametrize("answer", [[], [{"id": 1}], "text", 7, {}, {"data": {}}, {"data": [{"id": 1}]}])
+def test_an_answer_that_is_no_record_is_refused(answer: object) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        one("a", answer)
+    assert refused.value.code == "source_malformed"
+
+
+def test_a_record_is_asked_for_again_and_is_fit_to_be_stored(source: Source) -> None:
+    source.faults.status(503, times=2)
+    source.faults.status(404)
+
+    async def run() -> None:
+        async with local(source.connection()) as connector:
+            await connector.one("airlines", "AA")
+
+    with pytest.raises(SourceRefused) as refused:
+        asyncio.run(run())
+    assert refused.value.code == "source_not_found"
+    page, _ = one("a", {"id": "\0", "x": "\ud800"})
+    assert page.records == [Record('["�"]', {"id": "�", "x": "�"})]

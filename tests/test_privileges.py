@@ -31,6 +31,8 @@ RELATIONS = {
         " revoked_by) INSERT(agency_id, created_by, hash, hint, name) UPDATE(revoked_at, revoked_by)",
         "service_role": "SELECT",
     },
+    "app.bulk_action_items": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
+    "app.bulk_actions": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
     "app.connections": {
         "authenticated": "SELECT(agency_id, config, created_at, created_by, deleted_at, id, kind, name, updated_at)"
         " INSERT(agency_id, config, created_by, deleted_at, kind, name, secret)"
@@ -48,7 +50,7 @@ RELATIONS = {
     "app.execution_resources": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
     "app.executions": {
         "authenticated": "SELECT INSERT(agency_id, checkpoint, concurrency_key, connection_id, definition_id,"
-        " destination_id, family, progress, reason, retry_of, run_at, spec) UPDATE(event, reason, status)",
+        " destination_id, family, progress, reason, retry_of, run_at, spec) UPDATE(deleted_at, event, reason, status)",
         "service_role": "INSERT SELECT UPDATE",
     },
     "app.families": {"authenticated": "SELECT", "service_role": "SELECT"},
@@ -69,11 +71,16 @@ RELATIONS = {
 CALLERS = "authenticated service_role"
 AND_SERVERS = f"anon {CALLERS}"  # an agency's own server comes as anon, with its key
 FUNCTIONS = {
+    "app.act_on_items": "service_role",
+    "app.acting": CALLERS,
     "app.actor_object": CALLERS,
     "app.agency_id": "authenticated",
     "app.agency_key": "anon",
     "app.api_key_object": CALLERS,
     "app.apply_move": CALLERS,
+    "app.bulk_action_criteria": CALLERS,
+    "app.bulk_action_matches": CALLERS,
+    "app.bulk_action_object": CALLERS,
     "app.bulk_sync_execution_object": CALLERS,
     "app.bulk_sync_object": CALLERS,
     "app.bulk_sync_schemas": CALLERS,
@@ -91,6 +98,7 @@ FUNCTIONS = {
     "app.exists_elsewhere": CALLERS,
     "app.filter_condition": CALLERS,
     "app.filtered_page": CALLERS,
+    "app.find_bulk_action": CALLERS,
     "app.find_connection": CALLERS,
     "app.find_definition": CALLERS,
     "app.find_execution": CALLERS,
@@ -129,6 +137,7 @@ FUNCTIONS = {
     "app.require_identity": CALLERS,
     "app.require_organization": CALLERS,
     "app.resource_nodes": CALLERS,
+    "app.restart_execution": "service_role",
     "app.retry_delay": "service_role",
     "app.start_execution": CALLERS,
     "app.start_look": CALLERS,
@@ -141,7 +150,9 @@ FUNCTIONS = {
     "app.uuid_v7": CALLERS,
     "app.wants_event": "service_role",
     "app.words_statuses": CALLERS,
+    "public.act_in_bulk": "service_role",
     "public.begin_delivery": "service_role",
+    "public.cancel_bulk_action": AND_SERVERS,
     "public.cancel_bulk_sync": AND_SERVERS,
     "public.cancel_model_sync": AND_SERVERS,
     "public.cancel_sync_job": CALLERS,
@@ -149,6 +160,7 @@ FUNCTIONS = {
     "public.claim_events": "service_role",
     "public.commit_batch": "service_role",
     "public.create_api_key": "authenticated",
+    "public.create_bulk_action": AND_SERVERS,
     "public.create_bulk_sync": AND_SERVERS,
     "public.create_connection": AND_SERVERS,
     "public.create_model": AND_SERVERS,
@@ -156,6 +168,7 @@ FUNCTIONS = {
     "public.create_sync_job": AND_SERVERS,
     "public.create_sync_job_run": AND_SERVERS,
     "public.create_webhook": AND_SERVERS,
+    "public.delete_bulk_action": AND_SERVERS,
     "public.delete_bulk_sync": AND_SERVERS,
     "public.delete_connection": AND_SERVERS,
     "public.delete_model": AND_SERVERS,
@@ -164,6 +177,7 @@ FUNCTIONS = {
     "public.delete_webhook": AND_SERVERS,
     "public.fail": "service_role",
     "public.finish": "service_role",
+    "public.get_bulk_action": AND_SERVERS,
     "public.get_bulk_sync": AND_SERVERS,
     "public.get_bulk_sync_execution": AND_SERVERS,
     "public.get_bulk_sync_status": AND_SERVERS,
@@ -179,6 +193,7 @@ FUNCTIONS = {
     "public.get_webhook": AND_SERVERS,
     "public.heartbeat": "service_role",
     "public.list_api_keys": "authenticated",
+    "public.list_bulk_actions": AND_SERVERS,
     "public.list_bulk_sync_executions": AND_SERVERS,
     "public.list_bulk_syncs": AND_SERVERS,
     "public.list_connections": AND_SERVERS,
@@ -190,6 +205,7 @@ FUNCTIONS = {
     "public.list_sync_jobs": AND_SERVERS,
     "public.list_webhooks": AND_SERVERS,
     "public.look_at_source": AND_SERVERS,
+    "public.preview_bulk_action": AND_SERVERS,
     "public.reap": "service_role",
     "public.release": "service_role",
     "public.retry_historical_sync": CALLERS,
@@ -425,6 +441,8 @@ def test_nothing_but_a_users_row_and_what_an_execution_did_is_deleted_by_cascade
     cascades = {key["conname"] for key in foreign_keys(house) if key["confdeltype"] == "c"}
     assert cascades == {
         "users_id_fkey",
+        "bulk_actions_agency_id_execution_id_fkey",
+        "bulk_action_items_agency_id_execution_id_fkey",
         "deliveries_agency_id_execution_id_fkey",
         "execution_events_agency_id_execution_id_fkey",
         "execution_resources_agency_id_execution_id_fkey",

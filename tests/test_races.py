@@ -7,16 +7,17 @@ let run until done or waiting for a lock (as Postgres says it), so an order of s
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from tests.house import Refusal, rpc
+from tests.house import TWO_STEPS, Refusal, rpc
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Scenario:
     events: Mapping[tuple[str, Any], list[str]]
     history: Sequence[str] = ("start", "claim")
     records: Collection[tuple[str, Any]] = ()
+    # What the audit says by the answer alone, and of the first only; and what it says instead after a cancel.
+    told_first: Mapping[Any, list[str]] = field(default_factory=dict)
+    after_cancel: Mapping[tuple[str, Any], list[str]] = field(default_factory=dict)
 
     def expected(self, order: Sequence[str], ends: Mapping[str, str]) -> tuple[dict[str, Any], list[str], int]:
         """Each session's answer, the events and the number of records, if the steps run in this order."""
@@ -103,8 +107,11 @@ class Scenario:
             answers[name] = table[HELD] if open_ and HELD in table else table.get(first, table[None])
             open_.add(name)
             key = (name, answers[name])
+            if ends[name] == "commit" and first is None and key[1] in self.told_first:
+                events += self.told_first[key[1]]
+                first = name
             if ends[name] == "commit" and key in self.events:
-                events += self.events[key]
+                events += (self.after_cancel if first == "cancel" and key in self.after_cancel else self.events)[key]
                 records = BATCH if key in self.records else records
                 first = first or name
         return answers, events, records
@@ -178,6 +185,9 @@ def tidy(database: Database) -> None:
             " where f.family = e.family and e.status in ('queued', 'running') and f.cancel_event = 'cancel'"
         )
         connection.execute(
+            "update app.executions set status = 'cancelling', event = 'request_cancel' where status = 'running'"
+        )
+        connection.execute(
             "update app.executions set status = 'cancelled', reason = null,"
             " event = case status when 'queued' then 'request_cancel' else 'expire' end, actor = 'reaper'"
             " where status in ('queued', 'cancelling')"
@@ -194,7 +204,8 @@ def cancel(job_id: str) -> Statement:
 
 
 def request_cancel(job_id: str) -> Statement:
-    return "select (app.cancel_execution('bulk_sync', %(id)s, null)).status as answer", {"id": job_id}
+    cancelled = "(app.cancel_execution(e.family, e.id, null)).status"
+    return f"select {cancelled} as answer from app.executions as e where id = %(id)s", {"id": job_id}
 
 
 def finish(job_id: str, lease: int = 1) -> Statement:
@@ -212,7 +223,7 @@ def batch(job_id: str, lease: int = 1, seq: int = 1, keys: Sequence[str] = ()) -
 
 
 def claim(_: str) -> Statement:
-    return rpc("claim", worker="w", families=["historical_sync"], limit=1)
+    return rpc("claim", worker="w", families=["historical_sync", *TWO_STEPS], limit=1)
 
 
 def reap(_: str) -> Statement:
@@ -299,22 +310,68 @@ PAIRS = {
         {("commit", "continue"): [], ("reap", 1): ["release"]},
         records=[("commit", "continue")],
     ),
-    "a cancel in two steps and finish": Scenario(
-        there_is("running", family="bulk_sync", cancel=request_cancel, finish=finish),
-        {"cancel": {None: "cancelling", "finish": "not_cancellable"}, "finish": {None: "completed"}},
-        {("cancel", "cancelling"): ["request_cancel"], ("finish", "completed"): ["complete"]},
-    ),
-    "a cancel in two steps and release": Scenario(
-        there_is("running", family="bulk_sync", cancel=request_cancel, release=release),
-        {"cancel": {None: "cancelling", "release": "cancelled"}, "release": {None: "queued", "cancel": "cancelled"}},
-        {
-            ("cancel", "cancelling"): ["request_cancel"],
-            ("cancel", "cancelled"): ["request_cancel"],
-            ("release", "queued"): ["release"],
-            ("release", "cancelled"): ["acknowledge"],
-        },
-    ),
 }
+
+
+def in_two_steps(family: str) -> dict[str, Scenario]:
+    """The same of a family whose cancel leaves the worker until its deadline, and what it has besides."""
+    requested = {("cancel", "cancelling"): ["request_cancel"]}
+    at_once = {("cancel", "cancelled"): ["request_cancel"]}
+    return {
+        "finish": Scenario(
+            there_is("running", family=family, cancel=request_cancel, finish=finish),
+            {"cancel": {None: "cancelling", "finish": "not_cancellable"}, "finish": {None: "completed"}},
+            requested | {("finish", "completed"): ["complete"]},
+        ),
+        "release": Scenario(
+            there_is("running", family=family, cancel=request_cancel, release=release),
+            {
+                "cancel": {None: "cancelling", "release": "cancelled"},
+                "release": {None: "queued", "cancel": "cancelled"},
+            },
+            requested | at_once | {("release", "queued"): ["release"], ("release", "cancelled"): ["acknowledge"]},
+        ),
+        # Asked for twice: whoever comes second is answered the same and moves nothing.
+        "cancel": Scenario(
+            there_is("running", family=family, cancel_1=request_cancel, cancel_2=request_cancel),
+            {"cancel_1": {None: "cancelling"}, "cancel_2": {None: "cancelling"}},
+            {},
+            told_first={"cancelling": ["request_cancel"]},
+        ),
+        "commit_batch": Scenario(
+            there_is("running", family=family, cancel=request_cancel, commit=batch),
+            {"cancel": {None: "cancelling"}, "commit": {None: "continue", "cancel": "cancel"}},
+            requested | {("commit", "continue"): [], ("commit", "cancel"): []},
+            records=[("commit", "continue"), ("commit", "cancel")],
+        ),
+        "claim": Scenario(
+            there_is("queued", family=family, cancel=request_cancel, claim=claim),
+            {"cancel": {None: "cancelled", "claim": "cancelling"}, "claim": {None: 1, "cancel": 0, HELD: 0}},
+            requested | at_once | {("claim", 1): ["claim"]},
+            ["start"],
+        ),
+        "reap": Scenario(
+            there_is("running", family=family, late=True, cancel=request_cancel, reap=reap),
+            {"cancel": {None: "cancelling", "reap": "cancelled"}, "reap": {None: 1, HELD: 0}},
+            requested | at_once | {("reap", 1): ["release"]},
+            after_cancel={("reap", 1): ["expire"]},
+        ),
+        "acknowledge and finish": Scenario(
+            there_is("cancelling", family=family, release=release, finish=finish),
+            {
+                "release": {None: "cancelled", "finish": "lost"},
+                "finish": {None: "completed", "release": "lost"},
+            },
+            {("release", "cancelled"): ["acknowledge"], ("finish", "completed"): ["complete"]},
+            ["start", "claim", "request_cancel"],
+        ),
+    }
+
+
+@pytest.mark.parametrize("family", TWO_STEPS)
+@pytest.mark.parametrize("name", in_two_steps(""))
+def test_of_a_cancel_in_two_steps_too_the_first_wins(database: Database, family: str, name: str) -> None:
+    play(database, in_two_steps(family)[name], ["commit", "rollback"])
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -441,18 +498,33 @@ def test_under_load_one_connection_has_one_active_job(database: Database) -> Non
             assert {(r.code, r.members["job_id"]) for r in refused} == {("already_active", job_id)}
 
 
-def test_under_load_two_executions_of_one_connection_store_the_same_records(database: Database) -> None:
+@pytest.mark.parametrize("mode", ["replicate", "create", "update", "updateOrCreate"])
+def test_under_load_two_executions_store_the_same_records_in_one_destination(database: Database, mode: str) -> None:
     """In opposite orders, which without care is a deadlock."""
     agency = database.agency()
-    connection_id = database.connection(agency)
-    jobs = [database.put("running", agency, "bulk_sync", connection_id=connection_id) for _ in range(2)]
+    destination_id = database.connection(agency, "records", {})
+    spec = json.dumps({"write": {"mode": mode}})
+
+    def job(**columns: Any) -> str:
+        columns |= {"connection_id": database.connection(agency), "destination_id": destination_id}
+        return database.put("running", agency, "model_sync", **columns)
+
     keys = [str(n) for n in range(300)]
+    if mode == "update":  # what is there to be updated
+        with database.worker() as worker:
+            worker.execute(*batch(job(), keys=keys))
+    jobs = [job(spec=spec) for _ in range(2)]
     with crowd([database.worker() for _ in jobs]) as at_once:
         for seq in range(1, 21):
             orders = zip(jobs, (keys, keys[::-1]), strict=True)
             answers = at_once([batch(job_id, 1, seq, order) for job_id, order in orders])
             assert [normal(answer) for answer in answers] == ["continue", "continue"]
     assert database.one("select count(*) as n from app.records")["n"] == len(keys)
+    query = "select sum(inserted) as inserted, sum(updated) as updated from app.execution_resources"
+    written = database.one(f"{query} where execution_id = any(%s)", (jobs,))
+    total = 2 * 20 * len(keys)
+    inserted = 0 if mode == "update" else len(keys)
+    assert written == {"inserted": inserted, "updated": 0 if mode == "create" else total - inserted}
 
 
 def test_under_load_one_batch_sent_by_many_is_stored_once(database: Database) -> None:
@@ -463,3 +535,5 @@ def test_under_load_one_batch_sent_by_many_is_stored_once(database: Database) ->
         for seq in range(1, 26):
             assert [normal(answer) for answer in at_once([batch(job_id, 1, seq)] * 4)] == ["continue"] * 4
     assert (database.execution(job_id)["seq"], database.execution(job_id)["records"]) == (25, 25 * BATCH)
+    [counted] = database.all("select records, inserted, updated from app.execution_resources")
+    assert counted == {"records": 25 * BATCH, "inserted": BATCH, "updated": 24 * BATCH}

@@ -22,7 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.house import Refusal, rpc
+from tests.house import FAMILIES as CANCEL
+from tests.house import TWO_STEPS, Refusal, rpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,9 +55,8 @@ MOVES = {
     "release": {"running": "queued"},
 }
 ACTIVE, LEASED = ("queued", "running", "cancelling"), ("running", "cancelling")
-CANCEL = {"historical_sync": "cancel", "bulk_sync": "request_cancel"}
 WORDS = {"queued": "pending", "running": "in_progress"}  # of a historical sync; the others are called what they are
-MAX_ATTEMPTS = {"historical_sync": 5, "bulk_sync": 2}
+MAX_ATTEMPTS = {"cancel": 5, "request_cancel": 2}  # by how its family is cancelled
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 NEVER, LONG_AGO = "2999-01-01", "2001-01-01"
 ERROR = {"code": "gone", "message": "The source is gone."}
@@ -72,6 +72,7 @@ class Job:
     connection: str
     due: int | None
     starter: str
+    destination: str | None = None
     retry_of: str | None = None
     status: str = "queued"
     lease: int = 0
@@ -85,6 +86,7 @@ class Job:
     canceller: str | None = None
     lease_is_over: bool = False
     deadline_is_over: bool = False
+    counts: tuple[int, int, int, int, bool] | None = None  # read, inserted, updated, failed; whether it is done
     audit: list[tuple[str, str | None, str, int, str, str | None]] = field(default_factory=list)
 
     def move(self, event: str, actor: str, reason: str | None = None) -> None:
@@ -100,6 +102,11 @@ class Job:
         self.audit.append((event, before, self.status, self.lease, actor, reason))
 
     @property
+    def place(self) -> str:
+        """Where its records land."""
+        return self.destination or self.connection
+
+    @property
     def is_over(self) -> bool:
         return self.status not in ACTIVE
 
@@ -107,19 +114,20 @@ class Job:
     def word(self) -> str:
         if self.family == "historical_sync":
             return "in_progress" if self.status == "queued" and self.has_begun else WORDS.get(self.status, self.status)
-        bulk = {
+        in_two_steps = {
             "queued": "running" if self.has_begun else "created",
             "cancelling": "canceling",
             "cancelled": "canceled",
         }
-        return bulk.get(self.status, self.status)
+        return in_two_steps.get(self.status, self.status)
 
     def row(self) -> dict[str, Any]:
         """The columns that are the model's business."""
         *_, (event, _, _, _, actor, reason) = self.audit
         return {
             "id": self.id, "family": self.family, "agency_id": self.agency, "connection_id": self.connection,
-            "retry_of": self.retry_of, "created_by": self.starter, "status": self.status, "event": event,
+            "destination_id": self.destination, "retry_of": self.retry_of,
+            "created_by": self.starter, "status": self.status, "event": event,
             "actor": actor, "reason": reason, "lease": self.lease, "seq": self.seq, "records": self.records,
             "attempts": self.attempts, "checkpoint": self.checkpoint, "error": self.error,
             "cancelled_by": self.canceller, "worker": self.worker, "has_begun": self.has_begun,
@@ -128,8 +136,9 @@ class Job:
 
 
 ROWS = """
-select id::text, family, agency_id::text, connection_id::text, retry_of::text, created_by, status, event, actor, reason,
-  lease, seq, records, attempts, checkpoint, error, cancelled_by, 'worker:' || leased_by as worker,
+select id::text, family, agency_id::text, connection_id::text, destination_id::text, retry_of::text,
+  created_by, status, event, actor, reason, lease, seq, records, attempts, checkpoint, error, cancelled_by,
+  'worker:' || leased_by as worker,
   started_at is not null as has_begun, finished_at is not null as is_over
 from app.executions
 """
@@ -139,10 +148,15 @@ from app.execution_events order by execution_events.id
 """
 RECORDS = "select connection_id::text as connection, key, execution_id::text as job, data from app.records"
 
+COUNTS = """
+select execution_id::text as id, resource, records, inserted, updated, failed, finished_at is not null as is_done
+from app.execution_resources
+"""
+
 PEOPLE = st.sampled_from(["owner", "owner", "colleague", "server", "stranger", "without_agency", "signed_out"])
 WORKERS = st.sampled_from(["w1", "w2"])
-BOTH = ["historical_sync", "bulk_sync"]
-FAMILIES = st.sampled_from([BOTH, BOTH, BOTH, BOTH[:1], BOTH[1:], ["model_sync"], []])
+BOTH = ["historical_sync", "two_steps"]  # the second stands for the family at hand
+CLAIMED = st.sampled_from([BOTH, BOTH, BOTH, BOTH[:1], BOTH[1:], ["bulk_action"], []])
 REASONS = st.sampled_from([None, "wrong range", "日本 🛑"])
 ANY = st.integers(0, 99)  # one of what there is
 KEYS = st.lists(st.sampled_from("abcd"), max_size=3)
@@ -152,6 +166,8 @@ USERS_EVENTS = ("cancel", "request_cancel")
 
 
 class Machine(RuleBasedStateMachine):
+    two_steps = "bulk_sync"
+
     def __init__(self, database: Database, people: Session, server: Session) -> None:
         super().__init__()
         self.database = database
@@ -165,7 +181,7 @@ class Machine(RuleBasedStateMachine):
     def a_project(self, bulk_syncs: int, claimed: int, cancelling: int) -> None:
         with self.database.admin.transaction():  # past the triggers, which refuse it
             self.database.admin.execute("set local session_replication_role = replica")
-            self.database.admin.execute("truncate app.executions, app.execution_events, app.records")
+            self.database.admin.execute("truncate app.executions cascade; truncate app.records")
         mine, other = self.database.agency(), self.database.agency()
         self.users = {
             "owner": self.database.user(mine),
@@ -176,13 +192,14 @@ class Machine(RuleBasedStateMachine):
         }
         self.database.admin.execute("delete from auth.sessions where user_id = %s", (self.users["signed_out"].id,))
         self.connections = [(self.database.connection(agency), agency) for agency in (mine, mine, other)]
+        self.destinations = {agency: self.database.connection(agency, "records", {}) for agency in (mine, other)}
         for number, person in enumerate(("owner", "colleague", "stranger")):
             self.start(person, number)
         for number in range(bulk_syncs):
             self.start_in_two_steps(number)
         if claimed:
             self.claim("w1", BOTH, claimed)
-        for job in [job for job in self.those("running") if job.family == "bulk_sync"][:cancelling]:
+        for job in [job for job in self.those("running") if job.family == self.two_steps][:cancelling]:
             self.cancel("server", self.jobs.index(job), None)
 
     # Who asks, and what is said to whom regardless of what is asked
@@ -254,10 +271,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=ANY)
     def start_in_two_steps(self, number: int) -> None:
-        """A bulk sync: its family has no start of its own yet."""
+        """As by hand, of nothing that is defined; every other one writes to what the agency's others write to."""
         connection, agency = self.connections[number % len(self.connections)]
-        job_id = self.database.insert(agency, connection_id=connection, max_attempts=MAX_ATTEMPTS["bulk_sync"])
-        self.started(job_id, "bulk_sync", agency, connection, "postgres")
+        destination = self.destinations[agency] if number % 2 else None
+        attempts = MAX_ATTEMPTS["request_cancel"]
+        columns = {"connection_id": connection, "destination_id": destination, "max_attempts": attempts}
+        job_id = self.database.insert(agency, self.two_steps, **columns)
+        self.started(job_id, self.two_steps, agency, connection, "postgres")
+        self.jobs[-1].destination = destination
 
     def started(
         self, job_id: str, family: str, agency: str | None, connection: str, starter: str, retried: Job | None = None
@@ -279,6 +300,8 @@ class Machine(RuleBasedStateMachine):
             answer = said(self.by(person).attempt(query, (job.family, job.id, reason)))
         if refused := self.refused(person, job.agency, status=403 if job.family == "historical_sync" else 404):
             assert answer == refused
+        elif job.status == "cancelling":  # as it was asked for already
+            assert (answer["status"], answer["cancelled_by"]) == ("cancelling", job.canceller)
         elif job.status not in MOVES[CANCEL[job.family]]:
             assert answer == (400, "not_cancellable", {"current_status": job.word})
         else:
@@ -325,8 +348,9 @@ class Machine(RuleBasedStateMachine):
 
     # What workers do
 
-    @rule(worker=WORKERS, families=FAMILIES, limit=st.integers(1, 4))
+    @rule(worker=WORKERS, families=CLAIMED, limit=st.integers(1, 4))
     def claim(self, worker: str, families: list[str], limit: int) -> None:
+        families = [self.two_steps if family == "two_steps" else family for family in families]
         answer = self.work("claim", worker=worker, families=families, limit=limit, lease_seconds=3600)
         self.reaped(limit)
         waiting = [
@@ -354,23 +378,30 @@ class Machine(RuleBasedStateMachine):
         job.lease_is_over &= not is_heard
 
     @precondition(lambda self: self.claims)
-    @rule(number=ANY, offset=st.sampled_from([1, 1, 1, 0, -1, 2]), keys=KEYS)
-    def commit_batch(self, number: int, offset: int, keys: list[str]) -> None:
+    @rule(
+        number=ANY, offset=st.sampled_from([1, 1, 1, 0, -1, 2]), keys=KEYS, failed=st.integers(0, 2), done=st.booleans()
+    )
+    def commit_batch(self, number: int, offset: int, keys: list[str], failed: int = 0, done: bool = False) -> None:
         """The next batch (1), the last one again (0), or a wrong one."""
         job, lease, is_heard = self.holder(number)
         seq, data = job.seq + offset, {"at": next(self.clock)}
         answer = self.work(
             "commit_batch", **lease, seq=seq, resource="flights", records=[{"key": key, "data": data} for key in keys],
-            checkpoint=data, progress={},
+            checkpoint=data, progress={}, errors=["It has no key."] * failed, done=done,
         )  # fmt: skip
         if is_heard and (offset not in (0, 1) or seq == 0):
             assert answer == (409, "unexpected_seq", {"expected_seq": job.seq + 1})
             return
         assert answer["answer"] == verdict(job, is_heard)
         if is_heard and offset == 1:
-            job.seq, job.records, job.attempts, job.checkpoint = seq, job.records + len(keys), 0, data
+            read = len(keys) + failed
+            job.seq, job.records, job.attempts, job.checkpoint = seq, job.records + read, 0, data
             job.lease_is_over = False
-            self.records |= {(job.connection, key): (job.id, data) for key in keys}
+            rows = {(job.place, key): (job.id, data) for key in keys}
+            new = len(rows.keys() - self.records.keys())
+            before = job.counts or (0, 0, 0, 0, False)
+            job.counts = (before[0] + read, before[1] + new, before[2] + len(rows) - new, before[3] + failed, done)
+            self.records |= rows
 
     @precondition(lambda self: self.claims)
     @rule(number=ANY, keys=KEYS)
@@ -396,7 +427,7 @@ class Machine(RuleBasedStateMachine):
         if is_heard:
             event = (
                 "acknowledge" if retry and job.status == "cancelling"
-                else "release" if retry and job.attempts + 1 < MAX_ATTEMPTS[job.family]
+                else "release" if retry and job.attempts + 1 < MAX_ATTEMPTS[CANCEL[job.family]]
                 else "fail"
             )  # fmt: skip
             job.move(event, job.worker or "", ERROR["code"])
@@ -408,7 +439,16 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(number=ANY, reason=REASONS)
     def release(self, number: int, reason: str | None) -> None:
-        job, lease, is_heard = self.holder(number)
+        self.given_back(*self.holder(number), reason)
+
+    @precondition(lambda self: self.those("cancelling"))
+    @rule(number=ANY, reason=REASONS)
+    def stop_as_told(self, number: int, reason: str | None) -> None:
+        """What a worker does that hears of a cancel."""
+        job = self.one(number, "cancelling")
+        self.given_back(job, {"execution_id": job.id, "lease": job.lease}, True, reason)
+
+    def given_back(self, job: Job, lease: dict[str, Any], is_heard: bool, reason: str | None) -> None:
         answer = self.work("release", **lease, reason=reason)
         if is_heard:
             job.due = next(self.clock) if job.status == "running" else job.due
@@ -455,7 +495,7 @@ class Machine(RuleBasedStateMachine):
                 counts["cancelled"] += 1
                 continue
             job.attempts, job.due = job.attempts + 1, now
-            is_last = job.attempts >= MAX_ATTEMPTS[job.family]
+            is_last = job.attempts >= MAX_ATTEMPTS[CANCEL[job.family]]
             job.move("fail" if is_last else "release", "reaper", reason)
             counts["failed" if is_last else "released"] += 1
             if is_last:
@@ -506,6 +546,8 @@ class Machine(RuleBasedStateMachine):
         assert audit == {job.id: job.audit for job in self.jobs}
         stored = {(row["connection"], row["key"]): (row["job"], row["data"]) for row in self.database.all(RECORDS)}
         assert stored == self.records
+        counted = {row.pop("id"): tuple(row.values()) for row in self.database.all(COUNTS)}
+        assert counted == {job.id: ("flights", *job.counts) for job in self.jobs if job.counts}
 
     @invariant()
     def every_invariant_holds(self) -> None:
@@ -524,7 +566,7 @@ class Machine(RuleBasedStateMachine):
             if job.status == "queued" and job.due is None:
                 self.backdate(job, "run_at", "now")
         waiting = {job.id for job in self.jobs if job.status == "queued"}
-        claimed = self.work("claim", worker="w", families=list(CANCEL), limit=100)
+        claimed = self.work("claim", worker="w", families=["historical_sync", self.two_steps], limit=100)
         assert {execution["id"] for execution in claimed} == waiting
         self.database.check_invariants()
 
@@ -540,13 +582,16 @@ def verdict(job: Job, is_heard: bool) -> str:
     return {"running": "continue", "cancelling": "cancel"}[job.status] if is_heard else "lost"
 
 
+@pytest.mark.parametrize("family", TWO_STEPS)
 def test_whatever_anyone_does_the_model_and_the_invariants_hold(
-    clone: Callable[[], AbstractContextManager[Database]],
+    clone: Callable[[], AbstractContextManager[Database]], family: str
 ) -> None:
     machines: list[Machine] = []
     with clone() as database, database.session(database.member().claims) as people, database.worker() as server:
 
         class Here(Machine):
+            two_steps = family
+
             def __init__(self) -> None:
                 super().__init__(database, people, server)
                 machines.append(self)

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dialect:
-    """`spell` makes an error's members of a problem and the request's id; `schema` describes them (JSON Schema).
+    """`spell` makes an error's members of a problem and the request's id; `schema` describes them (JSON Schema), and
+    `error` is what the document calls it.
 
     `api_keys`: an agency's own servers may call with a key. `versions`: what `version_header` says, the current first.
     """
 
+    error: str
     spell: Callable[[Problem, str], dict[str, Any]]
     schema: dict[str, Any]
     api_keys: bool = False
@@ -73,10 +75,27 @@ def _spell_truto(problem: Problem, request_id: str) -> dict[str, Any]:
     }
 
 
-PLAIN = Dialect(_spell_plain, _object(error=_SENTENCE, code=_STABLE, requestId=_REQUEST_ID))
+def _spell_problem(problem: Problem, request_id: str) -> dict[str, Any]:
+    """RFC 9457, with the members that its predecessors in this API had. Sent as plain JSON, which clients parse."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.sentence,
+        "instance": f"urn:request:{request_id}",
+        "error": problem.sentence,
+        "details": {name: str(value) for name, value in problem.members.items()},
+        "code": problem.code,
+        "requestId": request_id,
+        **problem.members,
+    }
+
+
+PLAIN = Dialect("Error", _spell_plain, _object(error=_SENTENCE, code=_STABLE, requestId=_REQUEST_ID))
 
 # Source: the published API and its clients (PyPI and npm `polytomic`).
 POLYTOMIC = Dialect(
+    "ApiError",
     _spell_polytomic,
     _object(
         key=_STABLE,
@@ -93,11 +112,30 @@ POLYTOMIC = Dialect(
 
 # Source: the published API of sync jobs.
 TRUTO = Dialect(
+    "StatusError",
     _spell_truto,
     _object(
         statusCode={"type": "integer"},
         error=_text("The status's reason phrase."),
         message=_SENTENCE,
+        code=_STABLE,
+        requestId=_REQUEST_ID,
+    ),
+    api_keys=True,
+)
+
+# Source: the published API of bulk actions.
+PROBLEM = Dialect(
+    "Problem",
+    _spell_problem,
+    _object(
+        type=_text("A URI reference that names the kind of problem."),
+        title=_text("The status's reason phrase."),
+        status={"type": "integer"},
+        detail=_SENTENCE,
+        instance=_text("Which occurrence: the request's id as a URN."),
+        error=_text("As `detail`, for older clients."),
+        details={"type": "object", "additionalProperties": {"type": "string"}},
         code=_STABLE,
         requestId=_REQUEST_ID,
     ),

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
-from functions._shared.dialect import PLAIN, POLYTOMIC
 from functions._shared.errors import Problem, Refusal
 from functions._shared.members import Contract
 
@@ -115,7 +114,7 @@ def document(endpoints: Iterable[Endpoint], server: str = "/functions/v1") -> di
             for path, of_path in groupby(endpoints, key=lambda e: e.path)
         },
         "components": {
-            "schemas": {**definitions.get("$defs", {}), **{_error_model(e): e.dialect.schema for e in endpoints}},
+            "schemas": {**definitions.get("$defs", {}), **{e.dialect.error: e.dialect.schema for e in endpoints}},
             "securitySchemes": {
                 "supabase": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "agency": {"type": "http", "scheme": "bearer", "description": "An API key of your agency."},
@@ -198,10 +197,6 @@ def _headers(endpoint: Endpoint, *names: str) -> dict[str, Any]:
     return {name: {"schema": {"type": "string"}} for name in ["x-request-id", *version, *names]}
 
 
-def _error_model(endpoint: Endpoint) -> str:
-    return {id(PLAIN): "Error", id(POLYTOMIC): "ApiError"}.get(id(endpoint.dialect), "StatusError")
-
-
 def _json(model: type[BaseModel], example: object) -> dict[str, Any]:
     schema = {"$ref": REF.format(model=model.__name__)}
     return {"application/json": {"schema": schema, "example": example}}
@@ -221,7 +216,7 @@ def _error(endpoint: Endpoint, group: Sequence[Refusal]) -> dict[str, Any]:
         for one in group
     }
     further = {503: ["retry-after"], 405: ["allow"], 401: ["www-authenticate"]}.get(group[0].status, [])
-    schema = {"$ref": REF.format(model=_error_model(endpoint))}
+    schema = {"$ref": REF.format(model=endpoint.dialect.error)}
     return {
         "description": " ".join(f"`{one.code}`: {one.when}" for one in group),
         "headers": _headers(endpoint, *further),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from functions._shared.errors import Problem
 from functions.worker.connectors.errors import SourceError, SourceUnavailable
 from functions.worker.connectors.webhook import Letter, ReceiverRefused, ReceiverUnavailable
+from functions.worker.protocol import Step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -62,7 +63,7 @@ class Engine:
             return await self._failed(execution, error)
         return await self._end(execution, verdict)
 
-    async def _work(self, execution: Execution, batches: AsyncGenerator[Batch, None]) -> Verdict:
+    async def _work(self, execution: Execution, batches: AsyncGenerator[Batch | Step, None]) -> Verdict:
         seq = execution.seq
         async with contextlib.aclosing(batches):
             upcoming = asyncio.ensure_future(anext(batches, None))
@@ -71,14 +72,21 @@ class Engine:
                     # The next page is fetched while this one is committed.
                     upcoming = asyncio.ensure_future(anext(batches, None))
                     seq += 1
-                    answer = await self._deliver(execution, seq, batch.delivery) if batch.delivery else "continue"
-                    if answer == "continue":
-                        answer = await self.protocol.commit_batch(execution, seq, batch)
+                    answer = await self._commit(execution, seq, batch)
                     if answer != "continue":
                         return answer
             finally:
                 await _cancel(upcoming)
         return "done"
+
+    async def _commit(self, execution: Execution, seq: int, batch: Batch | Step) -> LeaseAnswer:
+        if isinstance(batch, Step):
+            return await self.protocol.step(execution, batch)
+        if batch.delivery:
+            answer = await self._deliver(execution, seq, batch.delivery)
+            if answer != "continue":
+                return answer
+        return await self.protocol.commit_batch(execution, seq, batch)
 
     async def _deliver(self, execution: Execution, seq: int, delivery: Delivery) -> LeaseAnswer:
         """Hands a batch to the receiver; every attempt is announced first, so that none begins after the end."""
@@ -137,8 +145,10 @@ class Engine:
 
 async def _first_of(signals: Signals, seconds: float) -> None:
     waits = [asyncio.create_task(event.wait()) for event in (signals.hint, signals.stop)]
-    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    await _cancel(*waits)
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _cancel(*waits)
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:

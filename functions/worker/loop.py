@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
+EVERYBODY = "*"  # a bulk action cancels many and says so once
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Worker:
             self._wake.set()
             return
         for (execution_id, _), (_, signals) in self._running.items():
-            if execution_id == payload:
+            if payload in (execution_id, EVERYBODY):
                 signals.hint.set()
 
     def _hint_all(self) -> None:

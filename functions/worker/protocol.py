@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LeaseAnswer = Literal["continue", "cancel", "lost"]
-Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch, None]]"
+Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch | Step, None]]"
 
 SHORTEST_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 2.0
@@ -77,6 +77,14 @@ class Batch:
     delivery: Delivery | None = None
 
 
+@dataclass
+class Step:
+    """Work that the database does itself, a short transaction at a time: the function, and whether there is more."""
+
+    rpc: str
+    more: bool = True
+
+
 def service_caller(service_role_key: str) -> Caller:
     return Caller(token=service_role_key, claims={"role": "service_role"})
 
@@ -113,6 +121,11 @@ class Protocol:
             fetched=batch.fetched,
         )
         return cast("LeaseAnswer", answer)
+
+    async def step(self, execution: Execution, step: Step) -> LeaseAnswer:
+        answer = await self._call(step.rpc, execution_id=execution.id, lease=execution.lease)
+        step.more = answer.get("more", False)
+        return cast("LeaseAnswer", answer["answer"])
 
     async def begin_delivery(self, execution: Execution, seq: int, delivery: Delivery) -> dict[str, Any]:
         """{answer} as every lease holder's call; with `continue` also wanted, and if it is, delivery and created_at."""

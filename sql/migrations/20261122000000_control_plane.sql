@@ -139,6 +139,7 @@ create table app.connections (
 
 create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
 create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret <> '{}';
+create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 
 alter table app.connections enable row level security;
 revoke all on app.connections from public;
@@ -268,7 +269,7 @@ grant select on app.executions to authenticated;
 grant insert (agency_id, family, definition_id, connection_id, destination_id, concurrency_key,
   spec, retry_of, run_at, checkpoint, progress, reason)
   on app.executions to authenticated;
-grant update (status, event, reason) on app.executions to authenticated;
+grant update (status, event, reason, deleted_at) on app.executions to authenticated;
 grant select, insert, update on app.executions to service_role;
 
 -- 10_core/10_tables/50_execution_events.sql
@@ -415,6 +416,44 @@ grant select (id, agency_id, name, hint, created_at, created_by, last_used_at, r
 grant insert (agency_id, name, hash, hint, created_by) on app.api_keys to authenticated;
 grant update (revoked_at, revoked_by) on app.api_keys to authenticated;
 grant select on app.api_keys to service_role;
+
+-- 10_core/10_tables/90_bulk_actions.sql
+-- What a bulk action has found and done: exact at every moment. Written by act_in_bulk, with the items' own moves.
+create table app.bulk_actions (
+  agency_id uuid not null,
+  execution_id uuid not null,
+  horizon uuid not null, -- executions with a later id were not there when it began
+  collected_to uuid, -- the last id looked at; null: nothing yet
+  is_collected boolean not null default false,
+  matched int not null default 0,
+  done int not null default 0,
+  failed int not null default 0,
+  skipped int not null default 0, -- already where the action leads, or not to be moved; and the bulk action itself
+  interrupted int not null default 0, -- a batch is one transaction: none ever is
+  not_started int not null default 0,
+  primary key (agency_id, execution_id),
+  foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade,
+  constraint counts_are_exact check (done + failed + skipped + interrupted + not_started = matched),
+  constraint counts_are_counts check (least(done, failed, skipped, interrupted, not_started) >= 0)
+);
+
+-- The items, as they were found: what is created later is not among them.
+create table app.bulk_action_items (
+  agency_id uuid not null,
+  execution_id uuid not null, -- the bulk action
+  item_id uuid not null,
+  outcome text check (outcome in ('done', 'failed', 'skipped')), -- null: not started
+  primary key (agency_id, execution_id, item_id),
+  foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
+);
+
+create index bulk_action_items_to_do on app.bulk_action_items (execution_id, item_id) where outcome is null;
+
+alter table app.bulk_actions enable row level security;
+alter table app.bulk_action_items enable row level security;
+revoke all on app.bulk_actions, app.bulk_action_items from public;
+grant select on app.bulk_actions, app.bulk_action_items to authenticated;
+grant select, insert, update on app.bulk_actions, app.bulk_action_items to service_role;
 
 -- 10_core/20_caller/05_agency_key.sql
 -- The agency's key that came with this request, or null.
@@ -604,6 +643,11 @@ create policy "Members see what their executions did" on app.execution_resources
 create policy "Members see their agency's deliveries" on app.deliveries
   for select to authenticated using (agency_id = (select app.agency_id()));
 
+create policy "Members see their agency's bulk actions" on app.bulk_actions
+  for select to authenticated using (agency_id = (select app.agency_id()));
+create policy "Members see what their bulk actions act on" on app.bulk_action_items
+  for select to authenticated using (agency_id = (select app.agency_id()));
+
 create policy "Members see their agency's records" on app.records
   for select to authenticated using (agency_id = (select app.agency_id()));
 
@@ -687,6 +731,26 @@ end $$;
 revoke all on function app.remember_answer from public;
 grant execute on function app.remember_answer to authenticated, service_role;
 
+-- 10_core/30_guard/02_acting.sql
+-- Who starts or cancels: the caller; or, where a worker says so, a bulk action of the same agency that runs right now.
+create or replace function app.acting(agency uuid, claimed text)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if claimed like 'bulk_action:%' and current_user = 'service_role' and exists (
+      select from app.executions as e
+      where e.id::text = substr(claimed, 13) and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
+    return claimed;
+  end if;
+  return (app.caller()).actor;
+end $$;
+
+revoke all on function app.acting from public;
+grant execute on function app.acting to authenticated, service_role;
+
 -- 10_core/30_guard/05_apply_move.sql
 -- A legal move's consequences for the row. Starting from the old row, so that a move changes nothing it does not own.
 create or replace function app.apply_move(before app.executions, wanted app.executions, now_ timestamptz)
@@ -703,7 +767,7 @@ begin
   row_.request_id := app.request_id();
   -- Whoever cancels is asked who they are; the reaper names itself; all else is done by the worker with the lease.
   row_.actor := case
-    when wanted.event in ('cancel', 'request_cancel') then (app.caller()).actor
+    when wanted.event in ('cancel', 'request_cancel') then app.acting(before.agency_id, nullif(wanted.actor, before.actor))
     when wanted.actor = 'reaper' and wanted.event in ('expire', 'fail', 'release') then 'reaper'
     else 'worker:' || case wanted.event when 'claim' then wanted.leased_by else before.leased_by end
   end;
@@ -783,7 +847,7 @@ begin
     end if;
     new.status := 'queued';
     new.event := 'start';
-    new.actor := (app.caller()).actor;
+    new.actor := app.acting(new.agency_id, new.actor);
     new.request_id := app.request_id();
     new.created_at := now_;
     new.created_by := new.actor;
@@ -1835,6 +1899,65 @@ end $$;
 
 revoke all on function app.store_records from public;
 grant execute on function app.store_records to service_role;
+
+-- 20_worker/public/act_in_bulk.sql
+-- One step of a bulk action, a short transaction of its own: finds the next 5,000 of its items, and when all are found acts
+-- on the next 500. The rows, its own among them, are locked in id order, like everybody's who locks several.
+-- Answer: as app.lease_answer, with `more` while there is something left to do.
+create or replace function public.act_in_bulk(execution_id uuid, lease bigint)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  job app.executions;
+  action app.bulk_actions;
+  items uuid[];
+  counted record;
+begin
+  items := array(
+    select i.item_id from app.bulk_action_items as i
+    where i.execution_id = act_in_bulk.execution_id and i.outcome is null
+      and exists (select from app.bulk_actions as b where b.execution_id = i.execution_id and b.is_collected)
+    order by i.item_id limit 500);
+  perform from app.executions as e where e.id = any(items || execution_id) order by e.id for update;
+  job := app.lock_lease(execution_id, lease);
+  if job.id is null or job.status <> 'running' then
+    return app.lease_answer(job);
+  end if;
+
+  select * into action from app.bulk_actions as b where b.agency_id = job.agency_id and b.execution_id = job.id;
+  if not found then
+    insert into app.bulk_actions (agency_id, execution_id, horizon) values (job.agency_id, job.id, app.uuid_v7())
+    returning * into action;
+  end if;
+  if not action.is_collected then
+    items := app.bulk_action_matches(job.agency_id, job.spec -> 'criteria', action.collected_to, action.horizon,
+      least(5000, (job.spec ->> 'max_limit')::int - action.matched));
+    insert into app.bulk_action_items (agency_id, execution_id, item_id)
+    select job.agency_id, job.id, item from unnest(items) as item;
+    update app.bulk_actions as b
+    set matched = b.matched + cardinality(items), not_started = b.not_started + cardinality(items),
+        collected_to = coalesce(items[cardinality(items)], b.collected_to),
+        is_collected = cardinality(items) < 5000 or b.matched + cardinality(items) >= (job.spec ->> 'max_limit')::int
+    where b.agency_id = job.agency_id and b.execution_id = job.id;
+    return app.lease_answer(job) || jsonb_build_object('more', true);
+  end if;
+
+  select * into counted from app.act_on_items(job, items);
+  update app.bulk_actions as b
+  set done = b.done + counted.done, skipped = b.skipped + counted.skipped, not_started = b.not_started - cardinality(items)
+  where b.agency_id = job.agency_id and b.execution_id = job.id
+  returning * into action;
+  update app.executions as e
+  set seq = e.seq + 1, attempts = 0, lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
+  where e.id = job.id;
+  return app.lease_answer(job) || jsonb_build_object('more', action.not_started > 0);
+end $$;
+
+revoke all on function public.act_in_bulk from public, anon, authenticated, service_role;
+grant execute on function public.act_in_bulk to service_role;
 
 -- 20_worker/public/begin_delivery.sql
 -- Announces that batch `seq` is about to be handed to the execution's receiver: committed before it is sent, again before
@@ -3367,7 +3490,7 @@ begin
   where not seen @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
   if unknown is not null then
     perform app.refuse(400, 'unknown_field', 'The source''s records have no field of that name.', jsonb_build_object(
-      'field', left(unknown, 200), 'available', (select jsonb_agg(f -> 'name') from jsonb_array_elements(seen) as f)));
+      'field', left(unknown, 200), 'available', (select coalesce(jsonb_agg(f -> 'name'), '[]') from jsonb_array_elements(seen) as f)));
   end if;
   return (
     select coalesce(jsonb_agg(jsonb_build_object(
@@ -4571,4 +4694,384 @@ end $$;
 
 revoke all on function public.stop_sync_job_run from public, anon, authenticated, service_role;
 grant execute on function public.stop_sync_job_run to anon, authenticated, service_role;
+
+-- 40_bulk_action/10_bulk_action_criteria.sql
+-- Criteria as they are stored, checked: {family, status, connection_id, created_before, created_after, ids}, at least one.
+-- status is a word of the family.
+create or replace function app.bulk_action_criteria(criteria jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  criteria := jsonb_strip_nulls(criteria);
+  if criteria = '{}' then
+    perform app.refuse(400, 'no_criteria', 'criteria names at least one of family, status, connection_id, created_before, created_after and ids.');
+  end if;
+  if criteria ? 'family' and not exists (
+      select from app.families as f where f.family = criteria ->> 'family' and f.family <> 'source_look') then
+    perform app.refuse(400, 'unknown_family', 'There is no such family of executions.', jsonb_build_object(
+      'known', (select jsonb_agg(f.family) from app.families as f where f.family <> 'source_look')));
+  end if;
+  if criteria ? 'status' and not criteria ? 'family' then
+    perform app.refuse(400, 'family_required', 'A status is a word of a family: name the family too.');
+  end if;
+  if criteria ? 'status' then
+    perform app.words_statuses(criteria ->> 'family', criteria ->> 'status');
+  end if;
+  return criteria;
+end $$;
+
+revoke all on function app.bulk_action_criteria from public;
+grant execute on function app.bulk_action_criteria to authenticated, service_role;
+
+-- 40_bulk_action/20_bulk_action_matches.sql
+-- The next executions of an agency that criteria match, after one id and not beyond another, in id order.
+create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, after_ uuid, horizon uuid, "limit" int)
+returns uuid[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  statuses constant text[] := case when criteria ? 'status'
+    then app.words_statuses(criteria ->> 'family', criteria ->> 'status') end;
+  found_ uuid[];
+begin
+  execute 'select array(select e.id from app.executions as e'
+    || ' where e.agency_id = $1 and e.deleted_at is null and e.id <= $2'
+    || case when after_ is not null then ' and e.id > $3' else '' end
+    || case when criteria ? 'family' then ' and e.family = $4' else ' and e.family <> ''source_look''' end
+    || case when cardinality(statuses) = 1 then ' and e.status = ($5)[1]' when statuses is not null then ' and e.status = any($5)' else '' end
+    || case when 'queued' = any(statuses) then ' and app.status_word(e) = $6' else '' end
+    || case when criteria ? 'connection_id' then ' and e.connection_id = $7' else '' end
+    || case when criteria ? 'created_before' then ' and e.created_at < $8' else '' end
+    || case when criteria ? 'created_after' then ' and e.created_at > $9' else '' end
+    || case when criteria ? 'ids' then ' and e.id = any($10)' else '' end
+    -- The order of an agency's indexes, read backwards.
+    || ' order by e.id asc nulls first limit $11)'
+  into found_
+  using agency, horizon, after_, criteria ->> 'family', statuses, criteria ->> 'status', (criteria ->> 'connection_id')::uuid,
+    (criteria ->> 'created_before')::timestamptz, (criteria ->> 'created_after')::timestamptz,
+    array(select jsonb_array_elements_text(criteria -> 'ids'))::uuid[], "limit";
+  return found_;
+end $$;
+
+revoke all on function app.bulk_action_matches from public;
+grant execute on function app.bulk_action_matches to authenticated, service_role;
+
+-- 40_bulk_action/30_bulk_action_object.sql
+-- One bulk action as callers see it, with its counts.
+create or replace function app.bulk_action_object(job app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  counts app.bulk_actions;
+begin
+  select * into counts from app.bulk_actions as b where b.agency_id = job.agency_id and b.execution_id = job.id;
+  return jsonb_build_object(
+    'job_id', job.id,
+    'criteria_json', (job.spec -> 'criteria')::text,
+    'action_type', job.spec -> 'action_type',
+    'action_duration', null,
+    'action_reason', job.spec -> 'action_reason',
+    'scheduled_at', case when job.spec ->> 'scheduled_at' is not null then job.run_at end,
+    'executed_at', job.started_at,
+    'completed_at', job.finished_at,
+    'max_limit', job.spec -> 'max_limit',
+    'preview_count', job.spec -> 'preview_count',
+    'affected_count', coalesce(counts.done, 0),
+    'counts', jsonb_build_object(
+      'matched', coalesce(counts.matched, 0), 'done', coalesce(counts.done, 0), 'failed', coalesce(counts.failed, 0),
+      'skipped', coalesce(counts.skipped, 0), 'interrupted', coalesce(counts.interrupted, 0),
+      'not_started', coalesce(counts.not_started, 0)),
+    'status', app.status_word(job),
+    'progress_percent', case when job.status = 'completed' then 100
+      when counts.is_collected then 100 * (counts.matched - counts.not_started) / greatest(counts.matched, 1) else 0 end,
+    'cancelled_by', job.cancelled_by,
+    'cancel_reason', job.cancel_reason,
+    'error', job.error,
+    'created_by', job.created_by,
+    'created_at', job.created_at,
+    'updated_at', greatest(job.created_at, job.started_at, job.finished_at));
+end $$;
+
+revoke all on function app.bulk_action_object from public;
+grant execute on function app.bulk_action_object to authenticated, service_role;
+
+-- 40_bulk_action/40_find_bulk_action.sql
+-- A bulk action of the caller's, or 404: another agency's is as unknown as none.
+create or replace function app.find_bulk_action(id uuid)
+returns app.executions
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  job app.executions;
+begin
+  select * into job from app.executions as e
+  where e.id = find_bulk_action.id and e.family = 'bulk_action' and e.deleted_at is null;
+  if not found then
+    perform app.refuse(404, 'bulk_action_not_found', 'There is no bulk action job with this id.');
+  end if;
+  return job;
+end $$;
+
+revoke all on function app.find_bulk_action from public;
+grant execute on function app.find_bulk_action to authenticated, service_role;
+
+-- 40_bulk_action/50_restart_execution.sql
+-- A new execution of what has ended, for a bulk action: `retry` goes on at the checkpoint, `start` begins anew. Null where
+-- that cannot be: it has not ended, another is active in its place, or what it needs was deleted.
+create or replace function app.restart_execution(ended app.executions, action text, actor text)
+returns uuid
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  id_ uuid;
+begin
+  if ended.family in ('bulk_action', 'source_look') or ended.finished_at is null
+     or action = 'retry' and ended.status = 'completed'
+     or exists (select from app.connections as c where c.agency_id = ended.agency_id
+                and c.id in (ended.connection_id, ended.destination_id) and c.deleted_at is not null)
+     or exists (select from app.definitions as d where d.agency_id = ended.agency_id
+                and d.id = ended.definition_id and d.deleted_at is not null) then
+    return null;
+  end if;
+  insert into app.executions
+    (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, retry_of, checkpoint, progress, actor)
+  values
+    (ended.agency_id, ended.family, ended.definition_id, ended.connection_id, ended.destination_id, ended.concurrency_key,
+     ended.spec, case when action = 'retry' then ended.id end, case when action = 'retry' then ended.checkpoint end,
+     case when action = 'retry' then ended.progress || case when ended.progress ? 'windows_done'
+       then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor)
+  on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
+  returning id into id_;
+  return id_;
+end $$;
+
+revoke all on function app.restart_execution from public;
+grant execute on function app.restart_execution to service_role;
+
+-- 40_bulk_action/60_act_on_items.sql
+-- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
+create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  actor_ constant text := 'bulk_action:' || job.id;
+  action constant text := job.spec ->> 'action_type';
+  moved uuid[];
+  was_running boolean;
+begin
+  if action = 'cancel' then
+    with acted as (
+      update app.executions as e
+      set status = app.next_status(e.status, f.cancel_event), event = f.cancel_event, reason = job.spec ->> 'action_reason',
+          actor = actor_
+      from app.families as f
+      where e.id = any(items) and e.agency_id = job.agency_id and e.id <> job.id and f.family = e.family
+        and app.next_status(e.status, f.cancel_event) is not null
+      returning e.id, e.started_at is not null as had_begun
+    )
+    select array_agg(a.id), bool_or(a.had_begun) into moved, was_running from acted as a;
+    if was_running then
+      perform pg_notify('execution_cancelled', '*'); -- once, for whoever runs one of them
+    end if;
+  else
+    select array_agg(e.id) into moved
+    from app.executions as e
+    where e.id = any(items) and e.agency_id = job.agency_id and app.restart_execution(e, action, actor_) is not null;
+    if moved is not null then
+      perform pg_notify('execution_queued', 'bulk_action');
+    end if;
+  end if;
+  update app.bulk_action_items as i
+  set outcome = case when i.item_id = any(coalesce(moved, '{}')) then 'done' else 'skipped' end
+  where i.agency_id = job.agency_id and i.execution_id = job.id and i.item_id = any(items);
+  done := coalesce(cardinality(moved), 0);
+  skipped := cardinality(items) - done;
+end $$;
+
+revoke all on function app.act_on_items from public;
+grant execute on function app.act_on_items to service_role;
+
+-- 40_bulk_action/public/cancel_bulk_action.sql
+-- Cancels a bulk action that is scheduled or running: it acts on nothing more; what it has done stays. The answer waits for
+-- the batch under way at most. Answer: {success, job_id, status}. 400 not_cancellable names the current_status. Heeds an
+-- Idempotency-Key.
+create or replace function public.cancel_bulk_action(job_id uuid, reason text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('job_id', job_id, 'reason', reason);
+  answer jsonb := app.recall_answer(caller, 'cancel_bulk_action', request);
+  cancelled app.executions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  perform app.find_bulk_action(job_id);
+  cancelled := app.cancel_execution('bulk_action', job_id, reason);
+  answer := jsonb_build_object('success', true, 'job_id', cancelled.id, 'status', app.status_word(cancelled));
+  return app.remember_answer(caller, 'cancel_bulk_action', request, answer);
+end $$;
+
+revoke all on function public.cancel_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.cancel_bulk_action to anon, authenticated, service_role;
+
+-- 40_bulk_action/public/create_bulk_action.sql
+-- Queues a bulk action: cancel, retry or start the agency's executions that criteria match when it begins, at most max_limit.
+-- Answer: the job. Heeds an Idempotency-Key.
+create or replace function public.create_bulk_action(
+  action_type text, criteria jsonb, action_reason text default null, max_limit int default 10000,
+  scheduled_at timestamptz default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('action_type', action_type, 'criteria', criteria,
+    'reason', action_reason, 'max_limit', max_limit, 'scheduled_at', scheduled_at);
+  answer jsonb := app.recall_answer(caller, 'create_bulk_action', request);
+  job app.executions;
+begin
+  if answer is not null then
+    return answer;
+  end if;
+  if caller.agency_id is null then
+    perform app.refuse(403, 'no_agency', 'A bulk action acts for an agency: create it as one of its users.');
+  end if;
+  if (action_type in ('cancel', 'retry', 'start') and max_limit between 1 and 1000000
+      and coalesce(length(action_reason), 0) <= 500 and coalesce(isfinite(scheduled_at), true)) is not true then
+    perform app.refuse(400, 'invalid_bulk_action', 'action_type is cancel, retry or start; max_limit 1 to 1000000; action_reason at most 500 characters.');
+  end if;
+  job.agency_id := caller.agency_id;
+  job.family := 'bulk_action';
+  job.run_at := scheduled_at;
+  job.spec := jsonb_build_object(
+    'action_type', action_type, 'criteria', app.bulk_action_criteria(criteria), 'action_reason', action_reason,
+    'max_limit', max_limit, 'scheduled_at', scheduled_at);
+  job.spec := job.spec || jsonb_build_object('preview_count', cardinality(app.bulk_action_matches(
+    caller.agency_id, job.spec -> 'criteria', null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', least(max_limit, 10000))));
+  job := app.start_execution(job);
+  answer := app.bulk_action_object(job);
+  return app.remember_answer(caller, 'create_bulk_action', request, answer);
+end $$;
+
+revoke all on function public.create_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.create_bulk_action to anon, authenticated, service_role;
+
+-- 40_bulk_action/public/delete_bulk_action.sql
+-- Deletes a bulk action that has ended, for its callers: the audit keeps it. Answer: {success, job_id, status}.
+-- 400 not_deletable names the current_status of one that has not.
+create or replace function public.delete_bulk_action(job_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  job constant app.executions := app.find_bulk_action(job_id);
+begin
+  if job.finished_at is null then
+    perform app.refuse(400, 'not_deletable', 'This job has not ended. Cancel it first.',
+      jsonb_build_object('current_status', app.status_word(job)));
+  end if;
+  update app.executions as e set deleted_at = clock_timestamp() where e.id = job.id and e.deleted_at is null;
+  return jsonb_build_object('success', true, 'job_id', job.id, 'status', app.status_word(job));
+end $$;
+
+revoke all on function public.delete_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.delete_bulk_action to anon, authenticated, service_role;
+
+-- 40_bulk_action/public/get_bulk_action.sql
+-- One bulk action, with its counts.
+create or replace function public.get_bulk_action(job_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return app.bulk_action_object(app.find_bulk_action(job_id));
+end $$;
+
+revoke all on function public.get_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_action to anon, authenticated, service_role;
+
+-- 40_bulk_action/public/list_bulk_actions.sql
+-- The agency's bulk actions, the newest first. status: a word of the family; cursor: the `next_cursor` of the page before.
+-- Answer: {jobs, next_cursor}; null ends.
+create or replace function public.list_bulk_actions(status text default null, "limit" int default 20, cursor uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  size constant int := case when "limit" between 1 and 100 then "limit" else 20 end;
+  statuses constant text[] := case when status is not null then app.words_statuses('bulk_action', status) end;
+  ids uuid[];
+begin
+  ids := array(
+    select e.id from app.executions as e
+    where e.family = 'bulk_action' and e.deleted_at is null and (caller.agency_id is null or e.agency_id = caller.agency_id)
+      and (statuses is null or e.status = any(statuses) and app.status_word(e) = list_bulk_actions.status)
+      and (cursor is null or e.id < cursor)
+    order by e.id desc nulls last limit size + 1);
+  return jsonb_build_object(
+    'jobs', (
+      select coalesce(jsonb_agg(app.bulk_action_object(e) order by e.id desc), '[]')
+      from app.executions as e where e.id = any(ids[:size])),
+    'next_cursor', case when cardinality(ids) > size then ids[size] end);
+end $$;
+
+revoke all on function public.list_bulk_actions from public, anon, authenticated, service_role;
+grant execute on function public.list_bulk_actions to anon, authenticated, service_role;
+
+-- 40_bulk_action/public/preview_bulk_action.sql
+-- What a bulk action would act on now, without doing anything: how many (to max_limit, at most 10,000 are counted), and the
+-- first of them. Answer: {total_count, is_exact, sample: [{id, family, status, created_at}]}.
+create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  most constant int := least(greatest(max_limit, 1), 10000);
+  ids uuid[];
+begin
+  if caller.agency_id is null then
+    perform app.refuse(403, 'no_agency', 'A bulk action acts for an agency: ask as one of its users.');
+  end if;
+  ids := app.bulk_action_matches(
+    caller.agency_id, app.bulk_action_criteria(criteria), null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', most + 1);
+  return jsonb_build_object(
+    'total_count', least(cardinality(ids), most),
+    'is_exact', cardinality(ids) <= most,
+    'sample', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'id', e.id, 'family', e.family, 'status', app.status_word(e), 'created_at', e.created_at) order by e.id), '[]')
+      from app.executions as e where e.id = any(ids[:least(most, 10)])));
+end $$;
+
+revoke all on function public.preview_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.preview_bulk_action to anon, authenticated, service_role;
 

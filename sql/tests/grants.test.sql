@@ -29,7 +29,9 @@ select set_eq(
     'cancel_model_sync', 'get_model_sync_status', 'get_model_sync_execution', 'list_model_sync_executions',
     'create_sync_job', 'get_sync_job', 'list_sync_jobs', 'update_sync_job', 'delete_sync_job',
     'create_sync_job_run', 'get_sync_job_run', 'list_sync_job_runs', 'stop_sync_job_run',
-    'create_webhook', 'get_webhook', 'list_webhooks', 'update_webhook', 'delete_webhook'],
+    'create_webhook', 'get_webhook', 'list_webhooks', 'update_webhook', 'delete_webhook',
+    'create_bulk_action', 'preview_bulk_action', 'get_bulk_action', 'list_bulk_actions', 'cancel_bulk_action',
+    'delete_bulk_action'],
   'and, with an agency''s key, call these');
 
 select table_privs_are('public', 'agencies', 'authenticated', array['SELECT']);
@@ -65,14 +67,16 @@ select set_eq(
     'cancel_model_sync', 'get_model_sync_status', 'get_model_sync_execution', 'list_model_sync_executions',
     'create_sync_job', 'get_sync_job', 'list_sync_jobs', 'update_sync_job', 'delete_sync_job',
     'create_sync_job_run', 'get_sync_job_run', 'list_sync_job_runs', 'stop_sync_job_run',
-    'create_webhook', 'get_webhook', 'list_webhooks', 'update_webhook', 'delete_webhook'],
+    'create_webhook', 'get_webhook', 'list_webhooks', 'update_webhook', 'delete_webhook',
+    'create_bulk_action', 'preview_bulk_action', 'get_bulk_action', 'list_bulk_actions', 'cancel_bulk_action',
+    'delete_bulk_action'],
   'users may call these');
 select set_eq(
   $$ select p.proname::text from pg_proc as p
      where p.pronamespace = 'public'::regnamespace and not has_function_privilege('authenticated', p.oid, 'EXECUTE')
        and has_function_privilege('service_role', p.oid, 'EXECUTE') $$,
   array['claim', 'heartbeat', 'commit_batch', 'begin_delivery', 'finish', 'fail', 'release', 'stop', 'reap', 'claim_events',
-    'settle_event'],
+    'settle_event', 'act_in_bulk'],
   'a worker alone may call these');
 
 select is_empty(

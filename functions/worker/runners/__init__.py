@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from functions.worker.runners.bulk_action import bulk_action
 from functions.worker.runners.bulk_sync import bulk_sync
 from functions.worker.runners.historical_sync import historical_sync
 from functions.worker.runners.model_sync import model_sync
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
     from functions.worker.connectors import OpenSource
-    from functions.worker.protocol import Batch, Execution, Runner
+    from functions.worker.protocol import Batch, Execution, Runner, Step
 
 
 class Reader(Protocol):
     """A runner but for how to open a source."""
 
-    def __call__(self, execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]: ...
+    def __call__(self, execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch | Step, None]: ...
 
 
 RUNNERS: Mapping[str, Reader] = {
@@ -29,6 +30,7 @@ RUNNERS: Mapping[str, Reader] = {
     "bulk_sync": bulk_sync,
     "model_sync": model_sync,
     "sync_job_run": sync_job_run,
+    "bulk_action": bulk_action,
 }
 # In a lane of their own: somebody waits for them, whatever else is running.
 LOOKS: Mapping[str, Reader] = {"source_look": source_look}

@@ -12,7 +12,7 @@ begin
   where not seen @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
   if unknown is not null then
     perform app.refuse(400, 'unknown_field', 'The source''s records have no field of that name.', jsonb_build_object(
-      'field', left(unknown, 200), 'available', (select jsonb_agg(f -> 'name') from jsonb_array_elements(seen) as f)));
+      'field', left(unknown, 200), 'available', (select coalesce(jsonb_agg(f -> 'name'), '[]') from jsonb_array_elements(seen) as f)));
   end if;
   return (
     select coalesce(jsonb_agg(jsonb_build_object(

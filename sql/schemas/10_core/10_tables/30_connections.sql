@@ -16,6 +16,7 @@ create table app.connections (
 
 create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
 create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret <> '{}';
+create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 
 alter table app.connections enable row level security;
 revoke all on app.connections from public;

@@ -83,5 +83,5 @@ grant select on app.executions to authenticated;
 grant insert (agency_id, family, definition_id, connection_id, destination_id, concurrency_key,
   spec, retry_of, run_at, checkpoint, progress, reason)
   on app.executions to authenticated;
-grant update (status, event, reason) on app.executions to authenticated;
+grant update (status, event, reason, deleted_at) on app.executions to authenticated;
 grant select, insert, update on app.executions to service_role;

@@ -39,6 +39,11 @@ create policy "Members see what their executions did" on app.execution_resources
 create policy "Members see their agency's deliveries" on app.deliveries
   for select to authenticated using (agency_id = (select app.agency_id()));
 
+create policy "Members see their agency's bulk actions" on app.bulk_actions
+  for select to authenticated using (agency_id = (select app.agency_id()));
+create policy "Members see what their bulk actions act on" on app.bulk_action_items
+  for select to authenticated using (agency_id = (select app.agency_id()));
+
 create policy "Members see their agency's records" on app.records
   for select to authenticated using (agency_id = (select app.agency_id()));
 

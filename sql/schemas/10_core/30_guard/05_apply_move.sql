@@ -13,7 +13,7 @@ begin
   row_.request_id := app.request_id();
   -- Whoever cancels is asked who they are; the reaper names itself; all else is done by the worker with the lease.
   row_.actor := case
-    when wanted.event in ('cancel', 'request_cancel') then (app.caller()).actor
+    when wanted.event in ('cancel', 'request_cancel') then app.acting(before.agency_id, nullif(wanted.actor, before.actor))
     when wanted.actor = 'reaper' and wanted.event in ('expire', 'fail', 'release') then 'reaper'
     else 'worker:' || case wanted.event when 'claim' then wanted.leased_by else before.leased_by end
   end;

@@ -33,7 +33,7 @@ begin
     end if;
     new.status := 'queued';
     new.event := 'start';
-    new.actor := (app.caller()).actor;
+    new.actor := app.acting(new.agency_id, new.actor);
     new.request_id := app.request_id();
     new.created_at := now_;
     new.created_by := new.actor;

@@ -1,0 +1,50 @@
+"""Bulk actions: cancel, retry or start the executions that criteria match, thousands at once; and cancel that too.
+
+Source of paths, members and words: the published API of bulk action jobs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field
+
+from functions._shared.errors import Refusal
+from functions._shared.members import Contract, Text
+
+# In examples.
+JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
+
+JOB_NOT_FOUND = Refusal(404, "bulk_action_not_found", "There is no bulk action job with this id.")
+OF_CRITERIA = (
+    Refusal(400, "no_criteria", "criteria names nothing."),
+    Refusal(400, "unknown_family", "There is no such family; `known` has them.", {"known": ["historical_sync"]}),
+    Refusal(400, "family_required", "criteria has a status and no family."),
+    Refusal(400, "unknown_status", "The family has no such status; `known` has them.", {"known": ["pending"]}),
+)
+
+
+def _with_zone(time: datetime) -> datetime:
+    if time.tzinfo is None:
+        raise ValueError("should have a time zone, as in 2026-11-22T13:47:26Z")
+    return time
+
+
+Time = Annotated[datetime, AfterValidator(_with_zone)]
+
+
+class Criteria(Contract):
+    """What all of the executions have in common; at least one member. `status` is a word of the `family`."""
+
+    family: Text | None = None
+    status: Text | None = None
+    connection_id: UUID | None = None
+    created_before: Time | None = None
+    created_after: Time | None = None
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=10_000)] | None = None
+
+
+MaxLimit = Annotated[int, Field(ge=1, le=1_000_000)]
+Status = Literal["scheduled", "running", "completed", "failed", "cancelled"]

@@ -1,0 +1,43 @@
+"""Cancels, retries or starts the executions that match when it begins: at once, or at `scheduled_at`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from functions._shared.dialect import PROBLEM
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Contract, Only, Text
+from functions.bulk_action import OF_CRITERIA, Criteria, MaxLimit, Time
+from functions.bulk_action.get_bulk_action import EXAMPLE, BulkAction
+
+
+class CreateBulkAction(Contract):
+    """`retry` goes on at the checkpoint of what failed or was cancelled, `start` begins anew what has ended."""
+
+    action_type: Literal["cancel", "retry", "start"]
+    criteria: Criteria
+    action_reason: Annotated[Text, Field(max_length=500)] | None = None
+    max_limit: MaxLimit | None = None
+    scheduled_at: Time | None = None
+    action_duration: Annotated[int | None, Only()] = None
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/api/actions/bulk/jobs",
+    rpc="create_bulk_action",
+    request=CreateBulkAction,
+    response=BulkAction,
+    dialect=PROBLEM,
+    refusals=OF_CRITERIA,
+    example_request={
+        "action_type": "cancel",
+        "criteria": {"family": "historical_sync", "status": "pending"},
+        "action_reason": "wrong configuration",
+    },
+    example_response={**EXAMPLE, "status": "scheduled", "executed_at": None},
+)
+handler = endpoint.handler

@@ -1,0 +1,40 @@
+"""Deletes a bulk action job that has ended; the audit keeps it."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import PROBLEM
+from functions._shared.endpoint import Endpoint
+from functions._shared.errors import Refusal
+from functions.bulk_action import JOB_ID, JOB_NOT_FOUND
+
+NOT_DELETABLE = Refusal(400, "not_deletable", "The job has not ended.", {"current_status": "running"})
+
+
+class DeleteBulkAction(BaseModel):
+    job_id: UUID
+
+
+class BulkActionDeleted(BaseModel):
+    success: Literal[True]
+    job_id: UUID
+    status: Literal["completed", "failed", "cancelled"]
+
+
+endpoint = Endpoint(
+    __name__,
+    "DELETE",
+    path="/api/actions/bulk/jobs/{job_id}",
+    rpc="delete_bulk_action",
+    request=DeleteBulkAction,
+    response=BulkActionDeleted,
+    dialect=PROBLEM,
+    refusals=(NOT_DELETABLE, JOB_NOT_FOUND),
+    example_request={"job_id": JOB_ID},
+    example_response={"success": True, "job_id": JOB_ID, "status": "completed"},
+)
+handler = endpoint.handler

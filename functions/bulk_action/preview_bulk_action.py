@@ -1,0 +1,62 @@
+"""What a bulk action would act on now; nothing is done."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from functions._shared.dialect import PROBLEM
+from functions._shared.endpoint import Endpoint
+from functions._shared.members import Contract
+from functions.bulk_action import JOB_ID, OF_CRITERIA, Criteria, MaxLimit
+
+
+class PreviewBulkAction(Contract):
+    criteria: Criteria
+    max_limit: MaxLimit | None = None
+
+
+class Match(BaseModel):
+    """`status` in the words of its family."""
+
+    id: UUID
+    family: str
+    status: str
+    created_at: datetime
+
+
+class BulkActionPreview(BaseModel):
+    """`is_exact` is false where there are more: at most max_limit, and 10,000, are counted. `sample`: the first ten."""
+
+    total_count: int
+    is_exact: bool
+    sample: list[Match]
+
+
+endpoint = Endpoint(
+    __name__,
+    "POST",
+    path="/api/actions/bulk/preview",
+    rpc="preview_bulk_action",
+    request=PreviewBulkAction,
+    response=BulkActionPreview,
+    dialect=PROBLEM,
+    remembered=False,
+    refusals=OF_CRITERIA,
+    example_request={"criteria": {"family": "historical_sync", "status": "pending"}},
+    example_response={
+        "total_count": 1,
+        "is_exact": True,
+        "sample": [
+            {
+                "id": JOB_ID,
+                "family": "historical_sync",
+                "status": "pending",
+                "created_at": "2026-11-22T13:47:26.287044+00:00",
+            }
+        ],
+    },
+)
+handler = endpoint.handler

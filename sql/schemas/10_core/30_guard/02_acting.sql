@@ -1,0 +1,18 @@
+-- Who starts or cancels: the caller; or, where a worker says so, a bulk action of the same agency that runs right now.
+create or replace function app.acting(agency uuid, claimed text)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if claimed like 'bulk_action:%' and current_user = 'service_role' and exists (
+      select from app.executions as e
+      where e.id::text = substr(claimed, 13) and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
+    return claimed;
+  end if;
+  return (app.caller()).actor;
+end $$;
+
+revoke all on function app.acting from public;
+grant execute on function app.acting to authenticated, service_role;

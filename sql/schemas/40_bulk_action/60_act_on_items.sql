@@ -1,0 +1,43 @@
+-- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
+create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  actor_ constant text := 'bulk_action:' || job.id;
+  action constant text := job.spec ->> 'action_type';
+  moved uuid[];
+  was_running boolean;
+begin
+  if action = 'cancel' then
+    with acted as (
+      update app.executions as e
+      set status = app.next_status(e.status, f.cancel_event), event = f.cancel_event, reason = job.spec ->> 'action_reason',
+          actor = actor_
+      from app.families as f
+      where e.id = any(items) and e.agency_id = job.agency_id and e.id <> job.id and f.family = e.family
+        and app.next_status(e.status, f.cancel_event) is not null
+      returning e.id, e.started_at is not null as had_begun
+    )
+    select array_agg(a.id), bool_or(a.had_begun) into moved, was_running from acted as a;
+    if was_running then
+      perform pg_notify('execution_cancelled', '*'); -- once, for whoever runs one of them
+    end if;
+  else
+    select array_agg(e.id) into moved
+    from app.executions as e
+    where e.id = any(items) and e.agency_id = job.agency_id and app.restart_execution(e, action, actor_) is not null;
+    if moved is not null then
+      perform pg_notify('execution_queued', 'bulk_action');
+    end if;
+  end if;
+  update app.bulk_action_items as i
+  set outcome = case when i.item_id = any(coalesce(moved, '{}')) then 'done' else 'skipped' end
+  where i.agency_id = job.agency_id and i.execution_id = job.id and i.item_id = any(items);
+  done := coalesce(cardinality(moved), 0);
+  skipped := cardinality(items) - done;
+end $$;
+
+revoke all on function app.act_on_items from public;
+grant execute on function app.act_on_items to service_role;

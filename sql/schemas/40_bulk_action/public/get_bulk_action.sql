@@ -1,0 +1,14 @@
+-- One bulk action, with its counts.
+create or replace function public.get_bulk_action(job_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return app.bulk_action_object(app.find_bulk_action(job_id));
+end $$;
+
+revoke all on function public.get_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_action to anon, authenticated, service_role;
