@@ -4017,8 +4017,9 @@ revoke all on public.webhooks from public, anon, authenticated, service_role;
 grant select on public.webhooks to authenticated, service_role;
 
 -- 37_webhook/20_find_webhook.sql
--- A webhook of the caller's, held until the transaction ends, or 404.
-create or replace function app.find_webhook(id uuid)
+-- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
+-- nobody.
+create or replace function app.find_webhook(id uuid, hold boolean default false)
 returns public.webhooks
 language plpgsql
 set search_path = ''
@@ -4027,7 +4028,9 @@ as $$
 declare
   webhook public.webhooks;
 begin
-  perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  if hold then
+    perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  end if;
   select * into webhook from public.webhooks as w where w.id = find_webhook.id;
   if not found then
     perform app.refuse(404, 'webhook_not_found', 'There is no webhook with this id.');
@@ -4147,7 +4150,12 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  perform app.find_webhook(webhook_id);
+  -- At once as it is written: two that first share a row wait for each other.
+  perform from app.connections as c
+  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
+  if not found then
+    perform app.find_webhook(webhook_id);
+  end if;
   update app.connections as c
   set config = c.config || jsonb_strip_nulls(jsonb_build_object(
         'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),
@@ -4443,8 +4451,11 @@ set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
-  job app.definitions := app.find_definition('sync_job', job_id, hold => true);
+  job app.definitions;
 begin
+  -- At once as it is written: two that first share a row wait for each other.
+  perform from app.definitions as d where d.id = job_id and d.kind = 'sync_job' and d.deleted_at is null for no key update;
+  job := app.find_definition('sync_job', job_id);
   update app.definitions as d
   set name = coalesce(label, d.name),
       settings = app.sync_job_settings(
@@ -4587,7 +4598,7 @@ begin
     perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if webhook_id is not null then
-    perform app.find_webhook(webhook_id);
+    perform app.find_webhook(webhook_id, hold => true);
   end if;
   if account.agency_id <> job.agency_id then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
