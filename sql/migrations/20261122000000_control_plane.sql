@@ -1606,11 +1606,15 @@ declare
   field constant text := filter ->> 'field';
   op constant text := coalesce(filter ->> 'op', 'eq');
   value constant text := filter ->> 'value';
+  list constant text[] := string_to_array(value, ',');
+  type_ text;
 begin
   if not field = any(fields) then
     perform app.refuse(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
       'field', left(field, 200), 'available', fields));
   end if;
+  select format_type(a.atttypid, null) into type_
+  from pg_catalog.pg_attribute as a where a.attrelid = listed and a.attname = field;
   return case op
     when 'eq' then format('l.%I = %L', field, value)
     when 'ne' then format('l.%I is distinct from %L', field, value)
@@ -1618,8 +1622,8 @@ begin
     when 'gte' then format('l.%I >= %L', field, value)
     when 'lt' then format('l.%I < %L', field, value)
     when 'lte' then format('l.%I <= %L', field, value)
-    when 'in' then format('l.%I::text = any(%L::text[])', field, string_to_array(value, ','))
-    when 'nin' then format('(l.%I::text = any(%L::text[])) is not true', field, string_to_array(value, ','))
+    when 'in' then format('l.%I = any(%L::%s[])', field, list, type_)
+    when 'nin' then format('(l.%I = any(%L::%s[])) is not true', field, list, type_)
     when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
     when 'like' then format('l.%I::text like %L', field, value)
     when 'ilike' then format('l.%I::text ilike %L', field, value)
@@ -4040,8 +4044,9 @@ revoke all on function app.require_webhook from public;
 grant execute on function app.require_webhook to authenticated, service_role;
 
 -- 37_webhook/20_find_webhook.sql
--- A webhook of the caller's, held until the transaction ends, or 404.
-create or replace function app.find_webhook(id uuid)
+-- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
+-- nobody.
+create or replace function app.find_webhook(id uuid, hold boolean default false)
 returns public.webhooks
 language plpgsql
 set search_path = ''
@@ -4050,7 +4055,9 @@ as $$
 declare
   webhook public.webhooks;
 begin
-  perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  if hold then
+    perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  end if;
   select * into webhook from public.webhooks as w where w.id = find_webhook.id;
   if not found then
     perform app.refuse(404, 'webhook_not_found', 'There is no webhook with this id.');
@@ -4171,7 +4178,12 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  perform app.find_webhook(webhook_id);
+  -- At once as it is written: two that first share a row wait for each other.
+  perform from app.connections as c
+  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
+  if not found then
+    perform app.find_webhook(webhook_id);
+  end if;
   perform app.require_webhook(target_url, event_types);
   update app.connections as c
   set config = c.config || jsonb_strip_nulls(jsonb_build_object(
@@ -4468,8 +4480,11 @@ set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
-  job app.definitions := app.find_definition('sync_job', job_id, hold => true);
+  job app.definitions;
 begin
+  -- At once as it is written: two that first share a row wait for each other.
+  perform from app.definitions as d where d.id = job_id and d.kind = 'sync_job' and d.deleted_at is null for no key update;
+  job := app.find_definition('sync_job', job_id);
   update app.definitions as d
   set name = coalesce(label, d.name),
       settings = app.sync_job_settings(
@@ -4612,7 +4627,7 @@ begin
     perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if webhook_id is not null then
-    perform app.find_webhook(webhook_id);
+    perform app.find_webhook(webhook_id, hold => true);
   end if;
   if account.agency_id <> job.agency_id then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
@@ -4705,12 +4720,15 @@ declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object('run_id', run_id);
   answer jsonb := app.recall_answer(caller, 'stop_sync_job_run', request);
+  run app.executions;
 begin
   if answer is not null then
     return answer;
   end if;
   perform app.find_run(run_id);
-  answer := app.sync_job_run_object(app.cancel_execution('sync_job_run', run_id, null));
+  -- Two statements: the second sees what a batch has stored that the first waited for.
+  run := app.cancel_execution('sync_job_run', run_id, null);
+  answer := app.sync_job_run_object(run);
   return app.remember_answer(caller, 'stop_sync_job_run', request, answer);
 end $$;
 
