@@ -109,6 +109,7 @@ FUNCTIONS = {
     "app.guard_execution": "",
     "app.historical_sync_object": CALLERS,
     "app.historical_sync_spec": CALLERS,
+    "app.hold_what_is_started": "service_role",
     "app.idempotency_key": CALLERS,
     "app.identify": "anon authenticated",
     "app.insert_connection": CALLERS,
