@@ -75,7 +75,8 @@ def members(body: Mapping[str, Any]) -> dict[str, Any]:
     """What an error says besides what every one of its API says."""
     if "metadata" in body:
         return dict(body["metadata"])
-    return {name: value for name, value in body.items() if name not in {"error", "code", "requestId"}}
+    common = {"error", "code", "requestId", *(("statusCode", "message") if "statusCode" in body else ())}
+    return {name: value for name, value in body.items() if name not in common}
 
 
 def types(body: Mapping[str, Any]) -> dict[str, type]:

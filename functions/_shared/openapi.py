@@ -71,7 +71,7 @@ def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
     members = [member for name, member in endpoint.request.model_fields.items() if not is_in_path(endpoint, name)]
     if members:
         found += OF_MEMBERS
-    if any(member.is_required() for member in members):
+    if any(member.is_required() for member in members) or (has_body(endpoint) and _requires_within(endpoint)):
         found += OF_REQUIRED_MEMBERS
     if "{" in endpoint.path:
         found += OF_PATHS
@@ -84,6 +84,12 @@ def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
     if endpoint.heeds_key:
         found += OF_IDEMPOTENCY
     return sorted(found, key=lambda refusal: refusal.status)
+
+
+def _requires_within(endpoint: Endpoint) -> bool:
+    """Whether a member's own members are required, though it is not."""
+    within = endpoint.request.model_json_schema().get("$defs", {}).values()
+    return any(model.get("required") for model in within)
 
 
 def is_in_path(endpoint: Endpoint, name: str) -> bool:

@@ -5,12 +5,12 @@ Source of paths, members and words: the published API of sync jobs.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from functions._shared.errors import Refusal
-from functions._shared.members import Contract, OneOf, Only, Text
+from functions._shared.members import Contract, JsonObject, OneOf, Only, Text
 
 # In examples.
 JOB_ID = "4a4de828-f4db-4c9e-adfd-434e0864c3c7"
@@ -36,7 +36,7 @@ class ResourceNode(Contract):
     resource: Annotated[Text, Field(min_length=1, max_length=200)]
     method: Annotated[str, OneOf("list", "get")]
     id: Text | None = None
-    query: dict[str, Any] | None = None
+    query: JsonObject | None = None
     loop_on: Text | None = None
     depends_on: Text | None = None
     persist: bool | None = None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field
 
 from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract, Text
+from functions._shared.members import Contract, JsonObject, Text
 from functions.sync_job import JOB_ID, JOB_NOT_FOUND, OF_RESOURCES, Nothing, Resources, Version
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
@@ -19,7 +19,7 @@ class UpdateSyncJob(Contract):
     resources: Resources | None = None
     label: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     integration_name: Annotated[Text, Field(max_length=200)] | None = None
-    args_schema: dict[str, Any] | None = None
+    args_schema: JsonObject | None = None
     default_runtime_version: Version | None = None
     args_validation: Nothing = None
     mutex_key: Nothing = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
 from functions._shared.errors import Refusal
-from functions._shared.members import Contract, Only, Text
+from functions._shared.members import Contract, JsonObject, Only, Text
 from functions.connection import CONNECTION_NOT_FOUND, NOT_A_SOURCE, SOURCE_ID
 from functions.sync_job import JOB_ID, JOB_NOT_FOUND, OF_RESOURCES, Nothing, Resources, Version
 from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
@@ -38,7 +38,7 @@ class CreateSyncJobRun(Contract):
 
     sync_job_id: UUID
     integrated_account_id: UUID
-    args: dict[str, Any] | None = None
+    args: JsonObject | None = None
     webhook_id: UUID | None = None
     daemon_group_key: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     error_handling: Literal["fail_fast", "ignore", "batch"] | None = None

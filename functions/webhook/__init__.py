@@ -6,6 +6,7 @@ Source of paths, members and words: the published API of sync jobs.
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -20,10 +21,17 @@ WEBHOOK_NOT_FOUND = Refusal(404, "webhook_not_found", "There is no webhook with 
 OTHER_ORGANIZATION = Refusal(403, "other_organization", "environment_id is not that of your agency.")
 
 
-def _web_address(url: str) -> str:
-    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+def _web_address(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        port = url.port  # raises, as one that cannot be split does
+    except ValueError:
+        raise ValueError("must be an URL") from None
+    if not url.hostname or port == 0 or url.username is not None or url.fragment:
+        raise ValueError("must be https://host/path, without credentials and fragment")
+    if url.scheme != "https" and not (url.scheme == "http" and url.hostname in {"127.0.0.1", "localhost"}):
         raise ValueError("must begin with https://")
-    return url
+    return text
 
 
 TargetUrl = Annotated[Text, Field(max_length=2000), AfterValidator(_web_address)]

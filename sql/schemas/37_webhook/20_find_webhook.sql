@@ -1,5 +1,6 @@
--- A webhook of the caller's, held until the transaction ends, or 404.
-create or replace function app.find_webhook(id uuid)
+-- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
+-- nobody.
+create or replace function app.find_webhook(id uuid, hold boolean default false)
 returns public.webhooks
 language plpgsql
 set search_path = ''
@@ -8,7 +9,9 @@ as $$
 declare
   webhook public.webhooks;
 begin
-  perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  if hold then
+    perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  end if;
   select * into webhook from public.webhooks as w where w.id = find_webhook.id;
   if not found then
     perform app.refuse(404, 'webhook_not_found', 'There is no webhook with this id.');

@@ -13,11 +13,15 @@ declare
   field constant text := filter ->> 'field';
   op constant text := coalesce(filter ->> 'op', 'eq');
   value constant text := filter ->> 'value';
+  list constant text[] := string_to_array(value, ',');
+  type_ text;
 begin
   if not field = any(fields) then
     perform app.refuse(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
       'field', left(field, 200), 'available', fields));
   end if;
+  select format_type(a.atttypid, null) into type_
+  from pg_catalog.pg_attribute as a where a.attrelid = listed and a.attname = field;
   return case op
     when 'eq' then format('l.%I = %L', field, value)
     when 'ne' then format('l.%I is distinct from %L', field, value)
@@ -25,8 +29,8 @@ begin
     when 'gte' then format('l.%I >= %L', field, value)
     when 'lt' then format('l.%I < %L', field, value)
     when 'lte' then format('l.%I <= %L', field, value)
-    when 'in' then format('l.%I::text = any(%L::text[])', field, string_to_array(value, ','))
-    when 'nin' then format('(l.%I::text = any(%L::text[])) is not true', field, string_to_array(value, ','))
+    when 'in' then format('l.%I = any(%L::%s[])', field, list, type_)
+    when 'nin' then format('(l.%I = any(%L::%s[])) is not true', field, list, type_)
     when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
     when 'like' then format('l.%I::text like %L', field, value)
     when 'ilike' then format('l.%I::text ilike %L', field, value)

@@ -9,7 +9,13 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  perform app.find_webhook(webhook_id);
+  -- At once as it is written: two that first share a row wait for each other.
+  perform from app.connections as c
+  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
+  if not found then
+    perform app.find_webhook(webhook_id);
+  end if;
+  perform app.require_webhook(target_url, event_types);
   update app.connections as c
   set config = c.config || jsonb_strip_nulls(jsonb_build_object(
         'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),

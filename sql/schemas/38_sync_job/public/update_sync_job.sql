@@ -9,8 +9,11 @@ set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
-  job app.definitions := app.find_definition('sync_job', job_id, hold => true);
+  job app.definitions;
 begin
+  -- At once as it is written: two that first share a row wait for each other.
+  perform from app.definitions as d where d.id = job_id and d.kind = 'sync_job' and d.deleted_at is null for no key update;
+  job := app.find_definition('sync_job', job_id);
   update app.definitions as d
   set name = coalesce(label, d.name),
       settings = app.sync_job_settings(

@@ -34,7 +34,7 @@ begin
     perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if webhook_id is not null then
-    perform app.find_webhook(webhook_id);
+    perform app.find_webhook(webhook_id, hold => true);
   end if;
   if account.agency_id <> job.agency_id then
     perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');

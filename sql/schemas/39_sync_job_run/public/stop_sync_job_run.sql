@@ -9,12 +9,15 @@ declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object('run_id', run_id);
   answer jsonb := app.recall_answer(caller, 'stop_sync_job_run', request);
+  run app.executions;
 begin
   if answer is not null then
     return answer;
   end if;
   perform app.find_run(run_id);
-  answer := app.sync_job_run_object(app.cancel_execution('sync_job_run', run_id, null));
+  -- Two statements: the second sees what a batch has stored that the first waited for.
+  run := app.cancel_execution('sync_job_run', run_id, null);
+  answer := app.sync_job_run_object(run);
   return app.remember_answer(caller, 'stop_sync_job_run', request, answer);
 end $$;
 
