@@ -163,3 +163,70 @@ where x.records < (select count(*) from app.records r where r.execution_id = x.i
 union all
 select 'cancelled without who', x.id, x.status from app.executions x
 where x.status in ('cancelling', 'cancelled') and (x.cancelled_by is null or x.cancel_requested_at is null)
+union all
+-- 9: what a bulk action says it did is what became of its items, one by one
+select 'miscounted items', x.id, x.status from app.executions x
+left join app.bulk_actions b on b.execution_id = x.id
+left join (
+  select execution_id, count(*) as matched, count(*) filter (where outcome = 'done') as done,
+    count(*) filter (where outcome = 'failed') as failed, count(*) filter (where outcome = 'skipped') as skipped,
+    count(*) filter (where outcome is null) as not_started
+  from app.bulk_action_items group by 1) i on i.execution_id = x.id
+where (b.execution_id is not null or i.execution_id is not null)
+  and (x.family <> 'bulk_action'
+    or (b.matched, b.done, b.failed, b.skipped, b.interrupted, b.not_started)
+      is distinct from (coalesce(i.matched, 0), coalesce(i.done, 0), coalesce(i.failed, 0), coalesce(i.skipped, 0), 0,
+        coalesce(i.not_started, 0)))
+union all
+select 'ended with something to do', x.id, b.not_started::text from app.executions x
+join app.bulk_actions b on b.execution_id = x.id
+where x.status = 'completed' and (b.not_started > 0 or not b.is_collected)
+union all
+select 'more than was asked for', x.id, b.matched::text from app.executions x
+join app.bulk_actions b on b.execution_id = x.id
+where b.matched > (x.spec ->> 'max_limit')::int
+  or exists (select from app.bulk_action_items i where i.execution_id = x.id and i.item_id > b.horizon)
+union all
+select 'acted on itself', i.execution_id, i.outcome from app.bulk_action_items i
+where i.item_id = i.execution_id and i.outcome <> 'skipped'
+union all
+-- 9: what it says it did to an item, the audit says of it too
+select 'done by nobody', i.item_id, x.spec ->> 'action_type' from app.bulk_action_items i
+join app.executions x on x.id = i.execution_id
+join app.executions y on y.id = i.item_id
+where i.outcome = 'done' and not case x.spec ->> 'action_type'
+    when 'cancel' then exists (
+      select from history h where h.execution_id = i.item_id and h.event in ('cancel', 'request_cancel')
+        and (h.actor, h.reason) is not distinct from ('bulk_action:' || x.id, x.spec ->> 'action_reason'))
+    when 'retry' then exists (
+      select from app.executions z where z.retry_of = i.item_id and z.created_by = 'bulk_action:' || x.id)
+    else exists (
+      select from app.executions z where z.created_by = 'bulk_action:' || x.id and z.retry_of is null
+        and (z.family, z.agency_id, z.spec) = (y.family, y.agency_id, y.spec)) end
+union all
+-- 9: and nothing besides
+select 'done and not said', h.execution_id, h.actor || ': ' || h.event from history h
+where h.actor like 'bulk_action:%' and h.event <> 'start' and not exists (
+    select from app.bulk_action_items i
+    where h.actor = 'bulk_action:' || i.execution_id and i.item_id = h.execution_id and i.outcome = 'done')
+union all
+select 'done and not said', x.id, x.spec ->> 'action_type' from app.executions x
+join app.bulk_actions b on b.execution_id = x.id
+join (select actor, count(*) as started from history where event = 'start' group by 1) h on h.actor = 'bulk_action:' || x.id
+where h.started > b.done or x.spec ->> 'action_type' = 'cancel'
+union all
+-- 3: nothing is done by what has not begun, or has ended
+select 'acted while it did not run', h.execution_id, h.actor from history h
+left join app.executions x on h.actor = 'bulk_action:' || x.id and x.family = 'bulk_action'
+where h.actor like 'bulk_action:%' and (h.at >= x.started_at and (x.finished_at is null or h.at <= x.finished_at)) is not true
+union all
+-- 5: in its agency alone
+select 'moved by a stranger', h.execution_id, h.actor from history h
+join app.executions x on h.actor = 'bulk_action:' || x.id
+where x.agency_id <> h.agency_id
+union all
+select 'agencies mixed', b.execution_id, 'bulk action' from app.bulk_actions b
+join app.executions x on x.id = b.execution_id where x.agency_id <> b.agency_id
+union all
+select 'agencies mixed', i.execution_id, 'item ' || i.item_id from app.bulk_action_items i
+join app.executions x on x.id in (i.execution_id, i.item_id) where x.agency_id <> i.agency_id

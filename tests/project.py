@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
@@ -323,20 +322,31 @@ def check_answer(response: httpx.Response, token: str | None = None) -> None:
         assert token not in str(response.headers)
 
 
+# How each API spells an error, told by a member that it alone has: where sentence and status stand, and what else
+# every one of its errors has.
+SPELLINGS = {
+    "key": ("message", "code", {"key", "error", "metadata", "status"}),
+    "statusCode": ("message", "statusCode", {"error", "code"}),
+    "instance": ("detail", "status", {"type", "title", "instance", "error", "details", "code"}),
+    "error": ("error", None, {"code"}),
+}
+
+
 def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """Checks an error's spelling, whichever API's; gives what it says besides."""
     body: dict[str, Any] = response.json()
     assert (response.status_code, documented.code(body)) == (status, code), response.text
-    if "statusCode" in body:
-        assert (body["statusCode"], body["error"]) == (status, HTTPStatus(status).phrase)
-        assert body["message"].endswith(".")
-    else:
-        assert body["error"].endswith(".")
+    sentence, number, others = SPELLINGS[next(name for name in SPELLINGS if name in body)]
+    assert body[sentence].endswith(".")
+    assert number is None or body[number] == status
     assert body["requestId"] == response.headers["x-request-id"]
     assert ("allow" in response.headers) == (status == 405)
     assert ("retry-after" in response.headers) == (status == 503)
-    assert ("www-authenticate" in response.headers) == (status == 401)
     if "key" in body:
-        assert body["message"] == body["error"]
-        assert (body["code"], body.get("status")) == (status, None if status == 401 else status)
-    return documented.members(body)
+        assert body["error"] == body["message"]
+        assert body.get("status") == (None if status == 401 else status)
+        return dict(body["metadata"])
+    members = {name: value for name, value in body.items() if name not in {sentence, number, "requestId", *others}}
+    if "instance" in body:
+        assert body["details"] == {name: str(value) for name, value in members.items()}
+    return members

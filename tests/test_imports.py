@@ -41,7 +41,17 @@ DOORS = {
 
 # Of each family one; and whatever a family's published contract shares with another's.
 MODULES = sorted({endpoint.module.rpartition(".")[0]: endpoint.module for endpoint in registry.endpoints()}.values())
-SHARED = {"functions.bulk_sync": {"functions.connection"}}
+SHARED = {
+    "functions.bulk_sync": {"functions.connection"},
+    "functions.model": {"functions.connection"},
+    "functions.model_sync": {"functions.connection", "functions.model"},
+    "functions.sync_job_run": {
+        "functions.connection",
+        "functions.sync_job",
+        "functions.sync_job.get_sync_job",  # the resources of a run are a job's
+        "functions.webhook",
+    },
+}
 
 
 @cache

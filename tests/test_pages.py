@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from datetime import date
 from typing import Any
 
 import pytest
 
+from functions._local.source import Source
 from functions.worker.connectors.errors import SourceRefused
 from functions.worker.connectors.http import HttpConnector
-from functions.worker.runners.pages import position
+from functions.worker.runners.pages import pieces, position
 
 WEEK = (date(2013, 3, 1), date(2013, 3, 7))
 
@@ -68,3 +70,20 @@ def test_what_cannot_be_asked_is_refused_before_it_is_asked() -> None:
     with pytest.raises(SourceRefused) as refused:
         at(connector(), {"x": {"y": 1}})
     assert refused.value.code == "source_params_invalid"
+
+
+def test_pieces_are_read_with_the_parameters() -> None:
+    with Source() as server:
+        config, secret = server.connection(["weather"], page_size=10)
+
+        async def run() -> list[str]:
+            async with HttpConnector(config, secret, allow_private_addresses=True) as source:
+                params = {"origin": "EWR"}
+                begin = position(source, "weather", WEEK, {}, None, params=params)
+                read = pieces(source, "weather", WEEK, begin, {"complete": True}, params=params)
+                return [record["data"]["origin"] async for piece in read for record in piece.records]
+
+        origins = asyncio.run(run())
+        assert set(origins) == {"EWR"}
+        assert all("origin=EWR" in request.query for request in server.requests)
+        assert len(server.requests) > 1

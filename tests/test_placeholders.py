@@ -415,6 +415,8 @@ def test_what_is_no_json_is_not_written_as_text() -> None:
         "{{v}}" * 5,
         "{{v}}" * 100_000,
         ["{{v}}-"] * 5,
+        ["{{v:bool}}"] * 5,
+        ["{{v:json}}"] * 5,
         ["{{list}}"] * 9,
         {"$truto_merge": ["{{o:json}}"] * 20},
         {"a": {}, "$truto_merge": ["{{wide:json}}"] * 20},

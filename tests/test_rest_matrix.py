@@ -67,6 +67,7 @@ class Matrix:
         colleague = database.user(owner.agency_id)
         job_id = self._job(owner)
         self._job(stranger)
+        self._run(stranger)
         sync_id = database.bulk_sync(owner)
         revoked = database.api_key(owner)
         self.ids = {
@@ -76,6 +77,7 @@ class Matrix:
             "connection_id": str(database.execution(job_id)["connection_id"]),
             "sync_id": sync_id,
             "execution_id": database.execute(owner, sync_id),
+            **self._run(owner),
             "api_key_id": database.one("select id::text from app.api_keys where hint = %s", (revoked[-4:],))["id"],
         }
         database.admin.execute("update app.api_keys set revoked_at = now() where id = %s", (self.ids["api_key_id"],))
@@ -97,6 +99,16 @@ class Matrix:
             "expired": project.token(owner, lifetime=-3600),
             "forged": good[:-8] + "AAAAAAAA",
         }
+
+    def _run(self, user: User) -> dict[str, str]:
+        """A sync job, a queued run of it, and a webhook."""
+        with self.database.session(user.claims) as session:
+            job = session.call("create_sync_job", resources=[{"resource": "flights", "method": "list"}])
+            webhook = session.call("create_webhook", target_url="https://127.0.0.1/never")
+            account = self.database.connection(user.agency_id)
+            of_what = {"sync_job_id": job["id"], "integrated_account_id": account, "daemon_group_key": "d"}
+            run = session.call("create_sync_job_run", **of_what)
+        return {"sync_job_id": job["id"], "webhook_id": webhook["id"], "run_id": run["id"]}
 
     def _job(self, user: User) -> str:
         """Running, with a record and a checkpoint."""
@@ -128,18 +140,27 @@ class Matrix:
 
     def arguments(self, actor: str, function: dict[str, Any]) -> dict[str, Any]:
         """The victim's ids for everybody; for the trusted server, which may do it, ids of nothing."""
+        status = "scheduled" if "bulk_action" in function["name"] else "pending"
+        texts = {
+            "status": status,
+            **dict.fromkeys(("page_token", "next_cursor", "prev_cursor", "sort"), ""),
+            "name": "x" * 201,
+        }
         by_type: dict[str, Callable[[str], Any]] = {
             "uuid": lambda name: NOBODY if actor == TRUSTED else self.ids.get(name, self.ids["job_id"]),
             "jsonb": lambda name: [] if actor == TRUSTED or name != "families" else ["historical_sync"],
             # A name too long for any table: whoever may create something creates nothing.
-            "text": lambda name: {"status": "pending", "page_token": "", "name": "x" * 201}.get(name, "x"),
+            "text": lambda name: texts.get(name, "x"),
+            "timestamp with time zone": lambda _: "2013-01-01T00:00:00Z",
             "date": lambda _: "2013-01-01",
             "boolean": lambda _: True,
             "integer": lambda _: 1,
             "bigint": lambda _: 1,
         }
         return {
-            name: by_type[kind](name) for name, kind in zip(function["names"], function["types"], strict=False) if name
+            name: by_type[kind](name)
+            for name, kind in zip(function["names"], function["types"], strict=False)
+            if name and name != "daemon_group_key"  # or the webhook's, not both
         }
 
 
@@ -158,7 +179,14 @@ def lists_all(function: dict[str, Any]) -> bool:
 
 
 # These name nobody else's row: a stranger may call them, and here says nonsense.
-CREATING = {"create_api_key", "create_connection"}
+CREATING = {
+    "create_api_key",
+    "create_connection",
+    "create_webhook",
+    "create_sync_job",
+    "create_bulk_action",
+    "preview_bulk_action",
+}
 
 
 def refused(actor: str, response: httpx.Response) -> None:
@@ -182,7 +210,7 @@ def test_what_each_reads_of_tables_and_views(matrix: Matrix, actor: str) -> None
         if actor == "owner":
             assert rows
             for row in rows:
-                belongs = {str(row.get(name)) for name in ("agency_id", "id")}
+                belongs = {str(row.get(name)) for name in ("agency_id", "environment_id", "id")}
                 assert belongs & {matrix.ids["agency_id"], matrix.ids["user_id"]}
         elif actor == "stranger":
             assert rows
@@ -246,7 +274,9 @@ def test_a_get_never_writes_even_for_the_owner(matrix: Matrix) -> None:
             query = {name: value if isinstance(value, str) else str(value).lower() for name, value in arguments.items()}
             response = matrix.ask("owner", "GET", f"/rpc/{function['name']}", params=query)
             # What only reads is `volatile` where an agency's server may call: then it notes that its key is in use.
-            assert response.status_code >= 400 or function["name"].startswith(("get_", "list_")), function["name"]
+            assert response.status_code >= 400 or function["name"].startswith(("get_", "list_", "preview_")), function[
+                "name"
+            ]
 
 
 @pytest.mark.parametrize("actor", ["stranger", "no agency", "colleague signed out", "nobody", *SERVERS])

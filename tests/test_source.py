@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import asyncio
+import json
 import socket
 import threading
+from array import array
 from datetime import date
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from functions._local.source import RESOURCES, Credentials, Source, fields, table
+from functions._local.source import RESOURCES, Credentials, Source, data, fields, table
+from functions.worker.connectors.errors import SourceRefused
+from functions.worker.connectors.http import HttpConnector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +33,7 @@ def source() -> Iterator[Source]:
 
 @pytest.fixture(scope="module")
 def client(source: Source) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=source.url, headers=BEARER, trust_env=False) as pooled:
+    with httpx.Client(base_url=source.url, headers=BEARER, trust_env=False, timeout=60) as pooled:
         yield pooled
 
 
@@ -355,3 +360,247 @@ def test_a_connection_names_its_resources_and_fits_its_secret(source: Source) ->
     }
     with pytest.raises(KeyError):
         source.connection(["trains"])
+
+
+def by_hand(client: httpx.Client, name: str, **equal: object) -> list[dict[str, Any]]:
+    return [row for row in by_page(client, f"/{name}") if all(row[field] == value for field, value in equal.items())]
+
+
+@pytest.mark.parametrize("walk", STYLES)
+@pytest.mark.parametrize(
+    ("name", "equal"),
+    [
+        ("weather", {"origin": "EWR", "hour": 5}),
+        ("weather", {"day": 1}),
+        ("weather", {"precip": 0.0, "origin": "JFK", "month": 3}),
+        ("planes", {"manufacturer": "BOEING"}),
+        ("planes", {"manufacturer": "BOEING", "engines": 2, "seats": 55}),
+        ("planes", {"tailnum": "N10156"}),
+        ("airports", {"tz": -5, "dst": "A"}),
+        ("airports", {"tzone": "America/New_York"}),
+    ],
+)
+def test_every_style_keeps_to_the_filters(
+    client: httpx.Client, name: str, equal: dict[str, Any], walk: Callable[..., Any]
+) -> None:
+    expected = by_hand(client, name, **equal)
+    assert list(walk(client, f"/{name}", **equal)) == expected
+    sizes = [client.get(f"/{name}", params={**equal, "limit": size}).json() for size in (1, 1000)]
+    assert [answer["total"] for answer in sizes] == [len(expected)] * 2
+    assert [len(answer["data"]) for answer in sizes] == [min(1, len(expected)), min(1000, len(expected))]
+
+
+@pytest.mark.parametrize("walk", STYLES)
+def test_filters_and_dates_both_hold(client: httpx.Client, walk: Callable[..., Any]) -> None:
+    dates = {"date_from": "2013-03-01", "date_to": "2013-03-31"}
+    rows = list(walk(client, "/weather", origin="EWR", **dates))
+    expected = [row for row in by_hand(client, "weather", origin="EWR") if row["time_hour"][:7] == "2013-03"]
+    assert rows == expected
+    assert len(rows) > 700
+    two = client.get("/weather", params={"origin": "EWR", "hour": "5", "limit": 1000, **dates}).json()
+    assert two["data"] == [row for row in expected if row["hour"] == 5]
+    assert two["total"] == len(two["data"])
+
+
+def test_flights_are_filtered_too(client: httpx.Client) -> None:
+    def total(**query: str) -> int:
+        return int(client.get("/flights", params={"limit": "1", **query}).json()["total"])
+
+    carriers = [row["carrier"] for row in client.get("/airlines").json()["data"]]
+    assert sum(total(carrier=carrier) for carrier in carriers) == RESOURCES["flights"].count
+    assert total(carrier="AA") == 32_729
+    days = {"date_from": "2013-07-04", "date_to": "2013-07-04"}
+    day = client.get("/flights", params={"limit": "1000", **days}).json()["data"]
+    assert total(carrier="AA", origin="JFK", **days) == sum(
+        (row["carrier"], row["origin"]) == ("AA", "JFK") for row in day
+    )
+    assert total(tailnum="N10156") == 153
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"manufacturer": "boeing"},
+        {"manufacturer": "BOEING "},
+        {"manufacturer": ""},
+        {"manufacturer": "null"},
+        {"speed": "0"},
+        {"tailnum": "N10156' or '1'='1"},
+        {"tailnum": 'N10156","year":2004'},
+        {"model": ".*"},
+        {"model": "é\0\n😀"},
+        {"model": "x" * 50_000},
+        {"manufacturer": "BOEING", "tailnum": "N10156"},
+    ],
+)
+def test_no_row_is_equal_to_that(client: httpx.Client, query: dict[str, str]) -> None:
+    for style in ({"limit": 5}, {"per_page": 5}):
+        answer = client.get("/planes", params={**query, **style})
+        assert answer.json() == {"data": [], "total": 0, "next_cursor": None}
+        assert "next" not in answer.links
+
+
+def test_numbers_are_equal_however_they_are_written(client: httpx.Client) -> None:
+    def total(**query: str) -> int:
+        return int(client.get("/weather", params=query).json()["total"])
+
+    assert total(temp="39.02") == total(temp="39.020") == total(temp="039.02") > 0
+    assert total(hour="1") == total(hour="1.0") == total(hour="01") > 0
+    assert total(precip="0") == total(precip="0.0") == total(precip="-0") > 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "hour=",
+        "hour=one",
+        "hour=1e0",
+        "hour=nan",
+        "hour=inf",
+        "hour=+1",
+        "hour=1_0",
+        "hour=%D9%A1",
+        "hour=" + "9" * 5000,
+        "temp=",
+        "origin=EWR&origin=JFK",
+        "Origin=EWR",
+        "carrier=AA",
+        "origin[]=EWR",
+        "=EWR",
+    ],
+)
+def test_bad_filters_are_refused(client: httpx.Client, query: str) -> None:
+    answer = client.get(f"/weather?{query}")
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["error"]
+
+
+def test_a_cursor_belongs_to_its_filters(client: httpx.Client) -> None:
+    query = {"origin": "EWR", "hour": "5", "limit": "1"}
+    cursor = client.get("/weather", params=query).json()["next_cursor"]
+    assert client.get("/weather", params={"hour": "5", "cursor": cursor, "origin": "EWR"}).status_code == 200
+    for other in ({}, {"origin": "EWR"}, {"origin": "JFK", "hour": "5"}, {"origin": "5", "hour": "EWR"}):
+        assert client.get("/weather", params={**other, "cursor": cursor}).status_code == 400
+
+
+def test_the_link_keeps_the_filters(client: httpx.Client) -> None:
+    query = {"tzone": "America/New_York", "dst": "A", "per_page": "100"}
+    answer = client.get("/airports", params=query)
+    assert answer.links["next"]["url"].endswith("/airports?tzone=America%2FNew_York&dst=A&per_page=100&page=2")
+
+
+@pytest.mark.parametrize("name", ["planes", "airports", "airlines"])
+def test_one_row_by_its_key(client: httpx.Client, name: str) -> None:
+    [column] = RESOURCES[name].primary_key
+    rows = list(by_page(client, f"/{name}"))
+    for row in (rows[0], rows[len(rows) // 2], rows[-1]):
+        answer = client.get(f"/{name}/{row[column]}")
+        assert answer.json() == {"data": row}
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/airlines/",
+        "/airlines/aa",
+        "/airlines/AA/",
+        "/airlines/AA%2F",
+        "/airlines/AA/x",
+        "/airlines/%00",
+        "/airlines/%FF",
+        "/airlines/%F0%9F%98%80",
+        "/airlines/" + "A" * 5000,
+        "/airlines/%2e%2e/planes",
+        "/planes/null",
+        "/planes/AA",
+        "/flights/AA",
+        "/weather/EWR",
+        "/flights/",
+        "/trains/AA",
+        "/%2FAA",
+    ],
+)
+def test_no_row_has_that_key(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert list(answer.json()) == ["error"]
+
+
+def test_one_row_takes_credentials_and_no_other_parameters(source: Source, client: httpx.Client) -> None:
+    url = f"{source.url}/airlines/AA"
+    assert httpx.get(f"{url}?api_key=the-key", trust_env=False).status_code == 200
+    assert httpx.get(url, trust_env=False).status_code == 401
+    assert httpx.get(f"{source.url}/airlines/none", trust_env=False).status_code == 401
+    for query in ("carrier=AA", "page=1", "limit=1"):
+        assert client.get(f"{url}?{query}").status_code == 400
+    assert client.post("/airlines/AA").status_code == 405
+    source.faults.status(503)
+    assert [client.get("/airlines/AA").status_code for _ in range(2)] == [503, 200]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_index_finds_every_row_by_every_field(client: httpx.Client, name: str) -> None:
+    rows = list(by_page(client, f"/{name}"))
+    for field in fields(name):
+        expected: dict[object, list[int]] = {}
+        for number, row in enumerate(rows):
+            expected.setdefault(row[field], []).append(number)
+        assert {value: list(numbers) for value, numbers in data.index(name, field).items()} == expected
+
+
+def test_an_index_takes_no_value_for_a_field() -> None:
+    values = ['a,b}"', '"y":1,', 'x":"', "\\", '\\"y":', "é\0{", "", None, 7, -1.5]
+    encoded = [json.dumps({"x": value, "y": number}, separators=(",", ":")) for number, value in enumerate(values)]
+    offsets = array("L", accumulate((len(row) + 1 for row in encoded), initial=0))
+    rows = data.Table("".join(f"{row}," for row in encoded).encode(), offsets, [], [len(values)])
+    assert data._build_index(rows, "x") == {value: array("L", [number]) for number, value in enumerate(values)}
+    assert data._build_index(rows, "y") == {number: array("L", [number]) for number in range(len(values))}
+    assert json.loads(rows.picked([3])) == {"x": "\\", "y": 3}
+    assert rows.picked(range(1, 3)) == rows.picked([1, 2]) == ",".join(encoded[1:3]).encode()
+    assert rows.picked([]) == rows.picked(range(0)) == b""
+
+
+def test_an_index_is_made_once_and_only_for_what_is_asked(
+    monkeypatch: pytest.MonkeyPatch, client: httpx.Client
+) -> None:
+    made: list[str] = []
+
+    def build(rows: data.Table, field: str) -> data.Index:
+        made.append(field)
+        return real(rows, field)
+
+    real = data._build_index
+    monkeypatch.setattr(data, "_build_index", build)
+    monkeypatch.setattr(data, "_indexes", {})
+    for _ in range(3):
+        client.get("/planes", params={"limit": 1})
+        client.get("/planes", params={"engines": 2, "type": "Fixed wing multi engine"})
+        client.get("/airlines/AA")
+    assert made == ["type", "engines", "carrier"]
+
+
+def test_the_documentation_tells_of_filters_and_single_rows(client: httpx.Client) -> None:
+    text = client.get("/").text
+    for example in ("/flights?carrier=AA&origin=JFK", "/airlines/AA"):
+        assert f"<code>{example.replace('&', '&amp;')}</code>" in text
+        assert client.get(example).status_code == 200
+    assert "<code>/planes</code>, <code>/airports</code> and <code>/airlines</code> answer one row" in text
+
+
+@pytest.mark.parametrize("style", ["page_number", "offset", "cursor", "link_header"])
+def test_the_connector_reads_children_and_single_rows(source: Source, style: str) -> None:
+    connection = source.connection(pagination=style, page_size=100)
+
+    async def run() -> None:
+        async with HttpConnector(*connection, allow_private_addresses=True) as connector:
+            walk = connector.pages("weather", (date(2013, 3, 1), date(2013, 3, 7)), None, {"origin": "EWR"})
+            origins = [record.data["origin"] async for page in walk for record in page.records]
+            assert origins == ["EWR"] * 168
+            [record] = (await connector.one("airlines", "AA")).records
+            assert (record.key, record.data["name"]) == ('["AA"]', "American Airlines Inc.")
+            with pytest.raises(SourceRefused) as refused:
+                await connector.one("airlines", "A/A")
+            assert refused.value.code == "source_not_found"
+
+    asyncio.run(run())

@@ -204,12 +204,12 @@ def test_of_their_own_members_change_only_what_they_may(scene: Scene, who: str) 
         who,
         *(
             f"update app.connections set {change}"
-            for change in (f"id = {new}", f"agency_id = {new}", "kind = 'records'", "name = 'x'", "config = '{}'")
+            for change in (f"id = {new}", f"agency_id = {new}", "kind = 'records'", "name = 'x'")
         ),
         *(
             f"update app.definitions set {change}"
             for change in (
-                f"id = {new}", f"agency_id = {new}", "kind = 'model'", "name = 'x'", "settings = '{}'",
+                f"id = {new}", f"agency_id = {new}", "kind = 'model'",
                 "active = false",
                 "source_id = null", "destination_id = null", "created_by = 'user:f'",
             )
@@ -244,14 +244,24 @@ def test_a_copied_secret_stays_within_the_agency_and_reaches_a_test_alone(
 ) -> None:
     with clone() as database:
         user, other = database.member(), database.member()
-        stored = database.connection(user.agency_id, secret={"token": SECRET, "other": 1})
-        theirs = database.connection(other.agency_id, secret={"token": SECRET})
-        alive = database.connection(user.agency_id)
+        bearer = {"base_url": "https://a.example", "auth": {"type": "bearer"}}
+        stored = database.connection(user.agency_id, "http", bearer, {"token": SECRET, "other": 1})
+        theirs = database.connection(other.agency_id, "http", bearer, {"token": SECRET})
+        alive = database.connection(user.agency_id, "http", bearer)
         query = "select secret from app.connections where id = %s"
-        tested = database.connection(user.agency_id, secret={"other": 2})
-        database.admin.execute("update app.connections set deleted_at = now() where id = %s", (tested,))
+        tested = database.connection(user.agency_id, "http", bearer, {"other": 2})
+        elsewhere = database.connection(user.agency_id, "http", bearer | {"base_url": "https://b.example"})
+        otherwise = database.connection(user.agency_id, "http", bearer | {"auth": {"type": "none"}})
+        for one in (tested, elsewhere, otherwise):
+            database.admin.execute("update app.connections set deleted_at = now() where id = %s", (one,))
         with database.session(user.claims) as session:
-            for from_, to in ((theirs, tested), (stored, alive), (tested, alive), (stored, theirs)):
+            for from_, to in (
+                (theirs, tested),
+                (stored, alive),
+                (tested, alive),
+                (stored, theirs),
+                *((stored, one) for one in (elsewhere, otherwise)),
+            ):
                 before = database.fingerprint()
                 session.execute("select app.copy_secret(%s, %s)", (from_, to))
                 assert database.fingerprint() == before

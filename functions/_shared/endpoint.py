@@ -22,7 +22,6 @@ from functions._shared.auth import AuthUnavailable, Caller, Unauthorized, agency
 from functions._shared.dialect import PLAIN, Dialect
 from functions._shared.errors import Problem, internal_error, unavailable
 from functions._shared.http import Request, Response, json_response
-from functions._shared.members import unsent
 from functions._shared.services import Services, services
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ class Endpoint:
                 model = self.request.model_validate_json(_with_members(request.body or b"{}", in_path), strict=True)
         except ValidationError as error:
             raise _invalid(error, in_path) from None
-        return model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=unsent(self.request))
+        return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError, core_schema
 
 if TYPE_CHECKING:
@@ -57,9 +66,17 @@ Date = Annotated[date, BeforeValidator(_calendar_day)]
 
 
 class Contract(BaseModel):
-    """A request of which no member is ignored: unknown ones, and those that do not work yet, are refused with 422."""
+    """A request of which no member is ignored: unknown ones, and those that do not work yet, are refused with 422.
+
+    Members that only say what happens anyway (see Only) are taken and not sent on, wherever in the request they are.
+    """
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _sent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        left_out = unsent(type(self))
+        return {name: value for name, value in dump(self).items() if name not in left_out}
 
 
 class Only:
@@ -89,6 +106,8 @@ class OneOf(Only):
     """Marks a member of which only these values work so far; it is sent on."""
 
 
-def unsent(model: type[BaseModel]) -> set[str]:
+@cache
+def unsent(model: type[BaseModel]) -> frozenset[str]:
     """The members that only say what happens anyway."""
-    return {name for name, field in model.model_fields.items() if any(type(mark) is Only for mark in field.metadata)}
+    fields = model.model_fields.items()
+    return frozenset(name for name, field in fields if any(type(mark) is Only for mark in field.metadata))

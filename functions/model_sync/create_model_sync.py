@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
@@ -21,6 +21,12 @@ AMBIGUOUS_TARGET = Refusal(400, "ambiguous_target", "Two fields, or one and the 
 NOT_A_DESTINATION = Refusal(400, "not_a_destination", "The target is not a connection of type records.")
 
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+def _short(name: str) -> str:
+    if len(name.encode()) > 200:  # as commit_batch: else no batch could ever be stored
+        raise ValueError("should have at most 200 bytes")
+    return name
 
 
 class Source(Contract):
@@ -47,7 +53,7 @@ class Identity(Contract):
 
 class Target(Contract):
     connection_id: UUID
-    object: Name
+    object: Annotated[Name, AfterValidator(_short)]
     configuration: Annotated[dict[str, Any] | None, Only({})] = None
     create: Annotated[dict[str, str] | None, Only({})] = None
     filter_logic: Annotated[str | None, Only("")] = None

@@ -739,10 +739,12 @@ language plpgsql
 stable
 set search_path = ''
 as $$
+declare
+  uuid_ constant text := '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}';
 begin
-  if claimed like 'bulk_action:%' and current_user = 'service_role' and exists (
+  if claimed ~ ('^bulk_action:' || uuid_ || '$') and current_user = 'service_role' and exists (
       select from app.executions as e
-      where e.id::text = substr(claimed, 13) and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
+      where e.id = right(claimed, 36)::uuid and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
     return claimed;
   end if;
   return (app.caller()).actor;
@@ -867,7 +869,10 @@ begin
        and not exists (select from app.executions as e where e.id = old.retry_of) then
       probe.retry_of := old.retry_of;
     end if;
-    if old.finished_at is not null then
+    if old.finished_at is not null and by_user and old.deleted_at is null and new.deleted_at is not null then
+      new.deleted_at := now_;
+      probe.deleted_at := null;
+    elsif old.finished_at is not null and not by_user then
       probe.deleted_at := old.deleted_at;
     elsif not by_user and old.leased_by is not null and new.seq >= old.seq and new.records >= old.records then
       probe.lease_expires_at := old.lease_expires_at;
@@ -1925,11 +1930,17 @@ begin
     where i.execution_id = act_in_bulk.execution_id and i.outcome is null
       and exists (select from app.bulk_actions as b where b.execution_id = i.execution_id and b.is_collected)
     order by i.item_id limit 500);
+  perform app.hold_what_is_started(execution_id, items);
   perform from app.executions as e where e.id = any(items || execution_id) order by e.id for update;
   job := app.lock_lease(execution_id, lease);
   if job.id is null or job.status <> 'running' then
     return app.lease_answer(job);
   end if;
+  -- A step whose answer was lost is asked for again, and may have been under way until now: then these are done.
+  items := array(
+    select i.item_id from app.bulk_action_items as i
+    where i.execution_id = job.id and i.item_id = any(items) and i.outcome is null
+    order by i.item_id);
 
   select * into action from app.bulk_actions as b where b.agency_id = job.agency_id and b.execution_id = job.id;
   if not found then
@@ -2800,18 +2811,24 @@ begin
     perform app.refuse(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
       jsonb_build_object('used_by', used_by));
   end if;
-  -- In id order, as everybody who locks several.
+  -- In id order, as everybody who locks several: the executions too, which the definitions' own deletes would take in theirs.
+  perform from app.definitions as d
+  where d.deleted_at is null and connection_id in (d.source_id, d.destination_id)
+  order by d.id for update;
+  perform from app.executions as e
+  where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)
+  order by e.id for update;
   for definition in
     select * from app.definitions as d
     where d.deleted_at is null and connection_id in (d.source_id, d.destination_id)
-    order by d.id for update
+    order by d.id
   loop
     perform app.delete_definition(definition.kind, definition.id);
   end loop;
   for active in
     select * from app.executions as e
     where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)
-    order by e.id for update
+    order by e.id
   loop
     perform app.cancel_execution(active.family, active.id, 'connection deleted');
   end loop;
@@ -4020,6 +4037,26 @@ where c.kind = 'webhook' and c.deleted_at is null;
 revoke all on public.webhooks from public, anon, authenticated, service_role;
 grant select on public.webhooks to authenticated, service_role;
 
+-- 37_webhook/15_require_webhook.sql
+-- What a webhook may hold, as far as it is given.
+create or replace function app.require_webhook(target_url text, event_types jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then
+    perform app.refuse(400, 'invalid_target_url', 'target_url is an https address of at most 2000 characters.');
+  end if;
+  if event_types is not null and (jsonb_typeof(event_types) <> 'array' or jsonb_path_exists(event_types, '$[*] ? (@.type() != "string")')) then
+    perform app.refuse(400, 'invalid_event_types', 'event_types is a list of names of events.');
+  end if;
+end $$;
+
+revoke all on function app.require_webhook from public;
+grant execute on function app.require_webhook to authenticated, service_role;
+
 -- 37_webhook/20_find_webhook.sql
 -- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
 -- nobody.
@@ -4059,6 +4096,7 @@ declare
   id_ uuid;
 begin
   perform app.require_organization(caller, environment_id);
+  perform app.require_webhook(target_url, event_types);
   if caller.agency_id is null then
     perform app.refuse(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
   end if;
@@ -4160,6 +4198,7 @@ begin
   if not found then
     perform app.find_webhook(webhook_id);
   end if;
+  perform app.require_webhook(target_url, event_types);
   update app.connections as c
   set config = c.config || jsonb_strip_nulls(jsonb_build_object(
         'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),
@@ -4721,6 +4760,11 @@ set search_path = ''
 as $$
 begin
   criteria := jsonb_strip_nulls(criteria);
+  -- A member that nobody knows would narrow nothing down.
+  if jsonb_typeof(criteria) is distinct from 'object'
+     or criteria - array['family', 'status', 'connection_id', 'created_before', 'created_after', 'ids'] <> '{}' then
+    perform app.refuse(400, 'invalid_criteria', 'criteria is an object of family, status, connection_id, created_before, created_after and ids.');
+  end if;
   if criteria = '{}' then
     perform app.refuse(400, 'no_criteria', 'criteria names at least one of family, status, connection_id, created_before, created_after and ids.');
   end if;
@@ -4840,10 +4884,36 @@ end $$;
 revoke all on function app.find_bulk_action from public;
 grant execute on function app.find_bulk_action to authenticated, service_role;
 
+-- 40_bulk_action/45_hold_what_is_started.sql
+-- Nobody deletes the connections and definitions of a bulk action's items while a step starts them again. To be called before
+-- the items are locked: connections, definitions, executions is the order in which whoever deletes takes them, too.
+create or replace function app.hold_what_is_started(bulk_action uuid, items uuid[])
+returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  if items = '{}' or (select e.spec ->> 'action_type' = 'cancel' from app.executions as e where e.id = bulk_action) then
+    return;
+  end if;
+  perform from app.connections as c
+  where c.id = any(array(
+    select e.connection_id from app.executions as e where e.id = any(items)
+    union select e.destination_id from app.executions as e where e.id = any(items)))
+  order by c.id for share;
+  perform from app.definitions as d
+  where d.id = any(array(select distinct e.definition_id from app.executions as e where e.id = any(items)))
+  order by d.id for share;
+end $$;
+
+revoke all on function app.hold_what_is_started from public;
+grant execute on function app.hold_what_is_started to service_role;
+
 -- 40_bulk_action/50_restart_execution.sql
 -- A new execution of what has ended, for a bulk action: `retry` goes on at the checkpoint, `start` begins anew. Null where
 -- that cannot be: it has not ended, another is active in its place, or what it needs was deleted.
-create or replace function app.restart_execution(ended app.executions, action text, actor text)
+create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
 returns uuid
 language plpgsql
 set search_path = ''
@@ -4861,12 +4931,14 @@ begin
     return null;
   end if;
   insert into app.executions
-    (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, retry_of, checkpoint, progress, actor)
+    (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, retry_of, checkpoint, progress,
+     actor, reason)
   values
     (ended.agency_id, ended.family, ended.definition_id, ended.connection_id, ended.destination_id, ended.concurrency_key,
      ended.spec, case when action = 'retry' then ended.id end, case when action = 'retry' then ended.checkpoint end,
      case when action = 'retry' then ended.progress || case when ended.progress ? 'windows_done'
-       then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor)
+       then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor,
+     restart_execution.reason)
   on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
   returning id into id_;
   return id_;
@@ -4905,7 +4977,8 @@ begin
   else
     select array_agg(e.id) into moved
     from app.executions as e
-    where e.id = any(items) and e.agency_id = job.agency_id and app.restart_execution(e, action, actor_) is not null;
+    where e.id = any(items) and e.agency_id = job.agency_id
+      and app.restart_execution(e, action, actor_, job.spec ->> 'action_reason') is not null;
     if moved is not null then
       perform pg_notify('execution_queued', 'bulk_action');
     end if;

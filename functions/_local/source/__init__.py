@@ -1,7 +1,7 @@
 """A small REST API over the nycflights13 data set, on loopback, for the demo and the tests to sync from.
 
 data.py            the tables
-paging.py          from a query to a page of a table
+paging.py          from a query to a page of a table, from a key to a row
 refusal.py         an answer other than that
 server.py          the server itself
 connection.py      credentials, and a config for the HTTP connector

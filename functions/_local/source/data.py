@@ -6,19 +6,21 @@ import csv
 import importlib.metadata
 import io
 import json
+import re
 import threading
 import zipfile
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from operator import getitem
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 FIRST_DATE: Final = date(2013, 1, 1)
 LAST_DATE: Final = date(2014, 1, 1)
@@ -53,6 +55,10 @@ RESOURCES: Final[dict[str, Resource]] = {
 }
 
 
+# By a field's value: text, number or None. Numbers are found however they are written, for 1 == 1.0.
+Index: TypeAlias = "Mapping[object, Sequence[int]]"
+
+
 class _Column(dict[str, str]):
     """Maps a cell's text to its JSON member, encoding each distinct text once."""
 
@@ -85,6 +91,11 @@ class Table:
 
     def rows(self, start: int, stop: int) -> bytes:
         return self.block[self.offsets[start] : self.offsets[stop] - 1] if start < stop else b""
+
+    def picked(self, numbers: Sequence[int]) -> bytes:
+        if isinstance(numbers, range):
+            return self.rows(numbers.start, numbers.stop)
+        return b"".join([self.block[self.offsets[n] : self.offsets[n + 1]] for n in numbers])[:-1]
 
     def between(self, first: str | None, last: str | None) -> tuple[int, int]:
         """The half-open range of rows whose date lies in first..last, both inclusive; None leaves that side open."""
@@ -151,7 +162,8 @@ def _build(name: str) -> Table:
 
 
 _tables: dict[str, Table] = {}
-_loading = threading.Lock()
+_indexes: dict[tuple[str, str], Index] = {}
+_loading = threading.RLock()
 
 
 def table(name: str) -> Table:
@@ -163,3 +175,20 @@ def table(name: str) -> Table:
         if name not in _tables:
             _tables[name] = _build(name)
         return _tables[name]
+
+
+def index(name: str, field: str) -> Index:
+    """The numbers of a resource's rows, ascending, by the value of a field; made on first use and then shared."""
+    with _loading:
+        if (name, field) not in _indexes:
+            _indexes[name, field] = _build_index(table(name), field)
+        return _indexes[name, field]
+
+
+def _build_index(rows: Table, field: str) -> Index:
+    # A quote within a value is escaped, so this begins once in every row.
+    member = re.compile(re.escape(f"{json.dumps(field)}:".encode()) + rb'("(?:[^"\\]|\\.)*"|[^,}]*)')
+    found: defaultdict[bytes, array[int]] = defaultdict(lambda: array("L"))
+    for number, match in enumerate(member.finditer(rows.block)):
+        found[match[1]].append(number)
+    return {json.loads(value): numbers for value, numbers in found.items()}

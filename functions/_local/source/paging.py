@@ -1,4 +1,4 @@
-"""From a query string to a page of a table."""
+"""From a query string to a page of a table, and from a key to one row."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import base64
 import binascii
 import json
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode
 
+from functions._local.source.data import DECIMAL_COLUMNS, RESOURCES, WHOLE_COLUMNS, fields, index, table
 from functions._local.source.refusal import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from functions._local.source.data import Table
+    from collections.abc import Mapping, Sequence
 
 DEFAULT_PAGE_SIZE: Final = 500
 MAX_PAGE_SIZE: Final = 1000
@@ -24,9 +24,11 @@ PARAMETERS: Final = frozenset({"api_key", "page", "per_page", "offset", "limit",
 DATES: Final = frozenset({"date_from", "date_to"})
 
 
-def parse(text: str, *, dated: bool) -> dict[str, str]:
+def parse(text: str, name: str, key: str | None) -> dict[str, str]:
     """The parameters of a query string, none unknown, repeated or of two styles; raises RefusedError."""
-    allowed = PARAMETERS | DATES if dated else PARAMETERS
+    allowed = {"api_key"}
+    if key is None:
+        allowed |= PARAMETERS | set(fields(name)) | (DATES if RESOURCES[name].dated else set())
     pairs = parse_qsl(text, keep_blank_values=True)
     query = dict(pairs)
     if len(query) < len(pairs):
@@ -39,36 +41,44 @@ def parse(text: str, *, dated: bool) -> dict[str, str]:
     return query
 
 
-def page(name: str, rows: Table, query: Mapping[str, str]) -> tuple[bytes, str | None]:
+def one(name: str, key: str) -> bytes:
+    """The body with the row of this key; raises RefusedError."""
+    rows = index(name, RESOURCES[name].primary_key[0]).get(key)
+    if not rows:
+        raise RefusedError(404, "no row has this key")
+    return b'{"data":' + table(name).picked(rows) + b"}"
+
+
+def page(name: str, query: Mapping[str, str]) -> tuple[bytes, str | None]:
     """The body, and the query string of the next page where pages are numbered; raises RefusedError."""
-    asked = _slice(name, rows, query)
-    total = asked.bounds[1] - asked.bounds[0]
-    tail = f'],"total":{total},"next_cursor":{json.dumps(asked.next_cursor)}}}'
-    body = b"".join([b'{"data":[', rows.rows(asked.start, asked.stop), tail.encode()])
+    asked = _slice(name, query)
+    tail = f'],"total":{len(asked.rows)},"next_cursor":{json.dumps(asked.next_cursor)}}}'
+    body = b"".join([b'{"data":[', table(name).picked(asked.rows[asked.start : asked.stop]), tail.encode()])
     return body, None if asked.next_page is None else urlencode({**query, "page": asked.next_page})
 
 
 @dataclass(frozen=True)
 class _Slice:
-    """The rows a query asks for: start..stop of the table, out of the half-open range `bounds`."""
+    """What a query asks for: start..stop of the `rows` of all its pages, given by their numbers in the table."""
 
+    rows: Sequence[int]
     start: int
     stop: int
-    bounds: tuple[int, int]
     scope: str
     next_page: int | None  # None in the item styles, and at the end
 
     @property
     def next_cursor(self) -> str | None:
-        return _encode_cursor(self.scope, self.stop - self.bounds[0]) if self.stop < self.bounds[1] else None
+        return _encode_cursor(self.scope, self.stop) if self.stop < len(self.rows) else None
 
 
-def _slice(name: str, rows: Table, query: Mapping[str, str]) -> _Slice:
+def _slice(name: str, query: Mapping[str, str]) -> _Slice:
     first, last = _date(query, "date_from"), _date(query, "date_to")
     if first and last and first > last:
         raise RefusedError(400, "date_from must not be after date_to")
-    bounds = rows.between(first, last)
-    scope = f"{name} {first} {last}"
+    filters = {field: query[field] for field in fields(name) if field in query}
+    rows = _filtered(name, filters, range(*table(name).between(first, last)))
+    scope = f"{name} {first} {last} {urlencode(filters)}"
     by_page = not {"offset", "limit", "cursor"} & query.keys()
     size = _whole(query, "per_page" if by_page else "limit", DEFAULT_PAGE_SIZE, 1, MAX_PAGE_SIZE)
     page = _whole(query, "page", 1, 1, 10**9 - 1)
@@ -78,9 +88,32 @@ def _slice(name: str, rows: Table, query: Mapping[str, str]) -> _Slice:
         skipped = _decode_cursor(scope, query["cursor"])
     else:
         skipped = _whole(query, "offset", 0, 0, 10**9 - 1)
-    start = min(bounds[0] + skipped, bounds[1])
-    stop = min(start + size, bounds[1])
-    return _Slice(start, stop, bounds, scope, page + 1 if by_page and stop < bounds[1] else None)
+    start = min(skipped, len(rows))
+    stop = min(start + size, len(rows))
+    return _Slice(rows, start, stop, scope, page + 1 if by_page and stop < len(rows) else None)
+
+
+def _filtered(name: str, filters: Mapping[str, str], dated: range) -> Sequence[int]:
+    """The rows within `dated` whose fields have these values, in the table's order."""
+    if not filters:
+        return dated
+    found = [index(name, field).get(_value(field, text), ()) for field, text in filters.items()]
+    fewest, *others = sorted(found, key=len)
+    within = fewest[bisect_left(fewest, dated.start) : bisect_left(fewest, dated.stop)]
+    return [number for number in within if all(_holds(other, number) for other in others)] if others else within
+
+
+def _holds(numbers: Sequence[int], number: int) -> bool:
+    place = bisect_left(numbers, number)
+    return place < len(numbers) and numbers[place] == number
+
+
+def _value(field: str, text: str) -> str | float:
+    if field not in WHOLE_COLUMNS | DECIMAL_COLUMNS:
+        return text
+    if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", text):
+        return float(text)
+    raise RefusedError(400, f"{field} must be a number")
 
 
 def _whole(query: Mapping[str, str], name: str, default: int, first: int, last: int) -> int:
@@ -111,5 +144,5 @@ def _decode_cursor(scope: str, cursor: str) -> int:
     except (binascii.Error, ValueError):
         owner, start = "", ""
     if owner != scope or not start.isdigit():
-        raise RefusedError(400, "cursor does not belong to this resource and these dates")
+        raise RefusedError(400, "cursor does not belong to this resource, these dates and these filters")
     return int(start)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from functions._local.source import paging
 from functions._local.source.connection import Credentials, config
-from functions._local.source.data import FIRST_DATE, LAST_DATE, RESOURCES, table
+from functions._local.source.data import FIRST_DATE, LAST_DATE, RESOURCES
 from functions._local.source.documentation import documentation
 from functions._local.source.faults import Bucket, Faults
 from functions._local.source.refusal import RefusedError
@@ -128,9 +128,12 @@ class Source:
     def _answer(
         self, method: str, path: str, query: str, environ: WSGIEnvironment
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        name = path[1:]
-        if name and name not in RESOURCES:
+        name, slash, rest = path[1:].partition("/")
+        key = rest if slash else None
+        if path != "/" and name not in RESOURCES:
             raise RefusedError(404, f"unknown resource; known are {', '.join(RESOURCES)}")
+        if key is not None and len(RESOURCES[name].primary_key) > 1:
+            raise RefusedError(404, "rows of several key columns cannot be asked for one by one")
         if method != "GET":
             raise RefusedError(405, "only GET is allowed", Allow="GET")
         if not name:
@@ -140,8 +143,8 @@ class Source:
         headers = [("Content-Type", "application/json")]
         if fault and fault.kind == "invalid_json":
             return 200, headers, b'{"data": [{"'
-        parameters = self._admit(query, environ, dated=RESOURCES[name].dated)
-        body, following = paging.page(name, table(name), parameters)
+        parameters = self._admit(paging.parse(query, name, key), environ)
+        body, following = (paging.one(name, key), None) if key is not None else paging.page(name, parameters)
         if following is not None:
             headers.append(("Link", f'<{self.url}/{name}?{following}>; rel="next"'))
         if fault and fault.kind == "truncate":
@@ -157,8 +160,7 @@ class Source:
             headers = {} if fault.retry_after is None else {"Retry_After": str(fault.retry_after)}
             raise RefusedError(fault.status, "a fault that was asked for", **headers)
 
-    def _admit(self, text: str, environ: WSGIEnvironment, *, dated: bool) -> dict[str, str]:
-        query = paging.parse(text, dated=dated)
+    def _admit(self, query: dict[str, str], environ: WSGIEnvironment) -> dict[str, str]:
         in_query = query.pop("api_key", "")
         api_key = environ.get("HTTP_X_API_KEY", in_query)
         if not self.credentials.accepts(environ.get("HTTP_AUTHORIZATION", ""), api_key):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_DEPTH: Final = 64
-# Characters and members that one fill may make: a short template can name a long value any number of times.
+# Characters and members that one fill may make or read: a short template can name a long value any number of times.
 MAX_MADE: Final = 4 * 1024 * 1024
 MERGE: Final = "$truto_merge"
 
@@ -150,7 +150,10 @@ class _Filling:
             text = _text(value)
             self._spend(0 if text is value else len(text))
             return text
-        return _CONVERSIONS[types[0]](value.strip() if isinstance(value, str) else value)
+        if isinstance(value, str):
+            self._spend(len(value))
+            value = value.strip()
+        return _CONVERSIONS[types[0]](value)
 
     def _merged(self, one: dict[Any, Any], other: dict[Any, Any], depth: int) -> dict[Any, Any]:
         _check_depth(depth)
@@ -170,7 +173,9 @@ class _Filling:
     def _spend(self, count: int) -> None:
         self._made += count
         if self._made > MAX_MADE:
-            raise PlaceholderError(f"The placeholders' values are more than {MAX_MADE} characters together.")
+            raise PlaceholderError(
+                f"The values of a template's placeholders are more than {MAX_MADE} characters together."
+            )
 
 
 def _check_depth(depth: int) -> None:

@@ -83,7 +83,7 @@ class Run:
         self, number: int, scope: Scope, above: list[Frame], resume: list[Frame]
     ) -> AsyncGenerator[Batch, None]:
         node = self._nodes[number]
-        path = (node.get("loop_on") or "").strip().removeprefix("{{").removesuffix("}}").strip()
+        path = _loop_path(node.get("loop_on") or "", scope)
         elements = _elements(path, scope) if path else [None]
         first = resume[0]["loop"] if resume else 0
         for loop, element in [*enumerate(elements)][first:]:
@@ -160,6 +160,12 @@ def _is_same(page: Page, frame: Frame) -> bool:
     """Whether the record that the frame stands at is still there."""
     at = frame.get("at")
     return at is not None and at < len(page.records) and page.records[at].key == frame["key"]
+
+
+def _loop_path(text: str, scope: Scope) -> str:
+    """loop_on names an argument, or anything by its whole path; with braces or without."""
+    path = text.strip().strip("{}").strip()
+    return f"args.{path}" if path and isinstance(looked_up(f"args.{path}", scope), list) else path
 
 
 def _elements(path: str, scope: Scope) -> list[Any]:

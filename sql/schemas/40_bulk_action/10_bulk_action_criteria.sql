@@ -8,6 +8,11 @@ set search_path = ''
 as $$
 begin
   criteria := jsonb_strip_nulls(criteria);
+  -- A member that nobody knows would narrow nothing down.
+  if jsonb_typeof(criteria) is distinct from 'object'
+     or criteria - array['family', 'status', 'connection_id', 'created_before', 'created_after', 'ids'] <> '{}' then
+    perform app.refuse(400, 'invalid_criteria', 'criteria is an object of family, status, connection_id, created_before, created_after and ids.');
+  end if;
   if criteria = '{}' then
     perform app.refuse(400, 'no_criteria', 'criteria names at least one of family, status, connection_id, created_before, created_after and ids.');
   end if;

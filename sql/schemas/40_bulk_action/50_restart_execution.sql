@@ -1,6 +1,6 @@
 -- A new execution of what has ended, for a bulk action: `retry` goes on at the checkpoint, `start` begins anew. Null where
 -- that cannot be: it has not ended, another is active in its place, or what it needs was deleted.
-create or replace function app.restart_execution(ended app.executions, action text, actor text)
+create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
 returns uuid
 language plpgsql
 set search_path = ''
@@ -18,12 +18,14 @@ begin
     return null;
   end if;
   insert into app.executions
-    (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, retry_of, checkpoint, progress, actor)
+    (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, retry_of, checkpoint, progress,
+     actor, reason)
   values
     (ended.agency_id, ended.family, ended.definition_id, ended.connection_id, ended.destination_id, ended.concurrency_key,
      ended.spec, case when action = 'retry' then ended.id end, case when action = 'retry' then ended.checkpoint end,
      case when action = 'retry' then ended.progress || case when ended.progress ? 'windows_done'
-       then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor)
+       then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor,
+     restart_execution.reason)
   on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
   returning id into id_;
   return id_;

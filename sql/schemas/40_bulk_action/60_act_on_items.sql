@@ -27,7 +27,8 @@ begin
   else
     select array_agg(e.id) into moved
     from app.executions as e
-    where e.id = any(items) and e.agency_id = job.agency_id and app.restart_execution(e, action, actor_) is not null;
+    where e.id = any(items) and e.agency_id = job.agency_id
+      and app.restart_execution(e, action, actor_, job.spec ->> 'action_reason') is not null;
     if moved is not null then
       perform pg_notify('execution_queued', 'bulk_action');
     end if;

@@ -77,8 +77,8 @@ def _storable(value: object) -> object:
 
 
 def key_of(values: list[object]) -> str:
-    """A record's key: the JSON list of these values; the same values, the same text."""
-    return _KEY.encode(values)
+    """A record's key: the JSON list of these values; the same values, the same text (1.0 is 1)."""
+    return _KEY.encode([int(value) if isinstance(value, float) and value.is_integer() else value for value in values])
 
 
 def record(resource: str, primary_key: list[str], data: object) -> Record:

@@ -5,10 +5,12 @@ language plpgsql
 stable
 set search_path = ''
 as $$
+declare
+  uuid_ constant text := '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}';
 begin
-  if claimed like 'bulk_action:%' and current_user = 'service_role' and exists (
+  if claimed ~ ('^bulk_action:' || uuid_ || '$') and current_user = 'service_role' and exists (
       select from app.executions as e
-      where e.id::text = substr(claimed, 13) and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
+      where e.id = right(claimed, 36)::uuid and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
     return claimed;
   end if;
   return (app.caller()).actor;

@@ -53,7 +53,10 @@ begin
        and not exists (select from app.executions as e where e.id = old.retry_of) then
       probe.retry_of := old.retry_of;
     end if;
-    if old.finished_at is not null then
+    if old.finished_at is not null and by_user and old.deleted_at is null and new.deleted_at is not null then
+      new.deleted_at := now_;
+      probe.deleted_at := null;
+    elsif old.finished_at is not null and not by_user then
       probe.deleted_at := old.deleted_at;
     elsif not by_user and old.leased_by is not null and new.seq >= old.seq and new.records >= old.records then
       probe.lease_expires_at := old.lease_expires_at;

@@ -18,11 +18,17 @@ begin
     where i.execution_id = act_in_bulk.execution_id and i.outcome is null
       and exists (select from app.bulk_actions as b where b.execution_id = i.execution_id and b.is_collected)
     order by i.item_id limit 500);
+  perform app.hold_what_is_started(execution_id, items);
   perform from app.executions as e where e.id = any(items || execution_id) order by e.id for update;
   job := app.lock_lease(execution_id, lease);
   if job.id is null or job.status <> 'running' then
     return app.lease_answer(job);
   end if;
+  -- A step whose answer was lost is asked for again, and may have been under way until now: then these are done.
+  items := array(
+    select i.item_id from app.bulk_action_items as i
+    where i.execution_id = job.id and i.item_id = any(items) and i.outcome is null
+    order by i.item_id);
 
   select * into action from app.bulk_actions as b where b.agency_id = job.agency_id and b.execution_id = job.id;
   if not found then

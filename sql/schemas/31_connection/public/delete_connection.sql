@@ -23,18 +23,24 @@ begin
     perform app.refuse(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
       jsonb_build_object('used_by', used_by));
   end if;
-  -- In id order, as everybody who locks several.
+  -- In id order, as everybody who locks several: the executions too, which the definitions' own deletes would take in theirs.
+  perform from app.definitions as d
+  where d.deleted_at is null and connection_id in (d.source_id, d.destination_id)
+  order by d.id for update;
+  perform from app.executions as e
+  where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)
+  order by e.id for update;
   for definition in
     select * from app.definitions as d
     where d.deleted_at is null and connection_id in (d.source_id, d.destination_id)
-    order by d.id for update
+    order by d.id
   loop
     perform app.delete_definition(definition.kind, definition.id);
   end loop;
   for active in
     select * from app.executions as e
     where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)
-    order by e.id for update
+    order by e.id
   loop
     perform app.cancel_execution(active.family, active.id, 'connection deleted');
   end loop;

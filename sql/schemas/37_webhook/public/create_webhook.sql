@@ -11,6 +11,7 @@ declare
   id_ uuid;
 begin
   perform app.require_organization(caller, environment_id);
+  perform app.require_webhook(target_url, event_types);
   if caller.agency_id is null then
     perform app.refuse(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
   end if;

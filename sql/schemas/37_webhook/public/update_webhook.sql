@@ -15,6 +15,7 @@ begin
   if not found then
     perform app.find_webhook(webhook_id);
   end if;
+  perform app.require_webhook(target_url, event_types);
   update app.connections as c
   set config = c.config || jsonb_strip_nulls(jsonb_build_object(
         'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),
