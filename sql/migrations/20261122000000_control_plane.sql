@@ -4174,8 +4174,9 @@ declare
   page constant record := app.filtered_page('public.webhooks', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(to_jsonb(w) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join public.webhooks as w on w.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 
@@ -4476,8 +4477,9 @@ declare
   page constant record := app.filtered_page('public.sync_jobs', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(app.sync_job_object(d) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select app.sync_job_object(d) as object from app.definitions as d where d.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 
@@ -4716,8 +4718,9 @@ declare
   page constant record := app.filtered_page('public.sync_job_runs', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(app.sync_job_run_object(e) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select app.sync_job_run_object(e) as object from app.executions as e where e.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 
