@@ -418,6 +418,10 @@ BY_MEMBERS = {
     "sync job: runs": Call(user, "list_sync_job_runs", given(), '"result": []'),
     "sync job: run": Call(user, "get_sync_job_run", given(run_id="{execution}"), "not_found"),
     "sync job: stop": Call(user, "stop_sync_job_run", given(run_id="{execution}"), "not_found"),
+    "bulk action: get": Call(user, "get_bulk_action", given(job_id="{execution}"), "not_found"),
+    "bulk action: list": Call(user, "list_bulk_actions", given(), '"jobs": []'),
+    "bulk action: cancel": Call(user, "cancel_bulk_action", given(job_id="{execution}"), "not_found"),
+    "bulk action: delete": Call(user, "delete_bulk_action", given(job_id="{execution}"), "not_found"),
     # Webhooks are told from the agency's other connections one by one.
     "webhook: list": Call(user, "list_webhooks", given(), '"result": []', CONNECTIONS + ROWS),
     "webhook: get": Call(user, "get_webhook", given(webhook_id="{records}"), "not_found"),
@@ -510,9 +514,9 @@ def check(found: Reads, rows: int = ROWS) -> None:
 # Not called here yet: all but one write one row. Whoever deletes a model reads the agency's model syncs to find those
 # that use it: no index knows.
 NOT_HERE = {
-    "delete_model",
-    "begin_delivery", "settle_event", "create_model", "create_model_sync", "start_model_sync", "create_sync_job",
-    "create_sync_job_run", "update_sync_job", "delete_sync_job", "create_webhook", "update_webhook", "delete_webhook",
+    "delete_model", "begin_delivery", "settle_event", "create_model", "create_model_sync", "start_model_sync",
+    "create_sync_job", "create_bulk_action", "preview_bulk_action", "act_in_bulk", "create_sync_job_run",
+    "update_sync_job", "delete_sync_job", "create_webhook", "update_webhook", "delete_webhook",
 }  # fmt: skip
 
 
@@ -532,7 +536,8 @@ def test_retention_reads_what_it_drops(history: History, older_than: str, limit:
     for found in all_reads:
         assert found.answer == str(dropped)
         check(found, rows=4 * dropped + 8)  # a planner may look at both ends of its indexes
-    assert max(found.pages for found in all_reads[WARM:]) <= 100 + 40 * dropped
+    # Planning alone reads some 150, whatever the history: what goes is looked for in all that may still name it.
+    assert max(found.pages for found in all_reads[WARM:]) <= 200 + 40 * dropped
 
 
 STATEMENTS: Mapping[str, tuple[Who, str]] = {
