@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from functions._shared import registry
 from functions.connection import create_connection
+from tests import bulk
 from tests.project import JANUARY
 
 if TYPE_CHECKING:
@@ -61,29 +62,46 @@ def an_api_key(project: Project, user: User) -> Arguments:
     return {"api_key_id": key["id"]}
 
 
+def a_bulk_action(status: str = "queued") -> Make:
+    def make(project: Project, user: User) -> Arguments:
+        return {"job_id": bulk.put(project.database, user, "bulk_action", status, spec=bulk.spec())}
+
+    return make
+
+
+def a_criterion(_: Project, __: User) -> Arguments:
+    return {"criteria": {"family": "historical_sync"}}
+
+
 def nothing(_: Project, __: User) -> Arguments:
     return {}
 
 
 # By the endpoint's name. Who adds an endpoint adds a line here, and with it every test that is made for all.
 GOOD: Mapping[str, Make] = {
+    "cancel_bulk_action": a_bulk_action(),
     "cancel_bulk_sync": an_active_sync,
     "cancel_historical_sync": a_job(),
     "create_api_key": lambda *_: {"name": "K"},
+    "create_bulk_action": lambda project, user: {"action_type": "cancel"} | a_criterion(project, user),
     "create_bulk_sync": two_connections,
     "create_connection": lambda *_: {"name": "C", "type": "records"},
+    "delete_bulk_action": a_bulk_action("completed"),
     "delete_bulk_sync": a_sync,
     "delete_connection": a_connection,
+    "get_bulk_action": a_bulk_action(),
     "get_bulk_sync": a_sync,
     "get_bulk_sync_execution": an_execution,
     "get_bulk_sync_status": an_active_sync,
     "get_connection": a_connection,
     "get_historical_sync": a_job(),
     "list_api_keys": nothing,
+    "list_bulk_actions": nothing,
     "list_bulk_sync_executions": an_active_sync,
     "list_bulk_syncs": nothing,
     "list_connections": nothing,
     "list_historical_syncs": lambda *_: {"status": "pending"},
+    "preview_bulk_action": a_criterion,
     "retry_historical_sync": a_job("cancelled"),
     "revoke_api_key": an_api_key,
     "start_bulk_sync": a_sync,

@@ -71,12 +71,19 @@ def code(body: Mapping[str, Any]) -> str:
     return str(body["key"] if "key" in body else body["code"])
 
 
+# Beside error, code and requestId, by a member that an API has alone.
+IN_EVERY_ERROR = {
+    "statusCode": {"statusCode", "message"},
+    "instance": {"type", "title", "status", "detail", "instance", "details"},
+}
+
+
 def members(body: Mapping[str, Any]) -> dict[str, Any]:
     """What an error says besides what every one of its API says."""
     if "metadata" in body:
         return dict(body["metadata"])
-    common = {"error", "code", "requestId", *(("statusCode", "message") if "statusCode" in body else ())}
-    return {name: value for name, value in body.items() if name not in common}
+    of_its_api = next((those for mark, those in IN_EVERY_ERROR.items() if mark in body), set())
+    return {name: value for name, value in body.items() if name not in {"error", "code", "requestId", *of_its_api}}
 
 
 def types(body: Mapping[str, Any]) -> dict[str, type]:

@@ -26,7 +26,7 @@ from functions._local.postgres import free_port
 from functions._shared import look, openapi, services
 from functions._shared.endpoint import MAX_BODY_BYTES
 from functions._shared.members import Contract
-from tests import documented
+from tests import asking, documented
 from tests.asking import ENDPOINTS, GOOD, LOOKS, looking, send
 from tests.documented import DOCUMENT
 from tests.json_schema import resolve, violations
@@ -403,6 +403,17 @@ def with_job(status: Any, *, of_another: bool = False) -> Provoke:
     return provoke
 
 
+def with_bulk_action(status: str) -> Provoke:
+    return lambda scene: scene.send(request=asking.a_bulk_action(status)(scene.project, scene.user))
+
+
+def ended(scene: Scene) -> httpx.Response:
+    """Whatever this endpoint calls a job."""
+    if scene.endpoint.rpc == "cancel_bulk_action":
+        return with_bulk_action("completed")(scene)
+    return with_job("completed")(scene)
+
+
 def on_connection(*, of_another: bool = False, **columns: Any) -> Provoke:
     """Whatever this endpoint calls the connection that it reads from."""
 
@@ -475,7 +486,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (503, "auth_unavailable"): no_auth_server,
     (503, "database_unavailable"): no_database,
     # Of the historical syncs
-    (400, "not_cancellable"): with_job("completed"),
+    (400, "not_cancellable"): ended,
     (400, "not_retryable"): with_job("pending"),
     (403, "job_of_another_agency"): with_job("pending", of_another=True),
     (404, "job_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
@@ -503,6 +514,13 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "unknown_schema"): lambda scene: scene.send(request={"schemas": ["nope"]}),
     (404, "bulk_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
     (404, "execution_not_found"): lambda scene: scene.send(request={"execution_id": UNKNOWN}),
+    # Of the bulk actions
+    (400, "no_criteria"): lambda scene: scene.send(request={"criteria": {}}),
+    (400, "unknown_family"): lambda scene: scene.send(request={"criteria": {"family": "nope"}}),
+    (400, "family_required"): lambda scene: scene.send(request={"criteria": {"status": "running"}}),
+    (400, "unknown_status"): lambda scene: scene.send(request={"criteria": {"family": "bulk_sync", "status": "nope"}}),
+    (400, "not_deletable"): with_bulk_action("running"),
+    (404, "bulk_action_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
 }
 EVERY_ERROR = [(name, status, code) for name in NAMES for status, code in documented.errors(name)]
 
