@@ -436,6 +436,9 @@ def test_one_that_delivers_to_nobody(scene: Scene) -> None:
     assert [(one["status"], one["attempts"]) for one in deliveries(scene.database, scene.run_id)[:-1]] == [
         ("unknown", 1)
     ]
+    # Its webhook is deleted: then it is given up.
+    assert scene.client.ask("DELETE", f"/webhook/{(scene.webhook or {})['id']}").status_code == 200
+    assert until(scene.last_event_settled) == "failed"
 
 
 def test_one_that_waits_for_its_receiver_to_come_back(scene: Scene) -> None:
@@ -491,6 +494,7 @@ def test_one_that_is_not_the_callers(scene: Scene) -> None:
     until(lambda: gate.waiting == 1 and scene.row["seq"] == 1)
     stranger, of_none = scene.client.other(), Client(scene.stand.project, scene.database.user(None))
     other_ids = [scene.job["id"], scene.account, str(uuid.uuid4())]
+    scene.stand.hold(scene.stand.worker)  # its heartbeats would be changes
     with scene.stand.project.unchanged():
         assert refusal_of(stranger.stop(scene.run_id)) == (404, "sync_job_run_not_found", {})
         assert refusal_of(of_none.stop(scene.run_id))[:2] == (403, "no_agency")
