@@ -71,7 +71,7 @@ def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
     """All that this endpoint may answer besides its success, by status."""
     found = [*EVERYONES, *endpoint.refusals]
     members = [member for name, member in endpoint.request.model_fields.items() if not is_in_path(endpoint, name)]
-    if members:
+    if any(member.annotation is not object for member in members):  # an object is whatever it is
         found += OF_MEMBERS
     if any(member.is_required() for member in members) or (has_body(endpoint) and _requires_within(endpoint)):
         found += OF_REQUIRED_MEMBERS
