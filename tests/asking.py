@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from functions._shared import registry
 from functions.connection import create_connection
-from tests.house import PATHS
+from tests import bulk
 from tests.project import JANUARY
 from tests.syncing import MODEL, MODEL_SYNC, Client, make_model
 
@@ -120,13 +120,8 @@ def a_webhook(project: Project, user: User) -> Arguments:
 
 
 def a_bulk_action(status: str = "queued") -> Make:
-    """One that would act on nothing, as far as this."""
-
     def make(project: Project, user: User) -> Arguments:
-        criteria = {"created_before": "2001-01-01T00:00:00Z"}
-        made = call(project, user, "create_bulk_action", action_type="cancel", criteria=criteria)
-        project.database.move(made["job_id"], *PATHS[status])
-        return {"job_id": made["job_id"]}
+        return {"job_id": bulk.put(project.database, user, "bulk_action", status, spec=bulk.spec())}
 
     return make
 

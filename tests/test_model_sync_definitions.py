@@ -4,13 +4,15 @@ the list. What all definitions have in common is in test_definitions.py.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from functions.worker.protocol import Batch
 from tests import documented
 from tests.project import BOTH_DOORS, refusal
-from tests.syncing import BULK, BY_HAND, MODEL_SYNC, UNKNOWN, Client, accepted, at_once, make_model, walk
+from tests.syncing import BULK, BY_HAND, MODEL_SYNC, UNKNOWN, Client, Hand, accepted, at_once, make_model, walk
 
 if TYPE_CHECKING:
     from tests.project import Project
@@ -349,17 +351,13 @@ def test_no_sync_is_created_of_a_target_that_is_being_deleted(client: Client) ->
 
 
 def stored(client: Client, connection_id: str, key: str, data: str) -> None:
-    """A row of the object, stored by an execution that ran."""
+    """A row of the object, by a bulk sync whose source has such a record."""
     bulk = client.of(BULK)
-    execution_id = bulk.started(bulk.made())
-    client.database.move(execution_id, ("claim", "running"))
-    client.database.admin.execute(
-        "insert into app.records (agency_id, connection_id, resource, key, data, execution_id, stored_at)"
-        " values (%s, %s, 'accounts', %s, %s, %s, clock_timestamp())",
-        (client.user.agency_id, connection_id, key, data, execution_id),
-    )
-    client.database.update(execution_id, records=1, seq=1)
-    client.database.move(execution_id, ("complete", "completed"))
+    source = client.http_connection("accounts")
+    sync_id = bulk.made(source_connection_id=source, destination_connection_id=connection_id)
+    with Hand(client.database, bulk.started(sync_id)) as hand:
+        hand.commit(Batch("accounts", [{"key": key, "data": json.loads(data)}], {"complete": True}, {}, done=True))
+        hand.tell("finish")
 
 
 @through_both_doors

@@ -743,7 +743,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "invalid_cursor"): lambda scene: scene.send(request={"next_cursor": "nope"}),
     # Of the bulk actions
     (404, "bulk_action_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
-    (400, "not_deletable"): bulk_action("queued"),
+    (400, "not_deletable"): bulk_action("running"),
     (400, "no_criteria"): criteria(),
     (400, "unknown_family"): criteria(family="nope"),
     (400, "family_required"): criteria(status="pending"),

@@ -95,6 +95,10 @@ insert into app.execution_resources (agency_id, execution_id, resource, started_
 select agency_id, id, 'flights', started_at, finished_at from app.executions where definition_id is not null;
 insert into app.deliveries (agency_id, execution_id, number, event, status, finished_at)
 select agency_id, id, 1, 'records', 'delivered', finished_at from app.executions where definition_id is not null;
+insert into app.bulk_actions (agency_id, execution_id, horizon)
+select agency_id, id, id from app.executions where definition_id is not null;
+insert into app.bulk_action_items (agency_id, execution_id, item_id, outcome)
+select agency_id, id, id, 'done' from app.executions where definition_id is not null;
 insert into app.api_keys (agency_id, name, hash, hint, created_by)
 select agencies.ids[1 + n %% {AGENCIES}], 'K', sha256(convert_to(n::text, 'UTF8')), 'x', 'user:u'
 from (select array_agg(id order by id) as ids from public.agencies) as agencies, generate_series(1, {KEYS}) as n;
@@ -153,7 +157,8 @@ def fill(database: Database, finished: int = FINISHED) -> None:
     admin = database.admin
     with admin.transaction():
         admin.execute("set local session_replication_role = replica; set local maintenance_work_mem = '256MB'")
-        for table in ("execution_events", "execution_resources", "deliveries", "executions"):
+        pointing = ("execution_events", "execution_resources", "deliveries", "bulk_actions", "bulk_action_items")
+        for table in (*pointing, "executions"):
             admin.execute(f"alter table app.{table} set unlogged")
         admin.execute(f"drop index {', '.join(index['name'] for index in of_executions)}")
         cursor = psycopg.ClientCursor(admin)

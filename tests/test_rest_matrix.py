@@ -160,7 +160,8 @@ class Matrix:
         return {
             name: by_type[kind](name)
             for name, kind in zip(function["names"], function["types"], strict=False)
-            if name and name != "daemon_group_key"  # or the webhook's, not both
+            # Or the webhook's, not both; and a query says no JSON (its text would be a JSON text).
+            if name and name not in {"daemon_group_key", "filters"}
         }
 
 

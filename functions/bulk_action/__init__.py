@@ -5,7 +5,7 @@ Source of paths, members and words: the published API of bulk action jobs.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -26,9 +26,19 @@ OF_CRITERIA = (
 )
 
 
+MOST_OFFSET = timedelta(hours=16)  # what Postgres takes for a time zone
+
+
 def _with_zone(time: datetime) -> datetime:
     if time.tzinfo is None:
         raise ValueError("should have a time zone, as in 2026-11-22T13:47:26Z")
+    offset = time.utcoffset() or timedelta()
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("should be within the years 1 to 9999") from None
+    if abs(offset) >= MOST_OFFSET:
+        raise ValueError("should have a time zone that there is")
     return time
 
 

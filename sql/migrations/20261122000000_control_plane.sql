@@ -138,6 +138,7 @@ create table app.connections (
 );
 
 create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
+create index connections_webhooks on app.connections (agency_id, id desc nulls last) where kind = 'webhook' and deleted_at is null;
 create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret <> '{}';
 create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 
@@ -172,6 +173,7 @@ create table app.definitions (
 );
 
 create index definitions_newest on app.definitions (agency_id, kind, updated_at desc, id) where deleted_at is null;
+create index definitions_newest_first on app.definitions (agency_id, kind, id desc nulls last) where deleted_at is null;
 create index definitions_by_source on app.definitions (agency_id, source_id);
 create index definitions_by_destination on app.definitions (agency_id, destination_id);
 
@@ -257,7 +259,7 @@ create unique index executions_one_active on app.executions (agency_id, family, 
 -- Lists, newest first (ids are time-ordered): all of a family, by status, by connection.
 create index executions_newest on app.executions (agency_id, family, id desc nulls last);
 create index executions_by_status on app.executions (agency_id, family, status, id desc nulls last);
-create index executions_by_connection on app.executions (agency_id, connection_id, id desc nulls last, status);
+create index executions_by_connection on app.executions (agency_id, connection_id, family, id desc nulls last, status);
 create index executions_by_definition on app.executions (agency_id, definition_id, id desc) where definition_id is not null;
 create index executions_by_destination on app.executions (agency_id, destination_id) where destination_id is not null;
 create index executions_finished on app.executions (finished_at) where finished_at is not null; -- for retention
@@ -4173,8 +4175,9 @@ declare
   page constant record := app.filtered_page('public.webhooks', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(to_jsonb(w) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join public.webhooks as w on w.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 
@@ -4346,7 +4349,7 @@ begin
       when jsonb_typeof(rule -> 'enum') = 'array' and not rule -> 'enum' @> jsonb_build_array(value) then 'is not one of the values allowed'
       when rule ->> 'format' in ('integrated_account_id', 'webhook_id', 'datastore_id', 'uuid')
         and value #>> '{}' !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'should be a uuid'
-      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}' then 'should be a date like 2013-01-31'
+      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}$' then 'should be a date like 2013-01-31'
       when rule ->> 'format' in ('date-time', 'updated_at') and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$' then
         'should be a time like 2013-01-31T00:00:00Z'
     end;
@@ -4475,8 +4478,9 @@ declare
   page constant record := app.filtered_page('public.sync_jobs', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(app.sync_job_object(d) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select app.sync_job_object(d) as object from app.definitions as d where d.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 
@@ -4715,8 +4719,9 @@ declare
   page constant record := app.filtered_page('public.sync_job_runs', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(app.sync_job_run_object(e) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select app.sync_job_run_object(e) as object from app.executions as e where e.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 

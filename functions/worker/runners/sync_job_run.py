@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.connectors.errors import SourceError
+from functions.worker.connectors.errors import SourceError, SourceRefused
 from functions.worker.protocol import Batch, Delivery
 from functions.worker.runners.pages import cut, described, position
 from functions.worker.runners.placeholders import PlaceholderError, fill, looked_up
@@ -84,8 +84,13 @@ class Run:
     ) -> AsyncGenerator[Batch, None]:
         node = self._nodes[number]
         path = _loop_path(node.get("loop_on") or "", scope)
-        elements = _elements(path, scope) if path else [None]
         first = resume[0]["loop"] if resume else 0
+        try:
+            elements = _elements(path, scope) if path else [None]
+        except PlaceholderError as error:
+            if not first:  # else it was told before
+                yield self._failure(node, [*above, {"node": number, "loop": 1}], error)
+            return
         for loop, element in [*enumerate(elements)][first:]:
             inner = _with(scope, path, element) if path else scope
             at_first = resume if loop == first else []
@@ -93,9 +98,7 @@ class Run:
                 async for batch in self._call({"node": number, "loop": loop}, inner, above, at_first):
                     yield batch
             except (SourceError, PlaceholderError) as error:
-                if self._errors_are == "fail_fast":
-                    raise
-                yield self._failure(node, above, error)
+                yield self._failure(node, [*above, {"node": number, "loop": loop + 1}], error)
 
     async def _call(
         self, start: Frame, scope: Scope, above: list[Frame], resume: list[Frame]
@@ -126,7 +129,7 @@ class Run:
 
     async def _pages(self, node: Mapping[str, Any], key: object, params: Any, frame: Frame) -> AsyncIterator[Page]:  # noqa: ANN401
         if node["method"] == "get":
-            yield await self._source.one(node["resource"], str(key), params)
+            yield await self._source.one(node["resource"], key, params)
             return
         async for page in self._source.pages(node["resource"], None, frame["page"], params):
             yield page
@@ -141,6 +144,9 @@ class Run:
         return replace(read, delivery=self._letter("record", payload, len(records)))
 
     def _failure(self, node: Mapping[str, Any], frames: list[Frame], error: SourceError | PlaceholderError) -> Batch:
+        """Passes over it: `frames` stand behind what failed. Raises where nothing is passed over."""
+        if self._errors_are == "fail_fast":
+            raise error if isinstance(error, SourceError) else SourceRefused("invalid_placeholder", error.message)
         code = getattr(error, "code", "invalid_placeholder")
         told = {"resource": node["resource"], "method": node["method"], "code": code, "message": str(error)}
         if self._errors_are == "batch" and len(self._errors) < MAX_ERRORS:

@@ -27,7 +27,7 @@ begin
       when jsonb_typeof(rule -> 'enum') = 'array' and not rule -> 'enum' @> jsonb_build_array(value) then 'is not one of the values allowed'
       when rule ->> 'format' in ('integrated_account_id', 'webhook_id', 'datastore_id', 'uuid')
         and value #>> '{}' !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'should be a uuid'
-      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}' then 'should be a date like 2013-01-31'
+      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}$' then 'should be a date like 2013-01-31'
       when rule ->> 'format' in ('date-time', 'updated_at') and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$' then
         'should be a time like 2013-01-31T00:00:00Z'
     end;

@@ -15,6 +15,7 @@ create table app.connections (
 );
 
 create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
+create index connections_webhooks on app.connections (agency_id, id desc nulls last) where kind = 'webhook' and deleted_at is null;
 create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret <> '{}';
 create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 

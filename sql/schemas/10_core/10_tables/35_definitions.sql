@@ -20,6 +20,7 @@ create table app.definitions (
 );
 
 create index definitions_newest on app.definitions (agency_id, kind, updated_at desc, id) where deleted_at is null;
+create index definitions_newest_first on app.definitions (agency_id, kind, id desc nulls last) where deleted_at is null;
 create index definitions_by_source on app.definitions (agency_id, source_id);
 create index definitions_by_destination on app.definitions (agency_id, destination_id);
 

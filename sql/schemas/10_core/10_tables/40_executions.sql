@@ -71,7 +71,7 @@ create unique index executions_one_active on app.executions (agency_id, family, 
 -- Lists, newest first (ids are time-ordered): all of a family, by status, by connection.
 create index executions_newest on app.executions (agency_id, family, id desc nulls last);
 create index executions_by_status on app.executions (agency_id, family, status, id desc nulls last);
-create index executions_by_connection on app.executions (agency_id, connection_id, id desc nulls last, status);
+create index executions_by_connection on app.executions (agency_id, connection_id, family, id desc nulls last, status);
 create index executions_by_definition on app.executions (agency_id, definition_id, id desc) where definition_id is not null;
 create index executions_by_destination on app.executions (agency_id, destination_id) where destination_id is not null;
 create index executions_finished on app.executions (finished_at) where finished_at is not null; -- for retention

@@ -11,8 +11,9 @@ declare
   page constant record := app.filtered_page('public.webhooks', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(to_jsonb(w) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join public.webhooks as w on w.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 

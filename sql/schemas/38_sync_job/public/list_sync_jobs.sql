@@ -11,8 +11,9 @@ declare
   page constant record := app.filtered_page('public.sync_jobs', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(app.sync_job_object(d) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select app.sync_job_object(d) as object from app.definitions as d where d.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 

@@ -11,8 +11,9 @@ declare
   page constant record := app.filtered_page('public.sync_job_runs', filters, "limit", next_cursor, prev_cursor, sort);
 begin
   return app.page_answer((
-    select jsonb_agg(app.sync_job_run_object(e) order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select app.sync_job_run_object(e) as object from app.executions as e where e.id = listed.id limit 1) as one), -- one by one
     page.next_, page.prev_, page.size);
 end $$;
 
