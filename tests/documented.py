@@ -64,6 +64,21 @@ def check(response: httpx.Response) -> None:
     assert example, f"not documented: {said}"
     assert types(example) == types(body), said
     assert types(members(example)) == types(members(body)), said
+    assert set(example.get("details", ())) == set(body.get("details", ())), said
+
+
+# How each API spells an error, told by a member that it alone has: where sentence and status stand, and what else
+# every one of its errors has.
+SPELLINGS: Mapping[str, tuple[str, str | None, set[str]]] = {
+    "key": ("message", "code", {"key", "error", "metadata", "status"}),
+    "statusCode": ("message", "statusCode", {"error", "code"}),
+    "instance": ("detail", "status", {"type", "title", "instance", "error", "details", "code"}),
+    "error": ("error", None, {"code"}),
+}
+
+
+def spelling(body: Mapping[str, Any]) -> tuple[str, str | None, set[str]]:
+    return SPELLINGS[next(name for name in SPELLINGS if name in body)]
 
 
 def code(body: Mapping[str, Any]) -> str:
@@ -71,19 +86,12 @@ def code(body: Mapping[str, Any]) -> str:
     return str(body["key"] if "key" in body else body["code"])
 
 
-# Beside error, code and requestId, by a member that an API has alone.
-IN_EVERY_ERROR = {
-    "statusCode": {"statusCode", "message"},
-    "instance": {"type", "title", "status", "detail", "instance", "details"},
-}
-
-
 def members(body: Mapping[str, Any]) -> dict[str, Any]:
     """What an error says besides what every one of its API says."""
     if "metadata" in body:
         return dict(body["metadata"])
-    of_its_api = next((those for mark, those in IN_EVERY_ERROR.items() if mark in body), set())
-    return {name: value for name, value in body.items() if name not in {"error", "code", "requestId", *of_its_api}}
+    sentence, number, others = spelling(body)
+    return {name: value for name, value in body.items() if name not in {sentence, number, "requestId", *others}}
 
 
 def types(body: Mapping[str, Any]) -> dict[str, type]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,12 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "maxLength": lambda value, bound: len(value) <= bound,
     "minItems": lambda value, bound: len(value) >= bound,
     "maxItems": lambda value, bound: len(value) <= bound,
+    "maxProperties": lambda value, bound: len(value) <= bound,
+    "pattern": lambda value, bound: re.search(bound, value) is not None,
     "required": lambda value, bound: set(bound) <= set(value),
 }
-SAYS_NOTHING = {"title", "description", "default", "properties", "additionalProperties"}
+MEMBERS = {"properties", "propertyNames", "additionalProperties"}
+SAYS_NOTHING = {"title", "description", "default", *MEMBERS}
 
 
 def resolve(document: Schema, ref: str) -> Schema:
@@ -68,16 +72,20 @@ def violations(value: Any, schema: Schema, document: Schema, where: str = "") ->
     if "items" in schema:
         for nth, item in enumerate(value):
             yield from violations(item, schema["items"], document, f"{where}[{nth}]")
-    if "properties" in schema:
+    if isinstance(value, dict) and (MEMBERS & schema.keys() or schema.get("type") == "object"):
         yield from _members(value, schema, document, where)
 
 
 def _members(value: Schema, schema: Schema, document: Schema, where: str) -> Iterator[str]:
+    others = schema.get("additionalProperties", False)
     for name, member in value.items():
-        if name in schema["properties"]:
+        yield from violations(name, schema.get("propertyNames", {}), document, f"the name of {where}.{name}")
+        if name in schema.get("properties", {}):
             yield from violations(member, schema["properties"][name], document, f"{where}.{name}")
-        elif not schema.get("additionalProperties", False):
+        elif not others:
             yield f"{where}.{name} is not documented"
+        elif others is not True:
+            yield from violations(member, others, document, f"{where}.{name}")
 
 
 def _reads(read: Callable[[str], object], value: str) -> bool:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import secrets
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
@@ -322,21 +324,12 @@ def check_answer(response: httpx.Response, token: str | None = None) -> None:
         assert token not in str(response.headers)
 
 
-# How each API spells an error, told by a member that it alone has: where sentence and status stand, and what else
-# every one of its errors has.
-SPELLINGS = {
-    "key": ("message", "code", {"key", "error", "metadata", "status"}),
-    "statusCode": ("message", "statusCode", {"error", "code"}),
-    "instance": ("detail", "status", {"type", "title", "instance", "error", "details", "code"}),
-    "error": ("error", None, {"code"}),
-}
-
-
 def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """Checks an error's spelling, whichever API's; gives what it says besides."""
     body: dict[str, Any] = response.json()
     assert (response.status_code, documented.code(body)) == (status, code), response.text
-    sentence, number, others = SPELLINGS[next(name for name in SPELLINGS if name in body)]
+    sentence, number, _ = documented.spelling(body)
+    members = documented.members(body)
     assert body[sentence].endswith(".")
     assert number is None or body[number] == status
     assert body["requestId"] == response.headers["x-request-id"]
@@ -345,8 +338,14 @@ def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     if "key" in body:
         assert body["error"] == body["message"]
         assert body.get("status") == (None if status == 401 else status)
-        return dict(body["metadata"])
-    members = {name: value for name, value in body.items() if name not in {sentence, number, "requestId", *others}}
+    if "statusCode" in body:
+        assert body["error"] == HTTPStatus(status).phrase
     if "instance" in body:
-        assert body["details"] == {name: str(value) for name, value in members.items()}
+        assert (body["type"], body["title"]) == ("about:blank", HTTPStatus(status).phrase)
+        assert body["error"] == body["detail"]
+        assert body["instance"] == f"urn:request:{body['requestId']}"
+        texts = {
+            name: text if isinstance(members[name], str) else json.loads(text) for name, text in body["details"].items()
+        }
+        assert texts == members
     return members

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.asking import a_model_sync
 from tests.connecting import CONFIG, GOOD, PATH, SECRET, UNKNOWN, created, ids, make_key, row
 from tests.project import BOTH_DOORS, JANUARY, Project, refusal
 from tests.waiting import until
@@ -367,6 +368,19 @@ def test_no_execution_starts_while_it_is_deleted(scene: Scene, which: str) -> No
     arguments = {"connection_id": getattr(scene, which), "force": True}
     with in_the_middle_of(scene, "delete_connection", **arguments) as meanwhile:
         refusal(meanwhile(scene.start), 404, "bulk_sync_not_found")
+
+
+@pytest.mark.parametrize("project", BOTH_DOORS[:1], indirect=True, ids=str)
+@pytest.mark.parametrize("which", ["source", "destination"])
+def test_a_model_sync_that_starts_does_not_wait_for_a_deletion_that_has_begun(scene: Scene, which: str) -> None:
+    """The deletion holds the connection, and will wait for the sync: if the sync waited too, nobody would go on."""
+    sync = a_model_sync(scene.project, scene.user)
+    query = f"select {which}_id as id from app.definitions where id = %s"
+    connection_id = scene.database.one(query, (sync["sync_id"],))["id"]
+    with scene.database.connect() as deletion, deletion.transaction():
+        deletion.execute("select from app.connections where id = %s for no key update", (connection_id,))
+        with scene.database.session(scene.user.claims) as session:
+            assert session.call("start_model_sync", **sync)["data"]["status"] == "created"
 
 
 @through_both_doors

@@ -24,11 +24,25 @@ from pydantic import ValidationError
 
 from functions._local.postgres import free_port
 from functions._shared import look, openapi, services
+from functions._shared.dialect import POLYTOMIC, PROBLEM, TRUTO
 from functions._shared.endpoint import MAX_BODY_BYTES
+from functions._shared.errors import Problem
+from functions._shared.filters import OPERATORS, FilteredList
 from functions._shared.members import Contract
-from tests import asking, documented
-from tests.asking import ENDPOINTS, GOOD, LOOKS, looking, send
+from tests import documented
+from tests.asking import (
+    ALWAYS_LOOKS,
+    ENDPOINTS,
+    GOOD,
+    LOOKS,
+    a_bulk_action,
+    a_model_sync,
+    looking,
+    of_a_sync_job,
+    send,
+)
 from tests.documented import DOCUMENT
+from tests.house import PATHS
 from tests.json_schema import resolve, violations
 from tests.project import BOTH_DOORS, Project, refusal
 
@@ -47,7 +61,7 @@ OBJECTS = {
     "document": ({"openapi", "info", "paths"}, {"servers", "security", "components"}),
     "info": ({"title", "version"}, set()),
     "operation": ({"operationId", "summary", "responses", "parameters"}, {"requestBody", "security"}),
-    "parameter": ({"name", "in", "required", "schema"}, {"description", "example"}),
+    "parameter": ({"name", "in", "required", "schema"}, {"description", "example", "style", "explode"}),
     "requestBody": ({"required", "content"}, set()),
     "response": ({"description", "headers"}, {"content"}),
     "header": ({"schema"}, set()),
@@ -83,7 +97,8 @@ def test_its_frame_is_that_of_openapi() -> None:
     assert {name for requirement in requirements for name in requirement} == set(
         DOCUMENT["components"]["securitySchemes"]
     )
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in DOCUMENT["components"]["schemas"])
+    # As the models are called: two of one name, or one that is another in requests, would have longer ones.
+    assert all(re.fullmatch(r"[A-Z][A-Za-z]+", name) for name in DOCUMENT["components"]["schemas"])
 
 
 def test_its_version_is_the_projects() -> None:
@@ -186,6 +201,13 @@ def test_no_query_parameter_may_be_null() -> None:
         ({}, {"type": "object", "properties": {"a": {}}, "required": ["a"]}, 1),
         ({"a": 1, "b": 2}, {"type": "object", "properties": {"a": {"type": "string"}}}, 2),
         ({"a": 1}, {"type": "object", "properties": {}, "additionalProperties": True}, 0),
+        ({"a": 1}, {"type": "object", "additionalProperties": True}, 0),
+        ({"a": 1}, {"type": "object"}, 1),
+        ({"a": 1}, {"type": "object", "additionalProperties": {"type": "string"}}, 1),
+        ({"a": "x"}, {"type": "object", "additionalProperties": {"type": "string"}}, 0),
+        ({"a": 1}, {"propertyNames": {"pattern": "^[bc]$"}, "additionalProperties": True}, 1),
+        ({"b": 1, "c": 1}, {"propertyNames": {"pattern": "^[bc]$"}, "additionalProperties": True}, 0),
+        ({"b": 1, "c": 1}, {"maxProperties": 1, "additionalProperties": True}, 1),
         (None, {"anyOf": [{"type": "string"}, {"type": "null"}]}, 0),
     ],
 )
@@ -236,6 +258,67 @@ def test_every_member_of_a_request_is_documented_in_its_place(name: str) -> None
     rest = "query" if endpoint.method in {"GET", "DELETE"} else "body"
     places = {name: "path" if f"{{{name}}}" in endpoint.path else rest for name in members}
     assert found == {(places[name], name): is_required for name, is_required in members.items()}
+
+
+FILTERED = [name for name in NAMES if issubclass(ENDPOINTS[name].request, FilteredList)]
+
+
+def filters_of(name: str) -> dict[str, Any]:
+    [found] = [one for one in documented.operation(name)["parameters"] if one["name"] == "filters"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("name", FILTERED)
+def test_filters_are_documented_as_parameters_of_their_own(name: str) -> None:
+    """OpenAPI's way to say it: members of an object that is exploded into the query. Other lists have none."""
+    found = filters_of(name)
+    assert (found["in"], found["style"], found["explode"], found["required"]) == ("query", "form", True, False)
+    assert found["schema"]["type"] == "object"
+    assert found["example"]
+    assert found["example"].items() <= ENDPOINTS[name].example_request.items()
+    others = [one for one in NAMES if one not in FILTERED]
+    exploded = {name for name in others for one in documented.operation(name)["parameters"] if "style" in one}
+    assert exploded == set()
+
+
+@pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
+@pytest.mark.parametrize("name", FILTERED)
+def test_a_list_is_filtered_by_what_is_documented_and_nothing_else(project: Project, name: str) -> None:
+    endpoint, found = ENDPOINTS[name], filters_of(name)
+    token = project.token(project.database.member())
+
+    def answer(filter_: str, value: str = "1") -> tuple[int, str]:
+        response = send(project, endpoint, {filter_: value}, token)
+        code = documented.code(response.json()) if response.status_code != 200 else ""
+        in_document = not [*violations({filter_: value}, found["schema"], DOCUMENT)]
+        assert in_document == (code not in {"unknown_filter", "unknown_operator"}), filter_
+        return response.status_code, code
+
+    response = send(project, endpoint, {"nme": "x"}, token)
+    fields = refusal(response, 400, "unknown_filter")["available"]
+    assert f"Fields: {', '.join(fields)}." in found["description"]
+    assert f"Operators: {', '.join(OPERATORS)};" in found["description"]
+    for field in fields:
+        operators = [*OPERATORS, ""] if field == "created_at" else ["in"]
+        for filter_ in (field, *(f"{field}[{operator}]" for operator in operators)):
+            assert answer(filter_) in {(200, ""), (400, "invalid_value")}
+    for operator in ("exists", "like", "ilike"):  # of whatever type the field is
+        assert answer(f"created_at[{operator}]") == (200, "")
+    for unknown in ("nme", "agency_id", "Id", "id ", "limit[gt]", "id[in", "id[in][0]", "filters"):
+        assert answer(unknown) == (400, "unknown_filter")
+    for unknown in ("between", "EQ"):
+        assert answer(f"id[{unknown}]") == (400, "unknown_operator")
+    most = [f"{field}[exists]" for field in fields] + [f"id[{operator}]" for operator in OPERATORS]
+    most += [f"created_at[{operator}]" for operator in OPERATORS]
+    for number, status in ((20, 200), (21, 400)):
+        filters = dict.fromkeys([*dict.fromkeys(most)][:number], UNKNOWN)
+        assert len(filters) == number
+        assert (not [*violations(filters, found["schema"], DOCUMENT)]) == (status == 200)
+        kinds = {"id": UNKNOWN, "created_at": "2026-11-22"}
+        response = send(project, endpoint, {one: kinds.get(one.partition("[")[0], "true") for one in filters}, token)
+        assert response.status_code == status, response.text
+        if status == 400:
+            assert refusal(response, 400, "invalid_field") == {"field": "filters"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -295,9 +378,18 @@ class Scene:
         self.request = GOOD[self.endpoint.name](self.project, self.user)
 
     def send(self, **options: Any) -> httpx.Response:
-        """The request, but for what `options` say; `request` says some of its members anew."""
+        """The request, but for what `options` say; `request` says some of its members anew, and `looks` who looks at
+        sources meanwhile: a worker, where nothing is answered without.
+        """
         request = self.request | options.pop("request", {})
-        return send(self.project, self.endpoint, request, options.pop("token", self.token), **options)
+        looks = options.pop("looks", looking if self.endpoint.name in ALWAYS_LOOKS else contextlib.nullcontext)
+        with looks(self.project):
+            return send(self.project, self.endpoint, request, options.pop("token", self.token), **options)
+
+    def only_its(self, **members: Any) -> dict[str, Any]:
+        """Those of these members that the request has: an API that refuses others would refuse these."""
+        fields = self.endpoint.request.model_fields.items()
+        return {name: value for name, value in members.items() if name in {field.alias or n for n, field in fields}}
 
     def other(self) -> User:
         return self.project.database.member()
@@ -343,13 +435,14 @@ def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
 
 
 def missing_member(scene: Scene) -> httpx.Response:
+    """The first that is required; where none is, one of a member's own."""
     required = [
         name
         for name, field in scene.endpoint.request.model_fields.items()
         if field.is_required() and f"{{{name}}}" not in scene.endpoint.path
     ]
     scene.request = {name: value for name, value in scene.request.items() if name not in required[:1]}
-    return scene.send()
+    return scene.send(request={} if required else {"resources": [{}]})
 
 
 def malformed_path(scene: Scene) -> httpx.Response:
@@ -358,7 +451,7 @@ def malformed_path(scene: Scene) -> httpx.Response:
 
 def broken(scene: Scene) -> httpx.Response:
     with scene.project.without("app.caller"):
-        return scene.send()
+        return scene.send(looks=contextlib.nullcontext)
 
 
 def no_auth_server(scene: Scene) -> httpx.Response:
@@ -403,17 +496,6 @@ def with_job(status: Any, *, of_another: bool = False) -> Provoke:
     return provoke
 
 
-def with_bulk_action(status: str) -> Provoke:
-    return lambda scene: scene.send(request=asking.a_bulk_action(status)(scene.project, scene.user))
-
-
-def ended(scene: Scene) -> httpx.Response:
-    """Whatever this endpoint calls a job."""
-    if scene.endpoint.rpc == "cancel_bulk_action":
-        return with_bulk_action("completed")(scene)
-    return with_job("completed")(scene)
-
-
 def on_connection(*, of_another: bool = False, **columns: Any) -> Provoke:
     """Whatever this endpoint calls the connection that it reads from."""
 
@@ -425,7 +507,7 @@ def on_connection(*, of_another: bool = False, **columns: Any) -> Provoke:
 
 
 def source(scene: Scene) -> str:
-    names = ("source_connection_id", "connection_id")
+    names = ("source_connection_id", "integrated_account_id", "connection_id")
     return next((name for name in names if name in scene.endpoint.request.model_fields), "connection_id")
 
 
@@ -438,7 +520,93 @@ def of_another_type(scene: Scene) -> httpx.Response:
 
 
 def to_no_destination(scene: Scene) -> httpx.Response:
-    return scene.send(request={"destination_connection_id": scene.project.database.connection(scene.user.agency_id)})
+    connection_id = scene.project.database.connection(scene.user.agency_id)
+    target = {"connection_id": connection_id, "object": "accounts"}
+    return scene.send(request=scene.only_its(destination_connection_id=connection_id, target=target))
+
+
+def mapped(**source: Any) -> Provoke:
+    """What a model sync reads, a field and the identity, from another source."""
+
+    def provoke(scene: Scene) -> httpx.Response:
+        [field], identity = scene.request["fields"], scene.request["identity"]
+        read = field["source"] | source
+        return scene.send(request={"fields": [field | {"source": read}], "identity": identity | {"source": read}})
+
+    return provoke
+
+
+def store(scene: Scene, connection_id: str, resource: str) -> None:
+    """A row in this connection, as another sync stores it: under a key of its own."""
+    database, agency_id = scene.project.database, scene.user.agency_id
+    columns = {"connection_id": database.connection(agency_id), "destination_id": connection_id}
+    execution_id = database.put("running", agency_id, "bulk_sync", **columns)
+    lease = {"execution_id": execution_id, "lease": database.execution(execution_id)["lease"]}
+    row = {"key": "a", "data": {"id": "a"}}
+    with database.worker() as worker:
+        worker.call("commit_batch", **lease, seq=1, resource=resource, records=[row], checkpoint={}, progress={})
+        worker.call("finish", **lease)
+
+
+def created_over_rows(scene: Scene) -> httpx.Response:
+    store(scene, scene.request["target"]["connection_id"], scene.request["target"]["object"])
+    return scene.send()
+
+
+def started_over_rows(scene: Scene) -> httpx.Response:
+    query = "select destination_id::text as id, settings ->> 'object' as object from app.definitions where id = %s"
+    target = scene.project.database.one(query, (scene.request["sync_id"],))
+    store(scene, target["id"], target["object"])
+    return scene.send()
+
+
+def without_its_connection(scene: Scene) -> httpx.Response:
+    connection_id = scene.project.database.execution(scene.request["job_id"])["connection_id"]
+    with scene.project.database.session(scene.user.claims) as session:
+        session.call("delete_connection", connection_id=str(connection_id))
+    return scene.send()
+
+
+def read_by_a_sync(scene: Scene) -> httpx.Response:
+    sync_id = a_model_sync(scene.project, scene.user)["sync_id"]
+    query = "select settings ->> 'model_id' as id from app.definitions where id = %s"
+    return scene.send(request={"model_id": scene.project.database.one(query, (sync_id,))["id"]})
+
+
+def of_a_job(settings: Mapping[str, Any], **members: Any) -> Provoke:
+    """A run of a sync job with these settings."""
+
+    def provoke(scene: Scene) -> httpx.Response:
+        return scene.send(request=of_a_sync_job(scene.project, scene.user, **settings) | members)
+
+    return provoke
+
+
+def resources(*nodes: Mapping[str, Any]) -> Provoke:
+    """Of a sync job, or of a run of it."""
+    return lambda scene: scene.send(request={"resources": [{"method": "list", **node} for node in nodes]})
+
+
+def ended_run(scene: Scene) -> httpx.Response:
+    scene.project.database.move(scene.request["run_id"], *PATHS["completed"])
+    return scene.send()
+
+
+def bulk_action(status: str) -> Provoke:
+    return lambda scene: scene.send(request=a_bulk_action(status)(scene.project, scene.user))
+
+
+def criteria(**members: Any) -> Provoke:
+    return lambda scene: scene.send(request={"criteria": members})
+
+
+def plain(scene: Scene) -> httpx.Response:
+    return scene.send()
+
+
+def one_of(default: Provoke = plain, **provokes: Provoke) -> Provoke:
+    """By the endpoint's name, where several mean different things by a code, or one alone has the members for it."""
+    return lambda scene: provokes.get(scene.endpoint.name, default)(scene)
 
 
 def in_use(scene: Scene) -> httpx.Response:
@@ -448,14 +616,20 @@ def in_use(scene: Scene) -> httpx.Response:
 
 
 def look_refused(scene: Scene) -> httpx.Response:
-    with looking(scene.project, {"code": "source_refused", "message": "The source refuses."}):
-        return scene.send(request=LOOKS.get(scene.endpoint.name, {}))
+    error = {"code": "source_refused", "message": "The source refuses."}
+    return scene.send(request=looked_at(scene), looks=lambda project: looking(project, error))
 
 
 def nobody_looks(scene: Scene) -> httpx.Response:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look, "WAIT_SECONDS", 0.1)
-        return scene.send(request=LOOKS.get(scene.endpoint.name, {}))
+        return scene.send(request=looked_at(scene), looks=contextlib.nullcontext)
+
+
+def looked_at(scene: Scene) -> Mapping[str, Any]:
+    """The members for which a source is looked at, where any are."""
+    make = LOOKS.get(scene.endpoint.name)
+    return make(scene.project, scene.user) if make else {}
 
 
 def twice(scene: Scene) -> httpx.Response:
@@ -477,7 +651,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (401, "invalid_api_key"): unknown_key,
     (403, "no_agency"): lambda scene: scene.send(token=scene.project.token(scene.project.database.user(None))),
     (404, "not_found"): malformed_path,
-    (405, "method_not_allowed"): lambda scene: scene.send(method="PATCH"),
+    (405, "method_not_allowed"): lambda scene: scene.send(method="PUT"),
     (409, "idempotency_key_in_use"): key_in_use,
     (413, "body_too_large"): lambda scene: scene.send(content=b"x" * (MAX_BODY_BYTES + 1)),
     (422, "idempotency_key_reused"): key_reused,
@@ -486,18 +660,36 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (503, "auth_unavailable"): no_auth_server,
     (503, "database_unavailable"): no_database,
     # Of the historical syncs
-    (400, "not_cancellable"): ended,
+    (400, "not_cancellable"): one_of(
+        with_job("completed"), stop_sync_job_run=ended_run, cancel_bulk_action=bulk_action("completed")
+    ),
     (400, "not_retryable"): with_job("pending"),
     (403, "job_of_another_agency"): with_job("pending", of_another=True),
     (404, "job_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
-    (400, "invalid_resources"): on_connection(config={}),
-    (400, "unknown_resource"): lambda scene: scene.send(request={"resources": ["nope"]}),
+    (400, "invalid_resources"): one_of(
+        resources({"resource": "flights", "method": "get"}), start_historical_sync=on_connection(config={})
+    ),
+    (400, "unknown_resource"): one_of(
+        resources({"resource": "nope"}),
+        start_historical_sync=lambda scene: scene.send(request={"resources": ["nope"]}),
+        create_model=lambda scene: scene.send(request={"configuration": {"resource": "nope"}}),
+    ),
     (403, "connection_of_another_agency"): on_connection(of_another=True),
     # Of several
     (409, "already_active"): twice,
     (400, "not_a_source"): on_connection(kind="records", config={}),
-    (404, "connection_not_found"): unknown_connection,
-    (403, "other_organization"): lambda scene: scene.send(request={"organization_id": UNKNOWN}),
+    (400, "not_a_destination"): to_no_destination,
+    (404, "connection_not_found"): one_of(
+        unknown_connection,
+        create_model_sync=lambda scene: scene.send(
+            request={"target": {"connection_id": UNKNOWN, "object": "accounts"}}
+        ),
+        retry_historical_sync=without_its_connection,
+    ),
+    (404, "execution_not_found"): lambda scene: scene.send(request={"execution_id": UNKNOWN}),
+    (403, "other_organization"): lambda scene: scene.send(
+        request=scene.only_its(organization_id=UNKNOWN, environment_id=UNKNOWN)
+    ),
     (400, "invalid_page_token"): lambda scene: scene.send(request={"page_token": "nope"}),
     # Of API keys and connections
     (404, "api_key_not_found"): lambda scene: scene.send(request={"api_key_id": UNKNOWN}),
@@ -509,18 +701,53 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "source_not_readable"): look_refused,
     (503, "source_unavailable"): nobody_looks,
     # Of the bulk syncs
-    (400, "not_a_destination"): to_no_destination,
     (400, "no_schemas"): lambda scene: scene.send(request={"schemas": []}),
     (400, "unknown_schema"): lambda scene: scene.send(request={"schemas": ["nope"]}),
+    (400, "invalid_output_name"): lambda scene: scene.send(
+        request={"destination_configuration": {"schema": "é" * 100}}
+    ),
     (404, "bulk_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
-    (404, "execution_not_found"): lambda scene: scene.send(request={"execution_id": UNKNOWN}),
+    # Of models and model syncs
+    (404, "model_not_found"): one_of(
+        lambda scene: scene.send(request={"model_id": UNKNOWN}), create_model_sync=mapped(model_id=UNKNOWN)
+    ),
+    (400, "unknown_field"): one_of(
+        lambda scene: scene.send(request={"identifier": "nope"}), create_model_sync=mapped(field="nope")
+    ),
+    (422, "model_in_use"): read_by_a_sync,
+    (404, "model_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
+    (400, "identity_required"): lambda scene: scene.send(request={"identity": None}),
+    (400, "ambiguous_target"): one_of(
+        create_model_sync=lambda scene: scene.send(request={"fields": scene.request["fields"] * 2})
+    ),
+    (400, "not_the_identity"): one_of(create_model_sync=created_over_rows, start_model_sync=started_over_rows),
+    # Of sync jobs, their runs and webhooks
+    (404, "sync_job_not_found"): lambda scene: scene.send(request=scene.only_its(job_id=UNKNOWN, sync_job_id=UNKNOWN)),
+    (404, "sync_job_run_not_found"): lambda scene: scene.send(request={"run_id": UNKNOWN}),
+    (404, "webhook_not_found"): lambda scene: scene.send(
+        request=scene.only_its(webhook_id=UNKNOWN, daemon_group_key=None)
+    ),
+    (400, "unknown_dependency"): resources({"resource": "flights", "depends_on": "weather"}),
+    (400, "circular_dependency"): resources(
+        {"resource": "flights", "depends_on": "weather"}, {"resource": "weather", "depends_on": "flights"}
+    ),
+    (400, "one_destination"): lambda scene: scene.send(request={"webhook_id": UNKNOWN}),
+    (400, "invalid_argument"): of_a_job({"args_schema": {"since": {"type": "string", "required": True}}}),
+    (400, "other_version"): lambda scene: scene.send(request={"version": 1}),
+    (400, "invalid_error_handling"): of_a_job({"default_runtime_version": 1}, error_handling="batch"),
+    # Of lists with filters
+    (400, "unknown_filter"): lambda scene: scene.send(request={"nme": "x"}),
+    (400, "unknown_operator"): lambda scene: scene.send(request={"id[between]": "x"}),
+    (400, "invalid_value"): lambda scene: scene.send(request={"id": "nope"}),
+    (400, "unknown_sort"): lambda scene: scene.send(request={"sort": "id"}),
+    (400, "invalid_cursor"): lambda scene: scene.send(request={"next_cursor": "nope"}),
     # Of the bulk actions
-    (400, "no_criteria"): lambda scene: scene.send(request={"criteria": {}}),
-    (400, "unknown_family"): lambda scene: scene.send(request={"criteria": {"family": "nope"}}),
-    (400, "family_required"): lambda scene: scene.send(request={"criteria": {"status": "running"}}),
-    (400, "unknown_status"): lambda scene: scene.send(request={"criteria": {"family": "bulk_sync", "status": "nope"}}),
-    (400, "not_deletable"): with_bulk_action("running"),
     (404, "bulk_action_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
+    (400, "not_deletable"): bulk_action("running"),
+    (400, "no_criteria"): criteria(),
+    (400, "unknown_family"): criteria(family="nope"),
+    (400, "family_required"): criteria(status="pending"),
+    (400, "unknown_status"): criteria(family="historical_sync", status="nope"),
 }
 EVERY_ERROR = [(name, status, code) for name in NAMES for status, code in documented.errors(name)]
 
@@ -582,8 +809,23 @@ HEADERS = {"x-request-id": "r", "x-polytomic-version": "2025-09-18", "allow": "G
 
 def spelled(status: int, code: str, **metadata: Any) -> dict[str, Any]:
     """An error of a published API."""
-    head = {"key": code, "message": "E.", "error": "E.", "code": status, "status": status, "requestId": "r"}
-    return {**head, "metadata": metadata}
+    return POLYTOMIC.spell(Problem(status, code, "E.", metadata), "r")
+
+
+def of_a_run(status: int, code: str, **members: Any) -> dict[str, Any]:
+    return TRUTO.spell(Problem(status, code, "E.", members), "r")
+
+
+def of_an_action(status: int, code: str, **members: Any) -> dict[str, Any]:
+    return PROBLEM.spell(Problem(status, code, "E.", members), "r")
+
+
+def without(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {other: value for other, value in body.items() if other != name}
+
+
+RUN, WEBHOOK = f"/sync-job-run/{UNKNOWN}", f"/webhook/{UNKNOWN}"
+ACTION = f"/api/actions/bulk/jobs/{UNKNOWN}/cancel"
 
 
 @pytest.mark.parametrize(
@@ -605,11 +847,34 @@ def spelled(status: int, code: str, **metadata: Any) -> dict[str, Any]:
         (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "bulk_sync_not_found", more=1)),
         (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, spelled(409, "already_active")),
         (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, spelled(409, "already_active", job_id=1)),
+        ("DELETE " + RUN, 404, spelled(404, "sync_job_run_not_found")),
+        ("DELETE " + RUN, 404, of_a_run(404, "sync_job_not_found")),
+        ("DELETE " + RUN, 404, of_a_run(404, "sync_job_run_not_found", run_id=UNKNOWN)),
+        ("DELETE " + RUN, 400, of_a_run(400, "not_cancellable")),
+        ("DELETE " + RUN, 400, of_a_run(400, "not_cancellable", current_status=1)),
+        ("DELETE " + RUN, 400, without(of_a_run(400, "not_cancellable", current_status="failed"), "statusCode")),
+        ("DELETE " + RUN, 204, {}),
+        ("DELETE " + WEBHOOK, 200, {"id": "1"}),
+        ("GET " + RUN, 422, of_a_run(422, "idempotency_key_reused")),  # a DELETE's answer
+        (ACTION, 404, of_a_run(404, "bulk_action_not_found")),
+        (ACTION, 404, of_an_action(404, "sync_job_run_not_found")),
+        (ACTION, 404, of_an_action(404, "bulk_action_not_found", job_id=UNKNOWN)),
+        (ACTION, 400, of_an_action(400, "not_cancellable")),
+        (ACTION, 400, of_an_action(400, "not_cancellable", current_status="failed") | {"details": {}}),
+        (
+            ACTION,
+            400,
+            of_an_action(400, "not_cancellable", current_status="failed") | {"details": {"current_status": 1}},
+        ),
+        (ACTION, 400, without(of_an_action(400, "not_cancellable", current_status="failed"), "instance")),
+        (ACTION, 200, {"success": False, "job_id": UNKNOWN, "status": "cancelled"}),
     ],
     ids=str,
 )
 def test_an_answer_that_is_not_documented_is_noticed(path: str, status: int, body: dict[str, Any]) -> None:
-    request = httpx.Request("POST", f"http://x/functions/v1{path}")
+    """To a POST, if its path says no other method."""
+    method, _, path = path.rpartition(" ")
+    request = httpx.Request(method or "POST", f"http://x/functions/v1{path}")
     with pytest.raises(AssertionError):
         documented.check(httpx.Response(status, json=body, request=request, headers=HEADERS))
 
@@ -617,11 +882,19 @@ def test_an_answer_that_is_not_documented_is_noticed(path: str, status: int, bod
 def test_an_answer_that_is_documented_passes() -> None:
     """Else the test above would be content with a check that refuses everything."""
     url = f"http://x/functions/v1/api/bulk/syncs/{UNKNOWN}"
-    for path, status, body in (
-        ("/cancel", 404, spelled(404, "bulk_sync_not_found")),
-        ("", 405, spelled(405, "method_not_allowed")),
+    ended = {"current_status": "failed"}
+    for method, path, status, body in (
+        ("POST", f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "bulk_sync_not_found")),
+        ("POST", f"/api/bulk/syncs/{UNKNOWN}", 405, spelled(405, "method_not_allowed")),
+        ("DELETE", RUN, 404, of_a_run(404, "sync_job_run_not_found")),
+        ("DELETE", RUN, 400, of_a_run(400, "not_cancellable", **ended)),
+        ("DELETE", RUN, 422, of_a_run(422, "idempotency_key_reused")),
+        ("DELETE", WEBHOOK, 200, {"id": UNKNOWN}),
+        ("POST", ACTION, 404, of_an_action(404, "bulk_action_not_found")),
+        ("POST", ACTION, 400, of_an_action(400, "not_cancellable", **ended)),
+        ("POST", ACTION, 200, {"success": True, "job_id": UNKNOWN, "status": "cancelled"}),
     ):
-        request = httpx.Request("POST", url + path)
+        request = httpx.Request(method, f"http://x/functions/v1{path}")
         documented.check(httpx.Response(status, json=body, request=request, headers=HEADERS))
     deleted = httpx.Request("DELETE", url)
     documented.check(httpx.Response(204, request=deleted, headers=HEADERS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,10 @@ def _spell_truto(problem: Problem, request_id: str) -> dict[str, Any]:
     }
 
 
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _spell_problem(problem: Problem, request_id: str) -> dict[str, Any]:
     """RFC 9457, with the members that its predecessors in this API had. Sent as plain JSON, which clients parse."""
     return {
@@ -84,7 +89,7 @@ def _spell_problem(problem: Problem, request_id: str) -> dict[str, Any]:
         "detail": problem.sentence,
         "instance": f"urn:request:{request_id}",
         "error": problem.sentence,
-        "details": {name: str(value) for name, value in problem.members.items()},
+        "details": {name: _as_text(value) for name, value in problem.members.items()},
         "code": problem.code,
         "requestId": request_id,
         **problem.members,

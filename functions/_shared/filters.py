@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from functions._shared.errors import Refusal
 from functions._shared.members import Text
+
+OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "exists", "like", "ilike")
+MOST = 20
 
 _FILTER = re.compile(r"(?P<field>\w+)(?:\[(?P<op>\w*)\])?", re.ASCII)
 
@@ -33,9 +36,11 @@ class Filter(BaseModel):
 
 
 class FilteredList(BaseModel):
-    """Any further parameter is a filter; op: eq, ne, gt, gte, lt, lte, in, nin (comma lists), exists, like, ilike."""
+    """Any further parameter is a filter by one of `filterable`, the plain columns of the view that is listed."""
 
-    filters: SkipJsonSchema[Annotated[list[Filter], Field(max_length=20)]] = []
+    filterable: ClassVar[tuple[str, ...]] = ()
+
+    filters: SkipJsonSchema[Annotated[list[Filter], Field(max_length=MOST)]] = []
     limit: Annotated[int | None, BeforeValidator(_number)] = None
     next_cursor: Text | None = None
     prev_cursor: Text | None = None
@@ -47,6 +52,31 @@ class FilteredList(BaseModel):
         paging = {"limit", "next_cursor", "prev_cursor", "sort"}
         known = {name: value for name, value in query.items() if name in paging}
         return {**known, "filters": [_filter(name, value) for name, value in query.items() if name not in paging]}
+
+
+def parameter(request: type[FilteredList], example: dict[str, Any]) -> dict[str, Any]:
+    """The filters as OpenAPI has them: an object whose members are parameters of the query, under their own names."""
+    fields, operators = ("|".join(names) for names in (request.filterable, OPERATORS))
+    return {
+        "name": "filters",
+        "in": "query",
+        "required": False,
+        "style": "form",
+        "explode": True,
+        "description": (
+            "Not a parameter of this name: every further parameter is a filter, `field=value` or `field[op]=value`,"
+            f" and what is listed passes all of them, at most {MOST}. Fields: {', '.join(request.filterable)}."
+            f" Operators: {', '.join(OPERATORS)}; eq without one. `in` and `nin` take values with commas between them,"
+            " `exists` true or false, `like` and `ilike` a pattern with `%` and `_`."
+        ),
+        "schema": {
+            "type": "object",
+            "propertyNames": {"pattern": rf"^({fields})(\[({operators})?\])?$"},
+            "additionalProperties": {"type": "string"},
+            "maxProperties": MOST,
+        },
+        "example": example,
+    }
 
 
 def _filter(name: str, value: str) -> dict[str, str]:

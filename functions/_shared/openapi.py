@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
+from functions._shared import filters
 from functions._shared.errors import Problem, Refusal
+from functions._shared.filters import FilteredList
 from functions._shared.members import Contract
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
     """All that this endpoint may answer besides its success, by status."""
     found = [*EVERYONES, *endpoint.refusals]
     members = [member for name, member in endpoint.request.model_fields.items() if not is_in_path(endpoint, name)]
-    if members:
+    if any(member.annotation is not object for member in members):  # an object is whatever it is
         found += OF_MEMBERS
     if any(member.is_required() for member in members) or (has_body(endpoint) and _requires_within(endpoint)):
         found += OF_REQUIRED_MEMBERS
@@ -175,6 +177,9 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         if place == "path" or not has_body(endpoint):
             one = {"name": name, "in": place, "required": name in required, "schema": _without_null(member)}
             found.append(one | ({"example": examples[name]} if name in examples else {}))
+    if issubclass(endpoint.request, FilteredList):
+        others = {name: value for name, value in examples.items() if name not in schema["properties"]}
+        found.append(filters.parameter(endpoint.request, others))
     if endpoint.heeds_key:
         found.append(_KEY_HEADER)
     if endpoint.dialect.version_header:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, Field
 
 from functions._shared.dialect import PROBLEM
 from functions._shared.endpoint import Endpoint
@@ -22,10 +22,10 @@ def _if_it_is_one(reason: object) -> object:
 
 
 class CancelBulkAction(BaseModel):
-    """The body is free: a `reason` in it is kept if it is a text."""
+    """The body is free."""
 
     job_id: UUID
-    reason: Annotated[str | None, BeforeValidator(_if_it_is_one)] = None
+    reason: Annotated[object, BeforeValidator(_if_it_is_one), Field(description="Kept if it is a text.")] = None
 
 
 class BulkActionCancelled(BaseModel):

@@ -8,7 +8,7 @@ from uuid import UUID
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
 from functions._shared.members import Contract, Only
-from functions.connection import ALREADY_ACTIVE, CONNECTION_NOT_FOUND
+from functions.connection import ALREADY_ACTIVE
 from functions.model_sync import NOT_THE_IDENTITY, SYNC_ID, SYNC_NOT_FOUND
 from functions.model_sync.get_model_sync_execution import EXAMPLE, OneModelSyncExecution
 
@@ -31,7 +31,7 @@ endpoint = Endpoint(
     request=StartModelSync,
     response=OneModelSyncExecution,
     dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND, CONNECTION_NOT_FOUND, NOT_THE_IDENTITY, ALREADY_ACTIVE),
+    refusals=(SYNC_NOT_FOUND, NOT_THE_IDENTITY, ALREADY_ACTIVE),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": {**EXAMPLE, "status": "created", "started_at": None, "completed_at": None}},
 )

@@ -10,7 +10,15 @@ from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
 
 class ListSyncJobs(FilteredList):
-    pass
+    filterable = (
+        "id",
+        "environment_id",
+        "label",
+        "integration_name",
+        "default_runtime_version",
+        "created_at",
+        "updated_at",
+    )
 
 
 class SyncJobs(Page):
@@ -26,6 +34,7 @@ endpoint = Endpoint(
     response=SyncJobs,
     dialect=TRUTO,
     refusals=filters.REFUSALS,
-    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 100},
+    example_request={"label[ilike]": "contact%", "limit": 20},
+    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 20},
 )
 handler = endpoint.handler

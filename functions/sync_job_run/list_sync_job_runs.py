@@ -10,7 +10,22 @@ from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
 
 
 class ListSyncJobRuns(FilteredList):
-    pass
+    filterable = (
+        "id",
+        "environment_id",
+        "sync_job_id",
+        "integrated_account_id",
+        "status",
+        "daemon_group_key",
+        "webhook_id",
+        "error_handling",
+        "ignore_previous_run",
+        "version",
+        "created_at",
+        "updated_at",
+        "started_at",
+        "finished_at",
+    )
 
 
 class SyncJobRuns(Page):
@@ -26,6 +41,7 @@ endpoint = Endpoint(
     response=SyncJobRuns,
     dialect=TRUTO,
     refusals=filters.REFUSALS,
-    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 100},
+    example_request={"status[in]": "created,running", "created_at[gte]": "2026-11-22T00:00:00Z", "limit": 20},
+    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 20},
 )
 handler = endpoint.handler

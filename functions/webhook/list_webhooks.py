@@ -10,7 +10,7 @@ from functions.webhook.get_webhook import EXAMPLE, Webhook
 
 
 class ListWebhooks(FilteredList):
-    pass
+    filterable = ("id", "environment_id", "target_url", "is_active", "created_at", "updated_at")
 
 
 class Webhooks(Page):
@@ -26,6 +26,7 @@ endpoint = Endpoint(
     response=Webhooks,
     dialect=TRUTO,
     refusals=filters.REFUSALS,
-    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 100},
+    example_request={"is_active": "true", "limit": 20},
+    example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 20},
 )
 handler = endpoint.handler

@@ -1454,7 +1454,7 @@ set search_path = ''
 as $$
 begin
   if organization_id is not null and organization_id is distinct from caller.agency_id then
-    perform app.refuse(403, 'other_organization', 'You can only act in your own organization. Leave organization_id out.');
+    perform app.refuse(403, 'other_organization', 'You can only act in your own organization. Leave its id out.');
   end if;
 end $$;
 
@@ -4012,8 +4012,9 @@ begin
     'identity', case when sync.settings ->> 'mode' <> 'append' then sync.settings -> 'identity' end,
     'write', jsonb_build_object(
       'mode', sync.settings -> 'mode', 'only_changed', not (sync.settings ->> 'sync_all_records')::boolean));
+  -- Whoever deletes the connection waits for the sync, and may have begun: waiting for them too would be for ever.
   perform app.require_identity(
-    app.find_connection(sync.destination_id), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
+    app.find_connection(sync.destination_id, hold => false), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
   started := app.start_execution(started);
   answer := jsonb_build_object('data', app.model_sync_execution_object(started));
   return app.remember_answer(caller, 'start_model_sync', request, answer);

@@ -7,7 +7,7 @@ set search_path = ''
 as $$
 begin
   if organization_id is not null and organization_id is distinct from caller.agency_id then
-    perform app.refuse(403, 'other_organization', 'You can only act in your own organization. Leave organization_id out.');
+    perform app.refuse(403, 'other_organization', 'You can only act in your own organization. Leave its id out.');
   end if;
 end $$;
 

@@ -29,8 +29,9 @@ begin
     'identity', case when sync.settings ->> 'mode' <> 'append' then sync.settings -> 'identity' end,
     'write', jsonb_build_object(
       'mode', sync.settings -> 'mode', 'only_changed', not (sync.settings ->> 'sync_all_records')::boolean));
+  -- Whoever deletes the connection waits for the sync, and may have begun: waiting for them too would be for ever.
   perform app.require_identity(
-    app.find_connection(sync.destination_id), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
+    app.find_connection(sync.destination_id, hold => false), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
   started := app.start_execution(started);
   answer := jsonb_build_object('data', app.model_sync_execution_object(started));
   return app.remember_answer(caller, 'start_model_sync', request, answer);
