@@ -51,6 +51,8 @@ select id, id, 'http', 'C', '{{"resources": {{"flights": {{}}}}}}' from public.a
 insert into app.connections (id, agency_id, kind, name)
 select md5('connection' || n)::uuid, min(id::text)::uuid, 'http', 'C'
 from public.agencies, generate_series(0, {CONNECTIONS} - 1) as n group by n;
+insert into app.connections (agency_id, kind, name) -- so many of others that the table is not read whole
+select max(id::text)::uuid, 'http', 'C' from public.agencies, generate_series(1, 5000) as n group by n;
 
 insert into app.executions
   (id, agency_id, family, connection_id, concurrency_key, spec, status, event, actor, created_by, created_at, run_at,

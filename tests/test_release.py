@@ -22,6 +22,11 @@ def release(database: Database, job_id: Any, lease: Any = 1, **arguments: Any) -
 def test_what_is_released_is_queued_again_with_all_it_had(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.update(job_id, seq=4, records=40, checkpoint='{"at": 4}', progress='{"windows_done": 4}', attempts=2)
+    database.admin.execute(  # what the 40 are of
+        "insert into app.execution_resources (agency_id, execution_id, resource, started_at, records)"
+        " select agency_id, id, 'flights', now(), records from app.executions where id = %s",
+        (job_id,),
+    )
     before = database.execution(job_id)
     assert release(database, job_id, reason="out of time") == "queued"
     row = database.execution(job_id)

@@ -26,7 +26,7 @@ begin
       jsonb_build_object('current_status', app.status_word(ended)));
   end if;
   perform from app.connections as c where c.id = ended.connection_id and c.deleted_at is null for share;
-  if not found then
+  if not found and ended.connection_id is not null then
     perform app.refuse(404, 'connection_not_found', 'The connection of this job was deleted.');
   end if;
 
