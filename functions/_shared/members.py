@@ -56,6 +56,10 @@ def _calendar_day(value: object) -> object:
 Date = Annotated[date, BeforeValidator(_calendar_day)]
 
 
+class Free(BeforeValidator):
+    """Marks a member that may be anything at all: the function makes what is kept of it."""
+
+
 class Contract(BaseModel):
     """A request of which no member is ignored: unknown ones, and those that do not work yet, are refused with 422."""
 

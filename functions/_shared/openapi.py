@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.json_schema import models_json_schema
 
 from functions._shared.errors import Problem, Refusal
-from functions._shared.members import Contract
+from functions._shared.members import Contract, Free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,7 +69,7 @@ def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
     """All that this endpoint may answer besides its success, by status."""
     found = [*EVERYONES, *endpoint.refusals]
     members = [member for name, member in endpoint.request.model_fields.items() if not is_in_path(endpoint, name)]
-    if members:
+    if any(not isinstance(mark, Free) for member in members for mark in member.metadata or [None]):
         found += OF_MEMBERS
     if any(member.is_required() for member in members):
         found += OF_REQUIRED_MEMBERS

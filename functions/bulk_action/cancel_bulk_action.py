@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel
 
 from functions._shared.dialect import PROBLEM
 from functions._shared.endpoint import Endpoint
 from functions._shared.errors import Refusal
+from functions._shared.members import Free
 from functions.bulk_action import JOB_ID, JOB_NOT_FOUND
 
 NOT_CANCELLABLE = Refusal(
@@ -25,7 +26,7 @@ class CancelBulkAction(BaseModel):
     """The body is free: a `reason` in it is kept if it is a text."""
 
     job_id: UUID
-    reason: Annotated[str | None, BeforeValidator(_if_it_is_one)] = None
+    reason: Annotated[str | None, Free(_if_it_is_one)] = None
 
 
 class BulkActionCancelled(BaseModel):
