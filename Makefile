@@ -7,7 +7,7 @@ FROM_NPM := tests/node_modules/.package-lock.json
 POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check latency migration openapi readme polytomic lock clean
+.PHONY: demo serve test check latency bulk migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -30,6 +30,10 @@ check: $(INSTALLED)
 ## From a cancel's 200 to the worker's stop, over CANCELS (100) running syncs
 latency: $(INSTALLED)
 	@$(BIN)/python -m functions._local.cancel_latency
+
+## EXECUTIONS (100,000) cancelled by one bulk action: how fast, what others feel of it, and how soon it can be stopped
+bulk: $(INSTALLED)
+	@$(BIN)/python -m functions._local.bulk_cancel
 
 ## Write the declared schema as the migration that `supabase db push` sends
 migration: $(INSTALLED)

@@ -105,6 +105,7 @@ FUNCTIONS = {
     "app.find_run": CALLERS,
     "app.find_webhook": CALLERS,
     "app.first_errors": "service_role",
+    "app.first_id": CALLERS,
     "app.guard_event": "",
     "app.guard_execution": "",
     "app.historical_sync_object": CALLERS,

@@ -16,6 +16,7 @@ import pytest
 
 from functions._local import schema
 from functions._local.postgres import THROW_AWAY, Postgres
+from tests import bulk
 from tests.house import SERVICE, Database, rpc
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ insert into app.execution_resources (agency_id, execution_id, resource, started_
 select agency_id, id, 'flights', started_at, finished_at from app.executions where definition_id is not null;
 insert into app.deliveries (agency_id, execution_id, number, event, status, finished_at)
 select agency_id, id, 1, 'records', 'delivered', finished_at from app.executions where definition_id is not null;
-insert into app.bulk_actions (agency_id, execution_id, horizon)
-select agency_id, id, id from app.executions where definition_id is not null;
+insert into app.bulk_actions (agency_id, execution_id, horizon, is_collected, matched, done)
+select agency_id, id, id, true, 1, 1 from app.executions limit 20000;
 insert into app.bulk_action_items (agency_id, execution_id, item_id, outcome)
-select agency_id, id, id, 'done' from app.executions where definition_id is not null;
+select agency_id, id, id, 'done' from app.executions limit 200000;
 insert into app.api_keys (agency_id, name, hash, hint, created_by)
 select agencies.ids[1 + n %% {AGENCIES}], 'K', sha256(convert_to(n::text, 'UTF8')), 'x', 'user:u'
 from (select array_agg(id order by id) as ids from public.agencies) as agencies, generate_series(1, {KEYS}) as n;
@@ -159,8 +160,8 @@ def fill(database: Database, finished: int = FINISHED) -> None:
     admin = database.admin
     with admin.transaction():
         admin.execute("set local session_replication_role = replica; set local maintenance_work_mem = '256MB'")
-        pointing = ("execution_events", "execution_resources", "deliveries", "bulk_actions", "bulk_action_items")
-        for table in (*pointing, "executions"):
+        naming = ("execution_events", "execution_resources", "deliveries", "bulk_actions", "bulk_action_items")
+        for table in (*naming, "executions"):
             admin.execute(f"alter table app.{table} set unlogged")
         admin.execute(f"drop index {', '.join(index['name'] for index in of_executions)}")
         cursor = psycopg.ClientCursor(admin)
@@ -203,6 +204,9 @@ def reads(session: Session, statement: str) -> Reads:
     )
 
 
+PENDING_ONES = {"family": "historical_sync", "status": "pending"}
+
+
 class History:
     """The filled database and who and what is in it."""
 
@@ -228,11 +232,25 @@ class History:
         ofs = "select id from app.executions where definition_id = %s order by id desc limit 1 offset 500"
         self.execution = self._first(ofs, self.sync)
         self.model_execution = self._first(ofs, self.model_sync)
+        newest = "select id from app.executions where agency_id = %s order by id desc limit 10"
+        self.ids = [str(row["id"]) for row in database.all(newest, (self.agency,))]
+        self.bulk_action = bulk.create(database, self.user, criteria=bulk.these(self.ids))
+        self.ended_bulk_action = bulk.put(database, self.user, "bulk_action", "completed", spec=bulk.spec())
+        self.finding = self._begun(PENDING_ONES, 100)
+        self.acting = self._begun(PENDING_ONES, 50)
+        with database.worker() as worker:
+            worker.call("act_in_bulk", execution_id=self.acting, lease=1)
         with database.session(self.user.claims) as session:
             self.look = session.call("look_at_source", connection_id=self.idle_connection, resource="flights")[
                 "look_id"
             ]
             self.page = session.call("list_bulk_syncs")["pagination"]["next_page_token"]
+
+    def _begun(self, criteria: dict[str, Any], max_limit: int) -> str:
+        """A bulk action that runs (lease 1) and has done nothing."""
+        job_id = bulk.create(self.database, self.user, criteria=criteria, max_limit=max_limit)
+        self.database.move(job_id, ("claim", "running"))
+        return job_id
 
     def _first(self, query: str, *parameters: Any) -> str:
         return str(self.database.one(query, parameters)["id"])
@@ -420,10 +438,6 @@ BY_MEMBERS = {
     "sync job: runs": Call(user, "list_sync_job_runs", given(), '"result": []'),
     "sync job: run": Call(user, "get_sync_job_run", given(run_id="{execution}"), "not_found"),
     "sync job: stop": Call(user, "stop_sync_job_run", given(run_id="{execution}"), "not_found"),
-    "bulk action: get": Call(user, "get_bulk_action", given(job_id="{execution}"), "not_found"),
-    "bulk action: list": Call(user, "list_bulk_actions", given(), '"jobs": []'),
-    "bulk action: cancel": Call(user, "cancel_bulk_action", given(job_id="{execution}"), "not_found"),
-    "bulk action: delete": Call(user, "delete_bulk_action", given(job_id="{execution}"), "not_found"),
     # Webhooks are told from the agency's other connections one by one.
     "webhook: list": Call(user, "list_webhooks", given(), '"result": []', CONNECTIONS + ROWS),
     "webhook: get": Call(user, "get_webhook", given(webhook_id="{records}"), "not_found"),
@@ -446,6 +460,73 @@ CALLS |= {
     f"{name}, by key": replace(call, by_key=True)
     for name, call in BY_MEMBERS.items()
     if call.claims is user and not name.startswith("key")
+}
+
+FAMILY = {"family": "historical_sync"}
+# What of a million a bulk action looks at to find the first twenty: as many as it finds, whatever is asked for.
+CRITERIA: dict[str, dict[str, Any]] = {
+    "of a family": FAMILY,
+    **{
+        f"{word} ones": FAMILY | {"status": word}
+        for word in ("pending", "in_progress", "completed", "failed", "cancelled")
+    },
+    "of a connection": {"connection_id": "{connection}"},
+    "of a connection, failed": FAMILY | {"status": "failed", "connection_id": "{connection}"},
+    "of a connection, pending": FAMILY | {"status": "pending", "connection_id": "{connection}"},
+    "of the last hour": {"created_after": "-1 hour"},
+    "of the last hour, completed": FAMILY | {"status": "completed", "created_after": "-1 hour"},
+    "of a connection, of the last day": {"connection_id": "{connection}", "created_after": "-1 day"},
+    "older than a year": {"created_before": "-1 year"},
+    "of one hour": {"created_after": "-100 days", "created_before": "-2399 hours"},
+    "older than all": {"created_before": "-100 years"},
+    "these": {"ids": "{ids}"},
+    "of another family": {"family": "model_sync", "status": "running"},
+}
+
+
+def with_criteria(name: str, **arguments: Any) -> Callable[[History], dict[str, Any]]:
+    def of(history: History) -> dict[str, Any]:
+        found = {}
+        for key, value in CRITERIA[name].items():
+            if key.startswith("created"):
+                query = "select to_jsonb(now() + %s::interval) #>> '{}' as at"
+                found[key] = history.database.one(query, (value,))["at"]
+            else:
+                found[key] = getattr(history, value[1:-1]) if value[:1] == "{" else value
+        return {"criteria": found, **arguments}
+
+    return of
+
+
+def stepping(job: str) -> Callable[[History], dict[str, Any]]:
+    return lambda history: {"execution_id": getattr(history, job), "lease": 1}
+
+
+CALLS |= {
+    # The pending ones among them are asked one by one for their word.
+    f"bulk action: preview {name}": Call(
+        user, "preview_bulk_action", with_criteria(name, max_limit=20), '"is_exact"', 200
+    )
+    for name in CRITERIA
+}
+CALLS |= {
+    f"bulk action: preview {name}, as one with nothing": Call(
+        stranger, "preview_bulk_action", with_criteria(name), '"total_count": 0'
+    )
+    for name in CRITERIA
+}
+CALLS |= {
+    "bulk action: create": Call(
+        user, "create_bulk_action", with_criteria("failed ones", action_type="retry", max_limit=20), '"scheduled"', 200
+    ),
+    "bulk action: get": Call(user, "get_bulk_action", given(job_id="{bulk_action}"), '"scheduled"'),
+    "bulk action: list": Call(user, "list_bulk_actions", given(), '"jobs": [{'),
+    "bulk action: list, running": Call(user, "list_bulk_actions", given(status="running"), '"jobs": [{'),
+    "bulk action: cancel": Call(user, "cancel_bulk_action", given(job_id="{bulk_action}"), '"cancelled"'),
+    "bulk action: delete": Call(user, "delete_bulk_action", given(job_id="{ended_bulk_action}"), '"completed"'),
+    # A step of a hundred is found or, of fifty, cancelled; each row is written.
+    "bulk action: find": Call(service, "act_in_bulk", stepping("finding"), '"more": true', 400, 3000),
+    "bulk action: act": Call(service, "act_in_bulk", stepping("acting"), '"more": false', 600, 6000),
 }
 
 WORDS = (None, "pending", "in_progress", "completed", "failed", "cancelled")
@@ -517,7 +598,7 @@ def check(found: Reads, rows: int = ROWS) -> None:
 # that use it: no index knows.
 NOT_HERE = {
     "delete_model", "begin_delivery", "settle_event", "create_model", "create_model_sync", "start_model_sync",
-    "create_sync_job", "create_bulk_action", "preview_bulk_action", "act_in_bulk", "create_sync_job_run",
+    "create_sync_job", "create_sync_job_run",
     "update_sync_job", "delete_sync_job", "create_webhook", "update_webhook", "delete_webhook",
 }  # fmt: skip
 

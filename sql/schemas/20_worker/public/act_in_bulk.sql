@@ -16,7 +16,7 @@ begin
   items := array(
     select i.item_id from app.bulk_action_items as i
     where i.execution_id = act_in_bulk.execution_id and i.outcome is null
-      and exists (select from app.bulk_actions as b where b.execution_id = i.execution_id and b.is_collected)
+      and exists (select from app.bulk_actions as b where b.agency_id = i.agency_id and b.execution_id = i.execution_id and b.is_collected)
     order by i.item_id limit 500);
   perform app.hold_what_is_started(execution_id, items);
   perform from app.executions as e where e.id = any(items || execution_id) order by e.id for update;
