@@ -8,7 +8,7 @@ with moves (from_status, event, to_status) as (
     ('running', 'fail', 'failed'), ('cancelling', 'fail', 'failed'), ('running', 'release', 'queued')
 ),
 history as (
-  select e.*, lag(e.to_status) over w as previous, lag(e.lease) over w as previous_lease,
+  select e.*, lag(e.to_status) over w as previous, lag(e.lease) over w as previous_lease, lag(e.at) over w as previous_at,
     row_number() over w as nth, lead(e.at) over w as until, lead(e.id) over w is null as is_last
   from app.execution_events e
   window w as (partition by e.execution_id order by e.id)
@@ -161,7 +161,8 @@ where x.lease_expires_at > now() + make_interval(secs => x.lease_seconds)
 union all
 -- 8: what an execution says it committed is at least what it has left behind
 select 'more stored than counted', x.id, x.records::text from app.executions x
-where x.records < (select count(*) from app.records r where r.execution_id = x.id) or x.records > 0 and x.seq = 0
+left join (select execution_id, count(*) as stored from app.records group by 1) r on r.execution_id = x.id
+where x.records < r.stored or x.records > 0 and x.seq = 0
 union all
 select 'cancelled without who', x.id, x.status from app.executions x
 where x.status in ('cancelling', 'cancelled') and (x.cancelled_by is null or x.cancel_requested_at is null)
@@ -198,12 +199,15 @@ join app.executions x on x.id = i.execution_id
 join app.executions y on y.id = i.item_id
 where i.outcome = 'done' and not case x.spec ->> 'action_type'
     when 'cancel' then exists (
-      select from history h where h.execution_id = i.item_id and h.event in ('cancel', 'request_cancel')
+      select from app.execution_events h
+      where (h.agency_id, h.execution_id) = (i.agency_id, i.item_id) and h.event in ('cancel', 'request_cancel')
         and (h.actor, h.reason) is not distinct from ('bulk_action:' || x.id, x.spec ->> 'action_reason'))
     when 'retry' then exists (
-      select from app.executions z where z.retry_of = i.item_id and z.created_by = 'bulk_action:' || x.id)
+      select from app.executions z
+      where (z.agency_id, z.retry_of) = (i.agency_id, i.item_id) and z.created_by = 'bulk_action:' || x.id)
     else exists (
-      select from app.executions z where z.created_by = 'bulk_action:' || x.id and z.retry_of is null
+      select from app.executions z where (z.agency_id, z.family) = (y.agency_id, y.family)
+        and z.created_by = 'bulk_action:' || x.id and z.retry_of is null
         and (z.family, z.agency_id, z.spec) = (y.family, y.agency_id, y.spec)) end
 union all
 -- 9: and nothing besides
@@ -253,10 +257,9 @@ union all
 -- 10: the audit counts what a move gave up. What was sent again later is no longer unknown.
 select 'in flight miscounted', h.execution_id, h.event || ': ' || coalesce(h.in_flight::text, 'null') from history h
 left join lateral (
-  select max(p.at) as at from app.execution_events p where p.execution_id = h.execution_id and p.id < h.id) before on true
-left join lateral (
   select count(*) as unknown from app.deliveries d
-  where d.execution_id = h.execution_id and d.status = 'unknown' and d.finished_at > before.at and d.finished_at <= h.at
+  where (d.agency_id, d.execution_id) = (h.agency_id, h.execution_id) and d.status = 'unknown'
+    and d.finished_at > h.previous_at and d.finished_at <= h.at
 ) given_up on true
 where coalesce(h.in_flight, 0) > 1 or given_up.unknown > coalesce(h.in_flight, 0)
   or h.is_last and given_up.unknown < coalesce(h.in_flight, 0)
