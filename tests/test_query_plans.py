@@ -503,9 +503,15 @@ def stepping(job: str) -> Callable[[History], dict[str, Any]]:
 
 
 CALLS |= {
-    # The pending ones among them are asked one by one for their word.
+    # The pending ones among them are asked one by one for their word. A connection's executions stand by family in the
+    # index, so whoever asks for those of any family reads all of that connection (a thousand here), and nobody else's.
     f"bulk action: preview {name}": Call(
-        user, "preview_bulk_action", with_criteria(name, max_limit=20), '"is_exact"', 200
+        user,
+        "preview_bulk_action",
+        with_criteria(name, max_limit=20),
+        '"is_exact"',
+        1200 if name == "of a connection" else 200,
+        4000 if name == "of a connection" else 800,
     )
     for name in CRITERIA
 }
