@@ -95,6 +95,13 @@ def project(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Proj
     made.database.check_invariants()
 
 
+@pytest.fixture
+def own_project(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Project]:
+    """For a test that leaves thousands of rows: the invariants of the others' database would be read through them."""
+    with clone() as made, contextlib.closing(Projects(made)) as all_of_them:
+        yield all_of_them(SETUPS[0])
+
+
 @pytest.fixture(scope="session")
 def mortal_postgres() -> Iterator[Postgres]:
     """A server for tests that stop it; they leave it running."""

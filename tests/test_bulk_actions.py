@@ -680,11 +680,10 @@ def moves(database: Database, user: User) -> list[dict[str, Any]]:
 MANY = 3000
 
 
-@through_one_door
 @pytest.mark.parametrize("held", [False, True], ids=["between batches", "within a batch"])
-def test_thousands_are_cancelled_until_the_bulk_action_is(project: Project, held: bool) -> None:
+def test_thousands_are_cancelled_until_the_bulk_action_is(own_project: Project, held: bool) -> None:
     """When the 200 has come, no item changes any more, whatever the worker is at."""
-    me = caller(project)
+    me = caller(own_project)
     ids = many(me.database, me.user, MANY, run_at=FAR)
     with a_worker(me.database) as worker, me.database.connect() as holder:
         if held:  # its fourth batch has to wait in the middle, with 250 rows in its hands
@@ -719,9 +718,8 @@ def test_thousands_are_cancelled_until_the_bulk_action_is(project: Project, held
     assert me.get(rest)["counts"] == {**NOTHING, "matched": MANY - done, "done": MANY - done}
 
 
-@through_one_door
-def test_a_worker_that_is_killed_half_way_leaves_the_rest_to_the_next(project: Project) -> None:
-    me = caller(project)
+def test_a_worker_that_is_killed_half_way_leaves_the_rest_to_the_next(own_project: Project) -> None:
+    me = caller(own_project)
     ids = many(me.database, me.user, MANY, run_at=FAR)
     with me.database.connect() as holder:
         holder.execute("begin")
