@@ -53,8 +53,13 @@ def handle(request: Request, services: Services) -> Response:
 
 
 def _dialect(path: str) -> Dialect:
-    """Where there is nothing, the API says so whose paths begin like this one."""
-    return next((one.dialect for one in endpoints() if path.startswith(f"/{one.path.split('/')[1]}/")), PLAIN)
+    """Where there is nothing, the API says so most of whose paths begin like this one, as far as any do."""
+    words = path.split("/", 4)[1:]
+    for length in range(len(words), 0, -1):
+        near = [one.dialect for one in endpoints() if one.path.split("/")[1 : length + 1] == words[:length]]
+        if near:
+            return max(near, key=near.count)
+    return PLAIN
 
 
 def _other(request: Request) -> Response:
