@@ -131,7 +131,6 @@ FUNCTIONS = {
     "app.recall_answer": CALLERS,
     "app.record_event": "",
     "app.refuse": AND_SERVERS,
-    "app.refuse_filter": CALLERS,
     "app.refuse_missing": CALLERS,
     "app.remember_answer": CALLERS,
     "app.request_id": CALLERS,

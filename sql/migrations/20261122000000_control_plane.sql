@@ -1314,8 +1314,8 @@ revoke all on function app.delete_definition from public;
 grant execute on function app.delete_definition to authenticated, service_role;
 
 -- 10_core/50_definitions/30_find_connection.sql
--- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes it before this transaction
--- ends; who only reads waits for nobody.
+-- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes
+-- it before this transaction ends; who only reads waits for nobody.
 create or replace function app.find_connection(id uuid, hold boolean default true)
 returns app.connections
 language plpgsql
@@ -1578,22 +1578,6 @@ end $$;
 revoke all on function app.executions_page from public;
 grant execute on function app.executions_page to authenticated, service_role;
 
--- 10_core/60_filtered_lists/05_refuse_filter.sql
--- For an operator that there is not; typed so that it can stand where a condition would.
-create or replace function app.refuse_filter(op text)
-returns text
-language plpgsql
-set search_path = ''
-as $$
-begin
-  perform app.refuse(400, 'unknown_operator', 'A filter is field=value or field[op]=value, op one of eq, ne, gt, gte, lt, lte, in, nin, exists, like, ilike.',
-    jsonb_build_object('operator', left(op, 50)));
-  return null;
-end $$;
-
-revoke all on function app.refuse_filter from public;
-grant execute on function app.refuse_filter to authenticated, service_role;
-
 -- 10_core/60_filtered_lists/10_filter_condition.sql
 -- One filter of a list as a condition on its view: {field, op, value}. Fields are the view's columns of plain types.
 create or replace function app.filter_condition(listed regclass, filter jsonb)
@@ -1612,6 +1596,7 @@ declare
   value constant text := filter ->> 'value';
   list constant text[] := string_to_array(value, ',');
   type_ text;
+  condition text;
 begin
   if not field = any(fields) then
     perform app.refuse(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
@@ -1619,7 +1604,7 @@ begin
   end if;
   select format_type(a.atttypid, null) into type_
   from pg_catalog.pg_attribute as a where a.attrelid = listed and a.attname = field;
-  return case op
+  condition := case op
     when 'eq' then format('l.%I = %L', field, value)
     when 'ne' then format('l.%I is distinct from %L', field, value)
     when 'gt' then format('l.%I > %L', field, value)
@@ -1631,8 +1616,13 @@ begin
     when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
     when 'like' then format('l.%I::text like %L', field, value)
     when 'ilike' then format('l.%I::text ilike %L', field, value)
-    else app.refuse_filter(op)
   end;
+  if condition is null then
+    perform app.refuse(400, 'unknown_operator',
+      'A filter is field=value or field[op]=value, op one of eq, ne, gt, gte, lt, lte, in, nin, exists, like, ilike.',
+      jsonb_build_object('operator', left(op, 50)));
+  end if;
+  return condition;
 end $$;
 
 revoke all on function app.filter_condition from public;

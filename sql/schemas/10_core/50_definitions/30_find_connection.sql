@@ -1,5 +1,5 @@
--- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes it before this transaction
--- ends; who only reads waits for nobody.
+-- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes
+-- it before this transaction ends; who only reads waits for nobody.
 create or replace function app.find_connection(id uuid, hold boolean default true)
 returns app.connections
 language plpgsql

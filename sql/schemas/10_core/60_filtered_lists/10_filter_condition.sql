@@ -15,6 +15,7 @@ declare
   value constant text := filter ->> 'value';
   list constant text[] := string_to_array(value, ',');
   type_ text;
+  condition text;
 begin
   if not field = any(fields) then
     perform app.refuse(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
@@ -22,7 +23,7 @@ begin
   end if;
   select format_type(a.atttypid, null) into type_
   from pg_catalog.pg_attribute as a where a.attrelid = listed and a.attname = field;
-  return case op
+  condition := case op
     when 'eq' then format('l.%I = %L', field, value)
     when 'ne' then format('l.%I is distinct from %L', field, value)
     when 'gt' then format('l.%I > %L', field, value)
@@ -34,8 +35,13 @@ begin
     when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
     when 'like' then format('l.%I::text like %L', field, value)
     when 'ilike' then format('l.%I::text ilike %L', field, value)
-    else app.refuse_filter(op)
   end;
+  if condition is null then
+    perform app.refuse(400, 'unknown_operator',
+      'A filter is field=value or field[op]=value, op one of eq, ne, gt, gte, lt, lte, in, nin, exists, like, ilike.',
+      jsonb_build_object('operator', left(op, 50)));
+  end if;
+  return condition;
 end $$;
 
 revoke all on function app.filter_condition from public;
