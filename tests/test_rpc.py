@@ -282,11 +282,11 @@ def left_behind(direct: PostgresRpc) -> Any:
 def test_a_refused_call_leaves_its_connection_for_the_next(backend: Backend, direct: PostgresRpc) -> None:
     caller = member(backend)
     answer(direct, "who", caller)
-    [connection] = direct._idle
+    [(connection, _)] = direct._idle
     for _ in range(3):
         problem(direct, "fail_with", caller, state="PT400", code="no", sentence="No.", members="{}")
     assert answer(direct, "echo", caller, value="x") == {"value": "x"}
-    assert list(direct._idle) == [connection]
+    assert [idle for idle, _ in direct._idle] == [connection]
 
 
 def test_a_connection_of_a_high_number_is_one_too(backend: Backend, direct: PostgresRpc) -> None:
@@ -462,7 +462,7 @@ def test_a_restart_between_two_calls_goes_unnoticed(mortal: Backend) -> None:
 def test_a_connection_that_was_ended_goes_unnoticed(backend: Backend, direct: PostgresRpc) -> None:
     caller = member(backend)
     answer(direct, "who", caller)
-    [connection] = direct._idle
+    [(connection, _)] = direct._idle
     gone = "select pg_terminate_backend(%s, 10000)"
     assert backend.database.one(gone, (connection.info.backend_pid,))["pg_terminate_backend"]
     assert answer(direct, "echo", caller, value="x") == {"value": "x"}
@@ -683,7 +683,7 @@ def test_many_threads_leave_no_connection_open(backend: Backend) -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert list(pool.map(one, range(THREADS))) == [{"value": "x"}] * THREADS
-    connections = list(direct._idle)
+    connections = [connection for connection, _ in direct._idle]
     direct.close()
     assert all(connection.closed for connection in connections)
 

@@ -121,7 +121,8 @@ class Authenticator:
         headers = {"apikey": api_key}
         self._issuer = issuer or auth_url
         self._check = check
-        self._http = http_client or httpx.Client(timeout=TIMEOUT)
+        self._pool = httpx.HTTPTransport()
+        self._http = http_client or httpx.Client(timeout=TIMEOUT, transport=self._pool)
         self._keys = _SigningKeys(self._http, f"{auth_url}/.well-known/jwks.json", headers)
         self._client = SyncGoTrueClient(
             url=auth_url, headers=headers, auto_refresh_token=False, persist_session=False, http_client=self._http
@@ -138,6 +139,11 @@ class Authenticator:
             return caller
         # Not inside the handler: the client's and the parser's errors quote the token, and would be logged as context.
         raise failure
+
+    def renew(self) -> None:
+        """Forgets pooled connections, while no request is under way, and asks anew for keys that are old by now."""
+        self._pool.close()
+        self._keys.renew()
 
     def close(self) -> None:
         """Closes the pooled connections, those of a given `http_client` too."""
@@ -176,6 +182,7 @@ class _SigningKeys:
         self._by_kid: Mapping[str, Mapping[str, Any]] = {}
         self._next_fetch = 0.0
         self._stale_at = 0.0
+        self._fetched_at = 0.0  # by the calendar's clock: the other may stand still while the process is frozen
         self._trouble: str | None = None
 
     def find(self, kid: str) -> Mapping[str, Any] | None:
@@ -193,6 +200,10 @@ class _SigningKeys:
             raise AuthUnavailable(self._trouble)
         return key
 
+    def renew(self) -> None:
+        if not 0 <= time() - self._fetched_at < KEY_LIFETIME_SECONDS:
+            self._stale_at = self._next_fetch = 0.0
+
     def _fetch(self) -> None:
         """At most once per interval, whoever asks and however it ends: anyone can send tokens with unknown kids."""
         if monotonic() < self._next_fetch:
@@ -201,7 +212,7 @@ class _SigningKeys:
             response = self._http.get(self._url, headers=self._headers)
             response.raise_for_status()
             self._by_kid = {key["kid"]: key for key in response.json()["keys"] if _can_verify(key)}
-            self._stale_at = monotonic() + KEY_LIFETIME_SECONDS
+            self._stale_at, self._fetched_at = monotonic() + KEY_LIFETIME_SECONDS, time()
             self._trouble = None
         except Exception as error:  # network, status or shape: each time the keys are not to be had
             # The old keys go on: they were the project's and public, so an Auth server that is down must not

@@ -22,7 +22,7 @@ from functions._shared.auth import AuthUnavailable, Caller, Unauthorized, agency
 from functions._shared.dialect import PLAIN, Dialect
 from functions._shared.errors import Problem, internal_error, unavailable
 from functions._shared.http import Request, Response, json_response
-from functions._shared.services import Services, services
+from functions._shared.services import Services, awake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +57,8 @@ class Endpoint:
     # What has to be found out before the call (the arguments as they are sent on), and what its answer only begins.
     before: Callable[[dict[str, Any], Call], dict[str, Any]] | None = None
     after: Callable[[Any, Call], dict[str, Any]] | None = None
+    # Whether its success leaves something for a worker to do.
+    wakes_worker: bool = False
     # For the documentation: refusals of its own (the rest is everyone's), and an example of request and response.
     refusals: tuple[Refusal, ...] = ()
     example_request: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Endpoint:
     @cached_property
     def handler(self) -> Callable[[dict[str, Any], object], dict[str, Any]]:
         """The cloud function's entry."""
-        return runtime.cloud_handler(lambda request: self.handle(request, services()))
+        return runtime.cloud_handler(lambda request: self.handle(request, awake()), awake)
 
     def handle(self, request: Request, services: Services, methods: Sequence[str] = ()) -> Response:
         """`methods` are all that this path knows; without others, the endpoint's own."""
@@ -107,6 +109,8 @@ class Endpoint:
         if self.before:
             arguments = self.before(arguments, call)
         body = services.rpc.call(self.rpc, arguments, caller, headers)
+        if self.wakes_worker:
+            services.dispatcher.wake("runs")
         if self.after:
             return json_response(self.status, self.after(json.loads(body), call))
         return Response(self.status, body if self.response else b"")

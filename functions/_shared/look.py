@@ -35,6 +35,7 @@ def wait_for(started: Mapping[str, Any] | None, call: Call) -> list[dict[str, st
     """
     if started is None:
         return []
+    call.services.dispatcher.wake("looks")
     end = time.monotonic() + WAIT_SECONDS
     pause = FIRST_PAUSE_SECONDS
     while time.monotonic() < end:

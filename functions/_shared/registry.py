@@ -14,7 +14,7 @@ from functions._shared.dialect import PLAIN
 from functions._shared.endpoint import Endpoint, answer
 from functions._shared.errors import Problem
 from functions._shared.http import json_response
-from functions._shared.services import Services, services
+from functions._shared.services import Services, awake
 
 if TYPE_CHECKING:
     from functions._shared.dialect import Dialect
@@ -75,4 +75,4 @@ def _document() -> dict[str, Any]:
     return openapi.document(endpoints())
 
 
-handler = runtime.cloud_handler(lambda request: handle(request, services()))
+handler = runtime.cloud_handler(lambda request: handle(request, awake()), awake)

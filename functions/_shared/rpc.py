@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import select
+import time
 from collections import deque
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -28,6 +29,8 @@ KEY_HEADER = "x-agency-key"  # the database asks it who calls, for an anonymous 
 # A frozen server is as good as none. Longer than any lock is waited for.
 CALL_SECONDS = 20.0
 TRANSACTION_TIMEOUT = "15s"
+# A connection that was idle for longer may have been forgotten by what stands in between, without a word.
+IDLE_SECONDS = 60.0
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -45,7 +48,9 @@ class Rpc(Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes the pooled connections; a later call makes new ones."""
+        ...
 
 
 class PostgrestRpc:
@@ -56,7 +61,12 @@ class PostgrestRpc:
         from postgrest import SyncPostgrestClient  # noqa: PLC0415
 
         self._transport_error = httpx.TransportError
-        session = httpx.Client(base_url=f"{supabase_url}/rest/v1", timeout=httpx.Timeout(15, connect=5), http2=True)
+        # HTTP/1.1: before a pooled connection is used again, whether the server has closed it is looked at. With HTTP/2
+        # it is not, and a function has one call under way at a time.
+        self._pool = httpx.HTTPTransport()
+        session = httpx.Client(
+            base_url=f"{supabase_url}/rest/v1", timeout=httpx.Timeout(15, connect=5), transport=self._pool
+        )
         self._client = SyncPostgrestClient(
             f"{supabase_url}/rest/v1", headers={"apikey": api_key}, http_client=session, retry_enabled=False
         )
@@ -78,7 +88,7 @@ class PostgrestRpc:
         raise _postgrest_error(name, response.status_code, response.content)
 
     def close(self) -> None:
-        self._client.session.close()
+        self._pool.close()
 
 
 def _postgrest_error(name: str, status: int, content: bytes) -> Exception:
@@ -105,7 +115,8 @@ class PostgresRpc:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._idle: deque[psycopg.Connection[Any]] = deque()  # the last used first: the least likely to have gone
+        # With when they were last used; the last used first, as the least likely to have gone.
+        self._idle: deque[tuple[psycopg.Connection[Any], float]] = deque()
 
     def call(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
@@ -133,20 +144,17 @@ class PostgresRpc:
             if connection.closed or connection.broken or connection.info.transaction_status != 0:
                 connection.close()
             else:
-                self._idle.append(connection)
+                self._idle.append((connection, time.time()))
 
     def _take(self) -> psycopg.Connection[Any]:
         import psycopg  # noqa: PLC0415
 
         while self._idle:
             try:
-                connection = self._idle.pop()
+                connection, used_at = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            # An idle server says nothing: something to read is its farewell. (`select` ends at 1024 open files.)
-            waiting = select.poll()
-            waiting.register(connection.fileno(), select.POLLIN)
-            if not waiting.poll(0):
+            if 0 <= time.time() - used_at < IDLE_SECONDS and not _has_gone(connection):
                 return connection
             connection.close()
         return psycopg.connect(
@@ -162,7 +170,14 @@ class PostgresRpc:
 
     def close(self) -> None:
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[0].close()
+
+
+def _has_gone(connection: psycopg.Connection[Any]) -> bool:
+    """An idle server says nothing: something to read is its farewell. (`select` ends at 1024 open files.)"""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 _IDENTIFY = (

@@ -1,28 +1,72 @@
-"""Between the outside and endpoints; the only module that knows what an event or a WSGI environment looks like.
+"""Between the outside and what answers it; the only module that knows what an event or a WSGI environment looks like.
 
-Cloud: AWS payload 2.0, the same from an HTTP API and a Function URL. Elsewhere: WSGI, for any server.
+Cloud: AWS payload 2.0, the same from an HTTP API and a Function URL; for the worker, messages of SQS and a schedule's
+tick. Elsewhere: WSGI, for any server.
 """
 
 from __future__ import annotations
 
 import base64
+import json
+import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from functions._shared import logs
+from functions._shared.dispatch import LANES
 from functions._shared.http import Request, Response, request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
+
 PREFIX = "/functions/v1"
 
 
-def cloud_handler(handle: Callable[[Request], Response]) -> Callable[[dict[str, Any], object], dict[str, Any]]:
+def cloud_handler(handle: Callable[[Request], Response], prepare: Callable[[], object] = dict) -> Handler:
+    """`prepare` raises where the deployment is set up wrongly: there, when it starts, rather than at a request."""
+    _begin(prepare)
+
     def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
         return _to_event(handle(_from_event(event)))
 
     return handler
+
+
+def worker_handler(work: Callable[[int, float], bool], tick: Callable[[float], None]) -> Handler:
+    """`work(count, seconds)` serves so many messages and says whether it could, `tick` is called every minute.
+
+    `seconds` are left until the process is stopped. A message that is none of ours, and all when nothing could be done,
+    go back to the queue.
+    """
+    _begin()
+
+    def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401
+        seconds = context.get_remaining_time_in_millis() / 1000
+        if "Records" not in event:
+            tick(seconds)
+            return {}
+        ours = [record for record in event["Records"] if _is_ours(record)]
+        done = not ours or work(len(ours), seconds)
+        failed = [record for record in event["Records"] if not done or record not in ours]
+        return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in failed]}
+
+    return handler
+
+
+def _begin(prepare: Callable[[], object] = dict) -> None:
+    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+        logs.to_stderr()
+        prepare()
+
+
+def _is_ours(record: Mapping[str, Any]) -> bool:
+    try:
+        return json.loads(record["body"])["lane"] in LANES
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _from_event(event: Mapping[str, Any]) -> Request:

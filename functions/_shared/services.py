@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+from functions._shared import dispatch
 from functions._shared.auth import Authenticator
 from functions._shared.rpc import PostgresRpc, PostgrestRpc
 from functions._shared.settings import Settings, from_environment
 
 if TYPE_CHECKING:
+    from functions._shared.dispatch import Dispatcher
     from functions._shared.rpc import Rpc
+
+# So long between two requests, and the process may have been frozen, or restored from a snapshot: what is pooled is as
+# good as dead then. By the calendar's clock, the only one that goes on meanwhile.
+PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,12 @@ class Services:
     settings: Settings
     authenticator: Authenticator
     rpc: Rpc
+    dispatcher: Dispatcher = field(default_factory=dispatch.Polling)
+
+    def renew(self) -> None:
+        """Forgets pooled connections, and keys that are old by now; for a process that serves one request at a time."""
+        self.rpc.close()
+        self.authenticator.renew()
 
 
 def make(settings: Settings) -> Services:
@@ -28,7 +41,8 @@ def make(settings: Settings) -> Services:
         check=settings.auth_check,
         issuer=settings.auth_issuer,
     )
-    return Services(settings, authenticator, make_rpc(settings))
+    dispatcher = dispatch.make(settings.queue_url, settings.look_queue_url)
+    return Services(settings, authenticator, make_rpc(settings), dispatcher)
 
 
 def make_rpc(settings: Settings) -> Rpc:
@@ -42,3 +56,17 @@ def make_rpc(settings: Settings) -> Rpc:
 def services() -> Services:
     """Those of the environment."""
     return make(from_environment())
+
+
+_used_at = time.time()
+
+
+def awake() -> Services:
+    """The same for a process that serves one request at a time and may be frozen between two."""
+    global _used_at  # noqa: PLW0603 (of the process, as what it speaks of)
+    paused = time.time() - _used_at
+    _used_at = time.time()
+    current = services()
+    if not 0 <= paused < PAUSE_SECONDS:
+        current.renew()
+    return current

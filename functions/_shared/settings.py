@@ -26,16 +26,22 @@ class Settings:
     cors_allowed_origins: tuple[str, ...] = ("*",)
     # The worker's alone: an API function is never given it.
     supabase_service_role_key: str | None = field(default=None, repr=False)
+    # Where workers are called by queues: SQS URLs, for runs and for looks. None: workers ask the database themselves.
+    queue_url: str | None = None
+    look_queue_url: str | None = None
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """Raises RuntimeError naming what is missing or unknown, before the first request rather than at it."""
+    environment = with_secrets(environment)
     missing = [name for name in ("SUPABASE_URL", "SUPABASE_ANON_KEY") if not environment.get(name)]
     if missing:
         raise RuntimeError(f"Set {' and '.join(missing)}.")
     door = _one_of(environment, "RPC_DOOR", ("postgrest", "postgres"))
     if door == "postgres" and not environment.get("DATABASE_URL"):
         raise RuntimeError("RPC_DOOR=postgres needs DATABASE_URL.")
+    if bool(environment.get("QUEUE_URL")) != bool(environment.get("LOOK_QUEUE_URL")):
+        raise RuntimeError("Set both QUEUE_URL and LOOK_QUEUE_URL, or neither.")
     origins = environment.get("CORS_ALLOWED_ORIGINS") or "*"
     return Settings(
         supabase_url=environment["SUPABASE_URL"].rstrip("/"),
@@ -46,7 +52,19 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         auth_issuer=environment.get("AUTH_ISSUER") or None,
         cors_allowed_origins=tuple(origin.strip() for origin in origins.split(",")),
         supabase_service_role_key=environment.get("SUPABASE_SERVICE_ROLE_KEY") or None,
+        queue_url=environment.get("QUEUE_URL") or None,
+        look_queue_url=environment.get("LOOK_QUEUE_URL") or None,
     )
+
+
+def with_secrets(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """With the members of the secret that SETTINGS_SECRET names, so that none stands in a function's configuration."""
+    name = environment.get("SETTINGS_SECRET")
+    if not name:
+        return environment
+    from functions._shared import aws  # noqa: PLC0415
+
+    return {**environment, **aws.settings(name)}
 
 
 def _one_of(environment: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:

@@ -31,6 +31,7 @@ endpoint = Endpoint(
     rpc="create_bulk_action",
     request=CreateBulkAction,
     response=BulkAction,
+    wakes_worker=True,
     dialect=PROBLEM,
     refusals=OF_CRITERIA,
     example_request={

@@ -33,6 +33,7 @@ endpoint = Endpoint(
     rpc="start_bulk_sync",
     request=StartBulkSync,
     response=OneBulkSyncExecution,
+    wakes_worker=True,
     dialect=POLYTOMIC,
     refusals=(SYNC_NOT_FOUND, UNKNOWN_SCHEMA, ALREADY_ACTIVE),
     example_request={"sync_id": SYNC_ID, "schemas": ["flights"]},

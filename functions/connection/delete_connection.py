@@ -31,6 +31,7 @@ endpoint = Endpoint(
     rpc="delete_connection",
     request=DeleteConnection,
     response=None,
+    wakes_worker=True,
     status=204,
     dialect=POLYTOMIC,
     refusals=(CONNECTION_NOT_FOUND, IN_USE),

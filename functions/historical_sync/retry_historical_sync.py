@@ -35,6 +35,7 @@ endpoint = Endpoint(
     rpc="retry_historical_sync",
     request=RetryHistoricalSync,
     response=HistoricalSyncRetried,
+    wakes_worker=True,
     status=201,
     refusals=(NOT_RETRYABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND, CONNECTION_GONE, ALREADY_ACTIVE),
     example_request={"job_id": JOB_ID},

@@ -50,6 +50,7 @@ endpoint = Endpoint(
     rpc="start_historical_sync",
     request=StartHistoricalSync,
     response=HistoricalSyncStarted,
+    wakes_worker=True,
     status=201,
     refusals=(
         NOT_A_SOURCE,

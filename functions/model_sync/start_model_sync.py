@@ -30,6 +30,7 @@ endpoint = Endpoint(
     rpc="start_model_sync",
     request=StartModelSync,
     response=OneModelSyncExecution,
+    wakes_worker=True,
     dialect=POLYTOMIC,
     refusals=(SYNC_NOT_FOUND, NOT_THE_IDENTITY, ALREADY_ACTIVE),
     example_request={"sync_id": SYNC_ID},

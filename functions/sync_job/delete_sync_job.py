@@ -26,6 +26,7 @@ endpoint = Endpoint(
     rpc="delete_sync_job",
     request=DeleteSyncJob,
     response=SyncJobDeleted,
+    wakes_worker=True,
     dialect=TRUTO,
     refusals=(JOB_NOT_FOUND,),
     example_request={"job_id": JOB_ID},

@@ -61,6 +61,7 @@ endpoint = Endpoint(
     rpc="create_sync_job_run",
     request=CreateSyncJobRun,
     response=SyncJobRun,
+    wakes_worker=True,
     dialect=TRUTO,
     refusals=(
         ONE_DESTINATION,

@@ -29,6 +29,7 @@ endpoint = Endpoint(
     rpc="stop_sync_job_run",
     request=StopSyncJobRun,
     response=SyncJobRun,
+    wakes_worker=True,
     dialect=TRUTO,
     remembered=True,
     refusals=(NOT_CANCELLABLE, RUN_NOT_FOUND),

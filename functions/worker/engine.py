@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from functions._shared.errors import Problem
 from functions.worker.connectors.errors import SourceError, SourceUnavailable
 from functions.worker.connectors.webhook import Letter, ReceiverRefused, ReceiverUnavailable
 from functions.worker.protocol import Step
+from functions.worker.tasks import end, first_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -56,7 +57,7 @@ class Engine:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             first = work if work.done() else watch
         finally:
-            await _cancel(work, watch)
+            await end(work, watch)
         try:
             verdict = first.result()
         except Exception as error:  # whatever a runner raises ends in the database, not here
@@ -76,7 +77,7 @@ class Engine:
                     if answer != "continue":
                         return answer
             finally:
-                await _cancel(upcoming)
+                await end(upcoming)
         return "done"
 
     async def _commit(self, execution: Execution, seq: int, batch: Batch | Step) -> LeaseAnswer:
@@ -112,13 +113,13 @@ class Engine:
 
     async def _watch(self, execution: Execution, signals: Signals) -> Verdict:
         loop = asyncio.get_running_loop()
-        end = loop.time() + self.time_budget_seconds if self.time_budget_seconds is not None else float("inf")
+        ends = loop.time() + self.time_budget_seconds if self.time_budget_seconds is not None else float("inf")
         while True:
-            wait = min(self.heartbeat_seconds, end - loop.time())
-            await _first_of(signals, max(wait, 0))
+            wait = min(self.heartbeat_seconds, ends - loop.time())
+            await first_of(signals.hint, signals.stop, seconds=max(wait, 0))
             if signals.stop.is_set():
                 return "shutdown"
-            if loop.time() >= end:
+            if loop.time() >= ends:
                 return "out_of_time"
             signals.hint.clear()
             answer = await self.protocol.heartbeat(execution)
@@ -141,18 +142,3 @@ class Engine:
             return await self.protocol.fail(execution, error.code, error.sentence, retry=False)
         log.error("a runner failed", exc_info=error, extra={"execution_id": execution.id})
         return await self.protocol.fail(execution, "internal_error", "The worker failed; it tries again.", retry=True)
-
-
-async def _first_of(signals: Signals, seconds: float) -> None:
-    waits = [asyncio.create_task(event.wait()) for event in (signals.hint, signals.stop)]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await _cancel(*waits)
-
-
-async def _cancel(*tasks: asyncio.Future[Any]) -> None:
-    """Ends tasks and waits until they have ended; how they ended no longer matters."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

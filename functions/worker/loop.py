@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from functions.worker.engine import Engine, Signals
+from functions.worker.tasks import end, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,16 +53,24 @@ class Worker:
         # By execution and lease: one whose lease ran out unnoticed may be claimed here again before its task has ended.
         self._running: dict[tuple[str, int], tuple[asyncio.Task[None], Signals]] = {}
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
         self._next_sweep = 0.0
+        self.has_claimed = False  # whether the database ever answered a claim
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then running executions are released with their checkpoints."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether there was nothing to claim and nothing runs."""
+        return self._idle.is_set()
+
+    async def run(self, stop: asyncio.Event, *, until_idle: bool = False) -> None:
+        """Until `stop`, or idle; then what runs is released with its checkpoint."""
         listener = asyncio.create_task(self._listen()) if self._options.listen_url else None
         ticks = asyncio.create_task(self._tick_until(stop))
         try:
-            await stop.wait()
+            await first_of(stop, *([self._idle] if until_idle else []))
         finally:
-            await _end(*([listener] if listener else []))
+            stop.set()
+            await end(*([listener] if listener else []))
             await self._shut_down(ticks)
 
     async def _tick_until(self, stop: asyncio.Event) -> None:
@@ -85,6 +94,11 @@ class Worker:
         if not free:
             return False
         claimed = await self._protocol.claim(self._options.name, list(self._runners), free, self._options.lease_seconds)
+        self.has_claimed = True
+        if claimed:
+            self._idle.clear()
+        elif not self._running:
+            self._idle.set()
         for execution in claimed:
             signals = Signals()
             if stop.is_set():
@@ -130,7 +144,7 @@ class Worker:
                 await asyncio.gather(*[task for task, _ in self._running.values()], return_exceptions=True)
         except TimeoutError:
             # A database that is away cannot be told: then the leases run out.
-            await _end(ticks, *[task for task, _ in self._running.values()])
+            await end(ticks, *[task for task, _ in self._running.values()])
 
     async def _listen(self) -> None:
         while True:
@@ -157,9 +171,3 @@ class Worker:
         self._wake.set()
         for _, signals in self._running.values():
             signals.hint.set()
-
-
-async def _end(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -32,16 +32,26 @@ class Outbox:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
 
+    async def drain(self) -> None:
+        """Until nothing is due."""
+        while await self._send_some():
+            pass
+
     async def _send_for_ever(self) -> None:
         while True:
             try:
-                events = await self._protocol.claim_events(AT_ONCE)
-                await asyncio.gather(*map(self._send, events))
+                more = await self._send_some()
             except Exception:
                 log.exception("no events")
-                events = []
-            if len(events) < AT_ONCE:
+                more = False
+            if not more:
                 await asyncio.sleep(self._tick_seconds)
+
+    async def _send_some(self) -> bool:
+        """Whether more may be due."""
+        events = await self._protocol.claim_events(AT_ONCE)
+        await asyncio.gather(*map(self._send, events))
+        return len(events) == AT_ONCE
 
     async def _send(self, event: Mapping[str, Any]) -> None:
         letter = Letter(**{name: value for name, value in event.items() if name != "attempt"})

@@ -155,6 +155,10 @@ class Protocol:
     async def reap(self) -> None:
         await self._call("reap")
 
+    async def waiting(self, families: Sequence[str]) -> dict[str, Any]:
+        """What could be claimed now: {executions, oldest_seconds}."""
+        return cast("dict[str, Any]", await self._call("waiting", families=list(families)))
+
     async def _lease_call(self, name: str, execution: Execution, **arguments: Any) -> Any:  # noqa: ANN401
         answer = await self._call(name, execution_id=execution.id, lease=execution.lease, **arguments)
         return answer["answer"]
@@ -176,7 +180,7 @@ class Protocol:
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
-    def close(self) -> None:
-        """Waits for the calls under way."""
-        self._threads.shutdown(cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        """Waits for the calls under way, or leaves them to end by themselves."""
+        self._threads.shutdown(wait=wait, cancel_futures=True)
         self._rpc.close()

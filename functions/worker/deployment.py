@@ -1,0 +1,83 @@
+"""What a worker is made of, from its environment: the same for a process of its own and for one that the cloud calls.
+
+With DATABASE_URL it speaks to Postgres directly and hears of cancels at once; without, through PostgREST at
+SUPABASE_URL with SUPABASE_SERVICE_ROLE_KEY, and asks with every commit and heartbeat.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from functions._shared.rpc import PostgresRpc, PostgrestRpc
+from functions.worker.connectors import open_source
+from functions.worker.connectors.http.network import make_client
+from functions.worker.connectors.webhook import post
+from functions.worker.loop import Options, Worker
+from functions.worker.outbox import Outbox
+from functions.worker.protocol import Protocol, service_caller
+from functions.worker.runners import LOOKS, RUNNERS, given
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from functions._shared.dispatch import Lane
+    from functions.worker.connectors import OpenSource
+    from functions.worker.connectors.webhook import Post
+    from functions.worker.runners import Reader
+
+FAMILIES: Mapping[Lane, Mapping[str, Reader]] = {"runs": RUNNERS, "looks": LOOKS}
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Workers and an outbox over one way to the database."""
+
+    protocol: Protocol
+    options: Options
+    open_source: OpenSource
+    post: Post
+
+    def worker(self, lane: Lane, concurrency: int) -> Worker:
+        runners = given(self.open_source, FAMILIES[lane])
+        return Worker(self.protocol, runners, replace(self.options, concurrency=concurrency), self.post)
+
+    def outbox(self) -> Outbox:
+        return Outbox(self.protocol, self.post, self.options.tick_seconds)
+
+
+@asynccontextmanager
+async def crew(environment: Mapping[str, str], *, concurrency: int) -> AsyncIterator[Crew]:
+    """Raises KeyError naming a missing setting. The protocol is left open: its user knows whether to wait for it."""
+    private = environment.get("WORKER_ALLOW_PRIVATE_ADDRESSES", "false") == "true"
+    protocol = make_protocol(environment, threads=2 * concurrency + 2)
+    opening = partial(open_source, allow_private_addresses=private)
+    async with make_client(allow_private_addresses=private) as client:
+        yield Crew(protocol, make_options(environment), opening, partial(post, client=client))
+
+
+def make_protocol(environment: Mapping[str, str], *, threads: int) -> Protocol:
+    if environment.get("DATABASE_URL"):
+        return Protocol(PostgresRpc(environment["DATABASE_URL"]), service_caller(""), threads=threads)
+    url, key = environment["SUPABASE_URL"], environment["SUPABASE_SERVICE_ROLE_KEY"]
+    return Protocol(PostgrestRpc(url.rstrip("/"), key), service_caller(key), threads=threads)
+
+
+def make_options(environment: Mapping[str, str]) -> Options:
+    def seconds(name: str, default: float) -> float:
+        return float(environment.get(f"WORKER_{name}_SECONDS") or default)
+
+    budget = seconds("TIME_BUDGET", 0)
+    return Options(
+        name=f"{socket.gethostname()}:{os.getpid()}",
+        lease_seconds=int(seconds("LEASE", 30)),
+        heartbeat_seconds=seconds("HEARTBEAT", 5),
+        tick_seconds=seconds("TICK", 1),
+        shutdown_seconds=seconds("SHUTDOWN", 8),
+        time_budget_seconds=budget or None,
+        listen_url=environment.get("DATABASE_URL") or None,
+    )
