@@ -1,5 +1,7 @@
-# Every target sets up what it needs. PYTHON picks the interpreter (3.11 or newer).
+# Every target sets up what it needs. PYTHON picks the interpreter (3.11 or newer); a bare version is the bundles'.
 PYTHON ?= python3
+VERSION := $(filter 3.%,$(PYTHON))
+INTERPRETER := $(if $(VERSION),python3,$(PYTHON))
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
@@ -7,7 +9,7 @@ FROM_NPM := tests/node_modules/.package-lock.json
 POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check latency bulk migration openapi readme polytomic lock clean
+.PHONY: demo serve test check latency bulk bundle migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -35,6 +37,10 @@ latency: $(INSTALLED)
 bulk: $(INSTALLED)
 	@$(BIN)/python -m functions._local.bulk_cancel
 
+## The zips that run as Lambdas, in .bundle; ARCH (arm64, x86_64) and PYTHON (3.13) are those of functions/template.yaml
+bundle: $(INSTALLED)
+	@$(BIN)/python -m functions._local.bundle $(if $(ARCH),--arch $(ARCH)) $(if $(VERSION),--python $(VERSION))
+
 ## Write the declared schema as the migration that `supabase db push` sends
 migration: $(INSTALLED)
 	@$(BIN)/python -m functions._local.schema
@@ -58,10 +64,10 @@ lock: $(INSTALLED)
 clean:
 	rm -rf $(VENV) tests/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(INSTALLED): functions/requirements.txt functions/_local/requirements.txt tests/requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 …")'
+$(INSTALLED): functions/_local/requirements.txt tests/requirements.txt
+	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 …")'
 	@echo "Installing into $(VENV) …" >&2
-	@$(PYTHON) -m venv $(VENV)
+	@$(INTERPRETER) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r functions/_local/requirements.txt
 	@touch $@

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from functions._local import bundle, interpreter
+
 NODE_MODULES = Path(__file__).parent / "node_modules"
 WITH_NPM = "npm ci --prefix tests"
 
@@ -34,3 +36,12 @@ def debian_postgres() -> Path:
 
 def pg_prove() -> Path:
     return installed("pg_prove", Path("/usr/bin/pg_prove"), f"apt-get install {DEBIAN_PACKAGES}")
+
+
+def bundle_python() -> Path:
+    """The Python that the bundles are for."""
+    try:
+        return interpreter.find(bundle.VERSION)
+    except interpreter.NoInterpreter:
+        name = f"python{bundle.VERSION}"
+        return installed(name, Path(name), interpreter.command(bundle.VERSION))

@@ -1,8 +1,12 @@
 #!/bin/sh
-# Pins every dependency with hashes, for every platform and Python from 3.11 on; no index is named.
+# Pins every dependency with hashes, for every platform and Python from 3.11 on; no index is named. What is bundled is
+# what was tested: the bundles' pins are a part of the tests'.
 set -eu
 uv=$1
 pin() { "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-  --no-annotate --upgrade "$@"; }
-pin pyproject.toml -o functions/requirements.txt
-pin pyproject.toml --group dev -o tests/requirements.txt
+  --no-annotate pyproject.toml "$@"; }
+pin --upgrade --group dev -o tests/requirements.txt
+bundle() { name=$1 && shift && pin --constraint tests/requirements.txt "$@" -o "functions/requirements/$name.txt"; }
+bundle api
+bundle direct-door --group direct-door
+bundle worker --group worker
