@@ -17,9 +17,9 @@ import pytest
 from functions._shared.rpc import PostgresRpc
 from functions.worker.engine import Engine, Signals
 from functions.worker.protocol import Execution, Protocol, service_caller
+from tests.flights import Logged
 from tests.project import BOTH_DOORS
 from tests.syncing import BULK, DIRECT, LOCAL, Client, Hand, Shelf, rows, run
-from tests.test_worker import Logged
 from tests.waiting import until
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from functions._shared import registry
 # In a fresh interpreter: the module of one endpoint, then what it needs to answer through this door.
 SCRIPT = """
 import importlib, json, sys
+sys.modules["click"] = None  # httpx has a command line where that is: here for other tests, in no bundle
 before = set(sys.modules)
 from functions._shared import services
 from functions._shared.auth import Caller

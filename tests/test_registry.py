@@ -176,3 +176,13 @@ def test_a_handler_without_settings_says_which() -> None:
         patch.delenv("SUPABASE_URL", raising=False)
         with pytest.raises(RuntimeError, match="SUPABASE_URL"):
             handler(event, None)
+
+
+@pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
+def test_a_request_finds_it_without_importing_all(endpoint: Endpoint) -> None:
+    near = registry._near(endpoint.path)
+    assert endpoint in near
+    assert {one.module.rpartition(".")[0] for one in near} <= {
+        endpoint.module.rpartition(".")[0],
+        *(["functions.sync_job"] if endpoint.path.startswith("/sync-job-run") else []),
+    }

@@ -18,6 +18,8 @@ import httpx
 from supabase_auth import SyncGoTrueClient
 from supabase_auth.errors import AuthApiError, AuthRetryableError
 
+from functions._shared.pool import make_pool
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -121,7 +123,7 @@ class Authenticator:
         headers = {"apikey": api_key}
         self._issuer = issuer or auth_url
         self._check = check
-        self._pool = httpx.HTTPTransport()
+        self._pool = make_pool()
         self._http = http_client or httpx.Client(timeout=TIMEOUT, transport=self._pool)
         self._keys = _SigningKeys(self._http, f"{auth_url}/.well-known/jwks.json", headers)
         self._client = SyncGoTrueClient(

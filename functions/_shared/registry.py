@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import functions
@@ -24,32 +23,53 @@ NO_ENDPOINTS = {"worker"}
 
 
 @cache
+def _modules() -> dict[str, tuple[str, ...]]:
+    """The endpoints' modules by their family's package, none imported; underscore packages are never endpoints."""
+    found = {}
+    for family in pkgutil.iter_modules(functions.__path__):
+        if family.ispkg and not family.name.startswith("_") and family.name not in NO_ENDPOINTS:
+            folder = f"{functions.__path__[0]}/{family.name}"
+            package = f"functions.{family.name}"
+            found[package] = tuple(f"{package}.{module.name}" for module in pkgutil.iter_modules([folder]))
+    return found
+
+
+@cache
 def endpoints() -> tuple[Endpoint, ...]:
-    """Every module of a family's package declares one; underscore packages are never endpoints."""
-    found: list[Endpoint] = []
-    for family in pkgutil.iter_modules(functions.__path__, "functions."):
-        name = family.name.rpartition(".")[2]
-        if not family.ispkg or name.startswith("_") or name in NO_ENDPOINTS:
-            continue
-        package = importlib.import_module(family.name)
-        modules = pkgutil.iter_modules(package.__path__, f"{family.name}.")
-        found.extend(importlib.import_module(module.name).endpoint for module in modules)
+    """Every module of a family's package declares one."""
+    return _declared(*(module for modules in _modules().values() for module in modules))
+
+
+@cache
+def _declared(*modules: str) -> tuple[Endpoint, ...]:
+    found: list[Endpoint] = [importlib.import_module(module).endpoint for module in modules]
     # A fixed word sorts before a member: /syncs/status is not the sync called status.
     return tuple(sorted(found, key=lambda endpoint: (endpoint.path.replace("{", "~"), endpoint.method)))
 
 
-@cache
-def _paths() -> tuple[dict[str, Endpoint], ...]:
-    """Per path its endpoints by method, in the order in which paths are tried."""
-    return tuple({one.method: one for one in group} for _, group in groupby(endpoints(), key=lambda one: one.path))
+def _near(path: str) -> tuple[Endpoint, ...]:
+    """The endpoints that may be at this path. A cold start pays for every import: the others are left alone."""
+    name = path[1:].replace("-", "_")
+    for package, modules in _modules().items():
+        if f"{package}.{name}" in modules:
+            return _declared(f"{package}.{name}")
+    below = (modules for package, modules in _modules().items() if _is_of(path, package))
+    return _declared(*(module for modules in below for module in modules))
+
+
+def _is_of(path: str, package: str) -> bool:
+    """Published paths of a family begin with its PATH; without one, its endpoints are found by their names."""
+    begins: str | None = getattr(importlib.import_module(package), "PATH", None)
+    return begins is not None and path.startswith(begins)
 
 
 def handle(request: Request, services: Services) -> Response:
-    for by_method in _paths():
-        first = next(iter(by_method.values()))
-        if first.members_of(request.path) is not None:
-            return by_method.get(request.method, first).handle(request, services, [*by_method])
-    return answer(request, services, lambda: _other(request), ["GET"], _dialect(request.path))
+    near = _near(request.path)
+    here = next((one for one in near if one.members_of(request.path) is not None), None)
+    if here is None:
+        return answer(request, services, lambda: _other(request), ["GET"], _dialect(request.path))
+    by_method = {one.method: one for one in near if one.path == here.path}
+    return by_method.get(request.method, here).handle(request, services, [*by_method])
 
 
 def _dialect(path: str) -> Dialect:
@@ -75,4 +95,10 @@ def _document() -> dict[str, Any]:
     return openapi.document(endpoints())
 
 
-handler = runtime.cloud_handler(lambda request: handle(request, awake()), awake)
+def _prepare() -> None:
+    awake()
+    if runtime.is_kept_as_snapshot():  # what is in it costs no request anything
+        endpoints()
+
+
+handler = runtime.cloud_handler(lambda request: handle(request, awake()), _prepare)

@@ -60,10 +60,10 @@ class PostgrestRpc:
         import httpx  # noqa: PLC0415 (a function pays at its cold start for the imports of its own door only)
         from postgrest import SyncPostgrestClient  # noqa: PLC0415
 
+        from functions._shared.pool import make_pool  # noqa: PLC0415
+
         self._transport_error = httpx.TransportError
-        # HTTP/1.1: before a pooled connection is used again, whether the server has closed it is looked at. With HTTP/2
-        # it is not, and a function has one call under way at a time.
-        self._pool = httpx.HTTPTransport()
+        self._pool = make_pool()
         session = httpx.Client(
             base_url=f"{supabase_url}/rest/v1", timeout=httpx.Timeout(15, connect=5), transport=self._pool
         )

@@ -62,6 +62,11 @@ def _begin(prepare: Callable[[], object] = dict) -> None:
         prepare()
 
 
+def is_kept_as_snapshot() -> bool:
+    """Whether this process is only begun, to be restored as often as one is needed."""
+    return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
+
+
 def _is_ours(record: Mapping[str, Any]) -> bool:
     try:
         return json.loads(record["body"])["lane"] in LANES

@@ -14,6 +14,8 @@ from pydantic import AfterValidator, Field
 from functions._shared.errors import Refusal
 from functions._shared.members import Contract, Text
 
+PATH = "/api/actions/bulk"  # what those of its endpoints begin with
+
 # In examples.
 JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from functions._shared.errors import Refusal
 
+PATH = "/api/bulk/syncs"  # what those of its endpoints begin with
+
 # In examples.
 SYNC_ID = "248df4b7-aa70-47b8-a036-33ac447e668d"
 EXECUTION_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from functions._shared.errors import Refusal
 from functions._shared.members import Contract, Only
 
+PATH = "/api/connections"  # what those of its endpoints begin with
+
 # In examples.
 ORGANIZATION_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
 SOURCE_ID = "e5ec3e3f-9877-4d63-938a-e2f34036a1d6"

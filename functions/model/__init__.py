@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from functions._shared.errors import Refusal
 
+PATH = "/api/models"  # what those of its endpoints begin with
+
 # In examples.
 MODEL_ID = "c1a4b7de-2f0a-4b3c-8f7e-5d6c7b8a9012"
 

@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, Field
 from functions._shared.errors import Refusal
 from functions._shared.members import Contract, JsonObject, OneOf, Only, Text
 
+PATH = "/sync-job"  # what those of its endpoints begin with
+
 # In examples.
 JOB_ID = "4a4de828-f4db-4c9e-adfd-434e0864c3c7"
 ENVIRONMENT_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from functions._shared.errors import Refusal
 
+PATH = "/sync-job-run"  # what those of its endpoints begin with
+
 # In examples.
 RUN_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
 

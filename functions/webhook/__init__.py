@@ -13,6 +13,8 @@ from pydantic import AfterValidator, Field
 from functions._shared.errors import Refusal
 from functions._shared.members import Text
 
+PATH = "/webhook"  # what those of its endpoints begin with
+
 # In examples.
 WEBHOOK_ID = "01a20382-0000-7d96-a5c5-b8c163abfe5d"
 ENVIRONMENT_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
