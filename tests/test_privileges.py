@@ -221,6 +221,7 @@ FUNCTIONS = {
     "public.test_connection": AND_SERVERS,
     "public.update_sync_job": AND_SERVERS,
     "public.update_webhook": AND_SERVERS,
+    "public.waiting": "service_role",
 }
 # What anon may execute besides: to be asked who it is.
 OF_ANON = {"app.agency_key", "app.caller", "app.identify", "app.refuse", "app.touch_api_key"}

@@ -76,7 +76,7 @@ select set_eq(
      where p.pronamespace = 'public'::regnamespace and not has_function_privilege('authenticated', p.oid, 'EXECUTE')
        and has_function_privilege('service_role', p.oid, 'EXECUTE') $$,
   array['claim', 'heartbeat', 'commit_batch', 'begin_delivery', 'finish', 'fail', 'release', 'stop', 'reap', 'claim_events',
-    'settle_event', 'act_in_bulk'],
+    'settle_event', 'act_in_bulk', 'waiting'],
   'a worker alone may call these');
 
 select is_empty(
