@@ -367,9 +367,6 @@ CALLS = {
     "stop, late": Call(service, "stop", leased(7, reason="refused"), "lost"),
     "claim_events": Call(service, "claim_events", lambda _: {}, "[]"),
     "waiting": Call(service, "waiting", lambda _: {"families": ["historical_sync"]}, '"executions": 20'),
-    "waiting, any": Call(
-        service, "waiting", lambda _: {"families": [*FAMILIES], "limit": 100}, '"executions": 100', 600
-    ),
     "waiting, nothing there": Call(service, "waiting", lambda _: {"families": ["model_sync"]}, '"executions": 0'),
     "reap": Call(service, "reap", lambda _: {}, '"released": 0', ALL_LEASED),
 }

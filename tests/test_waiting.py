@@ -25,7 +25,7 @@ def test_only_what_is_queued_and_due(database: Database) -> None:
     agency = database.agency()
     for status in PATHS:
         database.put(status, agency)
-    database.insert(agency, "historical_sync", run_at="infinity")
+    database.insert(agency, "historical_sync", run_at=database.one("select now() + interval '1 minute' as at")["at"])
     assert waiting(database, "historical_sync", "bulk_sync")["executions"] == len(["queued", "requeued"])
 
 
