@@ -9,7 +9,7 @@ FROM_NPM := tests/node_modules/.package-lock.json
 POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check latency bulk bundle migration openapi readme polytomic lock clean
+.PHONY: demo serve test check latency bulk bundle deploy migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -41,6 +41,10 @@ bulk: $(INSTALLED)
 bundle: $(INSTALLED)
 	@$(BIN)/python -m functions._local.bundle $(if $(ARCH),--arch $(ARCH)) $(if $(VERSION),--python $(VERSION))
 
+## To AWS, with SAM: DOOR (postgrest, postgres), PARAMETERS (those of the template that change: Name=value …)
+deploy: $(INSTALLED)
+	@$(BIN)/python -m functions._local.deploy
+
 ## Write the declared schema as the migration that `supabase db push` sends
 migration: $(INSTALLED)
 	@$(BIN)/python -m functions._local.schema
@@ -62,7 +66,7 @@ lock: $(INSTALLED)
 	@sh functions/_local/lock.sh $(BIN)/uv
 
 clean:
-	rm -rf $(VENV) tests/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .bundle tests/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(INSTALLED): functions/_local/requirements.txt tests/requirements.txt
 	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 …")'

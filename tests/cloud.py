@@ -37,6 +37,7 @@ sys.path.insert(0, folder)
 import importlib, json, os, time, traceback
 answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
+sys.stdout.reconfigure(line_buffering=True)
 
 class Context:
     function_name = "function"

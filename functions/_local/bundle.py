@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Arch = Literal["arm64", "x86_64"]
 
+SOURCES = ROOT / "functions"
 FOLDER = ROOT / ".bundle"
 RUNTIME_FOLDER = "/var/task"
 ARCH: Arch = "arm64"  # this and the version as template.yaml has them
@@ -48,8 +49,12 @@ class Bundle:
     sources: tuple[str, ...]
 
 
-# A worker's models check a connection before the API stores it.
-_API = ("__init__.py", "[!_]*/*.py", "_shared/*.py", "worker/connectors/**/*.py")
+_FAMILIES = sorted({file.parent.name for file in SOURCES.glob("[!_]*/__init__.py")} - {"worker"})
+# The worker's models check a connection before the API stores it.
+_API = (
+    "__init__.py", "_shared/*.py", *(f"{family}/*.py" for family in _FAMILIES), "worker/__init__.py",
+    "worker/connectors/**/*.py",
+)  # fmt: skip
 API = Bundle("sync-control-plane-api", "api", _API)
 DIRECT_DOOR = Bundle("sync-control-plane-direct-door", "direct-door", _API)
 WORKER = Bundle("sync-control-plane-worker", "worker", ("__init__.py", "_shared/*.py", "worker/**/*.py"))
@@ -107,12 +112,12 @@ def inputs(bundle: Bundle) -> list[Path]:
 
 
 def _pins(bundle: Bundle) -> Path:
-    return ROOT / "functions" / "requirements" / f"{bundle.requirements}.txt"
+    return SOURCES / "requirements" / f"{bundle.requirements}.txt"
 
 
 def _sources(bundle: Bundle) -> Iterator[Path]:
     for pattern in bundle.sources:
-        yield from (ROOT / "functions").glob(pattern)
+        yield from SOURCES.glob(pattern)
 
 
 def _compile(python: Path, folder: Path, content: Path, *options: str) -> None:
