@@ -50,10 +50,10 @@ def connections(project: Project, agency_id: str | None, number: int, moments: i
     chance = random.Random(number)
     at = [f"2026-11-22 13:47:26.{chance.randrange(10**6):06}+00" for _ in range(moments)]
     rows = project.database.all(
-        "insert into app.connections (agency_id, kind, name, config, secret, updated_at)"
+        "insert into app.connections (agency_id, kind, name, config, secret_id, updated_at)"
         " select %s, 'http', 'n' || n, %s, %s, (%s::timestamptz[])[1 + n %% %s] from generate_series(1, %s) as n"
         " returning id::text, updated_at",
-        (agency_id, json.dumps(CONFIG), json.dumps(SECRET), at, moments, number),
+        (agency_id, json.dumps(CONFIG), project.database.keep_secret(agency_id, SECRET), at, moments, number),
     )
     return [row["id"] for row in sorted(rows, key=lambda row: (-row["updated_at"].timestamp(), row["id"]))]
 
