@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from functions._local.postgres import Postgres
 
 INVARIANTS = Path(__file__).with_name("invariants.sql").read_text()
+VAULT = Path(__file__).with_name("vault.sql")
 
 HTTP_CONFIG = {
     "base_url": "http://127.0.0.1:9",

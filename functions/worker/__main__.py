@@ -13,11 +13,13 @@ import socket
 from dataclasses import replace
 from functools import partial
 
-from functions._shared import logs
+from functions._shared import logs, secret_store
 from functions._shared.rpc import PostgresRpc, PostgrestRpc
+from functions._shared.settings import secrets_from
 from functions.worker.connectors import open_source
 from functions.worker.connectors.http.network import make_client
 from functions.worker.connectors.webhook import post
+from functions.worker.forgetting import Forgetting
 from functions.worker.loop import Options, Worker
 from functions.worker.outbox import Outbox
 from functions.worker.protocol import Protocol, service_caller
@@ -53,13 +55,15 @@ async def main() -> None:
     )
     protocol = make_protocol(options.listen_url, threads=2 * options.concurrency + 2)
     private = os.environ.get("WORKER_ALLOW_PRIVATE_ADDRESSES", "false") == "true"
-    opening = partial(open_source, allow_private_addresses=private)
+    secrets = secret_store.make(*secrets_from())
+    opening = partial(open_source, allow_private_addresses=private, secrets=secrets)
     async with make_client(allow_private_addresses=private) as client:
         posting = partial(post, client=client)
         await asyncio.gather(
             Worker(protocol, given(opening, RUNNERS), options, posting).run(stop),
             Worker(protocol, given(opening, LOOKS), replace(options, concurrency=2)).run(stop),
             Outbox(protocol, posting, options.tick_seconds).run(stop),
+            *([Forgetting(protocol, secrets).run(stop)] if secrets else []),
         )
 
 
