@@ -67,7 +67,9 @@ def ids(project: Project, token: str) -> list[str]:
 
 
 def row(database: Database, connection_id: str) -> dict[str, Any]:
-    return database.one("select * from app.connections where id = %s", (connection_id,))
+    """With its `secret`, as the database keeps it."""
+    stored = database.one("select * from app.connections where id = %s", (connection_id,))
+    return stored | {"secret": database.secret(connection_id)}
 
 
 def everything_stored(database: Database) -> str:

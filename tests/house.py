@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from functions._local.postgres import Postgres
 
 INVARIANTS = Path(__file__).with_name("invariants.sql").read_text()
+VAULT = Path(__file__).with_name("vault.sql")
 
 HTTP_CONFIG = {
     "base_url": "http://127.0.0.1:9",
@@ -115,11 +116,26 @@ class Database:
         self, agency_id: str | None, kind: str = "http", config: Mapping[str, Any] = HTTP_CONFIG, secret: Any = None
     ) -> str:
         row = self.one(
-            "insert into app.connections (agency_id, kind, name, config, secret) values (%s, %s, 'A', %s, %s)"
+            "insert into app.connections (agency_id, kind, name, config, secret_id) values (%s, %s, 'A', %s, %s)"
             " returning id",
-            (agency_id, kind, json.dumps(config), json.dumps(secret or {})),
+            (agency_id, kind, json.dumps(config), self.keep_secret(agency_id, secret) if secret else None),
         )
         return str(row["id"])
+
+    def keep_secret(self, agency_id: str | None, secret: Mapping[str, Any]) -> str:
+        """Where the database itself keeps it, in use by a connection; its id."""
+        row = self.one(
+            "insert into app.secrets (agency_id, kept, value, used_at) values (%s, 'database', %s, now()) returning id",
+            (agency_id, json.dumps(secret)),
+        )
+        return str(row["id"])
+
+    def secret(self, connection_id: str) -> dict[str, Any]:
+        """What the database keeps of this connection's; {} where there is none."""
+        query = (
+            "select s.value from app.connections as c left join app.secrets as s on s.id = c.secret_id where c.id = %s"
+        )
+        return self.one(query, (connection_id,))["value"] or {}
 
     def bulk_sync(self, user: User, **arguments: Any) -> str:
         """A bulk sync of all that a new connection has, to a new one that receives it, defined by this user."""

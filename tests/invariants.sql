@@ -73,6 +73,18 @@ union all
 select 'agencies mixed', x.id, 'retry' from app.executions x
 join app.executions y on y.id = x.retry_of where y.agency_id <> x.agency_id
 union all
+select 'agencies mixed', c.id, 'secret' from app.connections c
+join app.secrets s on s.id = c.secret_id where s.agency_id <> c.agency_id
+union all
+-- 5: a secret is one living connection's, and forgotten with it (a test that borrows it is deleted from the start)
+select 'secret of several', s.id, s.kept from app.secrets s
+where (select count(*) from app.connections c
+  where (c.agency_id, c.secret_id) = (s.agency_id, s.id) and c.deleted_at is null) > 1
+union all
+select 'secret of nobody', s.id, s.kept from app.secrets s
+where s.used_at is not null and s.forget_at is null
+  and not exists (select from app.connections c where (c.agency_id, c.secret_id) = (s.agency_id, s.id))
+union all
 select 'agencies mixed', x.id, h.event from app.executions x
 join history h on h.execution_id = x.id where h.agency_id <> x.agency_id
 union all

@@ -404,7 +404,7 @@ def test_the_secret_is_where_the_worker_finds_it_and_nowhere_else(
     if project.setup.door == "postgrest":
         assert secret["token"] not in project.backend.postgrest.logged()
     assert row(project.database, made["id"])["secret"] == secret
-    project.database.admin.execute("update app.connections set secret = '{}' where id = %s", (made["id"],))
+    project.database.admin.execute("update app.secrets set value = '{}' where agency_id = %s", (user.agency_id,))
     assert secret["token"] not in everything_stored(project.database)
 
 

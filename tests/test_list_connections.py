@@ -50,10 +50,13 @@ def connections(project: Project, agency_id: str | None, number: int, moments: i
     chance = random.Random(number)
     at = [f"2026-11-22 13:47:26.{chance.randrange(10**6):06}+00" for _ in range(moments)]
     rows = project.database.all(
-        "insert into app.connections (agency_id, kind, name, config, secret, updated_at)"
-        " select %s, 'http', 'n' || n, %s, %s, (%s::timestamptz[])[1 + n %% %s] from generate_series(1, %s) as n"
-        " returning id::text, updated_at",
-        (agency_id, json.dumps(CONFIG), json.dumps(SECRET), at, moments, number),
+        "with secret as ("
+        "  insert into app.secrets (agency_id, kept, value, used_at)"
+        "  select %s, 'database', %s, now() from generate_series(1, %s) returning agency_id, id)"
+        " insert into app.connections (agency_id, kind, name, config, secret_id, updated_at)"
+        " select agency_id, 'http', 'n' || n, %s, id, (%s::timestamptz[])[1 + n %% %s]"
+        " from (select *, row_number() over () as n from secret) as s returning id::text, updated_at",
+        (agency_id, json.dumps(SECRET), number, json.dumps(CONFIG), at, moments),
     )
     return [row["id"] for row in sorted(rows, key=lambda row: (-row["updated_at"].timestamp(), row["id"]))]
 

@@ -224,8 +224,8 @@ def test_a_connection_that_cannot_be_looked_at(database: Database) -> None:
 
 
 @pytest.mark.sql
-def test_copying_a_secret_is_for_tests_of_ones_own(database: Database) -> None:
-    """Whoever gets at the definer itself moves no secret into what is kept, another agency's, or elsewhere."""
+def test_lending_a_secret_is_for_tests_of_ones_own(database: Database) -> None:
+    """Whoever gets at the definer itself lends no secret to what is kept, another agency's, or elsewhere."""
     user, stranger = database.member(), database.member()
     mine = database.connection(user.agency_id, config=CONFIG, secret=SECRET)
     kept = database.connection(user.agency_id, config=CONFIG)
@@ -241,8 +241,8 @@ def test_copying_a_secret_is_for_tests_of_ones_own(database: Database) -> None:
     nowhere = only_tested(base_url=None)
     with database.session(user.claims) as session:
         for source, target in ((mine, kept), (theirs, same), (mine, moved), (mine, other_auth), (mine, nowhere)):
-            session.execute("select app.copy_secret(%s, %s)", (source, target))
-        assert len(database.all("select from app.connections where secret <> '{}'")) == 2
-        session.execute("select app.copy_secret(%s, %s)", (mine, same))
-        assert database.one("select secret from app.connections where id = %s", (same,))["secret"] == SECRET
-        assert isinstance(session.attempt("select secret from app.connections"), Refusal)
+            session.execute("select app.lend_secret(%s, %s)", (source, target))
+        assert len(database.all("select from app.connections where secret_id is not null")) == 2
+        session.execute("select app.lend_secret(%s, %s)", (mine, same))
+        assert database.secret(same) == SECRET
+        assert isinstance(session.attempt("select value from app.secrets"), Refusal)

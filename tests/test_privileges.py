@@ -35,8 +35,8 @@ RELATIONS = {
     "app.bulk_actions": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
     "app.connections": {
         "authenticated": "SELECT(agency_id, config, created_at, created_by, deleted_at, id, kind, name, updated_at)"
-        " INSERT(agency_id, config, created_by, deleted_at, kind, name, secret)"
-        " UPDATE(config, deleted_at, secret, updated_at)",
+        " INSERT(agency_id, config, created_by, deleted_at, kind, name, secret_id)"
+        " UPDATE(config, deleted_at, updated_at)",
         "service_role": "DELETE INSERT SELECT UPDATE",
     },
     "app.definitions": {
@@ -60,6 +60,11 @@ RELATIONS = {
     },
     "app.idempotency_keys_id_seq": {},
     "app.records": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
+    # Whose it is and where, never the value.
+    "app.secrets": {
+        "service_role": "DELETE SELECT(agency_id, created_at, forget_at, id, kept, name, used_at)"
+        " UPDATE(forget_at, used_at)",
+    },
     "public.agencies": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
     "public.historical_sync_jobs": {"authenticated": "SELECT", "service_role": "SELECT"},
     "public.sync_job_runs": {"authenticated": "SELECT", "service_role": "SELECT"},
@@ -89,7 +94,6 @@ FUNCTIONS = {
     "app.cancel_definition": CALLERS,
     "app.cancel_execution": CALLERS,
     "app.connection_object": CALLERS,
-    "app.copy_secret": "authenticated",
     "app.definitions_page": CALLERS,
     "app.delete_definition": CALLERS,
     "app.drop_finished": "",
@@ -106,6 +110,7 @@ FUNCTIONS = {
     "app.find_webhook": CALLERS,
     "app.first_errors": "service_role",
     "app.first_id": CALLERS,
+    "app.forget_secret": "",
     "app.guard_event": "",
     "app.guard_execution": "",
     "app.historical_sync_object": CALLERS,
@@ -115,6 +120,7 @@ FUNCTIONS = {
     "app.identify": "anon authenticated",
     "app.insert_connection": CALLERS,
     "app.lease_answer": "service_role",
+    "app.lend_secret": "authenticated",
     "app.lock_lease": "service_role",
     "app.model_fields": CALLERS,
     "app.model_object": CALLERS,
@@ -138,17 +144,22 @@ FUNCTIONS = {
     "app.require_identity": CALLERS,
     "app.require_organization": CALLERS,
     "app.require_webhook": CALLERS,
+    "app.reserve_secret": "authenticated",
     "app.resource_nodes": CALLERS,
     "app.restart_execution": "service_role",
     "app.retry_delay": "service_role",
+    "app.reveal_secret": "service_role",
+    "app.secret_fingerprint": CALLERS,
     "app.start_execution": CALLERS,
     "app.start_look": CALLERS,
     "app.status_word": CALLERS,
     "app.store_records": "service_role",
+    "app.store_secret": "authenticated",
     "app.sync_job_object": CALLERS,
     "app.sync_job_run_object": CALLERS,
     "app.sync_job_settings": CALLERS,
     "app.touch_api_key": "anon",
+    "app.use_secret": "authenticated",
     "app.uuid_v7": CALLERS,
     "app.wants_event": "service_role",
     "app.words_statuses": CALLERS,
@@ -160,6 +171,7 @@ FUNCTIONS = {
     "public.cancel_sync_job": CALLERS,
     "public.claim": "service_role",
     "public.claim_events": "service_role",
+    "public.claim_forgotten_secrets": "service_role",
     "public.commit_batch": "service_role",
     "public.create_api_key": "authenticated",
     "public.create_bulk_action": AND_SERVERS,
@@ -210,9 +222,11 @@ FUNCTIONS = {
     "public.preview_bulk_action": AND_SERVERS,
     "public.reap": "service_role",
     "public.release": "service_role",
+    "public.reserve_secret": AND_SERVERS,
     "public.retry_historical_sync": CALLERS,
     "public.revoke_api_key": "authenticated",
     "public.settle_event": "service_role",
+    "public.settle_forgotten_secret": "service_role",
     "public.start_bulk_sync": AND_SERVERS,
     "public.start_historical_sync": CALLERS,
     "public.start_model_sync": AND_SERVERS,
@@ -225,7 +239,19 @@ FUNCTIONS = {
 }
 # What anon may execute besides: to be asked who it is.
 OF_ANON = {"app.agency_key", "app.caller", "app.identify", "app.refuse", "app.touch_api_key"}
-DEFINERS = {"app.copy_secret", "app.exists_elsewhere", "app.identify", "app.record_event", "app.touch_api_key"}
+DEFINERS = {
+    "app.exists_elsewhere",
+    "app.forget_secret",
+    "app.identify",
+    "app.lend_secret",
+    "app.record_event",
+    "app.reserve_secret",
+    "app.reveal_secret",
+    "app.secret_fingerprint",
+    "app.store_secret",
+    "app.touch_api_key",
+    "app.use_secret",
+}
 THEIR_AGENCY = "( SELECT app.agency_id() AS agency_id)"
 
 ROLES = ("public", "anon", "authenticated", "service_role")
@@ -349,7 +375,7 @@ def test_whoever_waits_for_a_lock_waits_a_bounded_time(house: Database) -> None:
         if re.search(r"for (no key )?(update|share)\b(?! skip locked)|\bupdate app\.|\bon conflict \(", f["prosrc"])
     }
     # A row that the same transaction has made; rows under the lease's lock, in commit_batch's time; locked before.
-    assert locking - {"app.copy_secret", "app.store_records", "app.lock_lease", "app.touch_api_key"} <= bounded
+    assert locking - {"app.lend_secret", "app.store_records", "app.lock_lease", "app.touch_api_key"} <= bounded
     assert workers <= bounded
 
 

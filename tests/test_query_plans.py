@@ -47,8 +47,15 @@ insert into public.agencies (id, name) select md5(n::text)::uuid, 'A' from gener
 insert into auth.users (id) select id from public.agencies;
 insert into auth.sessions (id, user_id) select id, id from auth.users;
 insert into public.users (id, agency_id) select id, id from public.agencies;
-insert into app.connections (id, agency_id, kind, name, config)
-select id, id, 'http', 'C', '{{"resources": {{"flights": {{}}}}}}' from public.agencies;
+insert into app.secrets (id, agency_id, kept, value, used_at)
+select id, id, 'database', '{{}}', now() from public.agencies;
+insert into app.secrets (agency_id, kept, name, used_at, forget_at)
+select id, 'outside', id || '/' || n, now(), now() + n * interval '1 day'
+from public.agencies, generate_series(1, 50) as n;
+insert into app.secrets (agency_id, kept, name, used_at, forget_at)
+select id, 'outside', id || '/0', now(), now() - interval '1 min' from public.agencies order by id limit 50;
+insert into app.connections (id, agency_id, kind, name, config, secret_id)
+select id, id, 'http', 'C', '{{"resources": {{"flights": {{}}}}}}', id from public.agencies;
 insert into app.connections (id, agency_id, kind, name)
 select md5('connection' || n)::uuid, min(id::text)::uuid, 'http', 'C'
 from public.agencies, generate_series(0, {CONNECTIONS} - 1) as n group by n;
@@ -220,6 +227,7 @@ class History:
         self.foreign_connection = database.connection(self.stranger.agency_id)
         self.unused_connection = database.connection(self.agency)
         self.records = database.connection(self.agency, "records", {})
+        self.forgotten_secret = self._first("select id from app.secrets order by forget_at limit 1")
         self.key = database.api_key(self.user)
         self.key_id = self._first("select id from app.api_keys where hint = %s", self.key[-4:])
         self.sync = self._first("select md5('bulk_sync7')::uuid as id")
@@ -445,6 +453,15 @@ BY_MEMBERS = {
     "webhook: get": Call(user, "get_webhook", given(webhook_id="{records}"), "not_found"),
     "connection: get": Call(user, "get_connection", given(connection_id="{idle_connection}"), '"name": "A"'),
     "connection: list": Call(user, "list_connections", given(), '"data": [{', 300),
+    "connection: create, with a secret": Call(
+        user,
+        "create_connection",
+        given(name="N", type="http", configuration={"resources": {}, "secret": {"token": "t"}}),
+        '"name": "N"',
+    ),
+    "secret: reserve": Call(user, "reserve_secret", given(), "secret_id"),
+    "secrets: claim forgotten": Call(service, "claim_forgotten_secrets", lambda _: {"limit": 10}, "name"),
+    "secret: settle": Call(service, "settle_forgotten_secret", given(secret_id="{forgotten_secret}"), ""),
     "connection: create": Call(user, "create_connection", given(name="N", type="records"), '"name": "N"'),
     "connection: delete": Call(user, "delete_connection", given(connection_id="{unused_connection}"), "", 300),
     "connection: delete, in use": Call(user, "delete_connection", given(connection_id="{records}"), "", 300),

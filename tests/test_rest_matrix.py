@@ -185,6 +185,7 @@ def lists_all(function: dict[str, Any]) -> bool:
 CREATING = {
     "create_api_key",
     "create_connection",
+    "reserve_secret",
     "create_webhook",
     "create_sync_job",
     "create_bulk_action",

@@ -12,6 +12,7 @@ import pytest
 
 from functions._local import schema
 from tests.dumps import built, dump
+from tests.house import VAULT
 from tests.installed import NODE_MODULES, installed
 
 if TYPE_CHECKING:
@@ -101,8 +102,9 @@ def test_types_are_generated_for_what_callers_use(postgres: Postgres, pushed: st
 
 @pytest.fixture(scope="module")
 def checked(debian_clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
-    """With plpgsql_check, which looks into functions that no test has called."""
+    """With plpgsql_check, which looks into functions that no test has called, and a Vault, as a project has."""
     with debian_clone() as made:
+        made.admin.execute(VAULT.read_bytes())
         made.admin.execute("create extension plpgsql_check")
         yield made
 

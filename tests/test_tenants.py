@@ -83,7 +83,9 @@ def scene(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Sce
         colleague, nowhere = database.user(member.agency_id), database.user(None)
         ids = {"agency": str(member.agency_id), **run(database, member)}
         run(database, stranger)
-        database.admin.execute("update app.connections set secret = jsonb_build_object('token', %s::text)", (SECRET,))
+        for row in database.all("select id, agency_id from app.connections"):
+            secret_id = database.keep_secret(row["agency_id"], {"token": SECRET})
+            database.admin.execute("update app.connections set secret_id = %s where id = %s", (secret_id, row["id"]))
         keys = {
             name: database.api_key(user) for name, user in (("mine", member), ("gone", member), ("theirs", stranger))
         }
@@ -133,7 +135,10 @@ def test_others_write_none_of_them(scene: Scene, who: str) -> None:
     scene.refuses(
         who,
         "update app.connections set deleted_at = now() where agency_id = " + mine,
-        "update app.connections set secret = '{}' where agency_id = " + mine,
+        "update app.connections set secret_id = null where agency_id = " + mine,
+        f"insert into app.secrets (agency_id, kept, value) values ({mine}, 'database', '{{}}')",
+        "update app.secrets set used_at = null where agency_id = " + mine,
+        f'select app.store_secret({mine}, \'{{"token": "forged"}}\')::text',
         f"insert into app.connections (agency_id, kind, name) values ({mine}, 'http', 'Forged')",
         "update app.definitions set deleted_at = now() where agency_id = " + mine,
         f"insert into app.definitions (agency_id, kind, name, created_by, updated_by)"
@@ -142,7 +147,7 @@ def test_others_write_none_of_them(scene: Scene, who: str) -> None:
         "update app.api_keys set revoked_at = null where agency_id = " + mine,
         f"insert into app.api_keys (agency_id, name, hash, hint, created_by) values ({mine}, 'Forged', {as_key})",
         f"insert into app.executions (agency_id, family) values ({mine}, 'bulk_sync')",
-        f"select app.copy_secret('{scene.ids['source']}', '{scene.ids['destination']}')::text where false",
+        f"select app.lend_secret('{scene.ids['source']}', '{scene.ids['destination']}')::text where false",
         *(f"delete from app.{table} where agency_id = {mine}" for table in TABLES),
     )
 
@@ -174,16 +179,22 @@ def test_nothing_of_ones_own_refers_to_another_agencys(scene: Scene, who: str) -
 @pytest.mark.parametrize("who", EVERYBODY)
 def test_nobody_reads_a_secret_or_a_hash(scene: Scene, who: str) -> None:
     for statement in (
-        "select secret from app.connections",
+        "select secret_id from app.connections",
+        "select value from app.secrets",
+        "select * from app.secrets",
+        "select count(*) from app.secrets",
+        "select app.reveal_secret(id) from app.connections",
+        "update app.secrets set used_at = used_at",
+        "delete from app.secrets",
         "select * from app.connections",
         "select c from app.connections as c",
         "select to_jsonb(c) as c from app.connections as c",
-        "select id from app.connections where secret ->> 'token' like 't%'",
-        "select id from app.connections order by secret",
-        "update app.connections set deleted_at = null where secret ? 'token' returning id",
-        "update app.connections set deleted_at = deleted_at returning secret",
-        "update app.connections set secret = secret || '{}'",
-        "insert into app.connections (name) values ('x') returning secret",
+        "select id from app.connections where secret_id is not null",
+        "select id from app.connections order by secret_id",
+        "update app.connections set deleted_at = null where secret_id is not null returning id",
+        "update app.connections set deleted_at = deleted_at returning secret_id",
+        "update app.connections set secret_id = null",
+        "insert into app.connections (name) values ('x') returning secret_id",
         "select hash from app.api_keys",
         "select k from app.api_keys as k",
         "select id from app.api_keys where hash > sha256('x')",
@@ -239,37 +250,42 @@ def test_whoever_moves_a_row_to_another_agency_is_refused(scene: Scene, who: str
     scene.refuses(who, *(f"update app.{table} set agency_id = '{stranger}'" for table in TABLES))
 
 
-def test_a_copied_secret_stays_within_the_agency_and_reaches_a_test_alone(
+def test_a_lent_secret_stays_within_the_agency_and_reaches_a_test_alone(
     clone: Callable[[], AbstractContextManager[Database]],
 ) -> None:
     with clone() as database:
         user, other = database.member(), database.member()
         bearer = {"base_url": "https://a.example", "auth": {"type": "bearer"}}
-        stored = database.connection(user.agency_id, "http", bearer, {"token": SECRET, "other": 1})
+        stored = database.connection(user.agency_id, "http", bearer, {"token": SECRET})
         theirs = database.connection(other.agency_id, "http", bearer, {"token": SECRET})
         alive = database.connection(user.agency_id, "http", bearer)
-        query = "select secret from app.connections where id = %s"
-        tested = database.connection(user.agency_id, "http", bearer, {"other": 2})
+        tested = database.connection(user.agency_id, "http", bearer)
+        brings_its_own = database.connection(user.agency_id, "http", bearer, {"other": 2})
         elsewhere = database.connection(user.agency_id, "http", bearer | {"base_url": "https://b.example"})
         otherwise = database.connection(user.agency_id, "http", bearer | {"auth": {"type": "none"}})
         for one in (tested, elsewhere, otherwise):
             database.admin.execute("update app.connections set deleted_at = now() where id = %s", (one,))
+        with database.admin.transaction():  # as one that was deleted from the start: it still has its secret
+            database.admin.execute("set local session_replication_role = replica")
+            database.admin.execute("update app.connections set deleted_at = now() where id = %s", (brings_its_own,))
         with database.session(user.claims) as session:
             for from_, to in (
                 (theirs, tested),
                 (stored, alive),
                 (tested, alive),
                 (stored, theirs),
+                (stored, brings_its_own),
                 *((stored, one) for one in (elsewhere, otherwise)),
             ):
                 before = database.fingerprint()
-                session.execute("select app.copy_secret(%s, %s)", (from_, to))
+                session.execute("select app.lend_secret(%s, %s)", (from_, to))
                 assert database.fingerprint() == before
-            session.execute("select app.copy_secret(%s, %s)", (stored, tested))
-        assert database.one(query, (tested,))["secret"] == {"token": SECRET, "other": 2}
+            session.execute("select app.lend_secret(%s, %s)", (stored, tested))
+        assert database.secret(tested) == {"token": SECRET}
+        assert database.secret(brings_its_own) == {"other": 2}
         with database.session(other.claims) as session:
             before = database.fingerprint()
-            session.execute("select app.copy_secret(%s, %s)", (stored, tested))
+            session.execute("select app.lend_secret(%s, %s)", (stored, tested))
             assert database.fingerprint() == before
 
 

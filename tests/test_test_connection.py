@@ -155,7 +155,7 @@ def test_nothing_is_kept(scene: Scene) -> None:
             worker.call("reap")
             assert row(scene.database, kept["id"])["secret"] == secret
     token = body["configuration"]["secret"]["token"]
-    scene.database.admin.execute("update app.connections set secret = '{}'")  # other tests' of this source
+    scene.database.admin.execute("update app.secrets set value = '{}'")  # other tests' of this source
     assert token not in everything_stored(scene.database) + scene.log.read_text()
 
 
@@ -257,8 +257,10 @@ def test_a_change_of_the_secret_alone(scene: Scene) -> None:
     def change(**secret: str) -> httpx.Response:
         return scene.test({"type": "http", "connection_id": stored, "configuration": {"secret": secret}})
 
-    passed(change(username="reader"))
-    assert unreadable(change(password="n0t-it")) == "source_unauthorized"
+    passed(change(**before["secret"]))
+    assert unreadable(change(**before["secret"] | {"password": "n0t-it"})) == "source_unauthorized"
+    assert unreadable(change(username="reader")) == "source_config_invalid"
+    assert unreadable(change()) == "source_config_invalid"
     assert unreadable(change(token="n0t-it")) == "source_config_invalid"
     assert row(scene.database, stored) == before
 

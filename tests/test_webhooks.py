@@ -57,7 +57,7 @@ def test_what_is_created_is_shown_without_its_secret(client: Client) -> None:
 
 
 def test_the_secret_is_in_one_place(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """No list, no log, no table but app.connections knows it; an Idempotency-Key does not bring it back."""
+    """No list, no log, no table but app.secrets knows it; an Idempotency-Key does not bring it back."""
     response = client.ask("POST", "/webhook", json={"target_url": URL}, headers={"idempotency-key": "k"})
     made = response.json()
     secret = made["secret"]
@@ -76,13 +76,13 @@ def test_the_secret_is_in_one_place(client: Client, caplog: pytest.LogCaptureFix
     assert (again["id"] != made["id"], again["secret"] != secret) == (True, True)
     refusal(answers[5], 404, "connection_not_found")
     found = [name for name, rows in client.database.fingerprint().items() if secret in json.dumps(rows, default=str)]
-    assert found == ["app.connections"]
-    row = client.database.one("select name, config, secret from app.connections where id = %s", (made["id"],))
-    assert row["secret"] == {"secret": secret}
+    assert found == ["app.secrets"]
+    row = client.database.one("select name, config from app.connections where id = %s", (made["id"],))
+    assert client.database.secret(made["id"]) == {"secret": secret}
     assert secret not in json.dumps([row["name"], row["config"]])
     assert secret not in caplog.text
     with client.database.session(client.user.claims) as session:
-        assert getattr(session.attempt("select secret from app.connections"), "sqlstate", None) == "42501"
+        assert getattr(session.attempt("select value from app.secrets"), "sqlstate", None) == "42501"
         seen = session.execute("select * from public.webhooks where id = %s", (made["id"],))
         assert secret not in json.dumps(seen, default=str)
 

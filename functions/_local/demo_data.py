@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
 
 from functions._local.schema import ROOT
 
@@ -49,7 +50,11 @@ def _connection(
     connection: psycopg.Connection[Any], agency_id: uuid.UUID, kind: str, config: object, secret: object
 ) -> str | None:
     row = connection.execute(
-        "insert into app.connections (agency_id, kind, name, config, secret) values (%s, %s, %s, %s, %s) returning id",
-        (agency_id, kind, NAMES[kind], json.dumps(config), json.dumps(secret)),
+        "with secret as ("
+        "  insert into app.secrets (agency_id, kept, value, used_at)"
+        "  select %(agency_id)s, 'database', %(secret)s, now() where %(secret)s <> '{}' returning id)"
+        " insert into app.connections (agency_id, kind, name, config, secret_id)"
+        " values (%(agency_id)s, %(kind)s, %(name)s, %(config)s, (select id from secret)) returning id",
+        {"agency_id": agency_id, "kind": kind, "name": NAMES[kind], "config": Jsonb(config), "secret": Jsonb(secret)},
     ).fetchone()
     return str(row[0]) if row else None

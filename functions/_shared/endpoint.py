@@ -105,7 +105,7 @@ class Endpoint:
         caller = authenticate(request, services, self.dialect)
         arguments = self._arguments(request)
         headers = self._headers(request)
-        call = Call(services, caller, request.request_id)
+        call = Call(services, caller, request.request_id, headers.get("idempotency-key"))
         if self.before:
             arguments = self.before(arguments, call)
         body = services.rpc.call(self.rpc, arguments, caller, headers)
@@ -148,6 +148,7 @@ class Call:
     services: Services
     caller: Caller
     request_id: str
+    idempotency_key: str | None = None
 
     def __call__(self, rpc: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 (whatever JSON the function answers)
         headers = {"x-request-id": self.request_id}

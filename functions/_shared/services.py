@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from functions._shared import dispatch
+from functions._shared import dispatch, secret_store
 from functions._shared.auth import Authenticator
 from functions._shared.rpc import PostgresRpc, PostgrestRpc
 from functions._shared.settings import Settings, from_environment
@@ -15,6 +15,7 @@ from functions._shared.settings import Settings, from_environment
 if TYPE_CHECKING:
     from functions._shared.dispatch import Dispatcher
     from functions._shared.rpc import Rpc
+    from functions._shared.secret_store import SecretStore
 
 # So long between two requests, and the process may have been frozen, or restored from a snapshot: what is pooled is as
 # good as dead then. By the calendar's clock, the only one that goes on meanwhile.
@@ -27,6 +28,7 @@ class Services:
     authenticator: Authenticator
     rpc: Rpc
     dispatcher: Dispatcher = field(default_factory=dispatch.Polling)
+    secret_store: SecretStore | None = None  # None: the database keeps secrets
 
     def renew(self) -> None:
         """Forgets pooled connections, and keys that are old by now; for a process that serves one request at a time."""
@@ -42,7 +44,7 @@ def make(settings: Settings) -> Services:
         issuer=settings.auth_issuer,
     )
     dispatcher = dispatch.make(settings.queue_url, settings.look_queue_url)
-    return Services(settings, authenticator, make_rpc(settings), dispatcher)
+    return Services(settings, authenticator, make_rpc(settings), dispatcher, make_secret_store(settings))
 
 
 def make_rpc(settings: Settings) -> Rpc:
@@ -50,6 +52,13 @@ def make_rpc(settings: Settings) -> Rpc:
         assert settings.database_url is not None
         return PostgresRpc(settings.database_url)
     return PostgrestRpc(settings.supabase_url, settings.supabase_anon_key)
+
+
+def make_secret_store(settings: Settings) -> SecretStore | None:
+    """The door's: an environment takes no secrets, so that the database keeps those of its callers."""
+    if settings.secret_store == "environment":  # noqa: S105 (no secret)
+        return None
+    return secret_store.make(settings.secret_store, settings.secret_prefix)
 
 
 @cache

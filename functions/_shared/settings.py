@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+SecretStoreName = Literal["database", "secretsmanager", "environment"]
+
+
 @dataclass(frozen=True)
 class Settings:
     """The names in the environment are the fields' in capitals."""
@@ -24,6 +27,9 @@ class Settings:
     # Only where the project's tokens name another address than SUPABASE_URL (functions inside a container).
     auth_issuer: str | None = None
     cors_allowed_origins: tuple[str, ...] = ("*",)
+    # Who keeps connections' secrets, and what stands before their names in Secrets Manager.
+    secret_store: SecretStoreName = "database"  # noqa: S105 (no secret)
+    secret_prefix: str = "sync-control-plane"  # noqa: S105 (no secret)
     # The worker's alone: an API function is never given it.
     supabase_service_role_key: str | None = field(default=None, repr=False)
     # Where workers are called by queues: SQS URLs, for runs and for looks. None: workers ask the database themselves.
@@ -43,6 +49,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     if bool(environment.get("QUEUE_URL")) != bool(environment.get("LOOK_QUEUE_URL")):
         raise RuntimeError("Set both QUEUE_URL and LOOK_QUEUE_URL, or neither.")
     origins = environment.get("CORS_ALLOWED_ORIGINS") or "*"
+    store, prefix = secrets_from(environment)
     return Settings(
         supabase_url=environment["SUPABASE_URL"].rstrip("/"),
         supabase_anon_key=environment["SUPABASE_ANON_KEY"],
@@ -51,6 +58,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         auth_check=cast("Literal['claims', 'user']", _one_of(environment, "AUTH_CHECK", ("claims", "user"))),
         auth_issuer=environment.get("AUTH_ISSUER") or None,
         cors_allowed_origins=tuple(origin.strip() for origin in origins.split(",")),
+        secret_store=store,
+        secret_prefix=prefix,
         supabase_service_role_key=environment.get("SUPABASE_SERVICE_ROLE_KEY") or None,
         queue_url=environment.get("QUEUE_URL") or None,
         look_queue_url=environment.get("LOOK_QUEUE_URL") or None,
@@ -65,6 +74,12 @@ def with_secrets(environment: Mapping[str, str]) -> Mapping[str, str]:
     from functions._shared import aws  # noqa: PLC0415
 
     return {**environment, **aws.settings(name)}
+
+
+def secrets_from(environment: Mapping[str, str] = os.environ) -> tuple[SecretStoreName, str]:
+    """SECRET_STORE and SECRET_PREFIX. Raises RuntimeError for an unknown store."""
+    store = _one_of(environment, "SECRET_STORE", ("database", "secretsmanager", "environment"))
+    return cast("SecretStoreName", store), environment.get("SECRET_PREFIX") or "sync-control-plane"
 
 
 def _one_of(environment: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:

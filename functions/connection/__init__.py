@@ -25,6 +25,9 @@ CONNECTION_NOT_FOUND = Refusal(404, "connection_not_found", "There is no connect
 INVALID_CONFIGURATION = Refusal(400, "invalid_configuration", "The configuration is not valid; `error` says where.")
 NOT_A_SOURCE = Refusal(400, "not_a_source", "The connection receives records and cannot be read from.")
 OTHER_ORGANIZATION = Refusal(403, "other_organization", "organization_id is not that of your agency.")
+SECRETS_UNAVAILABLE = Refusal(
+    503, "secrets_unavailable", "The store of secrets does not answer; `Retry-After` says when to try again."
+)
 INVALID_PAGE_TOKEN = Refusal(400, "invalid_page_token", "The page_token is not one that a list has given.")
 ALREADY_ACTIVE = Refusal(409, "already_active", "An execution is active; `job_id` is its id.", {"job_id": JOB_ID})
 

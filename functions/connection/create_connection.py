@@ -11,7 +11,8 @@ from functions._shared import look
 from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
 from functions._shared.members import Contract, JsonObject, Only, Text
-from functions.connection import INVALID_CONFIGURATION, OTHER_ORGANIZATION
+from functions._shared.secret_store import put_outside
+from functions.connection import INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE
 from functions.connection.get_connection import EXAMPLE, OneConnection
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def validated(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
     look.check_config(arguments["type"], arguments.get("configuration", {}))
     if must_answer:
         tested = {"type": arguments["type"], "configuration": arguments.get("configuration", {})}
-        look.wait_for(call("test_connection", tested), call)
-    return arguments
+        look.wait_for(call("test_connection", put_outside(tested, call)), call)
+    return put_outside(arguments, call)
 
 
 endpoint = Endpoint(
@@ -49,7 +50,7 @@ endpoint = Endpoint(
     response=OneConnection,
     dialect=POLYTOMIC,
     before=validated,
-    refusals=(INVALID_CONFIGURATION, OTHER_ORGANIZATION, *look.REFUSALS),
+    refusals=(INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE, *look.REFUSALS),
     example_request={
         "name": "Flights",
         "type": "http",

@@ -12,7 +12,8 @@ from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
 from functions._shared.errors import Refusal
 from functions._shared.members import Contract, JsonObject
-from functions.connection import CONNECTION_NOT_FOUND, INVALID_CONFIGURATION, SOURCE_ID
+from functions._shared.secret_store import put_outside
+from functions.connection import CONNECTION_NOT_FOUND, INVALID_CONFIGURATION, SECRETS_UNAVAILABLE, SOURCE_ID
 
 if TYPE_CHECKING:
     from functions._shared.endpoint import Call
@@ -21,7 +22,10 @@ OTHER_TYPE = Refusal(400, "other_type", "The stored connection is of another typ
 
 
 class TestConnection(Contract):
-    """With `connection_id` a change of the stored one; another base_url or type of auth needs the secret anew."""
+    """With `connection_id` a change of the stored one; another base_url or type of auth needs the secret anew.
+
+    A secret takes the place of the stored one as a whole.
+    """
 
     type: Literal["http", "records"]
     configuration: JsonObject | None = None
@@ -38,7 +42,7 @@ def checked(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
     arguments.setdefault("configuration", {})
     if "connection_id" not in arguments:
         look.check_config(arguments["type"], arguments["configuration"])
-    return arguments
+    return put_outside(arguments, call)
 
 
 def answered(started: Any, call: Call) -> dict[str, Any]:  # noqa: ANN401
@@ -57,7 +61,7 @@ endpoint = Endpoint(
     remembered=False,
     before=checked,
     after=answered,
-    refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, *look.REFUSALS),
+    refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, SECRETS_UNAVAILABLE, *look.REFUSALS),
     example_request={
         "type": "http",
         "configuration": {"secret": {"token": "the-source-s-token"}},

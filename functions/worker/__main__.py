@@ -26,6 +26,7 @@ async def main() -> None:
             workers.worker("runs", concurrency).run(stop),
             workers.worker("looks", LOOKS_AT_ONCE).run(stop),
             workers.outbox().run(stop),
+            workers.forgetting().run(stop),
         )
 
 

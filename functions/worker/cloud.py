@@ -63,6 +63,7 @@ async def _tick(environment: Mapping[str, str], seconds: float) -> None:
                 if waiting["executions"]:
                     _dispatcher(environment).wake(lane, waiting["executions"])
             await workers.outbox().drain()
+            await workers.forgetting().drain()
         finally:
             workers.protocol.close(wait=False)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
 from functions._shared.errors import Problem
-from functions.worker.connectors.errors import SourceError, SourceUnavailable
+from functions.worker.connectors.errors import SecretRotated, SourceError, SourceUnavailable
 from functions.worker.connectors.webhook import Letter, ReceiverRefused, ReceiverUnavailable
 from functions.worker.protocol import Step
 from functions.worker.tasks import end, first_of
@@ -138,6 +138,9 @@ class Engine:
         if isinstance(error, SourceError):
             retry = isinstance(error, SourceUnavailable)
             return await self.protocol.fail(execution, error.code, error.message, retry=retry)
+        if isinstance(error, SecretRotated):
+            message = "The source's secret was replaced meanwhile; the worker goes on with the new one."
+            return await self.protocol.fail(execution, "secret_rotated", message, retry=True)
         if isinstance(error, Problem) and error.status < 500:
             return await self.protocol.fail(execution, error.code, error.sentence, retry=False)
         log.error("a runner failed", exc_info=error, extra={"execution_id": execution.id})

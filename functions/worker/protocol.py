@@ -33,7 +33,9 @@ LONGEST_WAIT_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Execution:
-    """What `claim` hands out. `seq` is the last committed batch; `connection` holds the secret, so it has no repr."""
+    """What `claim` hands out. `seq` is the last committed batch; `connection` holds the secret, or by which name it is
+    kept outside (`secret_ref`), so it has no repr.
+    """
 
     id: str
     agency_id: str
@@ -141,6 +143,13 @@ class Protocol:
 
     async def settle_event(self, event: Mapping[str, Any], *, delivered: bool) -> None:
         await self._call("settle_event", delivery_id=event["id"], attempt=event["attempt"], delivered=delivered)
+
+    async def claim_forgotten_secrets(self, limit: int) -> list[dict[str, str]]:
+        """Those that the store outside has still: {id, name}."""
+        return cast("list[dict[str, str]]", await self._call("claim_forgotten_secrets", limit=limit))
+
+    async def settle_forgotten_secret(self, secret: Mapping[str, str]) -> None:
+        await self._call("settle_forgotten_secret", secret_id=secret["id"])
 
     async def finish(self, execution: Execution) -> str:
         return str(await self._lease_call("finish", execution))

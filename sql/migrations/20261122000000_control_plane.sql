@@ -120,8 +120,37 @@ revoke all on public.users from public, anon, authenticated, service_role;
 grant select on public.users to authenticated;
 grant select, insert, update, delete on public.users to service_role;
 
+-- 10_core/10_tables/28_secrets.sql
+-- Where a connection's secret is: here (`database`), in Supabase Vault, or in a store outside, which calls it `name`.
+-- A value is read by app.reveal_secret alone. A forgotten secret's row is gone; one outside stays until the worker has
+-- forgotten it there.
+create table app.secrets (
+  id uuid primary key default app.uuid_v7(),
+  agency_id uuid not null references public.agencies,
+  kept text not null check (kept in ('database', 'vault', 'outside')),
+  value jsonb check (jsonb_typeof(value) = 'object'),
+  vault_id uuid,
+  name text check (length(name) between 1 and 400),
+  fingerprint text, -- of one outside: what an Idempotency-Key's repetition is compared by
+  created_at timestamptz not null default now(),
+  used_at timestamptz, -- from then on no further connection may name it
+  forget_at timestamptz, -- of one outside: from when on the worker is to forget it
+  unique (agency_id, id),
+  constraint kept_in_one_place check (
+    (kept = 'database') = (value is not null) and (kept = 'vault') = (vault_id is not null)
+    and (kept = 'outside') = (name is not null)),
+  constraint forgotten_outside check (forget_at is null or kept = 'outside')
+);
+
+create index secrets_to_forget on app.secrets (forget_at) where forget_at is not null;
+
+alter table app.secrets enable row level security;
+revoke all on app.secrets from public, anon, authenticated, service_role;
+grant select (id, agency_id, kept, name, created_at, used_at, forget_at), update (used_at, forget_at), delete
+  on app.secrets to service_role;
+
 -- 10_core/10_tables/30_connections.sql
--- A system that data comes from or goes to. `secret` is for the worker alone, and forgotten with the connection.
+-- A system that data comes from or goes to. Its secret is for the worker alone, and forgotten with the connection.
 -- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
 create table app.connections (
   id uuid primary key default app.uuid_v7(),
@@ -129,25 +158,27 @@ create table app.connections (
   kind text not null check (kind in ('http', 'records', 'webhook')),
   name text not null check (length(name) between 1 and 200),
   config jsonb not null default '{}' check (jsonb_typeof(config) = 'object'),
-  secret jsonb not null default '{}' check (jsonb_typeof(secret) = 'object'),
+  secret_id uuid,
   created_at timestamptz not null default now(),
   created_by text,
   updated_at timestamptz not null default now(),
   deleted_at timestamptz,
-  unique (agency_id, id)
+  unique (agency_id, id),
+  foreign key (agency_id, secret_id) references app.secrets (agency_id, id) on delete set null (secret_id)
 );
 
 create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
 create index connections_webhooks on app.connections (agency_id, id desc nulls last) where kind = 'webhook' and deleted_at is null;
-create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret <> '{}';
+create index connections_secret on app.connections (agency_id, secret_id) where secret_id is not null;
+create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret_id is not null;
 create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 
 alter table app.connections enable row level security;
 revoke all on app.connections from public;
 grant select (id, agency_id, kind, name, config, created_at, created_by, updated_at, deleted_at)
   on app.connections to authenticated;
-grant insert (agency_id, kind, name, config, secret, created_by, deleted_at) on app.connections to authenticated;
-grant update (config, secret, updated_at, deleted_at) on app.connections to authenticated;
+grant insert (agency_id, kind, name, config, secret_id, created_by, deleted_at) on app.connections to authenticated;
+grant update (config, updated_at, deleted_at) on app.connections to authenticated;
 grant select, insert, update, delete on app.connections to service_role;
 
 -- 10_core/10_tables/35_definitions.sql
@@ -732,6 +763,171 @@ end $$;
 
 revoke all on function app.remember_answer from public;
 grant execute on function app.remember_answer to authenticated, service_role;
+
+-- 10_core/27_secrets/10_store_secret.sql
+-- Stores a secret of the caller's agency, in Supabase Vault where that is installed. Answers its id; null for an empty one.
+-- A definer, as callers may neither read nor write secrets; it takes none but their own agency.
+create or replace function app.store_secret(agency uuid, value jsonb)
+returns uuid
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  id_ constant uuid := app.uuid_v7();
+begin
+  if (agency = app.agency_id()) is not true then
+    perform app.refuse(403, 'forbidden', 'You may not do this.');
+  end if;
+  if coalesce(value, '{}') = '{}' then
+    return null;
+  end if;
+  if to_regprocedure('vault.create_secret(text,text,text,uuid)') is null then
+    insert into app.secrets (id, agency_id, kept, value, used_at) values (id_, agency, 'database', value, now());
+  else
+    insert into app.secrets (id, agency_id, kept, vault_id, used_at)
+    values (id_, agency, 'vault', vault.create_secret(value::text, agency || '/' || id_, 'A connection''s secret'), now());
+  end if;
+  return id_;
+end $$;
+
+revoke all on function app.store_secret from public;
+grant execute on function app.store_secret to authenticated;
+
+-- 10_core/27_secrets/20_reserve_secret.sql
+-- A name in the store outside, for a secret of the caller's agency. A definer, as callers may not write secrets; it takes
+-- no agency. Without a connection that uses it, it is forgotten an hour later.
+create or replace function app.reserve_secret(fingerprint text)
+returns app.secrets
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  id_ constant uuid := app.uuid_v7();
+  agency constant uuid := app.agency_id();
+  reserved app.secrets;
+begin
+  insert into app.secrets (id, agency_id, kept, name, fingerprint, forget_at)
+  values (id_, agency, 'outside', agency || '/' || id_, reserve_secret.fingerprint, now() + interval '1 hour')
+  returning * into reserved;
+  return reserved;
+end $$;
+
+revoke all on function app.reserve_secret from public;
+grant execute on function app.reserve_secret to authenticated;
+
+-- 10_core/27_secrets/25_secret_fingerprint.sql
+-- What a secret of the caller's agency was reserved with; null for any other. A definer, as callers may not read secrets.
+create or replace function app.secret_fingerprint(id uuid)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return (
+    select s.fingerprint from app.secrets as s
+    where s.id = secret_fingerprint.id and s.agency_id = app.agency_id());
+end $$;
+
+revoke all on function app.secret_fingerprint from public;
+grant execute on function app.secret_fingerprint to authenticated, service_role;
+
+-- 10_core/27_secrets/30_use_secret.sql
+-- Takes a reserved secret into use, once, or 400. A definer, as callers may not write secrets; it finds their own
+-- agency's only.
+create or replace function app.use_secret(id uuid)
+returns uuid
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  update app.secrets as s set used_at = now(), forget_at = null
+  where s.id = use_secret.id and s.agency_id = app.agency_id() and s.kept = 'outside' and s.used_at is null;
+  if not found then
+    perform app.refuse(400, 'unknown_secret', 'secret_id names no unused secret of your agency. Reserve another one.');
+  end if;
+  return id;
+end $$;
+
+revoke all on function app.use_secret from public;
+grant execute on function app.use_secret to authenticated;
+
+-- 10_core/27_secrets/40_reveal_secret.sql
+-- A connection's secret, for the worker: {secret}, or {secret_ref} where the store outside has it. One that cannot be read
+-- is empty, which the connector refuses: it must not keep the claims of all others from being answered.
+-- A definer: nobody else reads a value.
+create or replace function app.reveal_secret(id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  secret app.secrets;
+begin
+  if id is null then
+    return '{"secret": {}}';
+  end if;
+  select * into secret from app.secrets as s where s.id = reveal_secret.id;
+  if secret.kept = 'outside' then
+    return jsonb_build_object('secret_ref', secret.name);
+  end if;
+  if secret.kept = 'vault' then
+    begin
+      select d.decrypted_secret::jsonb into secret.value from vault.decrypted_secrets as d where d.id = secret.vault_id;
+    exception when others then
+      raise warning 'the secret % in the Vault cannot be read: %', id, sqlstate;
+    end;
+  end if;
+  return jsonb_build_object('secret', case when jsonb_typeof(secret.value) = 'object' then secret.value else '{}' end);
+end $$;
+
+revoke all on function app.reveal_secret from public;
+grant execute on function app.reveal_secret to service_role;
+
+-- 10_core/27_secrets/50_forget_secret.sql
+-- Forgets the secret that a connection had, unless a living one names it (a test borrows the stored connection's). Fires
+-- whoever deletes it, so nobody has to think of it. A definer, as callers may not write secrets; no call reaches it.
+create or replace function app.forget_secret()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  secret app.secrets;
+begin
+  if exists (
+      select from app.connections as c
+      where c.agency_id = old.agency_id and c.secret_id = old.secret_id and c.deleted_at is null) then
+    return null;
+  end if;
+  update app.secrets as s set used_at = coalesce(s.used_at, now()), forget_at = now()
+  where s.id = old.secret_id and s.kept = 'outside';
+  delete from app.secrets as s where s.id = old.secret_id and s.kept <> 'outside' returning s.* into secret;
+  if secret.vault_id is not null then
+    delete from vault.secrets as v where v.id = secret.vault_id;
+  end if;
+  return null;
+end $$;
+
+revoke all on function app.forget_secret from public;
+
+-- 10_core/27_secrets/60_triggers.sql
+create trigger forget_secret after update of secret_id, deleted_at on app.connections
+  for each row
+  when (old.secret_id is not null
+    and (new.secret_id is distinct from old.secret_id or old.deleted_at is null and new.deleted_at is not null))
+  execute function app.forget_secret();
+create trigger forget_secret_of_dropped after delete on app.connections
+  for each row when (old.secret_id is not null) execute function app.forget_secret();
 
 -- 10_core/30_guard/02_acting.sql
 -- Who starts or cancels: the caller; or, where a worker says so, a bulk action of the same agency that runs right now.
@@ -2006,7 +2202,8 @@ grant execute on function public.begin_delivery to service_role;
 
 -- 20_worker/public/claim.sql
 -- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
--- connection and the connection's secret. What a dead worker left behind is released first.
+-- connection and the connection's secret, as app.reveal_secret answers it. What a dead worker left behind is released
+-- first.
 -- families: JSON array of family names. Answer: JSON array of executions.
 create or replace function public.claim(worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
 returns jsonb
@@ -2042,10 +2239,10 @@ begin
     'id', t.id, 'agency_id', t.agency_id, 'family', t.family, 'lease', t.lease, 'spec', t.spec, 'seq', t.seq,
     'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id, 'definition_id', t.definition_id,
     'connection', (
-      select jsonb_build_object('kind', c.kind, 'config', c.config, 'secret', c.secret)
+      select jsonb_build_object('kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
       from app.connections as c where c.agency_id = t.agency_id and c.id = t.connection_id),
     'destination', (
-      select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config, 'secret', c.secret)
+      select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
       from app.connections as c where c.agency_id = t.agency_id and c.id = t.destination_id)
   ) order by t.id), '[]')
   into claimed
@@ -2089,7 +2286,7 @@ begin
   )
   select coalesce(jsonb_agg(jsonb_build_object(
     'id', t.id, 'attempt', t.attempts, 'event', t.event, 'payload', app.sync_job_run_object(e), 'created_at', t.created_at,
-    'environment_id', t.agency_id, 'webhook_id', c.id, 'url', c.config -> 'target_url', 'secret', c.secret -> 'secret')
+    'environment_id', t.agency_id, 'webhook_id', c.id, 'url', c.config -> 'target_url', 'secret', app.reveal_secret(c.secret_id) #> '{secret,secret}')
     order by t.due_at, t.id), '[]')
   into claimed
   from taken as t
@@ -2100,6 +2297,38 @@ end $$;
 
 revoke all on function public.claim_events from public, anon, authenticated, service_role;
 grant execute on function public.claim_events to service_role;
+
+-- 20_worker/public/claim_forgotten_secrets.sql
+-- Hands at most `limit` secrets, which the worker is to forget in the store outside: those of deleted connections, and
+-- those that no connection came for. Each for five minutes; unless it is settled by then (settle_forgotten_secret), it is
+-- handed out again. Answer: JSON array of {id, name}.
+create or replace function public.claim_forgotten_secrets("limit" int default 100)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  claimed jsonb;
+begin
+  if ("limit" between 1 and 1000) is not true then
+    perform app.refuse(400, 'invalid_limit', 'limit is 1 to 1000.');
+  end if;
+  with taken as (
+    update app.secrets as s set used_at = coalesce(s.used_at, now()), forget_at = now() + interval '5 minutes'
+    where s.id = any(array(
+      select due.id from app.secrets as due
+      where due.forget_at <= now()
+      order by due.forget_at limit claim_forgotten_secrets."limit" for update skip locked))
+    returning s.id, s.name
+  )
+  select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.id), '[]') into claimed
+  from taken as t;
+  return claimed;
+end $$;
+
+revoke all on function public.claim_forgotten_secrets from public, anon, authenticated, service_role;
+grant execute on function public.claim_forgotten_secrets to service_role;
 
 -- 20_worker/public/commit_batch.sql
 -- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock: to persist is to ask
@@ -2272,10 +2501,10 @@ begin
     select old.id from app.idempotency_keys as old
     where old.created_at < now() - interval '24 hours'
     order by old.created_at limit 1000 for update skip locked));
-  update app.connections as c set secret = '{}'
+  update app.connections as c set secret_id = null
   where c.id = any(array(
     select tested.id from app.connections as tested
-    where tested.deleted_at < now() - interval '5 minutes' and tested.secret <> '{}'
+    where tested.deleted_at < now() - interval '5 minutes' and tested.secret_id is not null
     order by tested.id limit 1000 for update skip locked));
   return app.reap_executions("limit");
 end $$;
@@ -2333,6 +2562,23 @@ end $$;
 
 revoke all on function public.settle_event from public, anon, authenticated, service_role;
 grant execute on function public.settle_event to service_role;
+
+-- 20_worker/public/settle_forgotten_secret.sql
+-- Drops what is known of a secret that was claimed (claim_forgotten_secrets) and that the store outside has forgotten.
+-- No answer.
+create or replace function public.settle_forgotten_secret(secret_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  delete from app.secrets as s where s.id = secret_id and s.forget_at is not null and s.used_at is not null;
+  return null;
+end $$;
+
+revoke all on function public.settle_forgotten_secret from public, anon, authenticated, service_role;
+grant execute on function public.settle_forgotten_secret to service_role;
 
 -- 20_worker/public/stop.sql
 -- The receiver does not want this execution: it is cancelled on its behalf, at once. Answer: {answer: cancelled | lost}.
@@ -2712,9 +2958,10 @@ revoke all on function app.connection_object from public;
 grant execute on function app.connection_object to authenticated, service_role;
 
 -- 31_connection/20_insert_connection.sql
--- Stores a connection; one that is only to be tested is deleted from the start. Answers it without its secret.
+-- Stores a connection; one that is only to be tested is deleted from the start. Its secret is in `configuration`, or was
+-- reserved outside (`secret_id`). Answers it without its secret.
 create or replace function app.insert_connection(
-  caller app.caller, name text, kind text, configuration jsonb, only_test boolean default false)
+  caller app.caller, name text, kind text, configuration jsonb, secret_id uuid, only_test boolean default false)
 returns app.connections
 language plpgsql
 set search_path = ''
@@ -2733,14 +2980,18 @@ begin
   if (jsonb_typeof(config_) = 'object' and jsonb_typeof(secret_) = 'object') is not true then
     perform app.refuse(400, 'invalid_configuration', 'configuration is an object, and so is its secret.');
   end if;
+  if secret_ <> '{}' and secret_id is not null then
+    perform app.refuse(400, 'invalid_configuration', 'The secret is in the configuration or secret_id names it, not both.');
+  end if;
   if kind = 'http' and jsonb_typeof(config_ -> 'resources') is distinct from 'object' then
     perform app.refuse(400, 'invalid_configuration', 'configuration.resources is an object, a member per resource.');
   end if;
-  if kind = 'records' and configuration <> '{}' then
+  if kind = 'records' and (configuration <> '{}' or secret_id is not null) then
     perform app.refuse(400, 'invalid_configuration', 'A connection of type records has no configuration.');
   end if;
-  insert into app.connections as c (agency_id, kind, name, config, secret, created_by, deleted_at)
-  values (caller.agency_id, insert_connection.kind, insert_connection.name, config_, secret_,
+  insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by, deleted_at)
+  values (caller.agency_id, insert_connection.kind, insert_connection.name, config_,
+    case when secret_id is null then app.store_secret(caller.agency_id, secret_) else app.use_secret(secret_id) end,
     caller.actor, case when only_test then clock_timestamp() end)
   returning c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
   into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
@@ -2751,45 +3002,49 @@ end $$;
 revoke all on function app.insert_connection from public;
 grant execute on function app.insert_connection to authenticated, service_role;
 
--- 31_connection/30_copy_secret.sql
--- For a test of a change: the stored secret's members that the change does not bring. Only where it goes to the same address
--- in the same way: who changes those has to know the secret, or could have it sent to themselves. A definer, as callers
--- cannot read secrets; both connections are of the caller's agency, and the one written to was made for the test.
-create or replace function app.copy_secret(stored uuid, tested uuid)
+-- 31_connection/30_lend_secret.sql
+-- For a test of a change that brings no secret: the stored one's. Only where it goes to the same address in the same way:
+-- who changes those has to know the secret, or could have it sent to themselves. A definer, as callers cannot read which
+-- secret it is; both connections are of the caller's agency, and the one written to was made for the test.
+create or replace function app.lend_secret(stored uuid, tested uuid)
 returns void
 language plpgsql
 security definer
 set search_path = ''
 as $$
 declare
-  agency constant uuid := (select identity.agency_id from app.identify() as identity where identity.is_live);
+  agency constant uuid := app.agency_id();
 begin
-  update app.connections as t set secret = s.secret || t.secret
+  update app.connections as t set secret_id = s.secret_id
   from app.connections as s
   where s.id = stored and s.agency_id = agency and s.deleted_at is null
-    and t.id = tested and t.agency_id = agency and t.deleted_at is not null
+    and t.id = tested and t.agency_id = agency and t.deleted_at is not null and t.secret_id is null
     and t.config -> 'base_url' = s.config -> 'base_url'
     and t.config -> 'auth' -> 'type' = s.config -> 'auth' -> 'type';
 end $$;
 
-revoke all on function app.copy_secret from public;
-grant execute on function app.copy_secret to authenticated;
+revoke all on function app.lend_secret from public;
+grant execute on function app.lend_secret to authenticated;
 
 -- 31_connection/public/create_connection.sql
 -- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
--- type: http (see the connector's config) or records (where syncs land, configuration {}). Answer: {data: the connection}.
--- Heeds an Idempotency-Key.
+-- type: http (see the connector's config) or records (where syncs land, configuration {}). A door that has put the secret
+-- into a store outside names it by `secret_id` (reserve_secret) instead. Answer: {data: the connection}.
+-- Heeds an Idempotency-Key; of a secret outside, its fingerprint tells whether it is the same.
 create or replace function public.create_connection(
-  name text, type text, configuration jsonb default '{}', organization_id uuid default null)
+  name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null)
 returns jsonb
 language plpgsql
 set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
-  -- Kept for a day to compare with: so of the secret only that it is the same.
+  fingerprint constant text := case when secret_id is not null then app.secret_fingerprint(secret_id) end;
+  -- Kept for a day to compare with: so of the secret only that it is the same. The key salts it: whoever reads two
+  -- answers does not learn that they are of one secret.
   request constant jsonb := jsonb_build_object('name', name, 'type', type,
-    'configuration', encode(sha256(convert_to(configuration::text, 'UTF8')), 'hex'));
+    'configuration', encode(sha256(convert_to(
+      jsonb_build_array(app.idempotency_key(), configuration, fingerprint)::text, 'UTF8')), 'hex'));
   answer jsonb := app.recall_answer(caller, 'create_connection', request);
   connection app.connections;
 begin
@@ -2797,7 +3052,7 @@ begin
     return answer;
   end if;
   perform app.require_organization(caller, organization_id);
-  connection := app.insert_connection(caller, name, type, configuration);
+  connection := app.insert_connection(caller, name, type, configuration, secret_id);
   answer := jsonb_build_object('data', app.connection_object(connection));
   return app.remember_answer(caller, 'create_connection', request, answer);
 end $$;
@@ -2852,7 +3107,7 @@ begin
   loop
     perform app.cancel_execution(active.family, active.id, 'connection deleted');
   end loop;
-  update app.connections as c set deleted_at = clock_timestamp(), secret = '{}' where c.id = connection_id;
+  update app.connections as c set deleted_at = clock_timestamp() where c.id = connection_id;
   return null;
 end $$;
 
@@ -2915,11 +3170,39 @@ end $$;
 revoke all on function public.list_connections from public, anon, authenticated, service_role;
 grant execute on function public.list_connections to anon, authenticated, service_role;
 
+-- 31_connection/public/reserve_secret.sql
+-- For a door that keeps secrets in a store outside: reserves a name there. What is put under it becomes a connection's by
+-- `secret_id` within the hour, or is forgotten. fingerprint: SHA-256 of Idempotency-Key and secret, by which a repetition
+-- is told from another request. Answer: {secret_id, name}.
+create or replace function public.reserve_secret(fingerprint text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  reserved app.secrets;
+begin
+  if caller.agency_id is null then
+    perform app.refuse(403, 'no_agency', 'A secret belongs to an agency: reserve it as one of its users.');
+  end if;
+  if fingerprint !~ '^[0-9a-f]{64}$' then
+    perform app.refuse(400, 'invalid_fingerprint', 'fingerprint is a SHA-256 in lower-case hexadecimal.');
+  end if;
+  reserved := app.reserve_secret(fingerprint);
+  return jsonb_build_object('secret_id', reserved.id, 'name', reserved.name);
+end $$;
+
+revoke all on function public.reserve_secret from public, anon, authenticated, service_role;
+grant execute on function public.reserve_secret to anon, authenticated, service_role;
+
 -- 31_connection/public/test_connection.sql
 -- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
--- configuration over it. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
+-- configuration over it. A secret that is given, in the configuration or by `secret_id` (reserve_secret), takes the place
+-- of the stored one's. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
 -- Answer: {look_id}, for get_look; null for a type that cannot fail.
-create or replace function public.test_connection(type text, configuration jsonb, connection_id uuid default null)
+create or replace function public.test_connection(
+  type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -2936,9 +3219,9 @@ begin
     end if;
     configuration := stored.config || configuration;
   end if;
-  tested := app.insert_connection(caller, coalesce(stored.name, 'test'), type, configuration, only_test => true);
-  if stored.id is not null then
-    perform app.copy_secret(stored.id, tested.id);
+  tested := app.insert_connection(caller, coalesce(stored.name, 'test'), type, configuration, secret_id, only_test => true);
+  if stored.id is not null and secret_id is null and nullif(configuration -> 'secret', 'null') is null then
+    perform app.lend_secret(stored.id, tested.id);
   end if;
   if tested.kind = 'records' then
     return null;
@@ -4121,10 +4404,10 @@ begin
   if caller.agency_id is null then
     perform app.refuse(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
   end if;
-  insert into app.connections as c (agency_id, kind, name, config, secret, created_by)
+  insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by)
   values (caller.agency_id, 'webhook', left(target_url, 200),
     jsonb_build_object('target_url', target_url, 'event_types', event_types, 'is_active', is_active),
-    jsonb_build_object('secret', secret_), caller.actor)
+    app.store_secret(caller.agency_id, jsonb_build_object('secret', secret_)), caller.actor)
   returning c.id into id_;
   return to_jsonb(app.find_webhook(id_)) || jsonb_build_object('secret', secret_);
 end $$;
@@ -4156,7 +4439,7 @@ begin
   loop
     perform app.cancel_execution(active.family, active.id, 'webhook deleted');
   end loop;
-  update app.connections as c set deleted_at = clock_timestamp(), secret = '{}' where c.id = webhook_id;
+  update app.connections as c set deleted_at = clock_timestamp() where c.id = webhook_id;
   return jsonb_build_object('id', webhook_id);
 end $$;
 

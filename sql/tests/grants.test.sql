@@ -1,6 +1,6 @@
 -- Who may touch what. A Supabase project grants everything new in `public` to everybody: it has to be taken back.
 begin;
-select plan(28);
+select plan(31);
 
 select schema_privs_are('app', 'anon', array['USAGE']);
 select schema_privs_are('app', 'authenticated', array['USAGE']);
@@ -21,6 +21,7 @@ select set_eq(
   $$ select p.proname::text from pg_proc as p
      where p.pronamespace = 'public'::regnamespace and has_function_privilege('anon', p.oid, 'EXECUTE') $$,
   array['create_connection', 'get_connection', 'list_connections', 'delete_connection', 'test_connection',
+    'reserve_secret',
     'look_at_source', 'get_look',
     'create_bulk_sync', 'get_bulk_sync', 'list_bulk_syncs', 'delete_bulk_sync', 'start_bulk_sync', 'cancel_bulk_sync',
     'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions',
@@ -48,7 +49,10 @@ select table_privs_are('app', 'execution_resources', 'authenticated', array['SEL
 select table_privs_are('app', 'execution_resources', 'service_role', array['SELECT', 'INSERT', 'UPDATE']);
 select table_privs_are('app', 'api_keys', 'authenticated', array[]::text[]);
 select table_privs_are('app', 'api_keys', 'service_role', array['SELECT']);
-select column_privs_are('app', 'connections', 'secret', 'authenticated', array['INSERT', 'UPDATE']);
+select column_privs_are('app', 'connections', 'secret_id', 'authenticated', array['INSERT']);
+select table_privs_are('app', 'secrets', 'authenticated', array[]::text[]);
+select column_privs_are('app', 'secrets', 'value', 'service_role', array[]::text[]);
+select column_privs_are('app', 'secrets', 'vault_id', 'service_role', array[]::text[]);
 select column_privs_are('app', 'api_keys', 'hash', 'authenticated', array['INSERT']);
 select column_privs_are('app', 'api_keys', 'last_used_at', 'authenticated', array['SELECT']);
 
@@ -59,6 +63,7 @@ select set_eq(
     'cancel_sync_job',
     'create_api_key', 'list_api_keys', 'revoke_api_key',
     'create_connection', 'get_connection', 'list_connections', 'delete_connection', 'test_connection',
+    'reserve_secret',
     'look_at_source', 'get_look',
     'create_bulk_sync', 'get_bulk_sync', 'list_bulk_syncs', 'delete_bulk_sync', 'start_bulk_sync', 'cancel_bulk_sync',
     'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions',
@@ -76,7 +81,7 @@ select set_eq(
      where p.pronamespace = 'public'::regnamespace and not has_function_privilege('authenticated', p.oid, 'EXECUTE')
        and has_function_privilege('service_role', p.oid, 'EXECUTE') $$,
   array['claim', 'heartbeat', 'commit_batch', 'begin_delivery', 'finish', 'fail', 'release', 'stop', 'reap', 'claim_events',
-    'settle_event', 'act_in_bulk', 'waiting'],
+    'settle_event', 'act_in_bulk', 'claim_forgotten_secrets', 'settle_forgotten_secret', 'waiting'],
   'a worker alone may call these');
 
 select is_empty(

@@ -137,7 +137,7 @@ select results_eq(
      where execution_id = 'dddddddd-0000-4000-8000-000000000001' order by id desc limit 1 $$,
   $$ values ('cancel', 'user:aaaaaaaa-0000-4000-8000-000000000001', 'wrong range') $$,
   'and the audit tells who and why');
-select throws_ok($$ select secret from app.connections $$, '42501', null, 'not even the owner reads a secret');
+select throws_ok($$ select value from app.secrets $$, '42501', null, 'not even the owner reads a secret');
 
 -- A trusted server
 set local role service_role;

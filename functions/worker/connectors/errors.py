@@ -26,6 +26,12 @@ class SourceRefused(SourceError):
     """Not worth trying again until someone changes the config, the secret or the source."""
 
 
+class SecretRotated(Exception):
+    """The source refuses a secret whose store has another by now: the execution begins again where it stands, with that
+    one. No SourceError, so that nothing passes over it as over a record that cannot be read.
+    """
+
+
 def malformed(message: str) -> NoReturn:
     """Refuses an answer that cannot be read."""
     # From None, as wherever a SourceError is raised: the error at hand may quote a body or an URL.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
-from functions.worker.connectors.errors import SourceRefused, malformed
+from functions.worker.connectors.errors import SecretRotated, SourceRefused, malformed
 from functions.worker.connectors.http.backoff import Backoff
 from functions.worker.connectors.http.config import LinkHeader, read_config
 from functions.worker.connectors.http.credentials import Credentials
@@ -14,10 +14,10 @@ from functions.worker.connectors.http.network import make_client
 from functions.worker.connectors.http.pagination import Answer, Walk, at, following, held, page_params, param_names
 from functions.worker.connectors.http.params import make_url, segment, written
 from functions.worker.connectors.http.records import Page, parse, record
-from functions.worker.connectors.http.transport import MAX_BODY_BYTES, Transport
+from functions.worker.connectors.http.transport import MAX_BODY_BYTES, UNAUTHORIZED, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from datetime import date
 
     from functions.worker.connectors.http.config import Resource
@@ -29,7 +29,8 @@ class HttpConnector:
     """Reads the resources of one connection over one pool of connections; an async context manager.
 
     `client` is used if given, and then not closed; otherwise the connector makes and closes its own, which reaches
-    public addresses only unless `allow_private_addresses`. Cancelling a task that reads aborts its request at once.
+    public addresses only unless `allow_private_addresses`. `is_rotated` tells whether the secret has been replaced by
+    now: then its refusal is a SecretRotated. Cancelling a task that reads aborts its request at once.
     Raises SourceRefused when config or secret are not valid.
     """
 
@@ -42,6 +43,7 @@ class HttpConnector:
         client: httpx.AsyncClient | None = None,
         backoff: Backoff | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
+        is_rotated: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._config = read_config(config, allow_private_addresses=allow_private_addresses)
         self._credentials = Credentials.of(self._config, secret)
@@ -50,6 +52,7 @@ class HttpConnector:
         self._owns_client = client is None
         self._client = client or make_client(allow_private_addresses=allow_private_addresses)
         self._transport = Transport(self._config, self._credentials, self._client, backoff or Backoff(), max_body_bytes)
+        self._is_rotated = is_rotated
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,11 +94,19 @@ class HttpConnector:
         """
         described = self._resource(resource)
         path = f"{self._config.base_url}{described.path.rstrip('/')}/{segment(resource, key)}"
-        _, content = await self._transport.get(resource, make_url(path, self._params(described, None, params)))
+        _, content = await self._get(resource, make_url(path, self._params(described, None, params)))
         body = parse(resource, content)
         held_there = at(body, described.records)
         data = held_there if isinstance(held_there, dict) else body
         return Page([record(resource, described.primary_key, data)], None, len(content))
+
+    async def _get(self, name: str, url: httpx.URL) -> tuple[httpx.Response, bytes]:
+        try:
+            return await self._transport.get(name, url)
+        except SourceRefused as error:
+            if error.code == UNAUTHORIZED and self._is_rotated and await self._is_rotated():
+                raise SecretRotated from None
+            raise
 
     def _resource(self, name: str) -> Resource:
         if name not in self.resources:
@@ -119,7 +130,7 @@ class HttpConnector:
         self, name: str, resource: Resource, params: Mapping[str, str | list[str]], position: Position | None
     ) -> Page:
         url = self._url(resource, params, position)
-        response, content = await self._transport.get(name, url)
+        response, content = await self._get(name, url)
         body = parse(name, content)
         rows = at(body, resource.records)
         if not isinstance(rows, list):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from functions.worker.connectors.http.credentials import Credentials
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+UNAUTHORIZED: Final = "source_unauthorized"
 
 
 class Transport:
@@ -93,7 +94,7 @@ def _check_status(resource: str, response: httpx.Response) -> None:
         wait = retry_after(response.headers.get("Retry-After"))
         raise SourceUnavailable(code, f"{answered} Try again later.", wait)
     if status in {401, 403}:
-        raise SourceRefused("source_unauthorized", f"{answered} Check the secret and what it may read.")
+        raise SourceRefused(UNAUTHORIZED, f"{answered} Check the secret and what it may read.")
     if status in {404, 410}:
         raise SourceRefused("source_not_found", f"{answered} Check base_url and the resource's path.")
     if 300 <= status < 400:

@@ -1,5 +1,6 @@
 -- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
--- connection and the connection's secret. What a dead worker left behind is released first.
+-- connection and the connection's secret, as app.reveal_secret answers it. What a dead worker left behind is released
+-- first.
 -- families: JSON array of family names. Answer: JSON array of executions.
 create or replace function public.claim(worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
 returns jsonb
@@ -35,10 +36,10 @@ begin
     'id', t.id, 'agency_id', t.agency_id, 'family', t.family, 'lease', t.lease, 'spec', t.spec, 'seq', t.seq,
     'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id, 'definition_id', t.definition_id,
     'connection', (
-      select jsonb_build_object('kind', c.kind, 'config', c.config, 'secret', c.secret)
+      select jsonb_build_object('kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
       from app.connections as c where c.agency_id = t.agency_id and c.id = t.connection_id),
     'destination', (
-      select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config, 'secret', c.secret)
+      select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
       from app.connections as c where c.agency_id = t.agency_id and c.id = t.destination_id)
   ) order by t.id), '[]')
   into claimed

@@ -30,7 +30,7 @@ begin
   )
   select coalesce(jsonb_agg(jsonb_build_object(
     'id', t.id, 'attempt', t.attempts, 'event', t.event, 'payload', app.sync_job_run_object(e), 'created_at', t.created_at,
-    'environment_id', t.agency_id, 'webhook_id', c.id, 'url', c.config -> 'target_url', 'secret', c.secret -> 'secret')
+    'environment_id', t.agency_id, 'webhook_id', c.id, 'url', c.config -> 'target_url', 'secret', app.reveal_secret(c.secret_id) #> '{secret,secret}')
     order by t.due_at, t.id), '[]')
   into claimed
   from taken as t

@@ -16,10 +16,10 @@ begin
     select old.id from app.idempotency_keys as old
     where old.created_at < now() - interval '24 hours'
     order by old.created_at limit 1000 for update skip locked));
-  update app.connections as c set secret = '{}'
+  update app.connections as c set secret_id = null
   where c.id = any(array(
     select tested.id from app.connections as tested
-    where tested.deleted_at < now() - interval '5 minutes' and tested.secret <> '{}'
+    where tested.deleted_at < now() - interval '5 minutes' and tested.secret_id is not null
     order by tested.id limit 1000 for update skip locked));
   return app.reap_executions("limit");
 end $$;

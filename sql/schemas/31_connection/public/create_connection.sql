@@ -1,17 +1,21 @@
 -- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
--- type: http (see the connector's config) or records (where syncs land, configuration {}). Answer: {data: the connection}.
--- Heeds an Idempotency-Key.
+-- type: http (see the connector's config) or records (where syncs land, configuration {}). A door that has put the secret
+-- into a store outside names it by `secret_id` (reserve_secret) instead. Answer: {data: the connection}.
+-- Heeds an Idempotency-Key; of a secret outside, its fingerprint tells whether it is the same.
 create or replace function public.create_connection(
-  name text, type text, configuration jsonb default '{}', organization_id uuid default null)
+  name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null)
 returns jsonb
 language plpgsql
 set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
-  -- Kept for a day to compare with: so of the secret only that it is the same.
+  fingerprint constant text := case when secret_id is not null then app.secret_fingerprint(secret_id) end;
+  -- Kept for a day to compare with: so of the secret only that it is the same. The key salts it: whoever reads two
+  -- answers does not learn that they are of one secret.
   request constant jsonb := jsonb_build_object('name', name, 'type', type,
-    'configuration', encode(sha256(convert_to(configuration::text, 'UTF8')), 'hex'));
+    'configuration', encode(sha256(convert_to(
+      jsonb_build_array(app.idempotency_key(), configuration, fingerprint)::text, 'UTF8')), 'hex'));
   answer jsonb := app.recall_answer(caller, 'create_connection', request);
   connection app.connections;
 begin
@@ -19,7 +23,7 @@ begin
     return answer;
   end if;
   perform app.require_organization(caller, organization_id);
-  connection := app.insert_connection(caller, name, type, configuration);
+  connection := app.insert_connection(caller, name, type, configuration, secret_id);
   answer := jsonb_build_object('data', app.connection_object(connection));
   return app.remember_answer(caller, 'create_connection', request, answer);
 end $$;

@@ -44,7 +44,7 @@ begin
   loop
     perform app.cancel_execution(active.family, active.id, 'connection deleted');
   end loop;
-  update app.connections as c set deleted_at = clock_timestamp(), secret = '{}' where c.id = connection_id;
+  update app.connections as c set deleted_at = clock_timestamp() where c.id = connection_id;
   return null;
 end $$;
 

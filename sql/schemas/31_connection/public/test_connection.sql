@@ -1,7 +1,9 @@
 -- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
--- configuration over it. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
+-- configuration over it. A secret that is given, in the configuration or by `secret_id` (reserve_secret), takes the place
+-- of the stored one's. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
 -- Answer: {look_id}, for get_look; null for a type that cannot fail.
-create or replace function public.test_connection(type text, configuration jsonb, connection_id uuid default null)
+create or replace function public.test_connection(
+  type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -18,9 +20,9 @@ begin
     end if;
     configuration := stored.config || configuration;
   end if;
-  tested := app.insert_connection(caller, coalesce(stored.name, 'test'), type, configuration, only_test => true);
-  if stored.id is not null then
-    perform app.copy_secret(stored.id, tested.id);
+  tested := app.insert_connection(caller, coalesce(stored.name, 'test'), type, configuration, secret_id, only_test => true);
+  if stored.id is not null and secret_id is null and nullif(configuration -> 'secret', 'null') is null then
+    perform app.lend_secret(stored.id, tested.id);
   end if;
   if tested.kind = 'records' then
     return null;

@@ -15,10 +15,10 @@ begin
   if caller.agency_id is null then
     perform app.refuse(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
   end if;
-  insert into app.connections as c (agency_id, kind, name, config, secret, created_by)
+  insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by)
   values (caller.agency_id, 'webhook', left(target_url, 200),
     jsonb_build_object('target_url', target_url, 'event_types', event_types, 'is_active', is_active),
-    jsonb_build_object('secret', secret_), caller.actor)
+    app.store_secret(caller.agency_id, jsonb_build_object('secret', secret_)), caller.actor)
   returning c.id into id_;
   return to_jsonb(app.find_webhook(id_)) || jsonb_build_object('secret', secret_);
 end $$;

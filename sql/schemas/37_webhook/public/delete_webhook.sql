@@ -21,7 +21,7 @@ begin
   loop
     perform app.cancel_execution(active.family, active.id, 'webhook deleted');
   end loop;
-  update app.connections as c set deleted_at = clock_timestamp(), secret = '{}' where c.id = webhook_id;
+  update app.connections as c set deleted_at = clock_timestamp() where c.id = webhook_id;
   return jsonb_build_object('id', webhook_id);
 end $$;
 

@@ -1,0 +1,16 @@
+-- What a secret of the caller's agency was reserved with; null for any other. A definer, as callers may not read secrets.
+create or replace function app.secret_fingerprint(id uuid)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return (
+    select s.fingerprint from app.secrets as s
+    where s.id = secret_fingerprint.id and s.agency_id = app.agency_id());
+end $$;
+
+revoke all on function app.secret_fingerprint from public;
+grant execute on function app.secret_fingerprint to authenticated, service_role;
