@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
 POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
+SECONDS ?= 60
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check latency bulk migration openapi readme polytomic lock clean
+.PHONY: demo serve test check latency bulk torture migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -34,6 +35,10 @@ latency: $(INSTALLED)
 ## EXECUTIONS (100,000) cancelled by one bulk action: how fast, what others feel of it, and how soon it can be stopped
 bulk: $(INSTALLED)
 	@$(BIN)/python -m functions._local.bulk_cancel
+
+## Attack it for SECONDS (60): races, crashes, lies, strangers; SEED and ROUND repeat what was found, ONLY names one attack
+torture: $(INSTALLED) $(FROM_NPM)
+	@$(BIN)/python -m functions._local.torture --seconds=$(SECONDS) $(SEED:%=--seed=%) $(ROUND:%=--round=%) $(ONLY:%=--only=%)
 
 ## Write the declared schema as the migration that `supabase db push` sends
 migration: $(INSTALLED)

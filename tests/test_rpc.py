@@ -17,12 +17,12 @@ import psycopg
 import pytest
 
 from functions._local.postgres import free_port
+from functions._local.proxy import Proxy
 from functions._shared import rpc as rpc_module
 from functions._shared.auth import Caller
 from functions._shared.errors import Problem, database_unavailable
 from functions._shared.rpc import DatabaseError, PostgresRpc, PostgrestRpc, _identify, _identity
 from tests.project import SETUPS, THREADS, Backend, Project, Setup
-from tests.proxy import Proxy
 from tests.waiting import until
 
 if TYPE_CHECKING:
