@@ -5,14 +5,16 @@ that is promised is checked. Ends with 1 if anything broke, and says how to see 
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
 from functions._local.torture import invariants
+from functions._local.torture.crashes import Crashes
 from functions._local.torture.races import Races
-from functions._local.torture.report import Report
+from functions._local.torture.report import Errors, Report
 from functions._local.torture.target import Target
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Attack(Protocol):
     def close(self) -> None: ...
 
 
-ATTACKS: Mapping[str, Callable[[Target, Report], Attack]] = {"races": Races}
+ATTACKS: Mapping[str, Callable[[Target, Report], Attack]] = {"races": Races, "crashes": Crashes}
 
 
 def main() -> None:
@@ -38,25 +40,27 @@ def main() -> None:
     options = parser.parse_args()
     seed = random.randrange(1 << 32) if options.seed is None else options.seed  # noqa: S311
     print(f"SEED={seed}", flush=True)
-    report = run([options.only] if options.only else [*ATTACKS], options.seconds, seed, options.round)
+    report = Report()
+    logging.basicConfig(handlers=[Errors(report)])
+    run(report, [options.only] if options.only else [*ATTACKS], options.seconds, seed, options.round)
     print(report.table())
     for note in report.notes:
         print(note)
     for one in report.violations:
         print(f"{one.what}\n  make torture ONLY={one.attack} SEED={seed} ROUND={one.round}")
+    if report.violations:
+        print(*report.errors, sep="\n", file=sys.stderr)
     sys.exit(bool(report.violations))
 
 
-def run(attacks: list[str], seconds: float, seed: int, first: int = 0) -> Report:
+def run(report: Report, attacks: list[str], seconds: float, seed: int, first: int) -> None:
     """`seconds` are for all of it; each attack has one round at least, `first` is its number."""
     end = time.monotonic() + seconds
-    report = Report()
     with Target() as target:
         for nth, name in enumerate(attacks):
             report.attack, report.round = name, first
             now = time.monotonic()
             _attack(target, report, seed, now + (end - now) / (len(attacks) - nth))
-    return report
 
 
 def _attack(target: Target, report: Report, seed: int, until: float) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections import Counter, deque
 from dataclasses import dataclass, field
+
+from functions._shared import logs
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Report:
     tried: Counter[tuple[str, str]] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=5))  # that the functions logged, the last few
 
     def count(self, what: str, times: int = 1) -> None:
         self.tried[self.attack, what] += times
@@ -51,3 +55,13 @@ class Report:
             last = attack
         lines.append(f"{'':9} {'violations':{width}} {sum(broken.values()):>9,}")
         return "\n".join(lines)
+
+
+class Errors(logging.Handler):
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.ERROR)
+        self.setFormatter(logs.JsonFormatter())
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.errors.append(self.format(record))

@@ -71,9 +71,10 @@ class Target:
         self.source = Source().start()
         self._exit.callback(self.source.close)
         applications = {"/auth/v1": self._ask_auth, "/rest/v1": self._ask_rest}
-        self._project = WebServer(gateway(applications))
-        self._exit.callback(self._project.close)
-        issuer = f"{self._project.url}/auth/v1"
+        project = WebServer(gateway(applications))
+        self._exit.callback(project.close)
+        self.project_url = project.url
+        issuer = f"{self.project_url}/auth/v1"
         self.jwt_secret = secrets.token_urlsafe(48)
         self.auth = AuthServer(self.url, issuer_url=issuer, jwt_secret=self.jwt_secret)
         self._exit.callback(self.auth.close)
@@ -87,7 +88,7 @@ class Target:
 
     def _open(self, name: str, rpc_door: Literal["postgres", "postgrest"], check: Literal["claims", "user"]) -> None:
         settings = Settings(
-            supabase_url=self._project.url,
+            supabase_url=self.project_url,
             supabase_anon_key=self.auth.anon_key(),
             rpc_door=rpc_door,
             database_url=self.authenticator_url if rpc_door == "postgres" else None,
