@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from functions._local.torture import invariants
 from functions._local.torture.crashes import Crashes
+from functions._local.torture.door import Door
 from functions._local.torture.races import Races
 from functions._local.torture.report import Errors, Report
 from functions._local.torture.target import Target
+from functions._local.torture.tenants import Tenants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +30,12 @@ class Attack(Protocol):
     def close(self) -> None: ...
 
 
-ATTACKS: Mapping[str, Callable[[Target, Report], Attack]] = {"races": Races, "crashes": Crashes}
+ATTACKS: Mapping[str, Callable[[Target, Report], Attack]] = {
+    "races": Races,
+    "crashes": Crashes,
+    "tenants": Tenants,
+    "door": Door,
+}
 
 
 def main() -> None:
