@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from functions._local.torture import invariants
+from functions._local.torture.api import Api
 from functions._local.torture.crashes import Crashes
 from functions._local.torture.door import Door
 from functions._local.torture.races import Races
@@ -35,6 +36,7 @@ ATTACKS: Mapping[str, Callable[[Target, Report], Attack]] = {
     "crashes": Crashes,
     "tenants": Tenants,
     "door": Door,
+    "api": Api,
 }
 
 
