@@ -6,10 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
+SCHEMATHESIS := $(VENV)/schemathesis/installed
 POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
+SECONDS ?= 60
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check latency bulk bundle deploy migration openapi readme polytomic lock clean
+.PHONY: demo serve test check latency bulk torture bundle deploy migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -20,7 +22,7 @@ serve: $(INSTALLED)
 	@exec $(BIN)/python -m functions._local.serve
 
 ## Every test that can run here, on every core; with ARGS for pytest in one process, which can be debugged
-test: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC)
+test: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC) $(SCHEMATHESIS)
 	@$(BIN)/pytest --numprocesses=$(WORKERS) $(ARGS)
 
 ## Formatting, lints and types
@@ -44,6 +46,10 @@ bundle: $(INSTALLED)
 ## To AWS, with SAM: DOOR (postgrest, postgres), PARAMETERS (those of the template that change: Name=value …)
 deploy: $(INSTALLED)
 	@$(BIN)/python -m functions._local.deploy
+
+## Attack it for SECONDS (60): races, crashes, lies, strangers; SEED and ROUND repeat what was found, ONLY names one attack
+torture: $(INSTALLED) $(FROM_NPM) $(SCHEMATHESIS)
+	@$(BIN)/python -m functions._local.torture --seconds=$(SECONDS) $(SEED:%=--seed=%) $(ROUND:%=--round=%) $(ONLY:%=--only=%)
 
 ## Write the declared schema as the migration that `supabase db push` sends
 migration: $(INSTALLED)
@@ -81,6 +87,13 @@ $(VENV)/polytomic/%/installed: tests/clients/polytomic-%.txt | $(INSTALLED)
 	@rm -rf $(@D)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(@D) -r $< && touch $@ \
 	|| echo "polytomic $* cannot be installed now: its tests are skipped (make polytomic)." >&2
+
+# An environment of its own: what it pins is nobody else's business. Without it `make torture` says what it could not try.
+$(SCHEMATHESIS): tests/schemathesis.txt | $(INSTALLED)
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< && touch $@ \
+	|| echo "schemathesis cannot be installed now: its tests are skipped (make $(SCHEMATHESIS))." >&2
 
 # PostgREST, the Supabase CLI, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests
 # that need them are skipped, and say so; in CI they must run.

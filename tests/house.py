@@ -6,20 +6,21 @@ import contextlib
 import json
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import ClientCursor, sql
 from psycopg.rows import dict_row
 
+from functions._local.schema import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from functions._local.postgres import Postgres
 
-INVARIANTS = Path(__file__).with_name("invariants.sql").read_text()
-VAULT = Path(__file__).with_name("vault.sql")
+INVARIANTS = (ROOT / "functions" / "_local" / "torture" / "invariants.sql").read_text()
+VAULT = ROOT / "tests" / "vault.sql"
 
 HTTP_CONFIG = {
     "base_url": "http://127.0.0.1:9",

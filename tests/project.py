@@ -23,13 +23,13 @@ from functions._local.gateway import forward, gateway
 from functions._local.web_server import WebServer
 from functions._shared import registry, runtime, services
 from functions._shared.settings import Settings
-from tests import documented
-from tests.postgrest import Postgrest
+from tests import documented, postgrest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIEnvironment
 
+    from functions._local.postgrest import Postgrest
     from functions._shared.http import Request, Response
     from functions._shared.services import Services
     from tests.house import Database, User
@@ -90,7 +90,7 @@ class Backend:
     @property
     def postgrest(self) -> Postgrest:
         if self._postgrest is None:
-            self._postgrest = Postgrest(self.database, self.auth.jwks_for_postgrest())
+            self._postgrest = postgrest.serve(self.database, self.auth.jwks_for_postgrest())
             self._exit.callback(self._postgrest.close)
             client = httpx.Client(timeout=30)
             self._exit.callback(client.close)

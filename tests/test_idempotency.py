@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import pytest
 
+from functions._local.proxy import Proxy
 from functions._shared.http import Request
 from tests.house import Refusal, Session
 from tests.project import BOTH_DOORS, JANUARY, Project, refusal
-from tests.proxy import Proxy
 from tests.waiting import until
 
 if TYPE_CHECKING:

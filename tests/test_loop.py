@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from functions._local.proxy import Proxy
 from functions._shared.rpc import PostgresRpc
 from functions.worker.loop import Options, Worker
 from functions.worker.protocol import Batch, Protocol, service_caller
-from tests.proxy import Proxy
 from tests.waiting import eventually
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from functions._local.proxy import Proxy
 from functions._shared.errors import Problem
 from functions._shared.rpc import PostgresRpc
 from functions.worker.protocol import Batch, Execution, Protocol, service_caller
-from tests.proxy import Proxy
 from tests.waiting import eventually, until
 
 if TYPE_CHECKING:

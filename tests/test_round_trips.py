@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from functions._local.proxy import Proxy
 from functions._shared import registry
 from functions._shared.endpoint import MAX_BODY_BYTES
 from tests.asking import ALWAYS_LOOKS, ENDPOINTS, GOOD, LOOKS, Arguments, looking, send
 from tests.project import BOTH_DOORS, Project, Setup
-from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import resource
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
@@ -17,12 +18,12 @@ import psycopg
 import pytest
 
 from functions._local.postgres import free_port
+from functions._local.proxy import Proxy
 from functions._shared import rpc as rpc_module
 from functions._shared.auth import Caller
 from functions._shared.errors import Problem, database_unavailable
 from functions._shared.rpc import DatabaseError, PostgresRpc, PostgrestRpc, _identify, _identity
 from tests.project import SETUPS, THREADS, Backend, Project, Setup
-from tests.proxy import Proxy
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -498,6 +499,32 @@ def test_postgres_is_down_and_comes_back(mortal: Backend, door: Door) -> None:
         assert [event["event"] for event in project.database.events(job_id)] == ["start", "cancel"]
 
 
+@pytest.mark.parametrize("door", ["postgres", "postgrest"])
+def test_a_backend_that_is_killed_outright_says_nothing(mortal: Backend, door: Door) -> None:
+    """Not even a SQLSTATE: the connection is lost in the middle of a call, and that is not now."""
+    database = mortal.database
+    database.admin.execute("alter function app.cancel_execution set lock_timeout = '30s'")
+    job_id = database.start(user := database.member())
+    waits = "select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    with Project(Setup(door), mortal) as project, ThreadPoolExecutor(1) as thread:
+        holder = database.connect()
+        holder.execute("begin")
+        holder.execute("select from app.executions where id = %s for update", (job_id,))
+        cancel = thread.submit(project.cancel, project.token(user), {"job_id": job_id})
+        os.kill(until(lambda: database.all(waits))[0]["pid"], signal.SIGKILL)
+        response = cancel.result(30)
+        holder.close()
+    until(lambda: has_recovered(database))
+    assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+
+
+def has_recovered(database: Database) -> bool:
+    with contextlib.suppress(psycopg.OperationalError):
+        database.reconnect()
+        return True
+    return False
+
+
 def test_postgrest_is_down_and_comes_back(mortal: Backend) -> None:
     caller = member(mortal)
     with contextlib.closing(made("postgrest", mortal)) as rpc:
@@ -525,6 +552,12 @@ def test_nobody_listens(backend: Backend) -> None:
 def test_a_gateway_that_cannot_reach_it(status: int) -> None:
     for content in (b"", b"<html>", b'{"message": "no"}', b"null", b"[]", b'"x"'):
         assert says(status, content) == database_unavailable()
+
+
+def test_a_connection_that_broke_under_postgrest_is_not_now() -> None:
+    """Its own words when a backend was killed: no SQLSTATE, nothing said, and 400."""
+    content = b'{"code":"","details":null,"hint":null,"message":""}'
+    assert says(400, content) == database_unavailable()
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404])

@@ -15,11 +15,11 @@ import pytest
 
 from functions._local.auth_server import AuthServer
 from functions._local.gateway import forward, gateway
+from functions._local.proxy import Proxy
 from functions._local.source import Source, table
 from functions._local.web_server import WebServer
+from tests import postgrest as rest
 from tests.flights import Scene
-from tests.postgrest import Postgrest
-from tests.proxy import Proxy
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def test_through_postgrest(scene: Scene) -> None:
     with contextlib.ExitStack() as stack:
         auth = AuthServer(scene.database.url, issuer_url="http://127.0.0.1/auth/v1", jwt_secret="s" * 40)
         stack.callback(auth.close)
-        postgrest = Postgrest(scene.database, auth.jwks_for_postgrest())
+        postgrest = rest.serve(scene.database, auth.jwks_for_postgrest())
         stack.callback(postgrest.close)
         client = stack.enter_context(httpx.Client())
         project = WebServer(gateway({"/rest/v1": forward("/rest/v1", postgrest.url, client)}))

@@ -30,15 +30,16 @@ def create(connection: psycopg.Connection[Any], auth: AuthServer, source: Source
         connections: dict[str, str | None] = {"connection_id": None, "records_connection_id": None}
         if agency_id:
             connections = {
-                "connection_id": _connection(connection, agency_id, "http", config, secret),
-                "records_connection_id": _connection(connection, agency_id, "records", {}, {}),
+                "connection_id": connect(connection, agency_id, "http", config, secret),
+                "records_connection_id": connect(connection, agency_id, "records", {}, {}),
             }
-        token = _user(connection, auth, email, agency_id)
+        token = user(connection, auth, email, agency_id)
         users.append({"email": email, "agency_id": agency_id and str(agency_id), **connections, "access_token": token})
     return users
 
 
-def _user(connection: psycopg.Connection[Any], auth: AuthServer, email: str, agency_id: uuid.UUID | None) -> str:
+def user(connection: psycopg.Connection[Any], auth: AuthServer, email: str, agency_id: uuid.UUID | None) -> str:
+    """The access token of a new user's new session."""
     user_id, session_id = uuid.uuid4(), uuid.uuid4()
     connection.execute("insert into auth.users (id, email) values (%s, %s)", (user_id, email))
     connection.execute("insert into auth.sessions (id, user_id) values (%s, %s)", (session_id, user_id))
@@ -46,8 +47,8 @@ def _user(connection: psycopg.Connection[Any], auth: AuthServer, email: str, age
     return auth.mint(user_id, session_id=session_id, email=email, lifetime=TOKEN_SECONDS)
 
 
-def _connection(
-    connection: psycopg.Connection[Any], agency_id: uuid.UUID, kind: str, config: object, secret: object
+def connect(
+    connection: psycopg.Connection[Any], agency_id: uuid.UUID | str, kind: str, config: object, secret: object
 ) -> str | None:
     row = connection.execute(
         "with secret as ("

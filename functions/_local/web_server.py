@@ -8,12 +8,30 @@ from typing import TYPE_CHECKING, Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from wsgiref.types import WSGIApplication
+
+
+class _Parser(HTTPRequestParser):
+    """Refuses what has two lengths: a server before this one may go by the other, and take the rest for a request."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
+
+
+class _Channel(HTTPChannel):
+    parser_class = _Parser
+
+
+class _Server(TcpWSGIServer):
+    channel_class = _Channel
 
 
 class _Dispatcher(ThreadedTaskDispatcher):
@@ -50,7 +68,7 @@ class WebServer:
             clear_untrusted_proxy_headers=True,
         )
         try:
-            self._server = TcpWSGIServer(application, self._sockets, dispatcher=self._dispatcher, adj=settings)
+            self._server = _Server(application, self._sockets, dispatcher=self._dispatcher, adj=settings)
         except OSError:
             wasyncore.close_all(self._sockets)
             raise

@@ -48,6 +48,13 @@ class WorkerProcess:
             if (line["message"], line.get("execution_id")) == (message, execution_id):
                 return line
 
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged since it was last asked."""
+        found = []
+        while not self._lines.empty():
+            found.append(self._lines.get())
+        return found
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

@@ -98,6 +98,8 @@ def _postgrest_error(name: str, status: int, content: bytes) -> Exception:
     except (ValueError, KeyError, TypeError):
         # Not PostgREST's words: a gateway in front of it, which has its own numbers for a server that is away.
         return database_unavailable() if status == 429 or status >= 500 else DatabaseError(f"{name}: HTTP {status}")
+    if not code:  # its connection broke, and Postgres has said nothing: it calls that 400
+        return database_unavailable()
     problem = from_database(code, message, body.get("details"), body.get("hint"))
     cause = DatabaseError(f"{name}: {code} {message}")
     if problem and problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:

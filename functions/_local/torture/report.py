@@ -1,0 +1,67 @@
+"""What was tried, how often, and what broke."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from functions._shared import logs
+
+
+@dataclass(frozen=True)
+class Violation:
+    """`where` is the attack's name and the number of its round: with the seed it makes the same choices again."""
+
+    attack: str
+    round: int
+    what: str
+
+
+@dataclass
+class Report:
+    """`attack` and `round` say what is going on now."""
+
+    attack: str = ""
+    round: int = 0
+    tried: Counter[tuple[str, str]] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=5))  # that the functions logged, the last few
+
+    def count(self, what: str, times: int = 1) -> None:
+        self.tried[self.attack, what] += times
+
+    def violation(self, what: str) -> None:
+        self.violations.append(Violation(self.attack, self.round, what))
+
+    def expect(self, holds: object, what: str) -> None:
+        if not holds:
+            self.violation(what)
+
+    def note(self, what: str) -> None:
+        """What could not be tried here, and why."""
+        if what not in self.notes:
+            self.notes.append(what)
+
+    def table(self) -> str:
+        broken = Counter(violation.attack for violation in self.violations)
+        rows = [(attack, what, f"{times:,}") for (attack, what), times in self.tried.items()]
+        width = max([len(what) for _, what, _ in rows], default=0)
+        lines = [f"{'attack':9} {'what was tried':{width}} {'times':>9}"]
+        last = ""
+        for attack, what, times in rows:
+            lines.append(f"{attack if attack != last else '':9} {what:{width}} {times:>9}")
+            last = attack
+        lines.append(f"{'':9} {'violations':{width}} {sum(broken.values()):>9,}")
+        return "\n".join(lines)
+
+
+class Errors(logging.Handler):
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.ERROR)
+        self.setFormatter(logs.JsonFormatter())
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.errors.append(self.format(record))
