@@ -157,6 +157,16 @@ def test_a_cancel_through_an_http_api(deployed: tuple[Project, Function]) -> Non
         assert (stored["status"], stored["cancel_reason"]) == ("cancelled", "日本 🛑")
 
 
+def test_one_endpoint_by_its_own_handler(projects: Projects) -> None:
+    project = projects(BOTH_DOORS[1])
+    user = project.database.user(project.database.agency())
+    handler = "functions.historical_sync.cancel_historical_sync.handler"
+    with cloud.function(cloud.built(bundle.API), handler, environment(project)) as invoke:
+        answer = invoke(asked(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)})))
+        assert answer["statusCode"] == 200
+        assert "functions._shared.registry" not in invoke.modules()
+
+
 def test_a_read_through_a_function_url(deployed: tuple[Project, Function]) -> None:
     project, invoke = deployed
     user = project.database.user(project.database.agency())

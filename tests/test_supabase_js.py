@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,6 +57,20 @@ def test_every_way_to_carry_a_token(client: Node, project: Project, token_as: To
     job_id = project.job(user)
     answer = client(call(project, project.token(user), LIST, method="GET", token_as=token_as))
     assert [job["job_id"] for job in succeeded(answer, 200)["jobs"]] == [job_id]
+
+
+@ON_BOTH_DOORS
+@pytest.mark.parametrize("token_as", ["accessToken", "session"])
+def test_functions_at_another_address_than_the_project(client: Node, project: Project, token_as: TokenAs) -> None:
+    """As README says for those in AWS: below the project's own address there are none here."""
+    user = project.database.member()
+    job_id = project.job(user)
+    asked = call(project, project.token(user), CANCEL, {"job_id": job_id}, token_as=token_as)
+    elsewhere = replace(asked, url=project.backend.url, functions_at=project.url)
+    assert succeeded(client(elsewhere), 200) == {"job_id": job_id, "status": "cancelled"}
+    assert client(replace(elsewhere, functions_at=None)).status == 404
+    rows = client(replace(elsewhere, function=None, body=None))
+    assert project.setup.door == "postgres" or [row["job_id"] for row in rows.data] == [job_id]
 
 
 @ON_ONE

@@ -21,6 +21,7 @@ from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
 from functions._local import bundle
+from functions._local.readme import README
 from functions._local.schema import ROOT
 
 if TYPE_CHECKING:
@@ -63,17 +64,20 @@ def source() -> dict[str, Any]:
     return template
 
 
-@cache
-def translated(**given: str) -> dict[str, Any]:
+def _translated(template: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
     """As AWS has it once SAM's own resources are spelled out, and the zips uploaded."""
-    template = source()
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = f"s3://bundles/{resource['Properties']['CodeUri'].rpartition('/')[2]}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", REGION)
-        made: dict[str, Any] = transform(template, GIVEN | given, NoManagedPolicies())
+        made: dict[str, Any] = transform(template, dict(given), NoManagedPolicies())
     return made
+
+
+@cache
+def translated(**given: str) -> dict[str, Any]:
+    return _translated(source(), GIVEN | given)
 
 
 def resources(kind: str = "", **given: str) -> dict[str, dict[str, Any]]:
@@ -95,6 +99,23 @@ def test_lint_would_find_something() -> None:
     template = json.loads(json.dumps(translated()))
     template["Resources"]["Queue"]["Properties"]["VisibilityTimeOut"] = 1
     assert lint(json.dumps(template), get_rules([], [], [], {}), [REGION])
+
+
+def test_an_endpoint_and_a_family_are_split_off_as_readme_says() -> None:
+    [block] = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+    added: dict[str, Any] = yaml_parse(block)
+    template = source()
+    for function in added.values():
+        function["Properties"] = {**template["Resources"]["Api"]["Properties"], **function["Properties"]}
+    made = _translated(template | {"Resources": template["Resources"] | added}, GIVEN)
+    assert [str(match) for match in lint(json.dumps(made), get_rules([], [], [], {}), [REGION])] == []
+    paths = made["Resources"]["HttpApi"]["Properties"]["Body"]["paths"]
+    found = {path: re.search(r"\$\{(\w+)Aliaslive\}", json.dumps(methods)) for path, methods in paths.items()}
+    assert {path: function and function[1] for path, function in found.items()} == {
+        "/$default": "Api",
+        "/functions/v1/cancel-historical-sync": "CancelHistoricalSync",
+        "/functions/v1/api/bulk/{proxy+}": "BulkSyncs",
+    }
 
 
 # The API
@@ -438,11 +459,10 @@ def test_no_role_may_whatever_it_likes(stack: Stack, function: str) -> None:
             )
 
 
-def test_the_api_writes_secrets_and_reads_none(stack: Stack) -> None:
-    for action in ("CreateSecret", "PutSecretValue"):
-        assert stack.may("Api", f"secretsmanager:{action}", CONNECTION)
-        assert not stack.may("Api", f"secretsmanager:{action}", SETTINGS)
-    for action in ("GetSecretValue", "DeleteSecret"):
+def test_the_api_makes_secrets_and_can_do_no_more_with_them(stack: Stack) -> None:
+    assert stack.may("Api", "secretsmanager:CreateSecret", CONNECTION)
+    assert not stack.may("Api", "secretsmanager:CreateSecret", SETTINGS)
+    for action in ("GetSecretValue", "PutSecretValue", "UpdateSecret", "DeleteSecret"):
         assert not stack.may("Api", f"secretsmanager:{action}", CONNECTION)
         assert not stack.may("Api", f"secretsmanager:{action}", SETTINGS)
 

@@ -29,6 +29,7 @@ class Call:
     token_as: TokenAs = "accessToken"
     options: Mapping[str, Any] = field(default_factory=dict)  # method, headers, region, timeout: as they are
     abort: bool = False
+    functions_at: str | None = None  # where they are when they are not below the project's own address
 
 
 @dataclass(frozen=True)

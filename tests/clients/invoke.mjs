@@ -11,11 +11,18 @@ const BODIES = {
 }
 
 /** `library` is supabase-js, the rest a `Call` of clients/__init__.py; the result is an `Answer`. */
-export async function invoke(library, { url, key, token, token_as, function: name, options, body, body_as, abort }) {
+export async function invoke(
+  library,
+  { url, key, token, token_as, function: name, options, body, body_as, abort, functions_at },
+) {
+  const elsewhere = (input, init) => fetch(String(input).replace(`${url}/functions/v1`, functions_at), init)
   const supabase = library.createClient(url, key, {
     auth: { persistSession: false, autoRefreshToken: false },
     ...(token && token_as === 'accessToken' && { accessToken: async () => token }),
-    ...(token && token_as === 'headers' && { global: { headers: { Authorization: `Bearer ${token}` } } }),
+    global: {
+      ...(token && token_as === 'headers' && { headers: { Authorization: `Bearer ${token}` } }),
+      ...(functions_at && { fetch: elsewhere }),
+    },
   })
   if (token && token_as === 'session') {
     const { error } = await supabase.auth.setSession({ access_token: token, refresh_token: 'none' })
