@@ -8,7 +8,7 @@ import signal
 
 from functions._shared import logs
 from functions._shared.settings import with_secrets
-from functions.worker.deployment import crew
+from functions.worker.deployment import crew, number
 
 LOOKS_AT_ONCE = 2
 
@@ -20,7 +20,7 @@ async def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     environment = with_secrets(os.environ)
-    concurrency = int(environment.get("WORKER_CONCURRENCY") or "4")
+    concurrency = int(number(environment, "WORKER_CONCURRENCY", "4"))
     async with crew(environment, concurrency=concurrency + LOOKS_AT_ONCE) as workers:
         await asyncio.gather(
             workers.worker("runs", concurrency).run(stop),

@@ -77,16 +77,16 @@ def make_protocol(environment: Mapping[str, str], *, threads: int) -> Protocol:
 
 
 def make_options(environment: Mapping[str, str]) -> Options:
-    def seconds(name: str, default: float) -> float:
-        return float(environment.get(f"WORKER_{name}_SECONDS") or default)
-
-    budget = seconds("TIME_BUDGET", 0)
     return Options(
         name=f"{socket.gethostname()}:{os.getpid()}",
-        lease_seconds=int(seconds("LEASE", 30)),
-        heartbeat_seconds=seconds("HEARTBEAT", 5),
-        tick_seconds=seconds("TICK", 1),
-        shutdown_seconds=seconds("SHUTDOWN", 8),
-        time_budget_seconds=budget or None,
+        lease_seconds=int(number(environment, "WORKER_LEASE_SECONDS", "30")),
+        heartbeat_seconds=number(environment, "WORKER_HEARTBEAT_SECONDS", "5"),
+        tick_seconds=number(environment, "WORKER_TICK_SECONDS", "1"),
+        shutdown_seconds=number(environment, "WORKER_SHUTDOWN_SECONDS", "8"),
+        time_budget_seconds=number(environment, "WORKER_TIME_BUDGET_SECONDS", "0") or None,
         listen_url=environment.get("DATABASE_URL") or None,
     )
+
+
+def number(environment: Mapping[str, str], name: str, default: str) -> float:
+    return float(environment.get(name) or default)
