@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIEnvironment
 
+    import httpx
+
     from functions._shared.secret_store import SecretStore
     from tests.house import Database
     from tests.project import Projects
@@ -179,8 +181,8 @@ def outside(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Proj
     project.database.check_invariants()
 
 
-def create(project: Project, token: str, body: Mapping[str, Any] = GOOD, **headers: str) -> Any:
-    return project.request("POST", PATH, token, json=body, headers=headers)
+def create(project: Project, token: str, body: Mapping[str, Any] = GOOD, key: str | None = None) -> httpx.Response:
+    return project.request("POST", PATH, token, json=body, headers={"idempotency-key": key} if key else {})
 
 
 def with_secret(secret: object) -> dict[str, Any]:
@@ -211,12 +213,12 @@ def test_a_secret_goes_outside_and_nowhere_else(
 def test_the_same_request_is_answered_as_before(outside: Project, aws: SecretsManager) -> None:
     user = outside.database.member()
     token = outside.token(user)
-    first, again = (create(outside, token, **{"idempotency-key": "k"}) for _ in range(2))
+    first, again = (create(outside, token, key="k") for _ in range(2))
     assert first.content == again.content
     other = with_secret({"token": "another"})
-    refusal(create(outside, token, other, **{"idempotency-key": "k"}), 422, "idempotency_key_reused")
+    refusal(create(outside, token, other, "k"), 422, "idempotency_key_reused")
     assert ids(outside, token) == [created(first)["id"]]
-    created(create(outside, token, other, **{"idempotency-key": "k2"}))
+    created(create(outside, token, other, "k2"))
     created(create(outside, token))
 
 
