@@ -21,7 +21,8 @@ from functions._shared import services
 from functions._shared.auth import Caller
 from functions._shared.settings import Settings
 importlib.import_module(sys.argv[2])
-settings = Settings("http://127.0.0.1:9", "k", rpc_door=sys.argv[1], database_url="postgresql://a@127.0.0.1:9/x")
+url = "postgresql://a@127.0.0.1:9/x"
+settings = Settings("http://127.0.0.1:9", "k", rpc_door=sys.argv[1], database_url=url, secret_store="secretsmanager")
 try:
     services.make(settings).rpc.call("f", {}, Caller("t", {"role": "authenticated"}))
 except Exception as error:

@@ -22,6 +22,8 @@ def test_everything_set() -> None:
         "AUTH_CHECK": "user",
         "AUTH_ISSUER": "https://outside.example/auth/v1",
         "CORS_ALLOWED_ORIGINS": "https://a.example,https://b.example",
+        "SECRET_STORE": "secretsmanager",
+        "SECRET_PREFIX": "syncs",
         "SUPABASE_SERVICE_ROLE_KEY": "service-t0p",
         "UNKNOWN": "ignored",
     }
@@ -33,6 +35,8 @@ def test_everything_set() -> None:
         auth_check="user",
         auth_issuer="https://outside.example/auth/v1",
         cors_allowed_origins=("https://a.example", "https://b.example"),
+        secret_store="secretsmanager",
+        secret_prefix="syncs",
         supabase_service_role_key="service-t0p",
     )
     assert "t0p" not in repr(from_environment(environment))
@@ -45,6 +49,8 @@ def test_empty_is_not_set() -> None:
         "AUTH_CHECK",
         "AUTH_ISSUER",
         "CORS_ALLOWED_ORIGINS",
+        "SECRET_STORE",
+        "SECRET_PREFIX",
         "SUPABASE_SERVICE_ROLE_KEY",
     )
     assert from_environment(GOOD | dict.fromkeys(names, "")) == from_environment(GOOD)
@@ -58,6 +64,7 @@ def test_empty_is_not_set() -> None:
         ({"SUPABASE_ANON_KEY": None}, "Set SUPABASE_ANON_KEY."),
         ({"SUPABASE_URL": None, "SUPABASE_ANON_KEY": ""}, "Set SUPABASE_URL and SUPABASE_ANON_KEY."),
         ({"RPC_DOOR": "postgres"}, "RPC_DOOR=postgres needs DATABASE_URL."),
+        ({"SECRET_STORE": "vault"}, "SECRET_STORE is database or secretsmanager or environment."),
         ({"RPC_DOOR": "postgres", "DATABASE_URL": ""}, "RPC_DOOR=postgres needs DATABASE_URL."),
         ({"RPC_DOOR": "Postgres"}, "RPC_DOOR is postgrest or postgres."),
         ({"RPC_DOOR": "http"}, "RPC_DOOR is postgrest or postgres."),

@@ -17,8 +17,8 @@ async def main() -> None:
     logs.to_stderr()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, stop.set)
     environment = with_secrets(os.environ)
     concurrency = int(number(environment, "WORKER_CONCURRENCY", "4"))
     async with crew(environment, concurrency=concurrency + LOOKS_AT_ONCE) as workers:

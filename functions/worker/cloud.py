@@ -29,7 +29,7 @@ RESERVE_SECONDS = 15.0
 def work(count: int, seconds: float) -> bool:
     """Runs at most `count` executions at once, for less than so many seconds. False: the database was out of reach."""
     environment = with_secrets(os.environ)
-    return asyncio.run(_work(environment, cast("Lane", environment.get("WORKER_LANE") or "runs"), count, seconds))
+    return asyncio.run(_work(environment, cast("Lane", environment.get("WORKER_LANE", "runs")), count, seconds))
 
 
 async def _work(environment: Mapping[str, str], lane: Lane, count: int, seconds: float) -> bool:
