@@ -12,6 +12,7 @@ import pytest
 
 from functions._local import schema
 from functions._local.postgres import SUPERUSER, Postgres
+from functions._shared import aws
 from tests import installed
 from tests.house import Database
 from tests.project import SETUPS, Project, Projects
@@ -113,3 +114,14 @@ def mortal_postgres() -> Iterator[Postgres]:
 def mortal_database(mortal_postgres: Postgres) -> Iterator[Database]:
     with _database(mortal_postgres, f"house_{uuid.uuid4().hex}") as made:
         yield made
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody at AWS, with clients of its own."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    aws.client.cache_clear()
+    yield
+    aws.client.cache_clear()

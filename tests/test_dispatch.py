@@ -74,16 +74,6 @@ def test_which_do() -> None:
 # What AWS is told
 
 
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    aws.client.cache_clear()
-    yield
-    aws.client.cache_clear()
-
-
 @pytest.mark.parametrize("count", [1, 2, 10, 11, 25])
 def test_a_message_for_each_worker(account: None, count: int) -> None:
     with mock_aws():

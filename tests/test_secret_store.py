@@ -16,7 +16,7 @@ from functions._local.source import Source
 from functions._local.source.connection import Credentials
 from functions._local.web_server import WebServer
 from functions._local.worker_process import WorkerProcess
-from functions._shared.aws import SecretsManager
+from functions._shared.aws import SecretsManager, _secrets_manager, client
 from functions._shared.rpc import PostgresRpc
 from functions._shared.secret_store import MAX_BYTES, Environment, SecretMissing, SecretUnavailable
 from functions.worker.connectors import open_source
@@ -40,14 +40,6 @@ if TYPE_CHECKING:
 
 TEST = f"{PATH}/test"
 THROTTLED = {"__type": "ThrottlingException", "message": f"Rate exceeded: {json.dumps(SECRET)}"}
-
-
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody at AWS."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
 
 @pytest.fixture
@@ -79,8 +71,10 @@ def throttling(account: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Throt
 
 def kept(store: SecretsManager) -> dict[str, dict[str, Any]]:
     """Every secret of the account that is not marked to be deleted, by name."""
-    names = [each["Name"] for each in store._client.list_secrets()["SecretList"]]
-    return {name: json.loads(store._client.get_secret_value(SecretId=name)["SecretString"]) for name in names}
+    names = [each["Name"] for each in client("secretsmanager").list_secrets()["SecretList"]]
+    return {
+        name: json.loads(client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]) for name in names
+    }
 
 
 # Secrets Manager
@@ -90,26 +84,26 @@ def test_what_is_put_is_got_and_what_is_rotated_too(aws: SecretsManager) -> None
     aws.put("a/1", SECRET)
     assert kept(aws) == {"p/a/1": SECRET}
     assert SecretsManager("p").get("a/1") == SECRET
-    aws._client.put_secret_value(SecretId="p/a/1", SecretString='{"token": "new"}')
+    client("secretsmanager").put_secret_value(SecretId="p/a/1", SecretString='{"token": "new"}')
     assert aws.get("a/1") == {"token": "new"}
 
 
 def test_what_is_forgotten_is_missing_and_can_be_brought_back_for_a_week(aws: SecretsManager) -> None:
     aws.put("a/1", SECRET)
     aws.forget("a/1")
-    marked = aws._client.describe_secret(SecretId="p/a/1")
+    marked = client("secretsmanager").describe_secret(SecretId="p/a/1")
     assert 6 <= (marked["DeletedDate"] - marked["LastChangedDate"]).days <= 7
     for name in ("a/1", "a/never"):
         aws.forget(name)
         with pytest.raises(SecretMissing):
             aws.get(name)
-    aws._client.restore_secret(SecretId="p/a/1")
+    client("secretsmanager").restore_secret(SecretId="p/a/1")
     assert aws.get("a/1") == SECRET
 
 
 @pytest.mark.parametrize("value", ["s3cr3t", "[]", '"s3cr3t"', "null", ""])
 def test_what_is_no_object_is_missing_and_not_quoted(aws: SecretsManager, value: str) -> None:
-    aws._client.create_secret(Name="p/x", SecretString=value or " ")
+    client("secretsmanager").create_secret(Name="p/x", SecretString=value or " ")
     with pytest.raises(SecretMissing) as missing:
         aws.get("x")
     assert "s3cr3t" not in f"{missing.value!r} {missing.value.__cause__!r} {missing.value.__context__!r}"
@@ -140,11 +134,11 @@ def test_throttled_it_tries_three_times_and_says_nothing_of_the_secret(
 
 def test_what_the_sdk_refuses_to_send_is_not_quoted(aws: SecretsManager) -> None:
     with pytest.raises(SecretUnavailable, match=r"^create_secret: ParamValidationError$"):
-        aws._call("create_secret", Name="x", SecretString=SECRET)
+        _secrets_manager("create_secret", Name="x", SecretString=SECRET)
 
 
 def test_calls_end(account: None) -> None:
-    config = SecretsManager("p")._client.meta.config
+    config = client("secretsmanager").meta.config
     assert (config.connect_timeout, config.read_timeout) == (2, 5)
     assert config.retries == {"mode": "standard", "total_max_attempts": 3}
 

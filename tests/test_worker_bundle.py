@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 HANDLER = "functions.worker.cloud.handler"
 ATTEMPTS = 3
-ACCOUNT = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "eu-central-1"}
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +121,13 @@ class Deployed:
 
 @pytest.fixture
 def deployed(
-    endpoint: str, mortal_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    account: None, endpoint: str, mortal_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Deployed]:
-    account = ACCOUNT | {"AWS_ENDPOINT_URL": endpoint}
-    for name, value in account.items():
-        monkeypatch.setenv(name, value)
-    aws.client.cache_clear()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     table("flights")
     with Source(delay_seconds=0.02) as source:
-        yield Deployed(Scene(mortal_database, source, tmp_path), account)
-    aws.client.cache_clear()
+        yield Deployed(Scene(mortal_database, source, tmp_path), environment)
 
 
 def test_a_message_has_the_run_done(deployed: Deployed) -> None:

@@ -96,14 +96,9 @@ def scene(database: Database, tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def in_cloud(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    aws.client.cache_clear()
+def in_cloud(account: None, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     with mock_aws():
         yield Cloud(scene, monkeypatch)
-    aws.client.cache_clear()
 
 
 def test_a_message_has_the_run_done(in_cloud: Cloud) -> None:
