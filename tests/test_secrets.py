@@ -207,12 +207,13 @@ def refused_ids(database: Database, user: User) -> dict[str, str]:
     create(database, user, secret_id=used)
     database.admin.execute("update app.secrets set forget_at = now() where id = %s", (late,))
     assert [secret["id"] for secret in to_forget(database)] == [late]
-    own = database.connection(user.agency_id, secret=SECRET)
+    own = database.keep_secret(user.agency_id, SECRET)
+    database.admin.execute("update app.secrets set used_at = null where id = %s", (own,))
     return {
         "another agency's": reserve(database, database.member())["secret_id"],
         "another connection's": used,
         "being forgotten": late,
-        "the database's": str(database.one("select secret_id from app.connections where id = %s", (own,))["secret_id"]),
+        "the database's": own,
         "unknown": "00000000-0000-4000-8000-000000000000",
     }
 
