@@ -233,7 +233,7 @@ def test_the_tick_says_what_the_alarm_reads(database: Database) -> None:
     """The template makes a metric of these lines; without a number an alarm would say that nobody has looked."""
     transformed = source()["Resources"]["OldestQueuedMetric"]["Properties"]
     member = transformed["MetricTransformations"][0]["MetricValue"].removeprefix("$.")
-    given = {"DATABASE_URL": database.login("authenticator")}
+    given = {"DATABASE_URL": database.login("authenticator"), "AWS_LAMBDA_FUNCTION_NAME": "tick"}
     with cloud.function(cloud.built(bundle.WORKER), "functions.worker.cloud.handler", given) as invoke:
         invoke({"tick": True}, seconds=60)
         lines = [json.loads(line) for line in invoke.logged().splitlines()]
