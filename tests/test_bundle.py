@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cloud import Function
+    from tests.house import Database
     from tests.project import Projects
 
 pytestmark = pytest.mark.timeout(600)  # pip installs each bundle's dependencies where it has not yet
@@ -229,6 +230,19 @@ def test_the_template_s_handlers_are_in_their_zips() -> None:
             assert handler.rpartition(".")[0] in invoke.modules()
 
 
+def test_the_tick_says_what_the_alarm_reads(database: Database) -> None:
+    """The template makes a metric of these lines; without a number an alarm would say that nobody has looked."""
+    transformed = source()["Resources"]["OldestQueuedMetric"]["Properties"]
+    member = transformed["MetricTransformations"][0]["MetricValue"].removeprefix("$.")
+    given = {"DATABASE_URL": database.login("authenticator"), "AWS_LAMBDA_FUNCTION_NAME": "tick"}
+    with cloud.function(cloud.built(bundle.WORKER), "functions.worker.cloud.handler", given) as invoke:
+        invoke({"tick": True}, seconds=60)
+        lines = [json.loads(line) for line in invoke.logged().splitlines()]
+    values = [line[member] for line in lines if line["message"] == "waiting"]
+    assert values == [0, 0]  # of runs, and of looks
+    assert transformed["FilterPattern"] == '{ $.message = "waiting" }'
+
+
 # AWS, with what is left of its SDK
 
 CALLS = """
@@ -342,6 +356,22 @@ def test_without_one_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pyt
 
 
 # Deploying
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ([], ""),
+        (["ARCH=x86_64", "PYTHON=3.13"], "--arch x86_64 --python 3.13"),
+        (["PYTHON=python3"], ""),  # the environment's, as of every target
+    ],
+)
+def test_a_version_is_not_the_environments_interpreter(given: list[str], passed: str) -> None:
+    command = ["make", "--no-print-directory", "--dry-run", "--always-make", "bundle", *given]
+    inherited = {name: value for name, value in os.environ.items() if name not in {"ARCH", "PYTHON", "MAKEFLAGS"}}
+    run = subprocess.run(command, cwd=ROOT, env=inherited, capture_output=True, text=True, check=True)
+    assert "\npython3 -m venv .venv\n" in run.stdout
+    assert run.stdout.splitlines()[-1].partition(" -m functions._local.bundle")[2].split() == passed.split()
 
 
 def test_deploying_places_the_zips_and_calls_sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,11 +125,8 @@ def _sources(bundle: Bundle) -> Iterator[Path]:
 
 def _compile(python: Path, folder: Path, content: Path, *options: str) -> None:
     """Unchecked: nothing is compared with its source at run time. No path of this machine is in it."""
-    command = [str(python), "-s", "-P", "-m", "compileall", "-q", "-f", "--invalidation-mode=unchecked-hash", *options]
-    # A set of constants is written in the order of its hashes.
-    subprocess.run(
-        [*command, f"-s{content}", f"-p{RUNTIME_FOLDER}", str(folder)], check=True, env={"PYTHONHASHSEED": "0"}
-    )
+    command = [str(python), "-I", "-m", "compileall", "-q", "-f", "--invalidation-mode=unchecked-hash", *options]
+    subprocess.run([*command, f"-s{content}", f"-p{RUNTIME_FOLDER}", str(folder)], check=True)
 
 
 def _pack(content: Path, archive: Path) -> Path:
