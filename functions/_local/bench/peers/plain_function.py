@@ -74,3 +74,10 @@ def application(environ: Mapping[str, Any], start_response: Callable[..., object
     headers = [*CORS.items(), ("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
     start_response(f"{status} {HTTPStatus(status).phrase}", headers)
     return [content]
+
+
+def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
+    """The cloud function's entry, for a POST."""
+    headers = {name.lower(): value for name, value in event["headers"].items()}
+    status, answer = cancel(headers.get("authorization"), event["body"].encode())
+    return {"statusCode": status, "headers": CORS, "body": json.dumps(answer)}
