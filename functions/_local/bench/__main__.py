@@ -11,7 +11,7 @@ import sys
 from contextlib import ExitStack, closing
 from functools import partial
 
-from functions._local.bench import cold, doors, history, installed
+from functions._local.bench import cold, doors, engine, history, installed
 from functions._local.bench.figures import Goal, Table, goals_table
 from functions._local.bench.house import SETTINGS, House, prepare
 from functions._local.postgres import Postgres
@@ -62,6 +62,11 @@ class Bench:
         seconds = cold.run(self.house(), self.scaled(12))
         self.print(cold.table(seconds))
         self.goals += cold.goals(seconds)
+
+    def engine(self) -> None:
+        figures = engine.run(self.house(), self.house(self.history), self.scaled(5), self.scale)
+        self.print(engine.table(figures))
+        self.goals += engine.goals(figures)
 
 
 def main() -> None:
