@@ -10,7 +10,7 @@ BENCH_PYTHON := $(or $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/py
 BENCH_PEERS := $(patsubst functions/_local/bench/requirements/%.txt,$(VENV)/bench/%/installed,$(wildcard functions/_local/bench/requirements/*.txt))
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check bench latency bulk migration openapi readme polytomic lock clean
+.PHONY: demo serve test check bench bulk migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -33,10 +33,6 @@ check: $(INSTALLED)
 ## How fast, beside what one would otherwise write or use; ONLY=doors|cold|engine|records|stop for a part of it
 bench: $(INSTALLED) $(FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)
 	@BENCH_PYTHON=$(BENCH_PYTHON) $(BIN)/python -m functions._local.bench
-
-## From a cancel's 200 to the worker's stop, over CANCELS (100) running syncs
-latency: $(INSTALLED)
-	@$(BIN)/python -m functions._local.cancel_latency
 
 ## EXECUTIONS (100,000) cancelled by one bulk action: how fast, what others feel of it, and how soon it can be stopped
 bulk: $(INSTALLED)

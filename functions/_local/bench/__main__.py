@@ -11,7 +11,7 @@ import sys
 from contextlib import ExitStack, closing
 from functools import partial
 
-from functions._local.bench import cold, doors, engine, history, installed
+from functions._local.bench import cold, doors, engine, history, installed, records, stop
 from functions._local.bench.figures import Goal, Table, goals_table
 from functions._local.bench.house import SETTINGS, House, prepare
 from functions._local.postgres import Postgres
@@ -67,6 +67,16 @@ class Bench:
         figures = engine.run(self.house(), self.house(self.history), self.scaled(5), self.scale)
         self.print(engine.table(figures))
         self.goals += engine.goals(figures)
+
+    def records(self) -> None:
+        figures = records.run(self.house(), self.scaled(3), self.scaled(records.ROWS))
+        self.print(records.table(figures))
+        self.goals += records.goals(figures)
+
+    def stop(self) -> None:
+        taken = stop.run(self.house(), self.scaled(1000), self.scaled(40))
+        self.print(stop.table(taken))
+        self.goals += stop.goals(taken)
 
 
 def main() -> None:

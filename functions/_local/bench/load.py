@@ -46,9 +46,11 @@ class _Client:
         """Seconds until the answer, None until all of it is there. Raises RuntimeError unless it is a 200."""
         piece = self.socket.recv(65536)
         self._received += piece
-        if not piece or not self._received.startswith(b"HTTP/1.1 200 "[: len(self._received)]):
+        if piece and not _is_whole(self._received):
+            return None
+        if not self._received.startswith(b"HTTP/1.1 200 "):
             raise RuntimeError(f"not a 200: {self._received[:2000].decode(errors='replace')}")
-        return time.perf_counter() - self._asked if _is_whole(self._received) else None
+        return time.perf_counter() - self._asked
 
 
 def _is_whole(answer: bytes) -> bool:

@@ -62,10 +62,9 @@ def start(
     command: Sequence[str | Path], environment: Mapping[str, str], log: int, cwd: Path = ROOT, *, talking: bool = False
 ) -> subprocess.Popen[bytes]:
     """With nothing of our environment but what every program needs. `talking`: its stdin and stdout are pipes."""
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return subprocess.Popen(
         [*command],
-        env={**inherited, **environment},
+        env={**inherited(), **environment},
         cwd=cwd,
         stdin=subprocess.PIPE if talking else subprocess.DEVNULL,
         stdout=subprocess.PIPE if talking else log,
@@ -73,6 +72,10 @@ def start(
         start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
         preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 (one system call, no lock is taken)
     )
+
+
+def inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -30,6 +30,11 @@ def serve(port: int, application: WSGIApplication) -> multiprocessing.process.Ba
     return _process(port, lambda: _Wsgi(application))
 
 
+def silence(port: int) -> multiprocessing.process.BaseProcess:
+    """Listens, and never answers."""
+    return _process(port, asyncio.Protocol)
+
+
 def _process(port: int, factory: Callable[[], asyncio.Protocol]) -> multiprocessing.process.BaseProcess:
     # A fork, so that the application (keys and all) need not be described: its connections are opened over there.
     process = multiprocessing.get_context("fork").Process(target=_run, args=(port, factory), daemon=True)
