@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HINTED, UNHINTED = "with NOTIFY (direct door)", "without (PostgREST)"
 HEARTBEAT_SECONDS = 1.0
-INTO_THE_FETCH_SECONDS = 0.02
+INTO_THE_FETCH_SECONDS = 0.03
 RESOURCES = {
     "flights": {"path": "/flights", "primary_key": ["id"], "records": "data", "pagination": {"type": "none"}},
 }
