@@ -2,21 +2,25 @@
 
 ONLY names parts (doors, cold, engine, records, stop), separated by commas. BENCH_HISTORY is how many finished
 executions the second database holds; BENCH_SCALE below 1 asks for fewer rounds and calls, to try things out.
+With BENCH_README=1 a whole run writes what it prints into README.md.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import ExitStack, closing
 from functools import partial
 
-from functions._local.bench import cold, doors, engine, history, installed, records, stop
+from functions._local.bench import cold, doors, engine, history, installed, records, stop, versions
 from functions._local.bench.figures import Goal, Table, goals_table
 from functions._local.bench.house import SETTINGS, House, prepare
 from functions._local.postgres import Postgres
+from functions._local.readme import README
 
 PARTS = ("doors", "cold", "engine", "records", "stop")
+_FIGURES = re.compile(r"(?<=<!-- figures: make bench -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 
 
 class Bench:
@@ -30,6 +34,7 @@ class Bench:
         prepare(self.postgres)
         self._houses: dict[int, House] = {}
         self.goals: list[Goal] = []
+        self.printed: list[str] = []
 
     def scaled(self, number: int) -> int:
         return max(round(number * self.scale), 1)
@@ -42,9 +47,10 @@ class Bench:
             self._houses[past] = self._exit.enter_context(closing(made))
         return self._houses[past]
 
-    def print(self, *tables: Table) -> None:
-        for table in tables:
-            print(table, end="\n\n", flush=True)
+    def print(self, *pieces: Table | str) -> None:
+        for piece in pieces:
+            self.printed.append(f"{piece}\n")
+            print(piece, end="\n\n", flush=True)
 
     # The parts
 
@@ -64,7 +70,7 @@ class Bench:
         self.goals += cold.goals(seconds)
 
     def engine(self) -> None:
-        figures = engine.run(self.house(), self.house(self.history), self.scaled(5), self.scale)
+        figures = engine.run(self.house(), self.house(self.history), self.scaled(4), self.scale)
         self.print(engine.table(figures))
         self.goals += engine.goals(figures)
 
@@ -83,14 +89,16 @@ def main() -> None:
     wanted = os.environ.get("ONLY", "").split(",") if os.environ.get("ONLY") else [*PARTS]
     if unknown := set(wanted) - set(PARTS):
         sys.exit(f"ONLY is one of {', '.join(PARTS)}; not {', '.join(sorted(unknown))}.")
-    needed = installed.missing(installed.POSTGREST)
-    if needed:
-        sys.exit(f"There is no {needed[0]}. Install it: npm ci --prefix tests")
+    if installed.missing(installed.POSTGREST):
+        sys.exit(f"There is no {installed.POSTGREST}. Install it: npm ci --prefix tests")
     with ExitStack() as exit_stack:
         bench = Bench(exit_stack)
+        bench.print(versions.sentence(bench.house().admin))
         for part in wanted:
             getattr(bench, part)()
         bench.print(goals_table(bench.goals))
+        if os.environ.get("BENCH_README") == "1" and set(wanted) == set(PARTS):
+            README.write_text(_FIGURES.sub(lambda _: "\n".join(bench.printed), README.read_text()))
 
 
 if __name__ == "__main__":

