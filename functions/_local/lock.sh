@@ -4,9 +4,11 @@
 set -eu
 uv=$1
 pin() { "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-  --no-annotate pyproject.toml "$@"; }
-pin --upgrade --group dev -o tests/requirements.txt
-bundle() { name=$1 && shift && pin --constraint tests/requirements.txt "$@" -o "functions/requirements/$name.txt"; }
+  --no-annotate "$@"; }
+pin --upgrade pyproject.toml --group dev -o tests/requirements.txt
+bundle() { name=$1 && shift && pin --constraint tests/requirements.txt pyproject.toml "$@" -o "functions/requirements/$name.txt"; }
 bundle api
 bundle direct-door --group direct-door
 bundle worker --group worker
+for peer in functions/_local/bench/requirements/*.in; do pin --upgrade "$peer" -o "${peer%.in}.txt"; done
+pin --upgrade --only-group schemathesis -o tests/schemathesis.txt

@@ -30,15 +30,15 @@ class Postgrest:
     """
 
     def __init__(self, database_url: str, jwks: str) -> None:
-        self._port, self._admin_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.port, self._admin_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         self._settings = {
             "PGRST_DB_URI": database_url,
             "PGRST_DB_SCHEMAS": "public",
             "PGRST_DB_ANON_ROLE": "anon",
             "PGRST_JWT_SECRET": jwks,
             "PGRST_SERVER_HOST": "127.0.0.1",
-            "PGRST_SERVER_PORT": str(self._port),
+            "PGRST_SERVER_PORT": str(self.port),
             "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
         }
         # Not in a pipe: nobody would read it.
@@ -49,6 +49,11 @@ class Postgrest:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         self._process = subprocess.Popen(

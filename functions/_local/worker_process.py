@@ -41,11 +41,11 @@ class WorkerProcess:
         for line in self.process.stderr:
             self._lines.put(json.loads(line) if line.startswith("{") else {"message": line})
 
-    def wait_for(self, message: str, execution_id: str, seconds: float = 30) -> dict[str, Any]:
-        """The log line with which the worker said `message` of this execution. Raises queue.Empty if it does not."""
+    def wait_for(self, message: str, execution_id: str | None = None, seconds: float = 30) -> dict[str, Any]:
+        """The log line with which the worker said `message` of this execution, or of any. Raises queue.Empty if not."""
         while True:
             line = self._lines.get(timeout=seconds)
-            if (line["message"], line.get("execution_id")) == (message, execution_id):
+            if line["message"] == message and execution_id in (None, line.get("execution_id")):
                 return line
 
     def lines(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -93,12 +94,18 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         return [str(address) for address in dict.fromkeys(addresses)]
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all connections of the process: to read the certificates takes 20 ms in which the worker does nothing."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class PooledTransport(httpx.AsyncBaseTransport):
     """As httpx's own transport, which takes no network. None is the network as it is."""
 
     def __init__(self, network: httpcore.AsyncNetworkBackend | None, ssl_context: ssl.SSLContext | None = None) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
+            ssl_context=ssl_context or _tls(),
             keepalive_expiry=KEEPALIVE_SECONDS,
             network_backend=network,
         )
