@@ -29,6 +29,7 @@ from functions._shared.endpoint import MAX_BODY_BYTES
 from functions._shared.errors import Problem
 from functions._shared.filters import OPERATORS, FilteredList
 from functions._shared.members import Contract
+from functions._shared.secret_store import Environment
 from tests import documented
 from tests.asking import (
     ALWAYS_LOOKS,
@@ -41,6 +42,7 @@ from tests.asking import (
     of_a_sync_job,
     send,
 )
+from tests.connecting import GOOD as CONNECTION
 from tests.documented import DOCUMENT
 from tests.house import PATHS
 from tests.json_schema import resolve, violations
@@ -626,6 +628,14 @@ def nobody_looks(scene: Scene) -> httpx.Response:
         return scene.send(request=looked_at(scene), looks=contextlib.nullcontext)
 
 
+def nobody_keeps(scene: Scene) -> httpx.Response:
+    """An environment takes no secrets."""
+    without = dataclasses.replace(scene.project.services, secret_store=Environment())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.project, "services", without)
+        return scene.send(request={"type": "http", "configuration": CONNECTION["configuration"]})
+
+
 def looked_at(scene: Scene) -> Mapping[str, Any]:
     """The members for which a source is looked at, where any are."""
     make = LOOKS.get(scene.endpoint.name)
@@ -700,6 +710,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (422, "connection_in_use"): in_use,
     (400, "source_not_readable"): look_refused,
     (503, "source_unavailable"): nobody_looks,
+    (503, "secrets_unavailable"): nobody_keeps,
     # Of the bulk syncs
     (400, "no_schemas"): lambda scene: scene.send(request={"schemas": []}),
     (400, "unknown_schema"): lambda scene: scene.send(request={"schemas": ["nope"]}),
