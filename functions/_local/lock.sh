@@ -11,4 +11,4 @@ bundle api
 bundle direct-door --group direct-door
 bundle worker --group worker
 for peer in functions/_local/bench/requirements/*.in; do pin --upgrade "$peer" -o "${peer%.in}.txt"; done
-pin --upgrade --only-group schemathesis -o tests/schemathesis.txt
+pin --upgrade --group schemathesis -o tests/schemathesis.txt
