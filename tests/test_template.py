@@ -192,6 +192,13 @@ def test_no_secret_is_a_setting() -> None:
     assert "SettingsSecret" in source()["Parameters"]
 
 
+def test_every_variable_is_read() -> None:
+    files = [*(ROOT / "functions" / "_shared").glob("*.py"), *(ROOT / "functions" / "worker").glob("*.py")]
+    code = "".join(file.read_text() for file in files)
+    for name in FUNCTIONS:
+        assert not [variable for variable in variables(name) if f'"{variable}"' not in code]
+
+
 def test_lanes() -> None:
     assert [variables(name).get("WORKER_LANE") for name in WORKERS] == ["runs", "looks", None]
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.house import Database
 
+pytestmark = pytest.mark.timeout(600)  # the zip may have to be built first
+
 HANDLER = "functions.worker.cloud.handler"
 ATTEMPTS = 3
 
