@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 import psycopg
 
 from functions._local.bench import installed
-from functions._local.bench.figures import Goal, Table, median
+from functions._local.bench.figures import Goal, Table, median, paired_ratio
 from functions._local.bench.processes import start, stop
 from functions._local.schema import ROOT
 
@@ -131,7 +131,7 @@ def goals(figures: Figures) -> list[Goal]:
         peers = {name: by for name, by in figures.items() if name not in (OURS, OURS_PAST) and batch in by}
         if peers:
             best = max(peers, key=lambda name: median(peers[name][batch]))
-            ratio = median(ours[batch]) / median(peers[best][batch])
+            ratio = paired_ratio(ours[batch], peers[best][batch])
             found.append(Goal(f"claim + finish, batch {batch}, beside the fastest ({best})", ratio, at_least=1))
-    slowest = max(median(ours[batch]) / median(figures[OURS_PAST][batch]) for batch in JOBS)
+    slowest = max(paired_ratio(ours[batch], figures[OURS_PAST][batch]) for batch in JOBS)
     return [*found, Goal("claim + finish: with a past, the worst batch size", slowest, at_most=1.1)]
