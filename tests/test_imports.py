@@ -36,7 +36,7 @@ EVERYBODY = {
     "idna", "jwt", "pydantic", "pydantic_core", "supabase_auth", "typing_extensions", "typing_inspection",
 }  # fmt: skip
 DOORS = {
-    "postgrest": {"deprecation", "multidict", "packaging", "postgrest", "propcache", "yarl"},
+    "postgrest": set(),
     "postgres": {"psycopg", "psycopg_binary"},
 }
 

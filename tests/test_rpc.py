@@ -572,10 +572,10 @@ def says(status: int, content: bytes) -> Exception:
     """What becomes of this answer."""
     rpc = PostgrestRpc("http://project.example", "k")
     rpc.close()
-    rpc._client.session = cast(
+    rpc._session = cast(
         "Any", httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(status, content=content)))
     )
-    rpc._client.session.base_url = "http://project.example"
+    rpc._session.base_url = "http://project.example"
     with contextlib.closing(rpc), pytest.raises((Problem, DatabaseError)) as caught:
         rpc.call("echo", {}, Caller("t", {}))
     return caught.value

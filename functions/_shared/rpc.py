@@ -54,33 +54,32 @@ class Rpc(Protocol):
 
 
 class PostgrestRpc:
-    """Through the official client's pooled session. Its own `execute` parses, loses the status and retries."""
+    """A POST and its bytes. The official client's `execute` parses, loses the status and retries; its import is slow."""
 
     def __init__(self, supabase_url: str, api_key: str) -> None:
         import httpx  # noqa: PLC0415 (a function pays at its cold start for the imports of its own door only)
-        from postgrest import SyncPostgrestClient  # noqa: PLC0415
 
         from functions._shared.pool import make_pool  # noqa: PLC0415
 
         self._transport_error = httpx.TransportError
         self._pool = make_pool()
-        session = httpx.Client(
-            base_url=f"{supabase_url}/rest/v1", timeout=httpx.Timeout(15, connect=5), transport=self._pool
-        )
-        self._client = SyncPostgrestClient(
-            f"{supabase_url}/rest/v1", headers={"apikey": api_key}, http_client=session, retry_enabled=False
+        self._session = httpx.Client(
+            base_url=f"{supabase_url}/rest/v1",
+            headers={"apikey": api_key, "accept": "application/json", "content-profile": "public"},
+            timeout=httpx.Timeout(15, connect=5),
+            transport=self._pool,
         )
 
     def call(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
     ) -> bytes:
-        sent = {**self._client.headers, **headers}
+        sent = {**headers}
         if caller.token is not None:
             sent["authorization"] = f"Bearer {caller.token}"
         if caller.agency_key is not None:
             sent[KEY_HEADER] = caller.agency_key
         try:
-            response = self._client.session.post(f"/rpc/{name}", json=dict(arguments), headers=sent)
+            response = self._session.post(f"/rpc/{name}", json=dict(arguments), headers=sent)
         except self._transport_error as error:
             raise database_unavailable() from error
         if response.is_success:
