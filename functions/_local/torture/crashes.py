@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from functions._local.torture.target import Target
 
 ACTIONS: Final = 8  # a round
+CANCELS: Final = 4  # as likely as so many of the others
 LOOKS: Final = ("/list-historical-syncs", "/api/bulk/syncs", "/sync-job-run", "/api/connections")
 PAUSE_SECONDS: Final = 0.05  # of whoever looks
 PATIENCE_SECONDS: Final = 90.0  # far more than a lease and a tick: who needs longer never comes
@@ -44,8 +45,8 @@ class Crashes:
         self._target = target
         self._report = report
         self._client = httpx.Client(timeout=30)
-        self._jobs = Jobs(target, self._ask)
         self._team = Team(target)
+        self._jobs = Jobs(target, self._ask)
         self._timers: list[threading.Timer] = []
         self._read = 0  # so far, of Postgres's log
         self._actions: dict[str, Callable[[Random], object]] = {
@@ -61,7 +62,6 @@ class Crashes:
             "source slow": self._slow_source,
             "source lying": self._lying_source,
             "cancels": self._cancel,
-            "cancels ": self._cancel,
         }
         if target.postgrest:
             self._actions["PostgREST down"] = self._without_postgrest
@@ -72,8 +72,8 @@ class Crashes:
         with self._traffic():
             for _ in range(ACTIONS):
                 time.sleep(chance.uniform(0, 0.4))
-                name = chance.choice([*self._actions])
-                self._report.count(name.strip())
+                name = chance.choice([*self._actions, *["cancels"] * CANCELS])
+                self._report.count(name)
                 self._actions[name](chance)
             self._recover()
         self._wait()
