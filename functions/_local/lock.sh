@@ -6,3 +6,4 @@ pin() { "$uv" pip compile --quiet --universal --python-version 3.11 --generate-h
   --no-annotate --upgrade "$@"; }
 pin pyproject.toml -o functions/requirements.txt
 pin pyproject.toml --group dev -o tests/requirements.txt
+pin --group schemathesis -o tests/schemathesis.txt

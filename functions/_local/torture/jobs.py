@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from functions._local.torture.target import Target
 
-DATES: Final = ("2013-03-02", "2013-03-07")
-PAGE: Final = 60  # records: small, so that there is a middle to be hit
+DATES: Final = ("2013-03-02", "2013-04-01")
+PAGE: Final = 30  # records: small, so that there is a middle to be hit
 ITEMS: Final = 1200  # of a bulk action
 MANUAL: Final = {"frequency": "manual"}
 TWO_STEPS: Final = ("bulk_sync", "model_sync")
