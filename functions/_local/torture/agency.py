@@ -49,7 +49,7 @@ class Agency:
         """One more of everything. A worker must look at sources meanwhile. Raises RuntimeError for what is refused."""
         self._records = self._target.connection(self.id, "records")
         for what, name in MAKERS.items():
-            options = made(ENDPOINTS[name], partial(self._value, name), **self._members(what)).options
+            options = made(ENDPOINTS[name], partial(self._named, name), **self._members(what)).options
             response = self._client.request(
                 options["method"], f"{self._door}{options['url']}", headers=self.headers, json=options["json"]
             )
@@ -59,14 +59,18 @@ class Agency:
             self.ids[what].append(str(id_in(answer)))
             self.key = answer.get("key", self.key)
 
-    def _value(self, endpoint: str, member: str, it: Any) -> Any:  # noqa: ANN401 (JSON)
+    def real(self, endpoint: str, member: str, it: Any) -> Any:  # noqa: ANN401 (JSON)
+        """Where an example of the endpoint has an id, that of the newest such thing there is; else what it has."""
+        if isinstance(it, str) and UUID.fullmatch(it):
+            return self.ids[kind(ENDPOINTS[endpoint], member)][-1]
+        return it
+
+    def _named(self, endpoint: str, member: str, it: Any) -> Any:  # noqa: ANN401 (JSON)
         if member == "destination_connection_id" or it == self._records:
             return self._records
         if member == "target_url":
             return f"https://example.com/{self.canary}"
-        if isinstance(it, str) and UUID.fullmatch(it):
-            return self.ids[kind(ENDPOINTS[endpoint], member)][-1]
-        return self.canary if member in WORDS else it
+        return self.canary if member in WORDS else self.real(endpoint, member, it)
 
     def _members(self, what: str) -> dict[str, Any]:
         """What goes together in another way than in the example."""

@@ -14,7 +14,6 @@ import httpx
 
 from functions._local.schema import ROOT
 from functions._local.torture.agency import Agency
-from functions._local.torture.calls import ENDPOINTS, UUID, kind
 from functions._local.torture.looker import Looker
 
 if TYPE_CHECKING:
@@ -31,6 +30,9 @@ CHECKS: Final = (
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
+    "ignored_auth",
+    "unsupported_method",
+    "allow_header_conformance",
 )
 
 
@@ -79,9 +81,7 @@ class Api:
             return {name: self._with_id(endpoint, name, one) for name, one in it.items()}
         if isinstance(it, list):
             return [self._with_id(endpoint, member, one) for one in it]
-        if isinstance(it, str) and UUID.fullmatch(it):
-            return self._agency.ids[kind(ENDPOINTS[endpoint], member)][-1]
-        return it
+        return self._agency.real(endpoint, member, it)
 
     def _judge(self, who: str, found: dict[str, Any]) -> None:
         self._report.count(f"calls of {who}", found["test_cases"]["generated"])

@@ -80,3 +80,5 @@ BAD: Final[Mapping[str, Callable[[bytes, Random], bytes]]] = {
     "no object": lambda _, chance: chance.choice((b"[]", b'"x"', b"1", b"true", b"[{}]", b"1e999")),
     "of many members": _many,
 }
+# Of these, what may be an object with members of its own.
+GOOD_JSON: Final = ("deep", "of many members")

@@ -22,18 +22,24 @@ from functions._local.torture.jobs import Job, Jobs, row_of
 from functions._local.torture.team import SIZE, Team
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from random import Random
 
     from functions._local.torture.report import Report
     from functions._local.torture.target import Target
 
 ACTIONS: Final = 8  # a round
+CANCELS: Final = 4  # as likely as so many of the others
 LOOKS: Final = ("/list-historical-syncs", "/api/bulk/syncs", "/sync-job-run", "/api/connections")
+PAGE_SECONDS: Final = 0.05  # of the source: nothing is done before the round is
 PAUSE_SECONDS: Final = 0.05  # of whoever looks
 PATIENCE_SECONDS: Final = 90.0  # far more than a lease and a tick: who needs longer never comes
 FULL_BYTES: Final = 16_384
 FULL: Final = "File too large"  # an internal error to Postgres, where a full disk is 53100 and so not now
+
+DOWN: Final = [("502 Bad Gateway", b""), ("503 Service Unavailable", b"{}"), ("500 Internal Server Error", b"<html>")]
+LIES: Final = [("200 OK", body) for body in (b"", b"{}", b"[]", b"null", b'"x"', b"<html>", b'{"id": 1}', b"\xff")]
+CALLS: Final = (b"commit_batch", b"heartbeat", b"finish", b"claim", b"act_in_bulk", b"begin_delivery")
 
 _BACKENDS = "select pid from pg_stat_activity where usename = 'authenticator' order by pid"
 _END_BACKENDS = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'authenticator'"
@@ -44,9 +50,10 @@ class Crashes:
         self._target = target
         self._report = report
         self._client = httpx.Client(timeout=30)
-        self._jobs = Jobs(target, self._ask)
         self._team = Team(target)
+        self._jobs = Jobs(target, self._ask)
         self._timers: list[threading.Timer] = []
+        self._allowed: set[int] = set()  # statuses that this round explains
         self._read = 0  # so far, of Postgres's log
         self._actions: dict[str, Callable[[Random], object]] = {
             "kill -9 of a worker": lambda chance: self._team.kill(chance.randrange(SIZE)),
@@ -57,23 +64,27 @@ class Crashes:
             "Postgres restarted": lambda _: target.postgres.restart(signal.SIGINT),
             "Postgres crashed": lambda _: target.postgres.restart(signal.SIGQUIT),
             "full disk of a Postgres backend": self._fill_disk,
-            "Auth down": self._without_auth,
+            "Auth down": lambda chance: self._replace_auth(chance, DOWN),
+            "Auth lying": lambda chance: self._replace_auth(chance, LIES),
+            "network cut": lambda _: self._team.network.cut(),
+            "network frozen": self._freeze,
+            "an answer of the database lost": lambda chance: self._team.network.lose_answer(chance.choice(CALLS)),
             "source slow": self._slow_source,
             "source lying": self._lying_source,
             "cancels": self._cancel,
-            "cancels ": self._cancel,
         }
         if target.postgrest:
             self._actions["PostgREST down"] = self._without_postgrest
 
     def round(self, chance: Random) -> None:
         self._under_way = self._jobs.start()
-        self._target.source.faults.delay_seconds = 0.02
+        self._allowed.clear()
+        self._target.source.faults.delay_seconds = PAGE_SECONDS
         with self._traffic():
             for _ in range(ACTIONS):
                 time.sleep(chance.uniform(0, 0.4))
-                name = chance.choice([*self._actions])
-                self._report.count(name.strip())
+                name = chance.choice([*self._actions, *["cancels"] * CANCELS])
+                self._report.count(name)
                 self._actions[name](chance)
             self._recover()
         self._wait()
@@ -118,19 +129,26 @@ class Crashes:
 
     def _kill_backend(self, chance: Random) -> None:
         """Postgres ends everybody's connection and recovers from its log."""
+        place = chance.random()  # of however many there are: what is chosen next must not depend on that
         if backends := self._backends():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice(backends), signal.SIGKILL)
+                os.kill(backends[int(place * len(backends))], signal.SIGKILL)
 
     def _fill_disk(self, chance: Random) -> None:
         """The kernel lets it write no file beyond so many bytes: as for a full disk, it must give up what it is at."""
-        for pid in self._backends():
-            if chance.random() < 0.5:
-                self._target.postgres.limit_files(pid, FULL_BYTES)
+        first = chance.randrange(2)
+        for pid in self._backends()[first::2]:
+            self._target.postgres.limit_files(pid, FULL_BYTES)
 
-    def _without_auth(self, chance: Random) -> None:
-        self._target.auth_is_up = False
-        self._later(chance, lambda: setattr(self._target, "auth_is_up", True))
+    def _replace_auth(self, chance: Random, says: Sequence[tuple[str, bytes]]) -> None:
+        if says is LIES:  # what it says of a token is believed; that it is down is no reason to refuse anybody
+            self._allowed.add(401)
+        self._target.auth_says = chance.choice(says)
+        self._later(chance, lambda: setattr(self._target, "auth_says", None))
+
+    def _freeze(self, chance: Random) -> None:
+        self._team.network.freeze()
+        self._later(chance, self._team.network.thaw)
 
     def _without_postgrest(self, chance: Random) -> None:
         server = self._target.postgrest
@@ -202,7 +220,8 @@ class Crashes:
             self._report.violation(f"{method} {path} at the {door} door: {error!r}")
             return None
         self._report.count("calls while it was broken")
-        fair = response.status_code in (200, 400, 503) or any(FULL in error for error in self._report.errors)
+        allowed = {200, 400, 503, *self._allowed}
+        fair = response.status_code in allowed or any(FULL in error for error in self._report.errors)
         self._report.expect(fair, f"{method} {path} at the {door} door: {response.text}")
         return response
 

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 
 from functions._local.torture import bodies, wire
+from functions._local.torture.agency import Agency
 from functions._local.torture.calls import ENDPOINTS, made
 from functions._local.torture.fingerprint import fingerprint
+from functions._local.torture.looker import Looker
 from functions._local.torture.tokens import bad_token
 
 if TYPE_CHECKING:
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
 
     from functions._local.torture.report import Report
     from functions._local.torture.target import Target
+    from functions._shared.endpoint import Endpoint
 
 TIMES: Final = 20  # each, a round
+ODD: Final = 0.25  # of a request's values
 SLOW: Final = 64  # connections that never finish what they say
 HAVE_BODIES: Final = [endpoint for endpoint in ENDPOINTS.values() if endpoint.method in ("POST", "PATCH")]
 # What an attacker may think is believed; whoever sends them is answered as without.
@@ -50,11 +55,12 @@ class Door:
         self._target = target
         self._report = report
         self._client = httpx.Client(timeout=30)
-        self._agency = target.agency()
-        self._person = target.person(self._agency)
-        self._connection = target.connection(self._agency)
+        self._looker = Looker(target)
+        self._agency = Agency(target, self._client)
+        self._token = self._agency.headers["authorization"].removeprefix("Bearer ")
 
     def round(self, chance: Random) -> None:
+        self._agency.furnish()
         door = chance.choice([*self._target.doors])
         self._url = self._target.doors[door]
         with self._unchanged("a refused request"):
@@ -77,21 +83,27 @@ class Door:
         self._report.expect(not changed, f"{what} changed {', '.join(changed)}")
 
     def _send(self, method: str, path: str, token: str | None = None, **options: Any) -> httpx.Response:  # noqa: ANN401
-        headers = {"authorization": f"Bearer {token or self._person.token}", **options.pop("headers", {})}
+        headers = {"authorization": f"Bearer {token or self._token}", **options.pop("headers", {})}
         sent = httpx.Headers(headers, encoding="utf-8")
         return self._client.request(method, f"{self._url}{path}", headers=sent, **options)
 
+    def _good(self, endpoint: Endpoint) -> dict[str, Any]:
+        return made(endpoint, partial(self._agency.real, endpoint.name)).options
+
     def _send_bad_token(self, chance: Random) -> None:
-        name, token = bad_token(self._target, self._person.token, chance)
-        options = made(chance.choice([*ENDPOINTS.values()]), lambda _, it: it).options
+        name, token = bad_token(self._target, self._token, chance)
+        options = self._good(chance.choice([*ENDPOINTS.values()]))
         response = self._send(options.pop("method"), options.pop("url"), token, **options)
         self._report.count("tokens that are worth nothing")
         self._report.expect(response.status_code == 401, f"a token ({name}) was answered {_shown(response)}")
 
     def _send_bad_body(self, chance: Random) -> None:
         endpoint = chance.choice(HAVE_BODIES)
-        options = made(endpoint, lambda _, it: it).options
-        name = chance.choice([*bodies.BAD])
+        options = self._good(endpoint)
+        # A cancel is not refused for members that it does not know.
+        name = chance.choice(
+            [name for name in bodies.BAD if "cancel" not in endpoint.name or name not in bodies.GOOD_JSON]
+        )
         content = bodies.BAD[name](json.dumps(options["json"] or {"x": 1}).encode(), chance)
         response = self._send(options["method"], options["url"], content=content)
         self._report.count("bodies that are no request")
@@ -100,7 +112,7 @@ class Door:
 
     def _send_bad_bytes(self, chance: Random) -> None:
         parts = urlsplit(self._url)
-        head = f"host: {parts.netloc}\r\nauthorization: Bearer {self._person.token}\r\n".encode()
+        head = f"host: {parts.netloc}\r\nauthorization: Bearer {self._token}\r\n".encode()
         name = chance.choice([*wire.BAD])
         answered = wire.statuses(self._url, wire.BAD[name](parts.path.encode(), head, chance))
         self._report.count("requests that are no HTTP, or two")
@@ -113,7 +125,8 @@ class Door:
         in_url = endpoint not in HAVE_BODIES
 
         def value(member: str, it: Any) -> Any:  # noqa: ANN401 (JSON)
-            odd = bodies.odd_value(chance) if chance.random() < 0.4 else it
+            it = self._agency.real(endpoint.name, member, it)
+            odd = bodies.odd_value(chance) if chance.random() < ODD else it
             return _as_text(odd) if in_url or f"{{{member}}}" in endpoint.path else odd
 
         options = made(endpoint, value).options
@@ -151,6 +164,7 @@ class Door:
             self._report.expect(response.status_code == 200, f"beside slow ones it was answered {_shown(response)}")
 
     def close(self) -> None:
+        self._looker.close()
         self._client.close()
 
 

@@ -45,15 +45,17 @@ class Report:
             self.notes.append(what)
 
     def table(self) -> str:
-        broken = Counter(violation.attack for violation in self.violations)
-        rows = [(attack, what, f"{times:,}") for (attack, what), times in self.tried.items()]
-        width = max([len(what) for _, what, _ in rows], default=0)
-        lines = [f"{'attack':9} {'what was tried':{width}} {'times':>9}"]
+        title = "what was tried"
+        order = list(dict.fromkeys(attack for attack, _ in self.tried))
+        tried = sorted(self.tried.items(), key=lambda one: order.index(one[0][0]))
+        rows = [(attack, what, f"{times:,}") for (attack, what), times in tried]
+        width = max(len(what) for what in (title, *(what for _, what, _ in rows)))
+        lines = [f"{'attack':9} {title:{width}} {'times':>9}"]
         last = ""
         for attack, what, times in rows:
             lines.append(f"{attack if attack != last else '':9} {what:{width}} {times:>9}")
             last = attack
-        lines.append(f"{'':9} {'violations':{width}} {sum(broken.values()):>9,}")
+        lines.append(f"{'':9} {'violations':{width}} {len(self.violations):>9,}")
         return "\n".join(lines)
 
 

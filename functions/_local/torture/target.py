@@ -50,7 +50,7 @@ class Target:
 
     def __init__(self) -> None:
         self._exit = ExitStack()
-        self.auth_is_up = True
+        self.auth_says: tuple[str, bytes] | None = None  # instead of its own answers: status and body
         self.doors: dict[str, str] = {}
         self.postgrest: postgrest.Postgrest | None = None
         try:
@@ -103,10 +103,11 @@ class Target:
         self.doors[name] = f"{server.url}{runtime.PREFIX}"
 
     def _ask_auth(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self.auth_is_up:
+        if self.auth_says is None:
             return self.auth(environ, start_response)
-        start_response("502 Bad Gateway", [("content-length", "0")])
-        return []
+        status, body = self.auth_says
+        start_response(status, [("content-type", "application/json"), ("content-length", str(len(body)))])
+        return [body]
 
     def _ask_rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._rest(environ, start_response)

@@ -6,6 +6,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from functions._local.proxy import Proxy
 from functions._local.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -17,16 +18,22 @@ QUICK = {"WORKER_LEASE_SECONDS": "1", "WORKER_HEARTBEAT_SECONDS": "0.1", "WORKER
 
 
 class Team:
-    """One of them speaks through PostgREST, where there is one."""
+    """One of them speaks through PostgREST, where there is one, and one through `network`, which fails on request."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self.network = Proxy(target.postgres.port)
         self._workers = [self._hire(nth) for nth in range(SIZE)]
         self._timers: list[threading.Timer] = []
         self._said: list[dict[str, Any]] = []
 
     def _hire(self, nth: int) -> WorkerProcess:
-        way = {"DATABASE_URL": self._target.authenticator_url}
+        url = self._target.authenticator_url
+        way = {
+            "DATABASE_URL": url.replace(f":{self._target.postgres.port}/", f":{self.network.port}/")
+            if nth == 1
+            else url
+        }
         if nth == 0 and self._target.postgrest:
             key = self._target.auth.service_role_key()
             way = {"DATABASE_URL": "", "SUPABASE_URL": self._target.project_url, "SUPABASE_SERVICE_ROLE_KEY": key}
@@ -59,6 +66,7 @@ class Team:
 
     def recover(self) -> None:
         """Everybody goes on; who has ended of its own accord is replaced."""
+        self.network.thaw()
         for timer in self._timers:
             timer.join()
         self._timers.clear()
@@ -70,3 +78,4 @@ class Team:
         self.recover()
         for worker in self._workers:
             worker.close()
+        self.network.close()
