@@ -122,7 +122,7 @@ class OddServer:
         return self
 
     def claims(self) -> dict[str, Any]:
-        return claims_of(AuthServer("", issuer_url=ISSUER, jwt_secret=SECRET, signing="HS256").mint(uuid.uuid4()))
+        return claims_of(AuthServer("", issuer_url=ISSUER, jwt_secret=SECRET, signing="HS256").mint(str(A_USER["id"])))
 
     def token(self) -> str:
         return jwt.encode(self.claims(), self.key, "ES256", headers={"kid": self.kid})
@@ -452,15 +452,6 @@ def test_a_clock_that_runs_behind_is_forgiven_for_seconds(project: Project) -> N
         assert authenticator.authenticate(bearer(token)).token == token
 
 
-@only_es256
-def test_a_token_that_the_client_trips_over_is_refused_and_not_quoted(project: Project) -> None:
-    level = "-".join(["a", "level", "unheard", "of"])  # a traceback quotes this file, too
-    with connected(project) as authenticator, pytest.raises(Unauthorized) as caught:
-        authenticator.authenticate(bearer(project.token(aal=level)))
-    assert caught.value.code == "invalid_token"
-    assert level not in "".join(traceback.format_exception(caught.value))
-
-
 def test_no_message_and_no_log_holds_the_token(
     project: Project, authenticator: Authenticator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -593,6 +584,7 @@ REFUSED: Mapping[str, tuple[Answer, str]] = {
     "302": (httpx.Response(302, headers={"location": "https://elsewhere.example/"}), "invalid_token"),
     "200 html": (httpx.Response(200, headers=HTML, content=b"<h1>Log in</h1>"), "invalid_token"),
     "200 no user": (httpx.Response(200, json={}), "invalid_token"),
+    "200 another user": (httpx.Response(200, json={**A_USER, "id": str(uuid.UUID(int=2))}), "invalid_token"),
     "session": (httpx.Response(403, json={"code": 403, "error_code": "session_not_found"}), "revoked_token"),
     "user, newer form": (
         httpx.Response(403, headers={"x-supabase-api-version": "2024-01-01"}, json={"code": "user_not_found"}),

@@ -30,10 +30,10 @@ except Exception as error:
 print(json.dumps(sorted(name for name in set(sys.modules) - before)))
 """
 
-# cryptography: ES256 tokens are verified here. pydantic, pyjwt, httpx: the Auth client's, and ours.
+# cryptography is imported with the first token that is verified here.
 EVERYBODY = {
-    "annotated_types", "anyio", "certifi", "cryptography", "h11", "h2", "hpack", "httpcore", "httpx", "hyperframe",
-    "idna", "jwt", "pydantic", "pydantic_core", "supabase_auth", "typing_extensions", "typing_inspection",
+    "annotated_types", "anyio", "certifi", "h11", "h2", "hpack", "httpcore", "httpx", "hyperframe",
+    "idna", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection",
 }  # fmt: skip
 DOORS = {
     "postgrest": set(),

@@ -1,7 +1,7 @@
 """Who is calling: an `Authorization` header becomes verified claims, or the reason why not.
 
-The signature is checked by the official client; around it stands what the client leaves to its caller: which
-algorithms and keys count, how often keys are fetched, and whether the claims are those of a user of this project.
+Which algorithms and keys count, how often keys are fetched, whether the claims are those of a user of this project, and
+what the Auth server says of a token that nobody else can verify.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ import re
 from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import httpx
-from supabase_auth import SyncGoTrueClient
-from supabase_auth.errors import AuthApiError, AuthRetryableError
 
 from functions._shared.pool import make_pool
+from functions._shared.signature import verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from supabase_auth.types import JWKSet
 
 Refusal = Literal["missing_token", "invalid_token", "expired_token", "revoked_token"]
 
@@ -126,20 +123,18 @@ class Authenticator:
         self._pool = make_pool()
         self._http = http_client or httpx.Client(timeout=TIMEOUT, transport=self._pool)
         self._keys = _SigningKeys(self._http, f"{auth_url}/.well-known/jwks.json", headers)
-        self._client = SyncGoTrueClient(
-            url=auth_url, headers=headers, auto_refresh_token=False, persist_session=False, http_client=self._http
-        )
+        self._user_url, self._headers = f"{auth_url}/user", headers
 
     def authenticate(self, authorization: str | None) -> Caller:
         """The user behind an `Authorization` header. Raises `Unauthorized` or `AuthUnavailable`, nothing else."""
         try:
             token = _bearer_token(authorization)
             caller = Caller(token, self._verified_claims(token))
-        except Exception as error:  # the client raises bare ones too: a token it trips over is invalid
+        except Exception as error:  # whatever it is: a token that something trips over is invalid
             failure = _failure(error)
         else:
             return caller
-        # Not inside the handler: the client's and the parser's errors quote the token, and would be logged as context.
+        # Not inside the handler: the parser's errors quote the token, and would be logged as context.
         raise failure
 
     def renew(self) -> None:
@@ -156,21 +151,30 @@ class Authenticator:
         header, claims = (_decoded(part) for part in token.split(".")[:2])
         _require_sound_header(header)
         _require_user(claims, self._issuer)
-        if self._check == "user":
-            self._client.get_user(token)
-        else:
-            self._client.get_claims(token, jwks=self._keys_for(header))
-        return claims
-
-    def _keys_for(self, header: Mapping[str, Any]) -> JWKSet:
-        """The one key that may verify this token; none where the client is to ask the Auth server."""
-        if header["alg"] == "HS256" or "kid" not in header:
-            return {"keys": []}
+        if self._check == "user" or header["alg"] == "HS256" or "kid" not in header:
+            self._ask(token, claims)
+            return claims
         key = self._keys.find(header["kid"])
-        # The client takes the algorithm from the token: it must not meet a key that is meant for another.
+        # The token names its algorithm: it must not meet a key that is meant for another.
         if key is None or key["alg"] != header["alg"]:
             raise Unauthorized("invalid_token")
-        return cast("JWKSet", {"keys": [key]})
+        verify(key, token)
+        return claims
+
+    def _ask(self, token: str, claims: Mapping[str, Any]) -> None:
+        """What the Auth server says of the token."""
+        try:
+            response = self._http.get(self._user_url, headers={**self._headers, "authorization": f"Bearer {token}"})
+        except (httpx.TransportError, RuntimeError) as error:  # the latter: closed meanwhile
+            raise AuthUnavailable(f"The Auth server did not answer: {type(error).__name__}.") from None
+        if response.status_code >= 500 or response.status_code == 429:
+            raise AuthUnavailable(f"The Auth server answered {response.status_code}.")
+        body = response.json()
+        if response.is_success and body["id"] == claims["sub"]:
+            return
+        # Its older form names the code `error_code`; in the newer one `code` is no longer the status.
+        gone = {body.get("error_code"), body.get("code")} & {"session_not_found", "user_not_found"}
+        raise Unauthorized("revoked_token" if gone else "invalid_token")
 
 
 class _SigningKeys:
@@ -286,16 +290,4 @@ def _is_uuid(value: object) -> bool:
 
 
 def _failure(error: Exception) -> Unauthorized | AuthUnavailable:
-    """Whose fault it is: the Auth server's only where it did not answer, failed (5xx) or had no time for us (429)."""
-    if isinstance(error, Unauthorized | AuthUnavailable):
-        return error
-    # Not the error's type: the client makes "unknown" of a 500 without JSON, and an API error of a 429.
-    cause = error.__cause__
-    status = cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None
-    if status is not None and (status >= 500 or status == 429):
-        return AuthUnavailable(f"The Auth server answered {status}.")
-    if status is None and isinstance(error, AuthRetryableError):
-        return AuthUnavailable(f"The Auth server did not answer: {type(cause).__name__}.")
-    if isinstance(error, AuthApiError) and error.code in ("session_not_found", "user_not_found"):
-        return Unauthorized("revoked_token")
-    return Unauthorized("invalid_token")
+    return error if isinstance(error, Unauthorized | AuthUnavailable) else Unauthorized("invalid_token")
