@@ -54,7 +54,7 @@ class Rpc(Protocol):
 
 
 class PostgrestRpc:
-    """A POST and its bytes. The official client's `execute` parses, loses the status and retries; its import is slow."""
+    """A POST and the answer's bytes: the official client parses them, loses the status, and retries."""
 
     def __init__(self, supabase_url: str, api_key: str) -> None:
         import httpx  # noqa: PLC0415 (a function pays at its cold start for the imports of its own door only)
