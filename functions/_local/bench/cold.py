@@ -97,7 +97,7 @@ def _python(folders: Sequence[Path], module: str, name: str) -> list[str | Path]
 
 def _ours(house: House, folder: Path) -> list[Runtime]:
     folders = _bundle(folder)
-    environment = {**house.environment, "RPC_DOOR": "postgrest"}
+    environment = {**house.environment, "RPC_DOOR": "postgrest", "AWS_LAMBDA_FUNCTION_NAME": "api"}
     all_of_them = _python(folders, "functions._shared.registry", "handler")
     one = _python(folders, "functions.historical_sync.cancel_historical_sync", "endpoint.handler")
     return [
