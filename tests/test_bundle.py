@@ -10,11 +10,13 @@ import struct
 import subprocess
 import zipfile
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from moto.server import ThreadedMotoServer
 
 from functions._local import bundle, deploy, interpreter
+from functions._local.proxy import Proxy
 from functions._local.schema import ROOT
 from functions._shared import registry
 from tests import cloud, installed
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.cloud import Function
     from tests.house import Database
-    from tests.project import Projects
+    from tests.project import Projects, Setup
 
 pytestmark = pytest.mark.timeout(600)  # pip installs each bundle's dependencies where it has not yet
 
@@ -195,8 +197,26 @@ def test_a_cancel_imports_what_its_door_needs(projects: Projects) -> None:
             answer = invoke(asked(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)})))
             modules = {name.partition(".")[0] for name in invoke.modules()}
         assert answer["statusCode"] == 200
-        assert not {"boto3", "botocore", "urllib3", "tenacity"} & modules
-        assert ("psycopg" in modules, "postgrest" in modules) == (setup.door == "postgres", setup.door == "postgrest")
+        assert not {"boto3", "botocore", "urllib3", "tenacity", "supabase_auth", "postgrest", "jwt"} & modules
+        assert ("psycopg" in modules) == (setup.door == "postgres")
+
+
+@pytest.mark.parametrize("setup", BOTH_DOORS, ids=str)
+def test_a_frozen_process_answers_though_its_connections_are_gone(projects: Projects, setup: Setup) -> None:
+    project = projects(setup)
+    settings = project.settings
+    given = environment(project) | {"AUTH_ISSUER": settings.auth_issuer or f"{settings.supabase_url}/auth/v1"}
+    by = "DATABASE_URL" if settings.database_url else "SUPABASE_URL"
+    with Proxy(urlsplit(given[by]).port or 0) as proxy:
+        given[by] = given[by].replace(f":{urlsplit(given[by]).port}", f":{proxy.port}")
+        user = project.database.user(project.database.agency())
+        with cloud.function(cloud.built(deploy.DOORS[setup.door]), HANDLER, given) as invoke:
+            for _ in range(3):
+                answer = invoke(asked(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)})))
+                assert answer["statusCode"] == 200, invoke.logged()
+                invoke.process.send_signal(signal.SIGSTOP)
+                proxy.cut()
+                invoke.process.send_signal(signal.SIGCONT)
 
 
 def test_every_endpoint_is_in_it(deployed: tuple[Project, Function]) -> None:

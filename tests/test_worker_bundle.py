@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
 from functions._local import bundle
+from functions._local.auth_server import AuthServer
+from functions._local.gateway import forward, gateway
 from functions._local.source import Source, table
+from functions._local.web_server import WebServer
 from functions._shared import aws
 from functions.worker.cloud import RESERVE_SECONDS
 from tests import cloud
+from tests import postgrest as rest
 from tests.flights import Scene
 from tests.waiting import until
 
@@ -191,6 +197,26 @@ def test_what_nobody_understands_ends_among_the_dead_letters(deployed: Deployed)
         assert deployed.call_for_all(invoke) == ATTEMPTS
     assert deployed.runs.dead_letters() == ["what is this?"]
     deployed.scene.completes(job_id)
+
+
+def test_through_postgrest_with_the_key_in_a_secret(deployed: Deployed) -> None:
+    with contextlib.ExitStack() as stack:
+        auth = AuthServer(deployed.scene.database.url, issuer_url="http://127.0.0.1/auth/v1", jwt_secret="s" * 40)
+        stack.callback(auth.close)
+        postgrest = rest.serve(deployed.scene.database, auth.jwks_for_postgrest())
+        stack.callback(postgrest.close)
+        client = stack.enter_context(httpx.Client())
+        project = WebServer(gateway({"/rest/v1": forward("/rest/v1", postgrest.url, client)}))
+        stack.callback(project.close)
+        value = json.dumps({"SUPABASE_SERVICE_ROLE_KEY": auth.service_role_key()})
+        aws.client("secretsmanager").create_secret(Name="the-settings", SecretString=value)
+        del deployed.environment["DATABASE_URL"]
+        deployed.environment |= {"SUPABASE_URL": project.url, "SETTINGS_SECRET": "the-settings"}
+        job_id = deployed.start()
+        with deployed.process() as invoke:
+            deployed.call_for_all(invoke)
+            assert auth.service_role_key() not in invoke.logged()
+        deployed.scene.completes(job_id)
 
 
 def test_a_deployment_without_its_settings_says_which(deployed: Deployed) -> None:
