@@ -12,7 +12,8 @@ import time
 import traceback
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
@@ -25,6 +26,7 @@ from jwt.utils import der_to_raw_signature
 
 from functions._local.auth_server import AuthServer
 from functions._local.postgres import free_port
+from functions._shared import pool
 from functions._shared.auth import (
     KEY_FETCH_INTERVAL_SECONDS,
     KEY_LIFETIME_SECONDS,
@@ -106,16 +108,17 @@ class OddServer:
     kid: str = "k"
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request.url.path)
-        answer = self.jwks if request.url.path.endswith("jwks.json") else self.user
+    def request(self, method: str, url: str, headers: Mapping[str, str]) -> pool.Answer:
+        """As of a Pool."""
+        assert (method, headers["apikey"]) == ("GET", "k")
+        self.asked.append(urlsplit(url).path)
+        answer = self.jwks if url.endswith("jwks.json") else self.user
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+        return pool.Answer(answer.status_code, answer.content)
 
     def authenticator(self, check: Check = "claims") -> Authenticator:
-        http = httpx.Client(transport=httpx.MockTransport(self))
-        return Authenticator("https://project.example", api_key="k", check=check, http_client=http)
+        return Authenticator("https://project.example", api_key="k", check=check, pool=cast("Any", self))
 
     def with_keys(self, *more: Any) -> OddServer:
         self.jwks = httpx.Response(200, json={"keys": [*more, jwk(self.key, self.kid)]})
@@ -185,8 +188,9 @@ def check(request: pytest.FixtureRequest) -> Check:
 
 @contextlib.contextmanager
 def connected(project: Project, check: Check = "claims") -> Iterator[Authenticator]:
-    with httpx.Client(trust_env=False) as http:
-        yield Authenticator(project.url, api_key="the-api-key", check=check, issuer=ISSUER, http_client=http)
+    made = Authenticator(project.url, api_key="the-api-key", check=check, issuer=ISSUER)
+    with contextlib.closing(made):
+        yield made
 
 
 @pytest.fixture
@@ -205,8 +209,7 @@ def test_a_signed_in_user_is_the_caller(project: Project, authenticator: Authent
 
 
 def test_the_issuer_is_the_projects_own_unless_given(project: Project, check: Check) -> None:
-    with httpx.Client(trust_env=False) as http:
-        authenticator = Authenticator(f"{project.url}/", api_key="k", check=check, http_client=http)
+    with contextlib.closing(Authenticator(f"{project.url}/", api_key="k", check=check)) as authenticator:
         own = project.token(iss=f"{project.url}/auth/v1")
         assert authenticator.authenticate(bearer(own)).token == own
         assert refusal(authenticator, bearer(project.token())) == "invalid_token"
@@ -219,8 +222,9 @@ def test_it_brings_its_own_connections(project: Project, check: Check, monkeypat
 
 
 def test_a_wrong_url_fails_at_the_start() -> None:
-    with pytest.raises(httpx.InvalidURL):
-        Authenticator("http://project:not-a-port", api_key="k")
+    for url in ("http://project:not-a-port", "http://project:0", "project.example", "ftp://project", "http://", ""):
+        with pytest.raises(ValueError, match=r"port|SUPABASE_URL"):
+            Authenticator(url, api_key="k")
 
 
 @pytest.mark.parametrize("header", [None, "", " ", "Basic YTpi", "Bearer", "Bearer ", "BearerX a.b.c", "a.b.c"])
@@ -558,11 +562,10 @@ UNAVAILABLE: Mapping[str, Answer] = {
     "429 json": httpx.Response(429, json={"code": 429, "error_code": "over_request_rate_limit", "msg": "Slowly"}),
     "429 html": httpx.Response(429, headers=HTML, content=b"<h1>Slowly</h1>"),
     "429 weak password": httpx.Response(429, json={"weak_password": {"reasons": ["length"]}, "msg": "Slowly"}),
-    "no connection": httpx.ConnectError("refused"),
-    "no answer": httpx.ReadTimeout("late"),
-    "no free connection": httpx.PoolTimeout("busy"),
-    "half an answer": httpx.RemoteProtocolError("closed"),
-    "closed client": RuntimeError("Cannot send a request, as the client has been closed."),
+    "no connection": pool.Unreachable("ConnectError: refused"),
+    "no answer": pool.Unreachable("ReadTimeout: late"),
+    "no free connection": pool.Unreachable("PoolTimeout: busy"),
+    "half an answer": pool.Unreachable("RemoteProtocolError: closed"),
 }
 
 
@@ -603,22 +606,21 @@ def test_whatever_else_the_auth_server_answers_is_a_refusal(name: str, check: Ch
 
 def test_nobody_listening_is_unavailable() -> None:
     server = OddServer()
-    with httpx.Client(trust_env=False) as http:
-        url = f"http://127.0.0.1:{free_port()}"
-        authenticator = Authenticator(url, api_key="k", issuer=ISSUER, http_client=http)
-        for token in (server.token(), server.legacy_token()):
-            with pytest.raises(AuthUnavailable):
-                authenticator.authenticate(bearer(token))
+    authenticator = Authenticator(f"http://127.0.0.1:{free_port()}", api_key="k", issuer=ISSUER)
+    for token in (server.token(), server.legacy_token()):
+        with pytest.raises(AuthUnavailable):
+            authenticator.authenticate(bearer(token))
 
 
 def test_a_server_that_never_answers_is_unavailable() -> None:
     server = OddServer()
-    with socket.create_server(("127.0.0.1", 0)) as silent, httpx.Client(trust_env=False, timeout=0.2) as http:
+    quick = pool.Pool(connect_seconds=0.2, read_seconds=0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        authenticator = Authenticator(url, api_key="k", issuer=ISSUER, http_client=http)
-        for token in (server.token(), server.legacy_token()):
-            with pytest.raises(AuthUnavailable):
-                authenticator.authenticate(bearer(token))
+        with contextlib.closing(Authenticator(url, api_key="k", issuer=ISSUER, pool=quick)) as authenticator:
+            for token in (server.token(), server.legacy_token()):
+                with pytest.raises(AuthUnavailable):
+                    authenticator.authenticate(bearer(token))
 
 
 @pytest.mark.parametrize("content", [b"", b"<h1>Hi</h1>", b"[]", b"{}", b'{"keys": null}', b'{"keys": ["k"]}', b"5"])
@@ -632,7 +634,7 @@ def test_old_keys_outlive_an_outage_of_the_auth_server(clock: Clock) -> None:
     server = OddServer().with_keys()
     authenticator = server.authenticator()
     authenticator.authenticate(bearer(server.token()))
-    server.jwks = httpx.ConnectError("refused")
+    server.jwks = pool.Unreachable("ConnectError: refused")
     clock.now += KEY_LIFETIME_SECONDS
     for _ in range(5):
         authenticator.authenticate(bearer(server.token()))
@@ -730,10 +732,10 @@ class SlowServer(OddServer):
     entered: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def request(self, method: str, url: str, headers: Mapping[str, str]) -> pool.Answer:
         self.entered.set()
         assert self.release.wait(30)
-        return super().__call__(request)
+        return super().request(method, url, headers)
 
 
 def test_concurrent_callers_fetch_the_keys_once() -> None:

@@ -10,6 +10,7 @@ import resource
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
@@ -22,6 +23,7 @@ from functions._local.proxy import Proxy
 from functions._shared import rpc as rpc_module
 from functions._shared.auth import Caller
 from functions._shared.errors import Problem, database_unavailable
+from functions._shared.pool import Answer
 from functions._shared.rpc import DatabaseError, PostgresRpc, PostgrestRpc, _identify, _identity
 from tests.project import SETUPS, THREADS, Backend, Project, Setup
 from tests.waiting import until
@@ -571,12 +573,8 @@ def test_a_gateway_that_makes_no_sense(status: int) -> None:
 def says(status: int, content: bytes) -> Exception:
     """What becomes of this answer."""
     rpc = PostgrestRpc("http://project.example", "k")
-    rpc.close()
-    rpc._session = cast(
-        "Any", httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(status, content=content)))
-    )
-    rpc._session.base_url = "http://project.example"
-    with contextlib.closing(rpc), pytest.raises((Problem, DatabaseError)) as caught:
+    rpc._pool = cast("Any", SimpleNamespace(request=lambda *_: Answer(status, content)))
+    with pytest.raises((Problem, DatabaseError)) as caught:
         rpc.call("echo", {}, Caller("t", {}))
     return caught.value
 

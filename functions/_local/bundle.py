@@ -56,7 +56,7 @@ _API = (
     "__init__.py", "_shared/*.py", *(f"{family}/*.py" for family in _FAMILIES), "worker/__init__.py",
     "worker/connectors/**/*.py",
 )  # fmt: skip
-# httpx is for asynchronous calls and HTTP/2 as well, and imports what they need where it is: a tenth of a cold start.
+# httpcore is for asynchronous calls and HTTP/2 too, and imports what they need where it is: a tenth of a cold start.
 _OTHER_WAYS = ("anyio*", "h2*", "hpack*", "hyperframe*")
 API = Bundle("sync-control-plane-api", "api", _API, _OTHER_WAYS)
 DIRECT_DOOR = Bundle("sync-control-plane-direct-door", "direct-door", _API, _OTHER_WAYS)

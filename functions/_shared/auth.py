@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from urllib.parse import urlsplit
 
-import httpx
-
-from functions._shared.pool import make_pool
+from functions._shared.pool import Pool, Unreachable
 from functions._shared.signature import verify
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ SENTENCES: Mapping[Refusal, str] = {
 }
 
 # The Auth server is asked while a user waits: give up early and say so.
-TIMEOUT = httpx.Timeout(5.0, connect=2.0)
+CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
 MAX_TOKEN_LENGTH = 8192
 # Also the longest that a signing key unknown to us can stay unknown.
 KEY_FETCH_INTERVAL_SECONDS = 10.0
@@ -107,22 +106,23 @@ class Authenticator:
         api_key: str,
         check: Literal["claims", "user"] = "claims",
         issuer: str | None = None,
-        http_client: httpx.Client | None = None,
+        pool: Pool | None = None,
     ) -> None:
         """`url` is the project's, its Auth server is below `/auth/v1`, which is also the default `issuer`.
 
         `check="claims"` verifies tokens signed with a public key of the project here, without a round trip, and so
         does not see a session that was signed out since; `check="user"` asks the Auth server about every token.
-        Raises httpx.InvalidURL.
+        Raises ValueError for a URL that is none: a wrong setting fails here, not as everyone's 401.
         """
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+            raise ValueError("SUPABASE_URL is no URL of a project.")
         auth_url = f"{url.rstrip('/')}/auth/v1"
-        httpx.URL(auth_url)  # a wrong setting fails here, not as everyone's 401
         headers = {"apikey": api_key}
         self._issuer = issuer or auth_url
         self._check = check
-        self._pool = make_pool()
-        self._http = http_client or httpx.Client(timeout=TIMEOUT, transport=self._pool)
-        self._keys = _SigningKeys(self._http, f"{auth_url}/.well-known/jwks.json", headers)
+        self._pool = pool or Pool(connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
+        self._keys = _SigningKeys(self._pool, f"{auth_url}/.well-known/jwks.json", headers)
         self._user_url, self._headers = f"{auth_url}/user", headers
 
     def authenticate(self, authorization: str | None) -> Caller:
@@ -143,8 +143,8 @@ class Authenticator:
         self._keys.renew()
 
     def close(self) -> None:
-        """Closes the pooled connections, those of a given `http_client` too."""
-        self._http.close()
+        """Closes the pooled connections."""
+        self._pool.close()
 
     def _verified_claims(self, token: str) -> Mapping[str, Any]:
         # What cannot become valid is refused before anyone is asked; nothing is believed before the signature.
@@ -164,13 +164,14 @@ class Authenticator:
     def _ask(self, token: str, claims: Mapping[str, Any]) -> None:
         """What the Auth server says of the token."""
         try:
-            response = self._http.get(self._user_url, headers={**self._headers, "authorization": f"Bearer {token}"})
-        except (httpx.TransportError, RuntimeError) as error:  # the latter: closed meanwhile
-            raise AuthUnavailable(f"The Auth server did not answer: {type(error).__name__}.") from None
-        if response.status_code >= 500 or response.status_code == 429:
-            raise AuthUnavailable(f"The Auth server answered {response.status_code}.")
-        body = response.json()
-        if response.is_success and body["id"] == claims["sub"]:
+            sent = {**self._headers, "authorization": f"Bearer {token}"}
+            answer = self._pool.request("GET", self._user_url, sent)
+        except Unreachable as error:
+            raise AuthUnavailable(f"The Auth server did not answer: {error}") from None
+        if answer.status >= 500 or answer.status == 429:
+            raise AuthUnavailable(f"The Auth server answered {answer.status}.")
+        body = json.loads(answer.content)
+        if answer.is_success and body["id"] == claims["sub"]:
             return
         # Its older form names the code `error_code`; in the newer one `code` is no longer the status.
         gone = {body.get("error_code"), body.get("code")} & {"session_not_found", "user_not_found"}
@@ -180,8 +181,8 @@ class Authenticator:
 class _SigningKeys:
     """The project's public keys. The client's own cache asks anew for every unknown `kid` and keeps no empty set."""
 
-    def __init__(self, http: httpx.Client, url: str, headers: Mapping[str, str]) -> None:
-        self._http = http
+    def __init__(self, pool: Pool, url: str, headers: Mapping[str, str]) -> None:
+        self._pool = pool
         self._url = url
         self._headers = headers
         self._fetching = Lock()
@@ -215,9 +216,10 @@ class _SigningKeys:
         if monotonic() < self._next_fetch:
             return
         try:
-            response = self._http.get(self._url, headers=self._headers)
-            response.raise_for_status()
-            self._by_kid = {key["kid"]: key for key in response.json()["keys"] if _can_verify(key)}
+            answer = self._pool.request("GET", self._url, self._headers)
+            if not answer.is_success:
+                raise Unreachable(f"HTTP {answer.status}")
+            self._by_kid = {key["kid"]: key for key in json.loads(answer.content)["keys"] if _can_verify(key)}
             self._stale_at, self._fetched_at = monotonic() + KEY_LIFETIME_SECONDS, time()
             self._trouble = None
         except Exception as error:  # network, status or shape: each time the keys are not to be had

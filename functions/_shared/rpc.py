@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 from functions._shared.errors import Problem, database_unavailable, from_database
+from functions._shared.pool import Pool, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,34 +59,31 @@ class PostgrestRpc:
     """A POST and the answer's bytes: the official client parses them, loses the status, and retries."""
 
     def __init__(self, supabase_url: str, api_key: str) -> None:
-        import httpx  # noqa: PLC0415 (a function pays at its cold start for the imports of its own door only)
-
-        from functions._shared.pool import make_pool  # noqa: PLC0415
-
-        self._transport_error = httpx.TransportError
-        self._pool = make_pool()
-        self._session = httpx.Client(
-            base_url=f"{supabase_url}/rest/v1",
-            headers={"apikey": api_key, "accept": "application/json", "content-profile": "public"},
-            timeout=httpx.Timeout(15, connect=5),
-            transport=self._pool,
-        )
+        self._url = f"{supabase_url}/rest/v1/rpc/"
+        self._headers = {
+            "apikey": api_key,
+            "accept": "application/json",
+            "content-type": "application/json",
+            "content-profile": "public",
+        }
+        self._pool = Pool(connect_seconds=5, read_seconds=15)
 
     def call(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
     ) -> bytes:
-        sent = {**headers}
+        sent = {**self._headers, **headers}
         if caller.token is not None:
             sent["authorization"] = f"Bearer {caller.token}"
         if caller.agency_key is not None:
             sent[KEY_HEADER] = caller.agency_key
         try:
-            response = self._session.post(f"/rpc/{name}", json=dict(arguments), headers=sent)
-        except self._transport_error as error:
+            url = self._url + quote(name, safe="")
+            answer = self._pool.request("POST", url, sent, json.dumps(dict(arguments)).encode())
+        except Unreachable as error:
             raise database_unavailable() from error
-        if response.is_success:
-            return response.content
-        raise _postgrest_error(name, response.status_code, response.content)
+        if answer.is_success:
+            return answer.content
+        raise _postgrest_error(name, answer.status, answer.content)
 
     def close(self) -> None:
         self._pool.close()
