@@ -34,6 +34,8 @@ class Answers:
     def __init__(self, *answers: Mapping[str, Any]) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, Any]] = []
+        self.woken: list[str] = []
+        self.services = SimpleNamespace(dispatcher=SimpleNamespace(wake=self.woken.append))
 
     def __call__(self, rpc: str, arguments: Mapping[str, Any]) -> Any:
         self.asked.append((rpc, arguments))
@@ -51,13 +53,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_nothing_to_look_at_is_not_asked_for() -> None:
     call = Answers(CREATED)
     assert wait_for(None, call) == []  # type: ignore[arg-type]
-    assert call.asked == []
+    assert (call.asked, call.woken) == ([], [])
 
 
 def test_the_fields_are_those_of_the_look() -> None:
     call = Answers(CREATED, RUNNING, RUNNING, {"status": "completed", "fields": FIELDS, "error": None})
     assert wait_for({"look_id": "x"}, call) == FIELDS  # type: ignore[arg-type]
     assert call.asked == [("get_look", {"look_id": "x"})] * 4
+    assert call.woken == ["looks"]
 
 
 def test_an_error_is_told_once_it_is_final() -> None:

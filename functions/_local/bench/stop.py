@@ -73,8 +73,8 @@ def _queue(house: House, port: int, number: int) -> None:
     with house.admin.transaction():
         house.admin.execute("set local role postgres")
         house.admin.execute(
-            "with connected as (insert into app.connections (agency_id, kind, name, config, secret)"
-            " values (%s, 'http', 'Silence', %s, '{}') returning agency_id, id)"
+            "with connected as (insert into app.connections (agency_id, kind, name, config)"
+            " values (%s, 'http', 'Silence', %s) returning agency_id, id)"
             " insert into app.executions (agency_id, family, connection_id, spec, run_at)"
             " select agency_id, 'historical_sync', id, %s, '2000-01-01' from connected, generate_series(1, %s)",
             (house.agency_id, json.dumps(config), json.dumps(spec), number),

@@ -22,8 +22,8 @@ def _queue() -> None:
     """An execution that reads a connection of its own, so that nothing of its is stored yet."""
     with psycopg.connect(os.environ["OWNER_URL"], autocommit=True) as owner:
         owner.execute(
-            "with connected as (insert into app.connections (agency_id, kind, name, config, secret)"
-            " select id, 'http', 'Bench', '{}', '{}' from public.agencies returning agency_id, id)"
+            "with connected as (insert into app.connections (agency_id, kind, name, config)"
+            " select id, 'http', 'Bench', '{}' from public.agencies returning agency_id, id)"
             " insert into app.executions (agency_id, family, connection_id, run_at)"
             " select agency_id, %s, id, '2000-01-01' from connected",
             (FAMILY,),
