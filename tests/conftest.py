@@ -125,3 +125,15 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     aws.client.cache_clear()
     yield
     aws.client.cache_clear()
+
+
+@pytest.fixture
+def aws_endpoint() -> Iterator[str]:
+    """The address of moto's server, for processes that are not this one."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 (most tests need none of it)
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from functions._local import bundle, deploy, interpreter
 from functions._local.proxy import Proxy
@@ -283,18 +282,8 @@ print(json.dumps([received, secrets.get_secret_value(SecretId="s")["SecretString
 """
 
 
-@pytest.fixture
-def endpoint() -> Iterator[str]:
-    """The address of moto's server."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-def test_the_sdk_in_the_zip_calls_queues_and_secrets(endpoint: str) -> None:
-    given = {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "eu-central-1"}
+def test_the_sdk_in_the_zip_calls_queues_and_secrets(aws_endpoint: str) -> None:
+    given = {"AWS_ENDPOINT_URL": aws_endpoint, "AWS_DEFAULT_REGION": "eu-central-1"}
     given |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     folder = cloud.unpacked(cloud.built(bundle.API))
     command = [str(installed.bundle_python()), "-I", "-S", "-B", "-c", CALLS, str(folder)]

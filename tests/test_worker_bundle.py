@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from functions._local import bundle
 from functions._local.auth_server import AuthServer
@@ -35,15 +34,6 @@ pytestmark = pytest.mark.timeout(600)  # the zip may have to be built first
 
 HANDLER = "functions.worker.cloud.handler"
 ATTEMPTS = 3
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 class Queue:
@@ -129,9 +119,9 @@ class Deployed:
 
 @pytest.fixture
 def deployed(
-    account: None, endpoint: str, mortal_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    account: None, aws_endpoint: str, mortal_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Deployed]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws_endpoint)
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     table("flights")
     with Source(delay_seconds=0.02) as source:
