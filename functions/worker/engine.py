@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # Between attempts to deliver a batch; after the last the execution waits as after any failure.
 DELIVERY_WAITS_SECONDS = (1.0, 4.0)
+# Of `heartbeat_seconds` it waits so much: that is the bound for the call and its answer, too.
+WAITED = 0.9
 
 Verdict = Literal["done", "cancel", "lost", "out_of_time", "shutdown"]
 
@@ -115,7 +117,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         ends = loop.time() + self.time_budget_seconds if self.time_budget_seconds is not None else float("inf")
         while True:
-            wait = min(self.heartbeat_seconds, ends - loop.time())
+            wait = min(WAITED * self.heartbeat_seconds, ends - loop.time())
             await first_of(signals.hint, signals.stop, seconds=max(wait, 0))
             if signals.stop.is_set():
                 return "shutdown"
