@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from functions._local.bench import installed, load
 from functions._local.bench.figures import Goal, Table, median, milliseconds, paired_ratio, percentile
-from functions._local.bench.processes import cpu_seconds, memory_bytes
+from functions._local.bench.processes import cpu_seconds, log_of, memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +72,15 @@ def run(houses: Sequence[House], rounds: int, calls: int) -> list[dict[str, Meas
 
 
 def _measure(house: House, contender: Contender, calls: int, measured: Measured) -> None:
-    """One round: so many calls by one client, then three times as many by CLIENTS."""
+    """One round. Raises RuntimeError with the log of who did not answer 200."""
+    try:
+        _measure_both(house, contender, calls, measured)
+    except RuntimeError as failure:
+        raise RuntimeError(f"{contender.name}: {failure}\n{log_of(contender.pid)[-2000:]}") from None
+
+
+def _measure_both(house: House, contender: Contender, calls: int, measured: Measured) -> None:
+    """So many calls by one client, then three times as many by CLIENTS."""
     alone = load.run(contender.port, 1, contender.requests(house.queue(calls)))
     measured.alone.append(alone.answers)
 

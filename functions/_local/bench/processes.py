@@ -96,6 +96,11 @@ def answers(port: int) -> bool:
     return True
 
 
+def log_of(pid: int) -> str:
+    """What a process that was started here has said so far."""
+    return Path(f"/proc/{pid}/fd/2").resolve().read_text(errors="replace")
+
+
 def cpu_seconds(pid: int) -> float:
     """Of a process and all that it has started, whether they still run or not."""
     process = psutil.Process(pid)

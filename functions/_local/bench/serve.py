@@ -18,8 +18,9 @@ def _application(name: str) -> WSGIApplication:
         from functions._local.bench.peers.plain_function import application  # noqa: PLC0415
 
         return application
-    from functions._shared import registry, runtime, services  # noqa: PLC0415
+    from functions._shared import logs, registry, runtime, services  # noqa: PLC0415
 
+    logs.to_stderr()
     registry.endpoints()
     return runtime.wsgi(lambda request: registry.handle(request, services.services()))
 
