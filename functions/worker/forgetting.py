@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from functions._shared.secret_store import SecretUnavailable
+from functions.worker.tasks import work_until
 
 if TYPE_CHECKING:
     from functions._shared.secret_store import SecretStore
@@ -41,10 +42,7 @@ class Forgetting:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; what is under way then is done again by the next worker."""
-        sweeping = asyncio.create_task(self._sweep_for_ever())
-        await stop.wait()
-        sweeping.cancel()
-        await asyncio.gather(sweeping, return_exceptions=True)
+        await work_until(stop, self._sweep_for_ever())
 
     async def drain(self) -> None:
         """Until nothing is due."""

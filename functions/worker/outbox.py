@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from functions.worker.connectors.webhook import Letter, ReceiverRefused, ReceiverUnavailable
+from functions.worker.tasks import work_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,10 +28,7 @@ class Outbox:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; what is being sent then is sent again by the next worker."""
-        sending = asyncio.create_task(self._send_for_ever())
-        await stop.wait()
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        await work_until(stop, self._send_for_ever())
 
     async def drain(self) -> None:
         """Until nothing is due."""

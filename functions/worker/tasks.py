@@ -1,9 +1,12 @@
-"""Waiting for the first of several events, and ending tasks."""
+"""Waiting for the first of several events, working until one, and ending tasks."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 
 async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
@@ -13,6 +16,13 @@ async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end(*waits)
+
+
+async def work_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Has it done until `stop`, and ends it wherever it is then."""
+    working = asyncio.create_task(work)
+    await stop.wait()
+    await end(working)
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:
