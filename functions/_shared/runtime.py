@@ -63,7 +63,7 @@ def worker_handler(work: Callable[[int, float], bool], tick: Callable[[float], N
 
 
 def _begin(prepare: Callable[[], object] = dict) -> None:
-    if IS_CLOUD:
+    if IS_CLOUD and not gc.isenabled():  # the first handler of the process; other modules' come with their requests
         logs.to_stderr()
         prepare()
         gc.freeze()
