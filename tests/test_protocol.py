@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -161,6 +162,75 @@ def test_an_end_whose_answer_was_lost_is_said_again_and_written_once(
     row = database.execution(execution.id)
     assert (row["status"], row["attempts"]) == (status, 1 if name == "fail" else 0)
     assert len(database.events(execution.id)) == 3
+
+
+def several(database: Database, protocol: Protocol, count: int) -> list[Execution]:
+    user = database.member()
+    for _ in range(count):
+        database.start(user, database.connection(user.agency_id))
+    return asyncio.run(protocol.claim("w", FAMILIES, count, 30))
+
+
+async def finish(protocol: Protocol, *executions: Execution) -> list[str]:
+    return await asyncio.gather(*map(protocol.finish, executions))
+
+
+def test_those_that_end_at_once_end_in_one_call(database: Database) -> None:
+    with opened(database.login("authenticator")) as (protocol, rpc):
+        executions = several(database, protocol, 5)
+        before = rpc.calls
+        assert asyncio.run(finish(protocol, *executions)) == ["completed"] * 5
+        assert rpc.calls - before == 1
+        assert asyncio.run(finish(protocol, *executions)) == ["lost"] * 5
+
+
+def test_of_those_that_end_at_once_each_is_told_of_its_own_lease(database: Database) -> None:
+    with opened(database.login("authenticator")) as (protocol, _):
+        held, lost = several(database, protocol, 2)
+        stale = replace(held, lease=held.lease - 1)
+        with database.worker() as session:
+            session.call("cancel_sync_job", job_id=lost.id)
+        assert asyncio.run(finish(protocol, stale, held, lost)) == ["lost", "completed", "lost"]
+        assert asyncio.run(finish(protocol, held, stale)) == ["lost", "lost"]
+
+
+def test_one_that_is_locked_waits_alone(database: Database) -> None:
+    async def scenario(protocol: Protocol, free: Execution, locked: Execution) -> list[str]:
+        with database.worker() as another:
+            another.execute("begin")
+            another.call("heartbeat", execution_id=locked.id, lease=locked.lease)
+            finishing = [asyncio.create_task(protocol.finish(execution)) for execution in (free, locked)]
+            assert await finishing[0] == "completed"
+            assert not finishing[1].done()
+            another.execute("commit")
+        return await asyncio.gather(*finishing)
+
+    with opened(database.login("authenticator")) as (protocol, _):
+        assert asyncio.run(scenario(protocol, *several(database, protocol, 2))) == ["completed", "completed"]
+
+
+def test_one_that_no_longer_waits_does_not_keep_the_others(database: Database) -> None:
+    async def scenario(protocol: Protocol, first: Execution, second: Execution) -> str:
+        finishing = [asyncio.create_task(protocol.finish(execution)) for execution in (first, second)]
+        await asyncio.sleep(0)
+        finishing[0].cancel()
+        return await finishing[1]
+
+    with opened(database.login("authenticator")) as (protocol, _):
+        executions = several(database, protocol, 2)
+        assert asyncio.run(scenario(protocol, *executions)) == "completed"
+        assert database.execution(executions[0].id)["status"] == "completed"
+
+
+def test_an_end_together_whose_answer_was_lost_is_written_once(database: Database) -> None:
+    with behind_a_proxy(database) as (protocol, _, proxy):
+        executions = several(database, protocol, 3)
+        proxy.lose_answer(b"finish_all")
+        assert asyncio.run(finish(protocol, *executions)) == ["lost"] * 3
+        assert proxy.lost == 1
+    for execution in executions:
+        assert database.execution(execution.id)["status"] == "completed"
+        assert len(database.events(execution.id)) == 3
 
 
 def test_a_claim_whose_answer_was_lost_is_taken_back_when_its_lease_ends(database: Database) -> None:

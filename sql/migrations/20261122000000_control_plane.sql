@@ -69,25 +69,17 @@ parallel safe
 set search_path = ''
 as $$
 begin
-  return (
-    select move.to_status
-    from (values
-      (null,         'start',          'queued'),
-      ('queued',     'claim',          'running'),
-      ('queued',     'cancel',         'cancelled'),
-      ('running',    'cancel',         'cancelled'),
-      ('queued',     'request_cancel', 'cancelled'),
-      ('running',    'request_cancel', 'cancelling'),
-      ('cancelling', 'acknowledge',    'cancelled'),
-      ('cancelling', 'expire',         'cancelled'),
-      ('running',    'complete',       'completed'),
-      ('cancelling', 'complete',       'completed'),
-      ('running',    'fail',           'failed'),
-      ('cancelling', 'fail',           'failed'),
-      ('running',    'release',        'queued')
-    ) as move (from_status, event, to_status)
-    where move.from_status is not distinct from next_status.status and move.event = next_status.event
-  );
+  return case event
+    when 'start'          then case when status is null then 'queued' end
+    when 'claim'          then case status when 'queued' then 'running' end
+    when 'cancel'         then case when status in ('queued', 'running') then 'cancelled' end
+    when 'request_cancel' then case status when 'queued' then 'cancelled' when 'running' then 'cancelling' end
+    when 'acknowledge'    then case status when 'cancelling' then 'cancelled' end
+    when 'expire'         then case status when 'cancelling' then 'cancelled' end
+    when 'complete'       then case when status in ('running', 'cancelling') then 'completed' end
+    when 'fail'           then case when status in ('running', 'cancelling') then 'failed' end
+    when 'release'        then case status when 'running' then 'queued' end
+  end;
 end $$;
 
 revoke all on function app.next_status from public;
@@ -1022,12 +1014,17 @@ set search_path = ''
 as $$
 declare
   by_user constant boolean := current_user = 'authenticated';
-  owner constant text := pg_catalog.pg_get_userbyid((select c.relowner from pg_catalog.pg_class c where c.oid = tg_relid));
   now_ constant timestamptz := clock_timestamp();
+  owner name; -- of the table, where it is the owner who acts
   probe app.executions;
+  is_legal boolean;
 begin
-  if not by_user and current_user not in ('service_role', owner) then
-    perform app.refuse(403, 'role_not_allowed', 'This role may not change executions.');
+  -- Queries stand in statements of their own: an expression that holds one costs a query even where it is not needed.
+  if not by_user and current_user <> 'service_role' then
+    owner := pg_catalog.pg_get_userbyid((select c.relowner from pg_catalog.pg_class as c where c.oid = tg_relid));
+    if current_user <> owner then
+      perform app.refuse(403, 'role_not_allowed', 'This role may not change executions.');
+    end if;
   end if;
 
   if tg_op = 'TRUNCATE' then
@@ -1035,7 +1032,7 @@ begin
   end if;
 
   if tg_op = 'DELETE' then
-    if current_user <> owner or old.finished_at is null then
+    if owner is null or old.finished_at is null then
       perform app.refuse(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
     end if;
     return old;
@@ -1086,10 +1083,13 @@ begin
     return new;
   end if;
 
-  if app.next_status(old.status, new.event) is distinct from new.status
-     or by_user and new.event not in ('cancel', 'request_cancel')
-     or new.event in ('cancel', 'request_cancel')
-       and new.event <> (select f.cancel_event from app.families as f where f.family = old.family) then
+  is_legal := app.next_status(old.status, new.event) is not distinct from new.status;
+  if new.event in ('cancel', 'request_cancel') then
+    is_legal := is_legal and new.event = (select f.cancel_event from app.families as f where f.family = old.family);
+  elsif by_user then
+    is_legal := false;
+  end if;
+  if is_legal is not true then
     perform app.refuse(409, 'illegal_move', 'An execution that is ' || old.status || ' cannot do that.', jsonb_build_object('current_status', old.status));
   end if;
   return app.apply_move(old, new, now_);
@@ -1987,6 +1987,41 @@ end $$;
 revoke all on function app.reap_executions from public;
 grant execute on function app.reap_executions to service_role;
 
+-- 20_worker/42_lease_queued.sql
+-- Leases at most `limit` queued executions of these families to a worker, oldest first. Answer: their ids.
+-- A plan is kept for a session's life and may be made while the table is empty: whatever it promises then, this reads the
+-- queue's index in its order and no more of it than it takes.
+create or replace function app.lease_queued(worker text, families text[], "limit" int, lease_seconds int)
+returns uuid[]
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+  leased uuid[];
+begin
+  with taken as (
+    update app.executions as e
+    set status = 'running', event = 'claim', actor = 'worker:' || worker, reason = null,
+        leased_by = worker, lease_seconds = lease_queued.lease_seconds
+    where e.id = any(array(
+      select q.id from app.executions as q
+      where q.status = 'queued' and q.run_at <= now() and q.family = any(families)
+      order by q.run_at, q.id
+      limit lease_queued."limit"
+      for update skip locked))
+    returning e.id
+  )
+  select coalesce(array_agg(t.id), '{}') into leased from taken as t;
+  return leased;
+end $$;
+
+revoke all on function app.lease_queued from public;
+grant execute on function app.lease_queued to service_role;
+
 -- 20_worker/45_first_errors.sql
 -- The first hundred sentences, each of at most 500 characters: enough to see what is wrong, whatever the number of records.
 create or replace function app.first_errors(known jsonb, further jsonb)
@@ -2202,18 +2237,19 @@ grant execute on function public.begin_delivery to service_role;
 
 -- 20_worker/public/claim.sql
 -- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
--- connection and the connection's secret, as app.reveal_secret answers it. What a dead worker left behind is released
--- first.
+-- connection and the connection's secret, as app.reveal_secret answers it. Where the queue holds fewer, what dead workers
+-- left behind is released and handed out too; behind a longer queue that is the tick's to do (see reap).
 -- families: JSON array of family names. Answer: JSON array of executions.
 create or replace function public.claim(worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
 returns jsonb
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
+set enable_seqscan = off -- as in app.lease_queued
 as $$
 declare
   wanted text[];
-  claimed jsonb;
+  leased uuid[];
 begin
   if ("limit" between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
       and jsonb_typeof(families) = 'array') is not true then
@@ -2221,33 +2257,22 @@ begin
       'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
   end if;
   wanted := array(select jsonb_array_elements_text(families));
-  perform app.reap_executions("limit");
-
-  with taken as (
-    update app.executions as e
-    set status = 'running', event = 'claim', actor = 'worker:' || worker, reason = null,
-        leased_by = worker, lease_seconds = claim.lease_seconds
-    where e.id = any(array(
-      select q.id from app.executions as q
-      where q.status = 'queued' and q.run_at <= now() and q.family = any(wanted)
-      order by q.run_at, q.id
-      limit claim."limit"
-      for update skip locked))
-    returning e.*
-  )
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'id', t.id, 'agency_id', t.agency_id, 'family', t.family, 'lease', t.lease, 'spec', t.spec, 'seq', t.seq,
-    'checkpoint', t.checkpoint, 'progress', t.progress, 'connection_id', t.connection_id, 'definition_id', t.definition_id,
-    'connection', (
-      select jsonb_build_object('kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
-      from app.connections as c where c.agency_id = t.agency_id and c.id = t.connection_id),
-    'destination', (
-      select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
-      from app.connections as c where c.agency_id = t.agency_id and c.id = t.destination_id)
-  ) order by t.id), '[]')
-  into claimed
-  from taken as t;
-  return claimed;
+  leased := app.lease_queued(worker, wanted, "limit", lease_seconds);
+  if cardinality(leased) < "limit" and (app.reap_executions("limit") ->> 'released')::int > 0 then
+    leased := leased || app.lease_queued(worker, wanted, "limit" - cardinality(leased), lease_seconds);
+  end if;
+  return coalesce((
+    select jsonb_agg(jsonb_build_object(
+      'id', e.id, 'agency_id', e.agency_id, 'family', e.family, 'lease', e.lease, 'spec', e.spec, 'seq', e.seq,
+      'checkpoint', e.checkpoint, 'progress', e.progress, 'connection_id', e.connection_id, 'definition_id', e.definition_id,
+      'connection', (
+        select jsonb_build_object('kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
+        from app.connections as c where c.agency_id = e.agency_id and c.id = e.connection_id),
+      'destination', (
+        select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
+        from app.connections as c where c.agency_id = e.agency_id and c.id = e.destination_id)
+      ) order by e.id)
+    from app.executions as e where e.id = any(leased)), '[]');
 end $$;
 
 revoke all on function public.claim from public, anon, authenticated, service_role;
@@ -2459,6 +2484,47 @@ end $$;
 
 revoke all on function public.finish from public, anon, authenticated, service_role;
 grant execute on function public.finish to service_role;
+
+-- 20_worker/public/finish_all.sql
+-- The work of several is done: those that their lease still holds go running or cancelling → completed, in one commit.
+-- Waits for nobody: one that somebody else has locked is passed over.
+-- leases: {execution_id: lease}, at most 100. Answer: JSON array of the ids that are completed now; `finish` says what
+-- became of another.
+create or replace function public.finish_all(leases jsonb)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+set enable_seqscan = off -- as in app.lease_queued
+set enable_bitmapscan = off
+as $$
+declare
+  ids uuid[];
+  completed jsonb;
+begin
+  if jsonb_typeof(leases) is distinct from 'object' then
+    perform app.refuse(400, 'invalid_leases', 'leases is an object: each execution''s lease by its id.');
+  end if;
+  ids := array(select jsonb_object_keys(leases)::uuid);
+  if cardinality(ids) > 100 then
+    perform app.refuse(400, 'invalid_leases', 'At most 100 executions are finished at once.');
+  end if;
+  with done as (
+    update app.executions as e
+    set status = 'completed', event = 'complete', actor = 'worker:' || e.leased_by, reason = null, error = null
+    where e.id = any(array(
+      select q.id from app.executions as q
+      where q.id = any(ids) and q.lease = (leases ->> q.id::text)::bigint and q.status in ('running', 'cancelling')
+      order by q.id
+      for update skip locked))
+    returning e.id
+  )
+  select coalesce(jsonb_agg(d.id), '[]') into completed from done as d;
+  return completed;
+end $$;
+
+revoke all on function public.finish_all from public, anon, authenticated, service_role;
+grant execute on function public.finish_all to service_role;
 
 -- 20_worker/public/heartbeat.sql
 -- Keeps the lease for another `lease_seconds` of its claim. Answer: see app.lease_answer.

@@ -30,7 +30,10 @@ BATCH: Final = 2  # records
 LEASE, DEAD_LEASE = 3, 1
 
 ALWAYS: Final = ("cancel", "finish", "zombie")
-OTHERS: Final = ("commit", "commit again", "fail", "release", "heartbeat", "cancel again", "zombie finish", "reap")
+OTHERS: Final = (
+    "commit", "commit again", "fail", "release", "heartbeat", "cancel again", "zombie finish", "reap",
+    "finish together", "zombie finish together",
+)  # fmt: skip
 MOVES: Final = (*ALWAYS, *OTHERS, "late")
 ENDS: Final = ("completed", "failed", "cancelled")
 
@@ -42,6 +45,11 @@ _CLAIMED_TWICE = ("'running', event = 'claim'", "'queued', event = 'release'", "
 _LATE = """
 select id::text from app.executions
 where status in ('running', 'cancelling') and least(lease_expires_at, cancel_deadline) < now()
+"""
+# With another's lease beside it. One that is locked is passed over, and so is one that the lease has lost.
+_TOGETHER = """
+select case when public.finish_all(jsonb_build_object(%(id)s::text, %(lease)s::bigint, gen_random_uuid()::text, 1)) ? %(id)s
+  then 'completed' else 'lost' end as answer
 """
 # Nobody is to claim what is left, and retention drops what has ended only.
 _TIDY = (
@@ -190,6 +198,8 @@ async def _move(player: Player, name: str, race: Race, seconds: float) -> None:
             answer = await player.call(name, **mine, error=error, retry=seconds == 0)
         case "zombie finish":
             answer = await player.call("finish", execution_id=race.id, lease=DEAD_LEASE)
+        case "finish together" | "zombie finish together":
+            answer = await player.ask(_TOGETHER, {"id": race.id, "lease": DEAD_LEASE if "zombie" in name else LEASE})
         case "reap":
             answer = await player.call("reap")
         case _:
@@ -229,4 +239,4 @@ def _is_fenced(name: str, said: str) -> bool:
 
 def _tells(name: str) -> bool:
     """Whether this call's answer is that of whoever made a move."""
-    return name in ("cancel", "cancel again", "finish", "fail", "release")
+    return name in ("cancel", "cancel again", "finish", "finish together", "fail", "release")

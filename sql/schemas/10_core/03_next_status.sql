@@ -7,25 +7,17 @@ parallel safe
 set search_path = ''
 as $$
 begin
-  return (
-    select move.to_status
-    from (values
-      (null,         'start',          'queued'),
-      ('queued',     'claim',          'running'),
-      ('queued',     'cancel',         'cancelled'),
-      ('running',    'cancel',         'cancelled'),
-      ('queued',     'request_cancel', 'cancelled'),
-      ('running',    'request_cancel', 'cancelling'),
-      ('cancelling', 'acknowledge',    'cancelled'),
-      ('cancelling', 'expire',         'cancelled'),
-      ('running',    'complete',       'completed'),
-      ('cancelling', 'complete',       'completed'),
-      ('running',    'fail',           'failed'),
-      ('cancelling', 'fail',           'failed'),
-      ('running',    'release',        'queued')
-    ) as move (from_status, event, to_status)
-    where move.from_status is not distinct from next_status.status and move.event = next_status.event
-  );
+  return case event
+    when 'start'          then case when status is null then 'queued' end
+    when 'claim'          then case status when 'queued' then 'running' end
+    when 'cancel'         then case when status in ('queued', 'running') then 'cancelled' end
+    when 'request_cancel' then case status when 'queued' then 'cancelled' when 'running' then 'cancelling' end
+    when 'acknowledge'    then case status when 'cancelling' then 'cancelled' end
+    when 'expire'         then case status when 'cancelling' then 'cancelled' end
+    when 'complete'       then case when status in ('running', 'cancelling') then 'completed' end
+    when 'fail'           then case when status in ('running', 'cancelling') then 'failed' end
+    when 'release'        then case status when 'running' then 'queued' end
+  end;
 end $$;
 
 revoke all on function app.next_status from public;
