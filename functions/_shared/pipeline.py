@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import psycopg
 from psycopg import generators, pq
 from psycopg.errors import error_from_result
+from psycopg.waiting import wait_async
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from psycopg.abc import PQGen
 
 T = TypeVar("T")
 Statement = tuple[str, "Sequence[bytes | None]"]
+LOOK_SECONDS = 0.1  # how often a wait looks at the time
 
 
 def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement], seconds: float) -> bytes | None:
@@ -29,16 +31,35 @@ def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement
     Raises psycopg.Error; then nothing was committed, or it is unknown because the connection broke or the server said
     nothing for so many `seconds`.
     """
+    with _sent(connection, statements) as answers:
+        return _value(connection.wait(_within(seconds, answers)))
+
+
+async def exchange_async(
+    connection: psycopg.Connection[Any], statements: Sequence[Statement], seconds: float
+) -> bytes | None:
+    """The same for an event loop. Cancelled, it leaves a connection that is of no further use."""
+    with _sent(connection, statements) as answers:
+        return _value(await wait_async(_within(seconds, answers), connection.fileno(), LOOK_SECONDS))
+
+
+@contextlib.contextmanager
+def _sent(
+    connection: psycopg.Connection[Any], statements: Sequence[Statement]
+) -> Iterator[PQGen[list[pq.abc.PGresult]]]:
     raw = connection.pgconn
     raw.enter_pipeline_mode()
     try:
         for text, values in statements:
             raw.send_query_params(text.encode(), values)
         raw.pipeline_sync()
-        results = connection.wait(_within(seconds, _results(raw, len(statements))))
+        yield _results(raw, len(statements))
     finally:
         with contextlib.suppress(psycopg.Error):  # results are left in it: the connection is of no further use
             raw.exit_pipeline_mode()
+
+
+def _value(results: Sequence[pq.abc.PGresult]) -> bytes | None:
     for result in results:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise error_from_result(result)

@@ -121,23 +121,30 @@ class PostgresRpc:
     def call(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
     ) -> bytes:
-        import psycopg  # noqa: PLC0415
-
         from functions._shared.pipeline import exchange  # noqa: PLC0415
 
         identity, call = _identity(caller, headers), _call(name, arguments)
-        try:
-            with self._connection() as connection:
-                answer = exchange(
-                    connection, [(_identify(connection.info.server_version), identity), call], CALL_SECONDS
-                )
-        except psycopg.Error as error:
-            raise _postgres_error(name, error) from error
-        return answer if answer is not None else b"null"
+        with _problems_of(name), self._returned(self._take() or self._connect()) as connection:
+            answer = exchange(connection, [_identify(connection, identity), call], CALL_SECONDS)
+        return answer or b"null"
+
+    async def call_async(
+        self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
+    ) -> bytes:
+        """`call` for an event loop, which goes on meanwhile. Cancelled, nobody knows whether it was heard."""
+        import asyncio  # noqa: PLC0415
+
+        from functions._shared.pipeline import exchange_async  # noqa: PLC0415
+
+        identity, call = _identity(caller, headers), _call(name, arguments)
+        with _problems_of(name):
+            taken = self._take() or await asyncio.to_thread(self._connect)
+            with self._returned(taken) as connection:
+                answer = await exchange_async(connection, [_identify(connection, identity), call], CALL_SECONDS)
+        return answer or b"null"
 
     @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
-        connection = self._take()
+    def _returned(self, connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
         try:
             yield connection
         finally:
@@ -146,9 +153,7 @@ class PostgresRpc:
             else:
                 self._idle.append((connection, time.time()))
 
-    def _take(self) -> psycopg.Connection[Any]:
-        import psycopg  # noqa: PLC0415
-
+    def _take(self) -> psycopg.Connection[Any] | None:
         while self._idle:
             try:
                 connection, used_at = self._idle.pop()
@@ -157,6 +162,11 @@ class PostgresRpc:
             if 0 <= time.time() - used_at < IDLE_SECONDS and not _has_gone(connection):
                 return connection
             connection.close()
+        return None
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        import psycopg  # noqa: PLC0415
+
         return psycopg.connect(
             self._url,
             autocommit=True,
@@ -186,12 +196,12 @@ _IDENTIFY = (
 )
 
 
-def _identify(server_version: int) -> str:
+def _identify(connection: psycopg.Connection[Any], identity: list[bytes | None]) -> tuple[str, list[bytes | None]]:
     # The server may have run the call before it has the pipeline's end: a client that stops just there holds the row's
     # lock no longer than this. Before 17 there is no such setting, and only a dead connection ends it.
-    if server_version < 170000:
-        return _IDENTIFY
-    return f"{_IDENTIFY}, set_config('transaction_timeout', '{TRANSACTION_TIMEOUT}', true)"
+    if connection.info.server_version < 170000:
+        return _IDENTIFY, identity
+    return f"{_IDENTIFY}, set_config('transaction_timeout', '{TRANSACTION_TIMEOUT}', true)", identity
 
 
 def _identity(caller: Caller, headers: Mapping[str, str]) -> list[bytes | None]:
@@ -219,6 +229,16 @@ def _parameter(value: object) -> bytes | None:
     if "\0" in text:  # it would end the value there
         raise Problem(400, "invalid_value", "A text must not contain NUL characters.")
     return text.encode()
+
+
+@contextmanager
+def _problems_of(name: str) -> Iterator[None]:
+    import psycopg  # noqa: PLC0415
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _postgres_error(name, error) from error
 
 
 def _postgres_error(name: str, error: psycopg.Error) -> Exception:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from functions._shared.auth import Caller
 from functions._shared.errors import Problem
+from functions._shared.rpc import PostgresRpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -94,10 +95,11 @@ def service_caller(service_role_key: str) -> Caller:
 
 
 class Protocol:
-    """`threads` bounds how many calls are under way at once; `Rpc` blocks, the worker must not."""
+    """Where `Rpc` blocks, `threads` bounds how many calls are under way at once: the worker must not block."""
 
     def __init__(self, rpc: Rpc, caller: Caller, *, threads: int = 16) -> None:
         self._rpc = rpc
+        self._ask = rpc.call_async if isinstance(rpc, PostgresRpc) else self._ask_in_a_thread
         self._caller = caller
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
         self._ending: list[Execution] = []
@@ -197,10 +199,7 @@ class Protocol:
         wait = SHORTEST_WAIT_SECONDS
         while True:
             try:
-                answer = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._rpc.call, name, arguments, self._caller, headers
-                )
-                return json.loads(answer)
+                return json.loads(await self._ask(name, arguments, self._caller, headers))
             except Problem as problem:
                 if problem.status != 503:
                     raise
@@ -208,6 +207,9 @@ class Protocol:
                     log.warning("waiting for the database", extra={"call": name, "error": str(problem.__cause__)})
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    async def _ask_in_a_thread(self, *call: Any) -> bytes:  # noqa: ANN401
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._rpc.call, *call)
 
     def close(self, *, wait: bool = True) -> None:
         """Waits for the calls under way, or leaves them to end by themselves."""

@@ -1947,6 +1947,7 @@ create or replace function app.reap_executions("limit" int)
 returns jsonb
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '5s'
 as $$
 declare
@@ -1995,6 +1996,7 @@ create or replace function app.lease_queued(worker text, families text[], "limit
 returns uuid[]
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '5s'
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -2244,6 +2246,7 @@ create or replace function public.claim(worker text, families jsonb, "limit" int
 returns jsonb
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '5s'
 set enable_seqscan = off -- as in app.lease_queued
 as $$
@@ -2494,6 +2497,7 @@ create or replace function public.finish_all(leases jsonb)
 returns jsonb
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '5s'
 set enable_seqscan = off -- as in app.lease_queued
 set enable_bitmapscan = off

@@ -48,8 +48,8 @@ where status in ('running', 'cancelling') and least(lease_expires_at, cancel_dea
 """
 # With another's lease beside it. One that is locked is passed over, and so is one that the lease has lost.
 _TOGETHER = """
-select case when public.finish_all(jsonb_build_object(%(id)s::text, %(lease)s::bigint, gen_random_uuid()::text, 1)) ? %(id)s
-  then 'completed' else 'lost' end as answer
+select case when public.finish_all(jsonb_build_object(%(id)s::text, %(lease)s::bigint, gen_random_uuid()::text, 1))
+  ? %(id)s::text then 'completed' else 'lost' end as answer
 """
 # Nobody is to claim what is left, and retention drops what has ended only.
 _TIDY = (

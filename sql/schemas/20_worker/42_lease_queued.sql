@@ -5,6 +5,7 @@ create or replace function app.lease_queued(worker text, families text[], "limit
 returns uuid[]
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '5s'
 set enable_seqscan = off
 set enable_bitmapscan = off

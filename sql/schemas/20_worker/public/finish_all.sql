@@ -6,6 +6,7 @@ create or replace function public.finish_all(leases jsonb)
 returns jsonb
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '5s'
 set enable_seqscan = off -- as in app.lease_queued
 set enable_bitmapscan = off
