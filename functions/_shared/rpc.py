@@ -21,6 +21,7 @@ from functions._shared.pool import Pool, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     import psycopg
 
@@ -124,9 +125,10 @@ class PostgresRpc:
         from functions._shared.pipeline import exchange  # noqa: PLC0415
 
         identity, call = _identity(caller, headers), _call(name, arguments)
-        with _problems_of(name), self._returned(self._take() or self._connect()) as connection:
-            answer = exchange(connection, [_identify(connection, identity), call], CALL_SECONDS)
-        return answer or b"null"
+        with _problems_of(name), self._connection() as connection:
+            identify = _identify(connection.info.server_version)
+            answer = exchange(connection, [(identify, identity), call], CALL_SECONDS)
+        return answer if answer is not None else b"null"
 
     async def call_async(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
@@ -138,10 +140,16 @@ class PostgresRpc:
 
         identity, call = _identity(caller, headers), _call(name, arguments)
         with _problems_of(name):
-            taken = self._take() or await asyncio.to_thread(self._connect)
+            taken = self._take()
+            if taken is None:
+                taken = await asyncio.to_thread(self._connect)
             with self._returned(taken) as connection:
-                answer = await exchange_async(connection, [_identify(connection, identity), call], CALL_SECONDS)
-        return answer or b"null"
+                identify = _identify(connection.info.server_version)
+                answer = await exchange_async(connection, [(identify, identity), call], CALL_SECONDS)
+        return answer if answer is not None else b"null"
+
+    def _connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return self._returned(self._take() or self._connect())
 
     @contextmanager
     def _returned(self, connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
@@ -196,12 +204,12 @@ _IDENTIFY = (
 )
 
 
-def _identify(connection: psycopg.Connection[Any], identity: list[bytes | None]) -> tuple[str, list[bytes | None]]:
+def _identify(server_version: int) -> str:
     # The server may have run the call before it has the pipeline's end: a client that stops just there holds the row's
     # lock no longer than this. Before 17 there is no such setting, and only a dead connection ends it.
-    if connection.info.server_version < 170000:
-        return _IDENTIFY, identity
-    return f"{_IDENTIFY}, set_config('transaction_timeout', '{TRANSACTION_TIMEOUT}', true)", identity
+    if server_version < 170000:
+        return _IDENTIFY
+    return f"{_IDENTIFY}, set_config('transaction_timeout', '{TRANSACTION_TIMEOUT}', true)"
 
 
 def _identity(caller: Caller, headers: Mapping[str, str]) -> list[bytes | None]:
