@@ -345,6 +345,31 @@ def test_a_full_worker_still_reaps(database: Database, url: str) -> None:
     assert [(event["event"], event["actor"]) for event in events[2:]] == [("release", "reaper")]
 
 
+def test_a_worker_that_never_comes_to_the_end_of_the_queue_still_reaps(database: Database, url: str) -> None:
+    user = database.member()
+    lost = database.start(user)
+    with database.worker() as session:
+        session.claim()  # by a worker that is never heard of again
+    for _ in range(120):
+        database.start(user)
+    queued = []
+
+    async def short(execution: Execution) -> AsyncGenerator[Batch, None]:
+        if not queued:
+            database.expire_lease(lost)
+        queued.append(status(database, lost) == "queued")
+        yield Batch("flights", [{"key": execution.id, "data": {}}], {}, {}, done=True)
+
+    async def scenario(protocol: Protocol) -> None:
+        async with working(protocol, short, concurrency=1, tick_seconds=0.1):
+            await eventually(lambda: count(database, "completed") == 121)
+
+    with opened(url) as protocol:
+        asyncio.run(scenario(protocol))
+    assert queued[0] is False
+    assert any(queued), "it was taken back when nothing else was left"
+
+
 def test_an_execution_that_cannot_even_be_failed_ends_no_worker(
     database: Database, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -29,7 +30,7 @@ from tests.project import SETUPS, THREADS, Backend, Project, Setup
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from functions._shared.rpc import Rpc
@@ -51,6 +52,8 @@ create function public.fail_with(state text, code text, sentence text, members t
   $$ begin
     raise exception using errcode = state, message = code, detail = sentence, hint = members;
   end $$;
+create function public.wait_for(number int) returns jsonb language sql as
+  $$ select to_jsonb(pg_advisory_xact_lock(number)::text) $$;
 -- Not to make the tests wait: the functions' own limit is seconds.
 alter function app.cancel_execution set lock_timeout = '50ms';
 """
@@ -64,15 +67,27 @@ def backend(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[B
             yield made
 
 
-@pytest.fixture(scope="module", params=["postgres", "postgrest"])
+class Looping(PostgresRpc):
+    """`call` is `call_async`, in a loop of its own."""
+
+    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, *headers: Mapping[str, str]) -> bytes:
+        return asyncio.run(self.call_async(name, arguments, caller, *headers))
+
+
+WAYS = pytest.mark.parametrize("way", [PostgresRpc, Looping])
+
+
+@pytest.fixture(scope="module", params=["postgres", "loop", "postgrest"])
 def rpc(request: pytest.FixtureRequest, backend: Backend) -> Iterator[Rpc]:
-    with contextlib.closing(made(request.param, backend)) as door:
+    looping = request.param == "loop"
+    door = Looping(backend.database.login("authenticator")) if looping else made(request.param, backend)
+    with contextlib.closing(door):
         yield door
 
 
-@pytest.fixture
-def direct(backend: Backend) -> Iterator[PostgresRpc]:
-    with contextlib.closing(PostgresRpc(backend.database.login("authenticator"))) as door:
+@pytest.fixture(params=[PostgresRpc, Looping])
+def direct(request: pytest.FixtureRequest, backend: Backend) -> Iterator[PostgresRpc]:
+    with contextlib.closing(request.param(backend.database.login("authenticator"))) as door:
         yield door
 
 
@@ -603,11 +618,12 @@ def loses_an_answer(backend: Backend, proxy: Proxy, rpc: Rpc) -> None:
     assert (again.code, again.members) == ("not_cancellable", {"current_status": "cancelled"})
 
 
-def test_a_frozen_server_is_given_up(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+@WAYS
+def test_a_frozen_server_is_given_up(backend: Backend, way: type[PostgresRpc], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc_module, "CALL_SECONDS", 0.3)
     with (
         Proxy(backend.database.server.port) as proxy,
-        contextlib.closing(PostgresRpc(through(proxy, backend.database))) as direct,
+        contextlib.closing(way(through(proxy, backend.database))) as direct,
     ):
         answer(direct, "who", caller := member(backend))
         proxy.freeze()
@@ -662,6 +678,41 @@ def test_a_client_that_stops_before_the_end_is_cut_off(
         until(lambda: is_free(backend, job_id))
         assert backend.database.execution(job_id)["status"] == "queued"
     assert not direct._idle
+
+
+def test_a_loop_goes_on_while_a_call_waits(backend: Backend) -> None:
+    async def scenario(direct: PostgresRpc) -> None:
+        with backend.database.admin.transaction():
+            backend.database.admin.execute("select pg_advisory_xact_lock(7)")
+            waiting = asyncio.create_task(direct.call_async("wait_for", {"number": 7}, caller))
+            others = [direct.call_async("who", {}, caller, {"x-request-id": str(n)}) for n in range(20)]
+            said = [json.loads(answer)["request_id"] for answer in await asyncio.gather(*others)]
+            assert said == [str(n) for n in range(20)]
+            assert not waiting.done()
+        assert await waiting == b'""'
+
+    caller = member(backend)
+    with contextlib.closing(PostgresRpc(backend.database.login("authenticator"))) as direct:
+        asyncio.run(scenario(direct))
+
+
+def test_a_call_that_was_given_up_leaves_nothing_to_the_next(backend: Backend) -> None:
+    async def scenario(direct: PostgresRpc) -> None:
+        await direct.call_async("who", {}, caller)
+        with backend.database.admin.transaction():
+            backend.database.admin.execute("select pg_advisory_xact_lock(7)")
+            waiting = asyncio.create_task(direct.call_async("wait_for", {"number": 7}, caller))
+            await asyncio.sleep(0)
+            assert not direct._idle
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert not direct._idle
+        assert json.loads(await direct.call_async("who", {}, caller, {"x-request-id": "next"}))["request_id"] == "next"
+
+    caller = member(backend)
+    with contextlib.closing(PostgresRpc(backend.database.login("authenticator"))) as direct:
+        asyncio.run(scenario(direct))
 
 
 def test_both_doors_refuse_alike(backend: Backend) -> None:

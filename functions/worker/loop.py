@@ -1,4 +1,4 @@
-"""Many executions: claims as many as there is room for, reaps on every tick, hears of cancels, stops in order."""
+"""Many executions: claims as many as there is room for, reaps with every tick, hears of cancels, stops in order."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Worker:
         self._running: dict[tuple[str, int], tuple[asyncio.Task[None], Signals]] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._next_sweep = 0.0
+        self._next_reap = 0.0
         self.has_claimed = False  # whether the database ever answered a claim
 
     @property
@@ -88,13 +88,16 @@ class Worker:
     async def _tick(self, stop: asyncio.Event) -> bool:
         """Whether there may be more to claim now."""
         free = self._options.concurrency - len(self._running)
-        # A claim reaps too; what nobody claims for and what is kept for a day only, this does.
-        if not free or self._is_sweep_due():
+        # A claim reaps too where the queue ends; what nobody claims for and what is kept for a day only, this does.
+        if not free or self._now >= self._next_reap:
             await self._protocol.reap()
+            self._next_reap = self._now + SWEEP_SECONDS
         if not free:
             return False
         claimed = await self._protocol.claim(self._options.name, list(self._runners), free, self._options.lease_seconds)
         self.has_claimed = True
+        if len(claimed) == free:
+            self._next_reap = min(self._next_reap, self._now + self._options.tick_seconds)
         if claimed:
             self._idle.clear()
         elif not self._running:
@@ -107,12 +110,9 @@ class Worker:
             self._running[execution.id, execution.lease] = (task, signals)
         return 0 < len(claimed) < free
 
-    def _is_sweep_due(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        if now < self._next_sweep:
-            return False
-        self._next_sweep = now + SWEEP_SECONDS
-        return True
+    @property
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _sleep(self) -> None:
         try:
