@@ -352,7 +352,7 @@ def test_a_worker_that_never_comes_to_the_end_of_the_queue_still_reaps(database:
         session.claim()  # by a worker that is never heard of again
     for _ in range(120):
         database.start(user)
-    queued = []
+    queued: list[bool] = []
 
     async def short(execution: Execution) -> AsyncGenerator[Batch, None]:
         if not queued:

@@ -621,6 +621,35 @@ def check(found: Reads, rows: int = ROWS) -> None:
     assert {table: count for table, count in found.rows.items() if count > rows} == {}
 
 
+def test_a_plan_that_was_made_for_an_empty_table_serves_a_full_one(database: Database) -> None:
+    """A worker's session may be older than the queue, and statistics come a minute later than rows."""
+    database.admin.execute(ATTEMPT)
+    database.admin.execute("alter table app.executions set (autovacuum_enabled = false)")
+    agency = database.agency()
+    first = database.put("running", agency)
+    calls = [
+        "select public.claim('w', '[\"historical_sync\"]', 10)",
+        f"select public.finish_all('{{\"{first}\": 1}}')",
+        f"select public.heartbeat('{first}', 1)",
+        f"select public.finish('{first}', 1)",
+        "select public.reap()",
+    ]
+    with database.worker() as worker:
+        for statement_, _ in itertools.product(calls, range(TIMES)):
+            reads(worker, statement_)
+        with database.admin.transaction():
+            database.admin.execute("set local role postgres")
+            database.admin.execute(
+                "insert into app.executions (agency_id, family)"
+                " select %s, 'historical_sync' from generate_series(1, 2000)",
+                (agency,),
+            )
+        for statement_ in calls:
+            found = reads(worker, statement_)
+            assert "executions" not in found.scanned, statement_
+            assert found.rows["executions"] <= ROWS, statement_
+
+
 # Not called here yet: all but one write one row. Whoever deletes a model reads the agency's model syncs to find those
 # that use it: no index knows.
 NOT_HERE = {
