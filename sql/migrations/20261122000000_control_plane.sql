@@ -1322,6 +1322,29 @@ end $$;
 revoke all on function app.cancel_execution from public;
 grant execute on function app.cancel_execution to authenticated, service_role;
 
+-- 10_core/40_executions/45_cancel_each.sql
+-- Cancels those of them that are active, in id order, as everybody who locks several.
+create or replace function app.cancel_each(ids uuid[], reason text)
+returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  active app.executions;
+begin
+  for active in
+    select * from app.executions as e
+    where e.id = any(ids) and e.status in ('queued', 'running', 'cancelling')
+    order by e.id for update
+  loop
+    perform app.cancel_execution(active.family, active.id, reason);
+  end loop;
+end $$;
+
+revoke all on function app.cancel_each from public;
+grant execute on function app.cancel_each to authenticated, service_role;
+
 -- 10_core/40_executions/50_start_execution.sql
 -- Queues an execution and wakes a worker; of `wanted`, what a caller may choose. With a concurrency key there is at most
 -- one active execution: then 409 already_active, and its id.
@@ -3143,7 +3166,6 @@ declare
   caller constant app.caller := app.caller();
   used_by jsonb;
   definition app.definitions;
-  active app.executions;
 begin
   -- Weaker than `for update`: a start that holds its definition may still name the connection, and is cancelled below.
   perform from app.connections as c where c.id = connection_id and c.deleted_at is null and c.kind <> 'webhook' for no key update;
@@ -3170,13 +3192,10 @@ begin
   loop
     perform app.delete_definition(definition.kind, definition.id);
   end loop;
-  for active in
-    select * from app.executions as e
-    where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)
-    order by e.id
-  loop
-    perform app.cancel_execution(active.family, active.id, 'connection deleted');
-  end loop;
+  perform app.cancel_each(array(
+    select e.id from app.executions as e
+    where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)),
+    'connection deleted');
   update app.connections as c set deleted_at = clock_timestamp() where c.id = connection_id;
   return null;
 end $$;
@@ -4495,20 +4514,15 @@ set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
-  active app.executions;
 begin
   perform from app.connections as c
   where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
   if not found then
     perform app.find_webhook(webhook_id);
   end if;
-  for active in
-    select * from app.executions as e
-    where e.status in ('queued', 'running', 'cancelling') and e.destination_id = webhook_id
-    order by e.id for update
-  loop
-    perform app.cancel_execution(active.family, active.id, 'webhook deleted');
-  end loop;
+  perform app.cancel_each(array(
+    select e.id from app.executions as e
+    where e.status in ('queued', 'running', 'cancelling') and e.destination_id = webhook_id), 'webhook deleted');
   update app.connections as c set deleted_at = clock_timestamp() where c.id = webhook_id;
   return jsonb_build_object('id', webhook_id);
 end $$;
@@ -4804,15 +4818,11 @@ as $$
 declare
   caller constant app.caller := app.caller();
   job constant app.definitions := app.delete_definition('sync_job', job_id);
-  active app.executions;
 begin
-  for active in
-    select * from app.executions as e
-    where e.agency_id = job.agency_id and e.definition_id = job.id and e.status in ('queued', 'running', 'cancelling')
-    order by e.id for update
-  loop
-    perform app.cancel_execution(active.family, active.id, 'sync job deleted');
-  end loop;
+  perform app.cancel_each(array(
+    select e.id from app.executions as e
+    where e.agency_id = job.agency_id and e.definition_id = job.id and e.status in ('queued', 'running', 'cancelling')),
+    'sync job deleted');
   return jsonb_build_object('id', job.id);
 end $$;
 

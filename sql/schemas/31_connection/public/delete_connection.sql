@@ -10,7 +10,6 @@ declare
   caller constant app.caller := app.caller();
   used_by jsonb;
   definition app.definitions;
-  active app.executions;
 begin
   -- Weaker than `for update`: a start that holds its definition may still name the connection, and is cancelled below.
   perform from app.connections as c where c.id = connection_id and c.deleted_at is null and c.kind <> 'webhook' for no key update;
@@ -37,13 +36,10 @@ begin
   loop
     perform app.delete_definition(definition.kind, definition.id);
   end loop;
-  for active in
-    select * from app.executions as e
-    where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)
-    order by e.id
-  loop
-    perform app.cancel_execution(active.family, active.id, 'connection deleted');
-  end loop;
+  perform app.cancel_each(array(
+    select e.id from app.executions as e
+    where e.status in ('queued', 'running', 'cancelling') and delete_connection.connection_id in (e.connection_id, e.destination_id)),
+    'connection deleted');
   update app.connections as c set deleted_at = clock_timestamp() where c.id = connection_id;
   return null;
 end $$;

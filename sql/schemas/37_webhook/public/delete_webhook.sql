@@ -7,20 +7,15 @@ set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
-  active app.executions;
 begin
   perform from app.connections as c
   where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
   if not found then
     perform app.find_webhook(webhook_id);
   end if;
-  for active in
-    select * from app.executions as e
-    where e.status in ('queued', 'running', 'cancelling') and e.destination_id = webhook_id
-    order by e.id for update
-  loop
-    perform app.cancel_execution(active.family, active.id, 'webhook deleted');
-  end loop;
+  perform app.cancel_each(array(
+    select e.id from app.executions as e
+    where e.status in ('queued', 'running', 'cancelling') and e.destination_id = webhook_id), 'webhook deleted');
   update app.connections as c set deleted_at = clock_timestamp() where c.id = webhook_id;
   return jsonb_build_object('id', webhook_id);
 end $$;

@@ -8,15 +8,11 @@ as $$
 declare
   caller constant app.caller := app.caller();
   job constant app.definitions := app.delete_definition('sync_job', job_id);
-  active app.executions;
 begin
-  for active in
-    select * from app.executions as e
-    where e.agency_id = job.agency_id and e.definition_id = job.id and e.status in ('queued', 'running', 'cancelling')
-    order by e.id for update
-  loop
-    perform app.cancel_execution(active.family, active.id, 'sync job deleted');
-  end loop;
+  perform app.cancel_each(array(
+    select e.id from app.executions as e
+    where e.agency_id = job.agency_id and e.definition_id = job.id and e.status in ('queued', 'running', 'cancelling')),
+    'sync job deleted');
   return jsonb_build_object('id', job.id);
 end $$;
 
