@@ -55,6 +55,16 @@ def test_a_stack_that_is_killed_outright_leaves_no_process() -> None:
     until(lambda: not any(is_alive(child) for child in served.children))
 
 
+def test_a_stack_ends_with_its_worker(capfd: pytest.CaptureFixture[str]) -> None:
+    served = Serve(PORT=str(free_port()))
+    [worker] = [child for child in served.children if "functions.worker" in child.cmdline()]
+    worker.kill()
+    served.process.communicate(timeout=30)
+    assert served.process.returncode == 1
+    assert "The worker has ended" in capfd.readouterr().err
+    until(lambda: not any(is_alive(child) for child in served.children))
+
+
 def sync_a_day(ready: dict[str, Any], user: dict[str, Any]) -> None:
     day = {"connection_id": user["connection_id"], "date_from": "2013-02-01", "date_to": "2013-02-01"}
     with httpx.Client(base_url=ready["functions_url"], headers=bearer(user)) as client:

@@ -18,6 +18,8 @@ from functions._local.web_server import WebServer
 from functions._local.worker_process import WorkerProcess
 from functions._shared import logs, registry, runtime, services
 
+LOOK_SECONDS = 0.5  # how often it looks whether its worker is there
+
 
 def main() -> None:
     logs.to_stderr()
@@ -36,20 +38,27 @@ def main() -> None:
 
 def _serve_embedded(port: int, stop: threading.Event) -> None:
     delay = float(os.environ.get("SOURCE_DELAY_MS", "0")) / 1000
-    with Stack(port=port, source_delay_seconds=delay) as stack, stack.worker():
+    with Stack(port=port, source_delay_seconds=delay) as stack, stack.worker() as worker:
         _ready(stack.ready())
-        stop.wait()
+        _until(stop, worker)
 
 
 def _serve_project(port: int, stop: threading.Event) -> None:
     project = services.services()
     server = WebServer(gateway({runtime.PREFIX: runtime.wsgi(lambda request: registry.handle(request, project))}), port)
     try:
-        with WorkerProcess():
+        with WorkerProcess() as worker:
             _ready({"url": project.settings.supabase_url, "functions_url": f"{server.url}{runtime.PREFIX}"})
-            stop.wait()
+            _until(stop, worker)
     finally:
         server.close()
+
+
+def _until(stop: threading.Event, worker: WorkerProcess) -> None:
+    """Without its worker nothing that was started would ever run, so it ends with it."""
+    while not stop.wait(LOOK_SECONDS):
+        if worker.process.poll() is not None:
+            sys.exit("The worker has ended; what it logged last says why.")
 
 
 def _ready(members: dict[str, object]) -> None:
