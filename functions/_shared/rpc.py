@@ -140,9 +140,9 @@ class PostgresRpc:
 
         identity, call = _identity(caller, headers), _call(name, arguments)
         with _problems_of(name):
-            taken = self._take()
-            if taken is None:
-                taken = await asyncio.to_thread(self._connect)
+            # Whoever is cancelled meanwhile leaves the new connection to the next.
+            while (taken := self._take()) is None:
+                await asyncio.to_thread(lambda: self._idle.append((self._connect(), time.time())))
             with self._returned(taken) as connection:
                 identify = _identify(connection.info.server_version)
                 answer = await exchange_async(connection, [(identify, identity), call], CALL_SECONDS)
