@@ -6,7 +6,7 @@ create or replace function public.claim(worker text, families jsonb, "limit" int
 returns jsonb
 language plpgsql
 set search_path = ''
-set plan_cache_mode = force_generic_plan
+set plan_cache_mode = force_generic_plan -- to plan it anew takes longer than to run it
 set lock_timeout = '5s'
 set enable_seqscan = off -- as in app.lease_queued
 as $$
