@@ -142,7 +142,7 @@ class PostgresRpc:
         with _problems_of(name):
             # Whoever is cancelled meanwhile leaves the new connection to the next.
             while (taken := self._take()) is None:
-                await asyncio.to_thread(lambda: self._idle.append((self._connect(), time.time())))
+                await asyncio.to_thread(lambda: self._keep(self._connect()))
             with self._returned(taken) as connection:
                 identify = _identify(connection.info.server_version)
                 answer = await exchange_async(connection, [(identify, identity), call], CALL_SECONDS)
@@ -159,7 +159,10 @@ class PostgresRpc:
             if connection.closed or connection.broken or connection.info.transaction_status != 0:
                 connection.close()
             else:
-                self._idle.append((connection, time.time()))
+                self._keep(connection)
+
+    def _keep(self, connection: psycopg.Connection[Any]) -> None:
+        self._idle.append((connection, time.time()))
 
     def _take(self) -> psycopg.Connection[Any] | None:
         while self._idle:

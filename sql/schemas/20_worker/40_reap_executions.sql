@@ -5,7 +5,6 @@ create or replace function app.reap_executions("limit" int)
 returns jsonb
 language plpgsql
 set search_path = ''
-set plan_cache_mode = force_generic_plan
 set lock_timeout = '5s'
 as $$
 declare

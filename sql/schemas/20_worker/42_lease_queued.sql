@@ -5,19 +5,20 @@ create or replace function app.lease_queued(worker text, families text[], "limit
 returns uuid[]
 language plpgsql
 set search_path = ''
-set plan_cache_mode = force_generic_plan
+set plan_cache_mode = force_generic_plan -- the settings below leave one plan: to make it anew takes longer than to run it
 set lock_timeout = '5s'
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
-  -- Before 17 the index knows no list of families, but it knows their range: one family's claim passes over the others'
-  -- entries without reading their rows.
-  first_family constant text := (select min(f.family) from unnest(families) as f (family));
-  last_family constant text := (select max(f.family) from unnest(families) as f (family));
+  first_family text;
+  last_family text;
   leased uuid[];
 begin
+  -- Before 17 the index knows no list of families, but it knows their range: one family's claim passes over the others'
+  -- entries without reading their rows.
+  select min(f.family), max(f.family) into first_family, last_family from unnest(families) as f (family);
   with taken as (
     update app.executions as e
     set status = 'running', event = 'claim', actor = 'worker:' || worker, reason = null,

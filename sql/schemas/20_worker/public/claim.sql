@@ -6,9 +6,9 @@ create or replace function public.claim(worker text, families jsonb, "limit" int
 returns jsonb
 language plpgsql
 set search_path = ''
-set plan_cache_mode = force_generic_plan -- to plan it anew takes longer than to run it
+set plan_cache_mode = force_generic_plan -- as in app.lease_queued
 set lock_timeout = '5s'
-set enable_seqscan = off -- as in app.lease_queued
+set enable_seqscan = off
 as $$
 declare
   wanted text[];

@@ -6,9 +6,9 @@ create or replace function public.finish_all(leases jsonb)
 returns jsonb
 language plpgsql
 set search_path = ''
-set plan_cache_mode = force_generic_plan
+set plan_cache_mode = force_generic_plan -- as in app.lease_queued
 set lock_timeout = '5s'
-set enable_seqscan = off -- as in app.lease_queued
+set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
