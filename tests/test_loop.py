@@ -137,6 +137,23 @@ def test_an_end_makes_room_at_once(database: Database, url: str) -> None:
         asyncio.run(scenario(protocol))
 
 
+def test_from_one_to_the_next_in_one_call(database: Database, url: str) -> None:
+    """The end of one, and the claim of what takes its place, are one commit: the two events carry one request's id."""
+    user = database.member()
+    jobs = [database.start(user) for _ in range(3)]
+
+    async def scenario(protocol: Protocol) -> None:
+        script = Script()
+        script.go_on.set()
+        async with working(protocol, script, concurrency=1, tick_seconds=NEVER):
+            await eventually(lambda: count(database, "completed") == 3)
+
+    with opened(url) as protocol:
+        asyncio.run(scenario(protocol))
+    ended = [database.events(job)[-1]["request_id"] for job in jobs[:2]]
+    assert ended == [database.events(job)[1]["request_id"] for job in jobs[1:]]
+
+
 def test_a_start_wakes_and_a_cancel_is_heard_without_tick_or_heartbeat(database: Database, url: str) -> None:
     user = database.member()
 

@@ -94,9 +94,11 @@ FUNCTIONS = {
     "app.cancel_definition": CALLERS,
     "app.cancel_each": "authenticated service_role",
     "app.cancel_execution": CALLERS,
+    "app.complete_and_lease": "service_role",
     "app.connection_object": CALLERS,
     "app.definitions_page": CALLERS,
     "app.delete_definition": CALLERS,
+    "app.drop_events": "",
     "app.drop_finished": "",
     "app.end_event": "service_role",
     "app.executions_page": CALLERS,
@@ -121,7 +123,6 @@ FUNCTIONS = {
     "app.identify": "anon authenticated",
     "app.insert_connection": CALLERS,
     "app.lease_answer": "service_role",
-    "app.lease_queued": "service_role",
     "app.lend_secret": "authenticated",
     "app.lock_lease": "service_role",
     "app.model_fields": CALLERS,
@@ -194,6 +195,7 @@ FUNCTIONS = {
     "public.fail": "service_role",
     "public.finish": "service_role",
     "public.finish_all": "service_role",
+    "public.finish_and_claim": "service_role",
     "public.get_bulk_action": AND_SERVERS,
     "public.get_bulk_sync": AND_SERVERS,
     "public.get_bulk_sync_execution": AND_SERVERS,
@@ -371,7 +373,8 @@ def test_every_call_of_the_api_asks_first_who_calls(house: Database) -> None:
 def test_whoever_waits_for_a_lock_waits_a_bounded_time(house: Database) -> None:
     """Every worker call, and whatever locks or changes a row that is there; not what passes over locked ones."""
     bounded = {f["name"] for f in functions(house) if "lock_timeout=5s" in (f["proconfig"] or [])}
-    workers = {f"public.{name}" for name in ("claim", "commit_batch", "fail", "finish", "heartbeat", "reap", "release")}
+    names = "claim commit_batch fail finish finish_all finish_and_claim heartbeat reap release"
+    workers = {f"public.{name}" for name in names.split()}
     locking = {
         f["name"]
         for f in functions(house)
@@ -476,7 +479,6 @@ def test_nothing_but_a_users_row_and_what_an_execution_did_is_deleted_by_cascade
         "bulk_actions_agency_id_execution_id_fkey",
         "bulk_action_items_agency_id_execution_id_fkey",
         "deliveries_agency_id_execution_id_fkey",
-        "execution_events_agency_id_execution_id_fkey",
         "execution_resources_agency_id_execution_id_fkey",
     }
 

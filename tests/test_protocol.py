@@ -194,6 +194,81 @@ def test_of_those_that_end_at_once_each_is_told_of_its_own_lease(database: Datab
         assert asyncio.run(finish(protocol, held, stale)) == ["lost", "lost"]
 
 
+def test_a_claim_goes_with_what_ends_at_its_moment(database: Database) -> None:
+    async def scenario(protocol: Protocol, *ending: Execution) -> tuple[list[str], list[Execution]]:
+        finishing = asyncio.gather(*map(protocol.finish, ending))
+        claiming = asyncio.create_task(protocol.claim("w", FAMILIES, 1, 30))
+        return await finishing, await claiming
+
+    with opened(database.login("authenticator")) as (protocol, rpc):
+        executions = several(database, protocol, 2)
+        jobs = [database.start(database.member()) for _ in range(2)]
+        before = rpc.calls
+        for ending, job_id in ((executions, jobs[0]), (executions[:1], jobs[1])):
+            answers, [claimed] = asyncio.run(scenario(protocol, *ending))
+            assert claimed.id == job_id
+            assert answers == (["completed"] * 2 if ending == executions else ["lost"])
+        assert rpc.calls - before == 3  # one that was lost asks what became of it
+
+
+def test_a_claim_does_not_wait_for_many_to_end(database: Database) -> None:
+    async def scenario(protocol: Protocol, *ending: Execution) -> None:
+        with database.connect() as blocker, blocker.transaction():
+            finishing = asyncio.gather(*map(protocol.finish, ending))
+            blocker.execute("lock app.execution_events in exclusive mode")
+            assert await protocol.claim("w", FAMILIES, 1, 30) == []
+            assert not finishing.done()
+        assert set(await finishing) == {"completed"}
+
+    with opened(database.login("authenticator")) as (protocol, _):
+        asyncio.run(scenario(protocol, *several(database, protocol, 6)))
+
+
+def test_a_claim_that_is_refused_keeps_nothing_from_ending(database: Database) -> None:
+    async def scenario(protocol: Protocol, execution: Execution) -> str:
+        finishing = asyncio.create_task(protocol.finish(execution))
+        with pytest.raises(Problem, match="invalid_claim"):
+            await asyncio.gather(asyncio.sleep(0), protocol.claim("w", FAMILIES, 101, 30))
+        return await finishing
+
+    with opened(database.login("authenticator")) as (protocol, _):
+        assert asyncio.run(scenario(protocol, claimed(database, protocol))) == "completed"
+
+
+def test_an_end_with_a_claim_whose_answer_was_lost_is_written_once(database: Database) -> None:
+    async def scenario(protocol: Protocol, execution: Execution) -> tuple[str, list[Execution]]:
+        finishing = asyncio.create_task(protocol.finish(execution))
+        claiming = asyncio.create_task(protocol.claim("w", FAMILIES, 1, 1))
+        return await finishing, await claiming
+
+    with behind_a_proxy(database) as (protocol, _, proxy):
+        execution = claimed(database, protocol)
+        following = database.start(database.member())
+        proxy.lose_answer(b"finish_and_claim")
+        assert asyncio.run(scenario(protocol, execution)) == ("lost", [])
+        assert proxy.lost == 1
+        assert [event["event"] for event in database.events(execution.id)] == ["start", "claim", "complete"]
+        # What was handed out unheard comes back when its lease ends, as after any claim.
+        [again] = until(lambda: asyncio.run(protocol.claim("w", FAMILIES, 1, 30)))
+        assert (again.id, again.lease) == (following, 3)
+
+
+def test_those_that_somebody_holds_for_a_moment_end_together_all_the_same(database: Database) -> None:
+    async def scenario(protocol: Protocol, rpc: Counting, ending: list[Execution]) -> list[str]:
+        with database.worker() as another:
+            another.execute("begin")
+            for execution in ending:
+                another.call("heartbeat", execution_id=execution.id, lease=execution.lease)
+            before = rpc.calls
+            finishing = asyncio.gather(*map(protocol.finish, ending))
+            await eventually(lambda: rpc.calls > before)
+            another.execute("commit")
+        return await finishing
+
+    with opened(database.login("authenticator")) as (protocol, rpc):
+        assert asyncio.run(scenario(protocol, rpc, several(database, protocol, 3))) == ["completed"] * 3
+
+
 def test_one_that_is_locked_waits_alone(database: Database) -> None:
     async def scenario(protocol: Protocol, free: Execution, locked: Execution) -> list[str]:
         with database.worker() as another:

@@ -331,6 +331,11 @@ def claiming(limit: int, *families: str) -> Callable[[History], dict[str, Any]]:
     return lambda _: {"worker": "w", "families": list(families), "limit": limit}
 
 
+def going_on(limit: int) -> Callable[[History], dict[str, Any]]:
+    next_ = claiming(limit, "historical_sync")
+    return lambda history: {"leases": {history.job("running"): 0}, **next_(history)}
+
+
 BATCH: dict[str, Any] = {
     "seq": 1,
     "resource": "flights",
@@ -369,6 +374,8 @@ CALLS = {
     "commit_batch, wrong seq": Call(service, "commit_batch", leased(**BATCH | {"seq": 3}), "unexpected_seq"),
     "finish": Call(service, "finish", leased(), "completed"),
     "finish, all": Call(service, "finish_all", lambda history: {"leases": {history.job("running"): 0}}, "["),
+    "finish and claim": Call(service, "finish_and_claim", going_on(1), '"lease": 1'),
+    "finish and claim, many": Call(service, "finish_and_claim", going_on(100), '"lease": 1', 600, 100 * 100),
     "fail": Call(service, "fail", leased(error=ERROR), "queued"),
     "fail for good": Call(service, "fail", leased(error=ERROR, retry=False), "failed"),
     "release": Call(service, "release", leased(), "queued"),
@@ -630,6 +637,7 @@ def test_a_plan_that_was_made_for_an_empty_table_serves_a_full_one(database: Dat
     calls = [
         "select public.claim('w', '[\"historical_sync\"]', 10)",
         f"select public.finish_all('{{\"{first}\": 1}}')",
+        f"select public.finish_and_claim('{{\"{first}\": 1}}', 'w', '[\"historical_sync\"]', 10)",
         f"select public.heartbeat('{first}', 1)",
         f"select public.finish('{first}', 1)",
         "select public.reap()",

@@ -19,7 +19,7 @@ from functions.worker.protocol import Step
 from functions.worker.tasks import end, first_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from functions.worker.connectors.webhook import Post
     from functions.worker.protocol import Batch, Delivery, Execution, LeaseAnswer, Protocol, Runner
@@ -36,10 +36,13 @@ Verdict = Literal["done", "cancel", "lost", "out_of_time", "shutdown"]
 
 @dataclass
 class Signals:
-    """What may interrupt an execution: `hint`, ask the database now; `stop`, the worker shuts down."""
+    """What may interrupt an execution: `hint`, ask the database now; `stop`, the worker shuts down. It calls `leave`
+    when its work is done, before it says so: the next may be claimed in its place.
+    """
 
     hint: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    leave: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Engine:
             verdict = first.result()
         except Exception as error:  # whatever a runner raises ends in the database, not here
             return await self._failed(execution, error)
-        return await self._end(execution, verdict)
+        return await self._end(execution, verdict, signals)
 
     async def _work(self, execution: Execution, batches: AsyncGenerator[Batch | Step, None]) -> Verdict:
         seq = execution.seq
@@ -128,10 +131,11 @@ class Engine:
             if answer != "continue":
                 return answer
 
-    async def _end(self, execution: Execution, verdict: Verdict) -> str:
+    async def _end(self, execution: Execution, verdict: Verdict, signals: Signals) -> str:
         if verdict == "lost":
             return verdict
         if verdict == "done":
+            signals.leave()
             return await self.protocol.finish(execution)
         # The database knows whether this is a pause or the acknowledgement of a cancel.
         return await self.protocol.release(execution, verdict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -52,6 +53,8 @@ class Worker:
         self._engine = Engine(protocol, options.heartbeat_seconds, options.time_budget_seconds, post)
         # By execution and lease: one whose lease ran out unnoticed may be claimed here again before its task has ended.
         self._running: dict[tuple[str, int], tuple[asyncio.Task[None], Signals]] = {}
+        # Of those, whose work is done and whose place is free already.
+        self._leaving: set[tuple[str, int]] = set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._next_reap = 0.0
@@ -87,7 +90,7 @@ class Worker:
 
     async def _tick(self, stop: asyncio.Event) -> bool:
         """Whether there may be more to claim now."""
-        free = self._options.concurrency - len(self._running)
+        free = self._options.concurrency - len(self._running) + len(self._leaving)
         # A claim reaps too where the queue ends; what nobody claims for and what is kept for a day only, this does.
         if not free or self._now >= self._next_reap:
             await self._protocol.reap()
@@ -103,11 +106,12 @@ class Worker:
         elif not self._running:
             self._idle.set()
         for execution in claimed:
-            signals = Signals()
+            key = (execution.id, execution.lease)
+            signals = Signals(leave=partial(self._leave, key))
             if stop.is_set():
                 signals.stop.set()
             task = asyncio.create_task(self._run(execution, signals))
-            self._running[execution.id, execution.lease] = (task, signals)
+            self._running[key] = (task, signals)
         return 0 < len(claimed) < free
 
     @property
@@ -131,8 +135,16 @@ class Worker:
             # Its lease runs out and the reaper takes it back.
             log.exception("given up", extra=about)
         finally:
-            del self._running[execution.id, execution.lease]
-            self._wake.set()
+            key = (execution.id, execution.lease)
+            del self._running[key]
+            if key not in self._leaving or not self._running:  # else its place was taken long ago
+                self._wake.set()
+            self._leaving.discard(key)
+
+    def _leave(self, key: tuple[str, int]) -> None:
+        """Wakes the claim while the finish still waits for others, so that both travel together."""
+        self._leaving.add(key)
+        self._wake.set()
 
     async def _shut_down(self, ticks: asyncio.Task[None]) -> None:
         for _, signals in self._running.values():

@@ -32,6 +32,7 @@ Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch | Step, None]]"
 SHORTEST_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 2.0
 MOST_AT_ONCE = 100  # that finish_all takes
+MOST_WITH_A_CLAIM = 5  # a commit saved is worth so many; more are finished while the claim is under way
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,15 @@ class Step:
     more: bool = True
 
 
+@dataclass
+class _Moment:
+    """What ends in one turn of the event loop, and the claim for what takes its place."""
+
+    ending: list[Execution] = field(default_factory=list)
+    wanted: dict[str, Any] | None = None
+    passed: asyncio.Task[tuple[set[tuple[str, int]], list[dict[str, Any]] | None]] = field(init=False)
+
+
 def service_caller(service_role_key: str) -> Caller:
     return Caller(token=service_role_key, claims={"role": "service_role"})
 
@@ -102,13 +112,18 @@ class Protocol:
         self._ask = rpc.call_async if isinstance(rpc, PostgresRpc) else self._ask_in_a_thread
         self._caller = caller
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
-        self._ending: list[Execution] = []
-        self._ended: asyncio.Task[set[tuple[str, int]]]
+        self._moment: _Moment | None = None
 
     async def claim(self, worker: str, families: Sequence[str], limit: int, lease_seconds: int) -> list[Execution]:
-        rows = await self._call(
-            "claim", worker=worker, families=list(families), limit=limit, lease_seconds=lease_seconds
-        )
+        """In one call and one commit with what ends at the same moment, if that is little."""
+        wanted = {"worker": worker, "families": list(families), "limit": limit, "lease_seconds": lease_seconds}
+        rows = None
+        moment = self._moment
+        if moment and not moment.wanted and len(moment.ending) <= MOST_WITH_A_CLAIM:
+            moment.wanted = wanted
+            _, rows = await asyncio.shield(moment.passed)
+        if rows is None:
+            rows = await self._call("claim", **wanted)
         return [Execution(**row) for row in rows]
 
     async def heartbeat(self, execution: Execution) -> LeaseAnswer:
@@ -159,22 +174,34 @@ class Protocol:
 
     async def finish(self, execution: Execution) -> str:
         """Those that end at the same moment end in one call and one commit."""
-        self._ending.append(execution)
-        if len(self._ending) == 1:
-            self._ended = asyncio.create_task(self._finish_all())
-        if (execution.id, execution.lease) in await asyncio.shield(self._ended):
+        moment = self._moment
+        if not moment:
+            self._moment = moment = _Moment()
+            moment.passed = asyncio.create_task(self._pass(moment))
+        moment.ending.append(execution)
+        completed, _ = await asyncio.shield(moment.passed)
+        if (execution.id, execution.lease) in completed:
             return "completed"
         return str(await self._lease_call("finish", execution))
 
-    async def _finish_all(self) -> set[tuple[str, int]]:
-        """Which of them, with which lease, are completed. Whoever is not among them asks alone what became of it."""
+    async def _pass(self, moment: _Moment) -> tuple[set[tuple[str, int]], list[dict[str, Any]] | None]:
+        """Which of them, with which lease, are completed, and what was claimed, if it was. Who is not among them asks
+        alone, and so does a claim without an answer.
+        """
         await asyncio.sleep(0)  # for the others of this moment
-        ending, self._ending = self._ending, []
-        leases = {execution.id: execution.lease for execution in ending[:MOST_AT_ONCE]}
-        if len(leases) > 1:
-            with contextlib.suppress(Exception):  # each hears of it when it asks
-                return {(id_, leases[id_]) for id_ in await self._call("finish_all", leases=leases)}
-        return set()
+        self._moment = None
+        leases = {execution.id: execution.lease for execution in moment.ending[:MOST_AT_ONCE]}
+        completed: list[str] = []
+        claimed = None
+        with contextlib.suppress(Exception):  # each hears of it when it asks
+            if moment.wanted:
+                answer = await self._call("finish_and_claim", leases=leases, **moment.wanted)
+                completed, claimed = answer["completed"], answer["claimed"]
+            for _ in range(2):  # whoever claims just now may hold some for a moment
+                left = {id_: lease for id_, lease in leases.items() if id_ not in completed}
+                if len(left) > 1:
+                    completed += await self._call("finish_all", leases=left)
+        return {(id_, leases[id_]) for id_ in completed}, claimed
 
     async def fail(self, execution: Execution, code: str, message: str, *, retry: bool) -> str:
         error = {"code": code, "message": message}

@@ -85,6 +85,24 @@ end $$;
 revoke all on function app.next_status from public;
 grant execute on function app.next_status to authenticated, service_role;
 
+-- 10_core/05_first_id.sql
+-- The first id (app.uuid_v7) that can be of this time: an index on ids narrows by time with it.
+create or replace function app.first_id(at timestamptz)
+returns uuid
+language plpgsql
+stable
+strict
+set search_path = ''
+as $$
+declare
+  milliseconds constant bigint := least(greatest(extract(epoch from at) * 1000, 0), 281474976710655);
+begin
+  return (lpad(to_hex(milliseconds), 12, '0') || repeat('0', 20))::uuid;
+end $$;
+
+revoke all on function app.first_id from public;
+grant execute on function app.first_id to authenticated, service_role;
+
 -- 10_core/10_tables/10_agencies.sql
 create table public.agencies (
   id uuid primary key default gen_random_uuid(),
@@ -261,12 +279,11 @@ create table app.executions (
   foreign key (agency_id, destination_id) references app.connections (agency_id, id),
   foreign key (agency_id, retry_of) references app.executions (agency_id, id) on delete set null (retry_of),
 
-  constraint status_is_known
-    check (status in ('queued', 'running', 'cancelling', 'completed', 'failed', 'cancelled')),
-  constraint leased_while_running
-    check ((status in ('running', 'cancelling')) = (leased_by is not null and lease_expires_at is not null)),
-  constraint finished_when_terminal
-    check ((status in ('completed', 'failed', 'cancelled')) = (finished_at is not null)),
+  -- A status is known by what goes with it: an end, a lease, or neither.
+  constraint status_fits check (case
+    when finished_at is not null then status in ('completed', 'failed', 'cancelled') and leased_by is null
+    when leased_by is not null then status in ('running', 'cancelling') and lease_expires_at is not null
+    else status = 'queued' end),
   constraint cancelling_has_a_deadline
     check (status <> 'cancelling' or cancel_deadline is not null),
   constraint cancelled_by_somebody
@@ -278,14 +295,14 @@ create table app.executions (
 create index executions_claimable on app.executions (run_at, id, family) where status = 'queued';
 create index executions_leased on app.executions (id) where status in ('running', 'cancelling');
 create unique index executions_one_active on app.executions (agency_id, family, concurrency_key)
-  where status in ('queued', 'running', 'cancelling');
+  where status in ('queued', 'running', 'cancelling') and concurrency_key is not null;
 -- Lists, newest first (ids are time-ordered): all of a family, by status, by connection.
 create index executions_newest on app.executions (agency_id, family, id desc nulls last);
 create index executions_by_status on app.executions (agency_id, family, status, id desc nulls last);
-create index executions_by_connection on app.executions (agency_id, connection_id, family, id desc nulls last, status);
+create index executions_by_connection on app.executions (agency_id, connection_id, family, id desc nulls last, status)
+  where connection_id is not null;
 create index executions_by_definition on app.executions (agency_id, definition_id, id desc) where definition_id is not null;
 create index executions_by_destination on app.executions (agency_id, destination_id) where destination_id is not null;
-create index executions_finished on app.executions (finished_at) where finished_at is not null; -- for retention
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;
@@ -300,7 +317,7 @@ grant select, insert, update on app.executions to service_role;
 -- 10_core/10_tables/50_execution_events.sql
 -- The audit: one row per move, written by a trigger alone. Nobody holds INSERT, UPDATE or DELETE.
 create table app.execution_events (
-  id bigint generated always as identity primary key,
+  id bigint generated always as identity,
   agency_id uuid not null,
   execution_id uuid not null,
   at timestamptz not null,
@@ -312,11 +329,9 @@ create table app.execution_events (
   reason text,
   request_id text,
   in_flight int, -- deliveries that had begun and not ended: nobody will know more about them
-  -- Retention drops an execution with its events; nothing else can delete one.
-  foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
+  -- One index, and no foreign key: a move's own trigger is the only writer, and another drops them with their execution.
+  primary key (agency_id, execution_id, id)
 );
-
-create index execution_events_execution on app.execution_events (agency_id, execution_id, id);
 
 alter table app.execution_events enable row level security;
 revoke all on app.execution_events from public;
@@ -1170,9 +1185,23 @@ end $$;
 
 revoke all on function app.record_event from public;
 
+-- 10_core/30_guard/22_drop_events.sql
+-- An execution takes its events with it: retention's alone, as the guard lets nobody else delete one.
+create or replace function app.drop_events()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from app.execution_events as e where (e.agency_id, e.execution_id) = (old.agency_id, old.id);
+  return null;
+end $$;
+
+revoke all on function app.drop_events from public;
+
 -- 10_core/30_guard/25_guard_event.sql
--- The audit is closed to its owner too: an event comes from a move's trigger, and goes with its execution (the foreign
--- key's cascade), so either is done from inside another trigger.
+-- The audit is closed to its owner too: an event comes from a move's trigger and goes from its execution's, so either is
+-- done from inside another trigger.
 create or replace function app.guard_event()
 returns trigger
 language plpgsql
@@ -1197,6 +1226,8 @@ create trigger audit_start after insert on app.executions
   for each row execute function app.record_event();
 create trigger audit_move after update on app.executions
   for each row when (old.status is distinct from new.status) execute function app.record_event();
+create trigger audit_end after delete on app.executions
+  for each row execute function app.drop_events();
 
 create trigger guard before insert or update or delete or truncate on app.execution_events
   for each statement execute function app.guard_event();
@@ -1366,7 +1397,8 @@ begin
       (wanted.agency_id, wanted.family, wanted.definition_id, wanted.connection_id, wanted.destination_id,
        wanted.concurrency_key, wanted.spec, coalesce(wanted.run_at, now()), wanted.retry_of,
        wanted.checkpoint, coalesce(wanted.progress, '{}'))
-    on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
+    on conflict (agency_id, family, concurrency_key)
+      where status in ('queued', 'running', 'cancelling') and concurrency_key is not null do nothing
     returning * into started;
     exit when found;
 
@@ -1400,8 +1432,10 @@ begin
   delete from app.executions as e
   where e.id = any(array(
     select f.id from app.executions as f
-    where f.finished_at < now() - older_than
-    order by f.finished_at limit limit_ for update skip locked));
+    -- What ended before then began before then, and an id begins with the time: no index on the end is needed. The
+    -- minute is for clocks that are set.
+    where f.finished_at < now() - older_than and f.id < app.first_id(now() - older_than + interval '1 minute')
+    order by f.id limit limit_ for update skip locked));
   get diagnostics dropped = row_count;
   delete from app.connections as c
   where c.id = any(array(
@@ -2010,12 +2044,16 @@ end $$;
 revoke all on function app.reap_executions from public;
 grant execute on function app.reap_executions to service_role;
 
--- 20_worker/42_lease_queued.sql
--- Leases at most `limit` queued executions of these families to a worker, oldest first. Answer: their ids.
+-- 20_worker/42_complete_and_lease.sql
+-- A worker's turn, one statement and one commit: those that `leases` still hold go running or cancelling → completed, and
+-- at most `limit` queued executions of these families are leased to it, oldest first. Waits for nobody: what somebody else
+-- has locked is passed over.
+-- leases: {execution_id: lease}, at most 100; families: JSON array of names.
 -- A plan is kept for a session's life and may be made while the table is empty: whatever it promises then, this reads the
 -- queue's index in its order and no more of it than it takes.
-create or replace function app.lease_queued(worker text, families text[], "limit" int, lease_seconds int)
-returns uuid[]
+create or replace function app.complete_and_lease(
+  leases jsonb, worker text default null, families jsonb default '[]', "limit" int default 0, lease_seconds int default null,
+  out completed uuid[], out leased uuid[])
 language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan -- the settings below leave one plan: to make it anew takes longer than to run it
@@ -2025,32 +2063,47 @@ set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
+  held uuid[];
+  wanted text[];
   first_family text;
   last_family text;
-  leased uuid[];
 begin
+  if jsonb_typeof(leases) is distinct from 'object' then
+    perform app.refuse(400, 'invalid_leases', 'leases is an object: each execution''s lease by its id.');
+  end if;
+  held := array(select jsonb_object_keys(leases)::uuid order by 1);
+  if cardinality(held) > 100 then
+    perform app.refuse(400, 'invalid_leases', 'At most 100 executions are finished at once.');
+  end if;
   -- Before 17 the index knows no list of families, but it knows their range: one family's claim passes over the others'
   -- entries without reading their rows.
-  select min(f.family), max(f.family) into first_family, last_family from unnest(families) as f (family);
-  with taken as (
+  select array_agg(f.family), min(f.family), max(f.family) into wanted, first_family, last_family
+  from jsonb_array_elements_text(families) as f (family);
+  with moved as (
+    -- Of what is set here the guard takes for each what its move owns.
     update app.executions as e
-    set status = 'running', event = 'claim', actor = 'worker:' || worker, reason = null,
-        leased_by = worker, lease_seconds = lease_queued.lease_seconds
+    set status = case e.status when 'queued' then 'running' else 'completed' end,
+        event = case e.status when 'queued' then 'claim' else 'complete' end,
+        reason = null, error = null, leased_by = worker, lease_seconds = complete_and_lease.lease_seconds
     where e.id = any(array(
       select q.id from app.executions as q
-      where q.status = 'queued' and q.run_at <= now() and q.family = any(families)
+      where q.id = any(held) and q.lease = (leases ->> q.id::text)::bigint and q.status in ('running', 'cancelling')
+      for update skip locked) || array(
+      select q.id from app.executions as q
+      where q.status = 'queued' and q.run_at <= now() and q.family = any(wanted)
         and q.family between first_family and last_family
       order by q.run_at, q.id
-      limit lease_queued."limit"
+      limit complete_and_lease."limit"
       for update skip locked))
-    returning e.id
+    returning e.id, e.status
   )
-  select coalesce(array_agg(t.id), '{}') into leased from taken as t;
-  return leased;
+  select coalesce(array_agg(m.id) filter (where m.status = 'completed'), '{}'),
+    coalesce(array_agg(m.id) filter (where m.status = 'running'), '{}')
+  into completed, leased from moved as m;
 end $$;
 
-revoke all on function app.lease_queued from public;
-grant execute on function app.lease_queued to service_role;
+revoke all on function app.complete_and_lease from public;
+grant execute on function app.complete_and_lease to service_role;
 
 -- 20_worker/45_first_errors.sql
 -- The first hundred sentences, each of at most 500 characters: enough to see what is wrong, whatever the number of records.
@@ -2274,36 +2327,10 @@ create or replace function public.claim(worker text, families jsonb, "limit" int
 returns jsonb
 language plpgsql
 set search_path = ''
-set plan_cache_mode = force_generic_plan -- as in app.lease_queued
 set lock_timeout = '5s'
-set enable_seqscan = off
 as $$
-declare
-  wanted text[];
-  leased uuid[];
 begin
-  if ("limit" between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
-      and jsonb_typeof(families) = 'array') is not true then
-    perform app.refuse(400, 'invalid_claim',
-      'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
-  end if;
-  wanted := array(select jsonb_array_elements_text(families));
-  leased := app.lease_queued(worker, wanted, "limit", lease_seconds);
-  if cardinality(leased) < "limit" and (app.reap_executions("limit") ->> 'released')::int > 0 then
-    leased := leased || app.lease_queued(worker, wanted, "limit" - cardinality(leased), lease_seconds);
-  end if;
-  return coalesce((
-    select jsonb_agg(jsonb_build_object(
-      'id', e.id, 'agency_id', e.agency_id, 'family', e.family, 'lease', e.lease, 'spec', e.spec, 'seq', e.seq,
-      'checkpoint', e.checkpoint, 'progress', e.progress, 'connection_id', e.connection_id, 'definition_id', e.definition_id,
-      'connection', (
-        select jsonb_build_object('kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
-        from app.connections as c where c.agency_id = e.agency_id and c.id = e.connection_id),
-      'destination', (
-        select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
-        from app.connections as c where c.agency_id = e.agency_id and c.id = e.destination_id)
-      ) order by e.id)
-    from app.executions as e where e.id = any(leased)), '[]');
+  return public.finish_and_claim('{}', worker, families, "limit", lease_seconds) -> 'claimed';
 end $$;
 
 revoke all on function public.claim from public, anon, authenticated, service_role;
@@ -2517,46 +2544,65 @@ revoke all on function public.finish from public, anon, authenticated, service_r
 grant execute on function public.finish to service_role;
 
 -- 20_worker/public/finish_all.sql
--- The work of several is done: those that their lease still holds go running or cancelling → completed, in one commit.
--- Waits for nobody: one that somebody else has locked is passed over.
--- leases: {execution_id: lease}, at most 100. Answer: JSON array of the ids that are completed now; `finish` says what
--- became of another.
+-- The work of several is done: those that their lease still holds go running or cancelling → completed, in one commit (see
+-- app.complete_and_lease). leases: {execution_id: lease}, at most 100. Answer: JSON array of the ids that are completed
+-- now; `finish` says what became of another.
 create or replace function public.finish_all(leases jsonb)
 returns jsonb
 language plpgsql
 set search_path = ''
-set plan_cache_mode = force_generic_plan -- as in app.lease_queued
 set lock_timeout = '5s'
-set enable_seqscan = off
-set enable_bitmapscan = off
 as $$
-declare
-  ids uuid[];
-  completed jsonb;
 begin
-  if jsonb_typeof(leases) is distinct from 'object' then
-    perform app.refuse(400, 'invalid_leases', 'leases is an object: each execution''s lease by its id.');
-  end if;
-  ids := array(select jsonb_object_keys(leases)::uuid);
-  if cardinality(ids) > 100 then
-    perform app.refuse(400, 'invalid_leases', 'At most 100 executions are finished at once.');
-  end if;
-  with done as (
-    update app.executions as e
-    set status = 'completed', event = 'complete', actor = 'worker:' || e.leased_by, reason = null, error = null
-    where e.id = any(array(
-      select q.id from app.executions as q
-      where q.id = any(ids) and q.lease = (leases ->> q.id::text)::bigint and q.status in ('running', 'cancelling')
-      order by q.id
-      for update skip locked))
-    returning e.id
-  )
-  select coalesce(jsonb_agg(d.id), '[]') into completed from done as d;
-  return completed;
+  return to_jsonb((app.complete_and_lease(leases)).completed);
 end $$;
 
 revoke all on function public.finish_all from public, anon, authenticated, service_role;
 grant execute on function public.finish_all to service_role;
+
+-- 20_worker/public/finish_and_claim.sql
+-- A worker goes on from what is done to what is next in one call and one commit: finish_all, then claim.
+-- Answer: {completed, claimed}, what the two answer.
+create or replace function public.finish_and_claim(
+  leases jsonb, worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan -- as in app.complete_and_lease
+set lock_timeout = '5s'
+set enable_seqscan = off
+as $$
+declare
+  turn record;
+  claimed uuid[];
+begin
+  if ("limit" between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
+      and jsonb_typeof(families) = 'array') is not true then
+    perform app.refuse(400, 'invalid_claim',
+      'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
+  end if;
+  turn := app.complete_and_lease(leases, worker, families, "limit", lease_seconds);
+  claimed := turn.leased;
+  if cardinality(claimed) < "limit" and (app.reap_executions("limit") ->> 'released')::int > 0 then
+    claimed := claimed
+      || (app.complete_and_lease('{}', worker, families, "limit" - cardinality(claimed), lease_seconds)).leased;
+  end if;
+  return jsonb_build_object('completed', turn.completed, 'claimed', coalesce((
+    select jsonb_agg(jsonb_build_object(
+      'id', e.id, 'agency_id', e.agency_id, 'family', e.family, 'lease', e.lease, 'spec', e.spec, 'seq', e.seq,
+      'checkpoint', e.checkpoint, 'progress', e.progress, 'connection_id', e.connection_id, 'definition_id', e.definition_id,
+      'connection', (
+        select jsonb_build_object('kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
+        from app.connections as c where c.agency_id = e.agency_id and c.id = e.connection_id),
+      'destination', (
+        select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
+        from app.connections as c where c.agency_id = e.agency_id and c.id = e.destination_id)
+      ) order by e.id)
+    from app.executions as e where e.id = any(claimed)), '[]'));
+end $$;
+
+revoke all on function public.finish_and_claim from public, anon, authenticated, service_role;
+grant execute on function public.finish_and_claim to service_role;
 
 -- 20_worker/public/heartbeat.sql
 -- Keeps the lease for another `lease_seconds` of its claim. Answer: see app.lease_answer.
@@ -5177,24 +5223,6 @@ end $$;
 revoke all on function app.bulk_action_criteria from public;
 grant execute on function app.bulk_action_criteria to authenticated, service_role;
 
--- 40_bulk_action/15_first_id.sql
--- The first id (app.uuid_v7) that can be of this time: an index on ids narrows by time with it.
-create or replace function app.first_id(at timestamptz)
-returns uuid
-language plpgsql
-stable
-strict
-set search_path = ''
-as $$
-declare
-  milliseconds constant bigint := least(greatest(extract(epoch from at) * 1000, 0), 281474976710655);
-begin
-  return (lpad(to_hex(milliseconds), 12, '0') || repeat('0', 20))::uuid;
-end $$;
-
-revoke all on function app.first_id from public;
-grant execute on function app.first_id to authenticated, service_role;
-
 -- 40_bulk_action/20_bulk_action_matches.sql
 -- The next executions of an agency that criteria match, after one id and not beyond another, in id order.
 create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, after_ uuid, horizon uuid, "limit" int)
@@ -5357,7 +5385,8 @@ begin
      case when action = 'retry' then ended.progress || case when ended.progress ? 'windows_done'
        then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor,
      restart_execution.reason)
-  on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
+  on conflict (agency_id, family, concurrency_key)
+    where status in ('queued', 'running', 'cancelling') and concurrency_key is not null do nothing
   returning id into id_;
   return id_;
 end $$;

@@ -80,7 +80,7 @@ select set_eq(
   $$ select p.proname::text from pg_proc as p
      where p.pronamespace = 'public'::regnamespace and not has_function_privilege('authenticated', p.oid, 'EXECUTE')
        and has_function_privilege('service_role', p.oid, 'EXECUTE') $$,
-  array['claim', 'heartbeat', 'commit_batch', 'begin_delivery', 'finish', 'finish_all', 'fail', 'release', 'stop', 'reap', 'claim_events',
+  array['claim', 'heartbeat', 'commit_batch', 'begin_delivery', 'finish', 'finish_all', 'finish_and_claim', 'fail', 'release', 'stop', 'reap', 'claim_events',
     'settle_event', 'act_in_bulk', 'claim_forgotten_secrets', 'settle_forgotten_secret', 'waiting'],
   'a worker alone may call these');
 

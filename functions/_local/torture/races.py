@@ -32,7 +32,7 @@ LEASE, DEAD_LEASE = 3, 1
 ALWAYS: Final = ("cancel", "finish", "zombie")
 OTHERS: Final = (
     "commit", "commit again", "fail", "release", "heartbeat", "cancel again", "zombie finish", "reap",
-    "finish together", "zombie finish together",
+    "finish together", "zombie finish together", "finish and go on", "zombie finish and go on",
 )  # fmt: skip
 MOVES: Final = (*ALWAYS, *OTHERS, "late")
 ENDS: Final = ("completed", "failed", "cancelled")
@@ -46,11 +46,13 @@ _LATE = """
 select id::text from app.executions
 where status in ('running', 'cancelling') and least(lease_expires_at, cancel_deadline) < now()
 """
-# With another's lease beside it. One that is locked is passed over, and so is one that the lease has lost.
-_TOGETHER = """
-select case when public.finish_all(jsonb_build_object(%(id)s::text, %(lease)s::bigint, gen_random_uuid()::text, 1))
-  ? %(id)s::text then 'completed' else 'lost' end as answer
-"""
+# With another's lease beside it, and with a claim that finds nothing. One that is locked is passed over, and so is one
+# that the lease has lost.
+_LEASES = "jsonb_build_object(%(id)s::text, %(lease)s::bigint, gen_random_uuid()::text, 1)"
+_TOGETHER = {
+    "together": f"public.finish_all({_LEASES})",
+    "and go on": f"public.finish_and_claim({_LEASES}, 'torture', '[\"none\"]') -> 'completed'",
+}
 # Nobody is to claim what is left, and retention drops what has ended only.
 _TIDY = (
     "select app.cancel_execution(family, id, null) from app.executions where agency_id = %s and finished_at is null",
@@ -198,8 +200,10 @@ async def _move(player: Player, name: str, race: Race, seconds: float) -> None:
             answer = await player.call(name, **mine, error=error, retry=seconds == 0)
         case "zombie finish":
             answer = await player.call("finish", execution_id=race.id, lease=DEAD_LEASE)
-        case "finish together" | "zombie finish together":
-            answer = await player.ask(_TOGETHER, {"id": race.id, "lease": DEAD_LEASE if "zombie" in name else LEASE})
+        case "finish together" | "zombie finish together" | "finish and go on" | "zombie finish and go on":
+            completed = _TOGETHER[name.split("finish ")[1]]
+            asked = f"select case when ({completed}) ? %(id)s::text then 'completed' else 'lost' end as answer"
+            answer = await player.ask(asked, {"id": race.id, "lease": DEAD_LEASE if "zombie" in name else LEASE})
         case "reap":
             answer = await player.call("reap")
         case _:
@@ -239,4 +243,4 @@ def _is_fenced(name: str, said: str) -> bool:
 
 def _tells(name: str) -> bool:
     """Whether this call's answer is that of whoever made a move."""
-    return name in ("cancel", "cancel again", "finish", "finish together", "fail", "release")
+    return name in ("cancel", "cancel again", "finish", "finish together", "finish and go on", "fail", "release")

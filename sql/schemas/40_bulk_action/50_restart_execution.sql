@@ -26,7 +26,8 @@ begin
      case when action = 'retry' then ended.progress || case when ended.progress ? 'windows_done'
        then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor,
      restart_execution.reason)
-  on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
+  on conflict (agency_id, family, concurrency_key)
+    where status in ('queued', 'running', 'cancelling') and concurrency_key is not null do nothing
   returning id into id_;
   return id_;
 end $$;

@@ -1,4 +1,4 @@
-"""Ours: `claim` for a batch, `finish` for each, at once, as the worker calls them."""
+"""Ours: `finish` for each of a batch and `claim` for the next, at once, as the worker calls them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psycopg
 
 from functions._local.bench.engines.driver import obey
 from functions._shared.rpc import PostgresRpc
-from functions.worker.protocol import Protocol, service_caller
+from functions.worker.protocol import Execution, Protocol, service_caller
 
 FAMILY = "historical_sync"
 
@@ -25,11 +25,17 @@ async def main() -> None:
             (FAMILY, jobs),
         )
 
+    running: list[Execution] = []
+
     async def take(batch: int) -> int:
-        executions = await protocol.claim("bench", [FAMILY], batch, 30)
-        answers = await asyncio.gather(*(protocol.finish(execution) for execution in executions))
+        nonlocal running
+        running = running or await protocol.claim("bench", [FAMILY], batch, 30)
+        ending = asyncio.gather(*map(protocol.finish, running))
+        claiming = asyncio.create_task(protocol.claim("bench", [FAMILY], batch, 30))
+        answers = await ending
+        running = await claiming
         assert set(answers) <= {"completed"}, answers
-        return len(executions)
+        return len(answers)
 
     await obey(fill, take)
 

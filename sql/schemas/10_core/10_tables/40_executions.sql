@@ -50,12 +50,11 @@ create table app.executions (
   foreign key (agency_id, destination_id) references app.connections (agency_id, id),
   foreign key (agency_id, retry_of) references app.executions (agency_id, id) on delete set null (retry_of),
 
-  constraint status_is_known
-    check (status in ('queued', 'running', 'cancelling', 'completed', 'failed', 'cancelled')),
-  constraint leased_while_running
-    check ((status in ('running', 'cancelling')) = (leased_by is not null and lease_expires_at is not null)),
-  constraint finished_when_terminal
-    check ((status in ('completed', 'failed', 'cancelled')) = (finished_at is not null)),
+  -- A status is known by what goes with it: an end, a lease, or neither.
+  constraint status_fits check (case
+    when finished_at is not null then status in ('completed', 'failed', 'cancelled') and leased_by is null
+    when leased_by is not null then status in ('running', 'cancelling') and lease_expires_at is not null
+    else status = 'queued' end),
   constraint cancelling_has_a_deadline
     check (status <> 'cancelling' or cancel_deadline is not null),
   constraint cancelled_by_somebody
@@ -67,14 +66,14 @@ create table app.executions (
 create index executions_claimable on app.executions (run_at, id, family) where status = 'queued';
 create index executions_leased on app.executions (id) where status in ('running', 'cancelling');
 create unique index executions_one_active on app.executions (agency_id, family, concurrency_key)
-  where status in ('queued', 'running', 'cancelling');
+  where status in ('queued', 'running', 'cancelling') and concurrency_key is not null;
 -- Lists, newest first (ids are time-ordered): all of a family, by status, by connection.
 create index executions_newest on app.executions (agency_id, family, id desc nulls last);
 create index executions_by_status on app.executions (agency_id, family, status, id desc nulls last);
-create index executions_by_connection on app.executions (agency_id, connection_id, family, id desc nulls last, status);
+create index executions_by_connection on app.executions (agency_id, connection_id, family, id desc nulls last, status)
+  where connection_id is not null;
 create index executions_by_definition on app.executions (agency_id, definition_id, id desc) where definition_id is not null;
 create index executions_by_destination on app.executions (agency_id, destination_id) where destination_id is not null;
-create index executions_finished on app.executions (finished_at) where finished_at is not null; -- for retention
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;

@@ -1,6 +1,6 @@
 -- The audit: one row per move, written by a trigger alone. Nobody holds INSERT, UPDATE or DELETE.
 create table app.execution_events (
-  id bigint generated always as identity primary key,
+  id bigint generated always as identity,
   agency_id uuid not null,
   execution_id uuid not null,
   at timestamptz not null,
@@ -12,11 +12,9 @@ create table app.execution_events (
   reason text,
   request_id text,
   in_flight int, -- deliveries that had begun and not ended: nobody will know more about them
-  -- Retention drops an execution with its events; nothing else can delete one.
-  foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
+  -- One index, and no foreign key: a move's own trigger is the only writer, and another drops them with their execution.
+  primary key (agency_id, execution_id, id)
 );
-
-create index execution_events_execution on app.execution_events (agency_id, execution_id, id);
 
 alter table app.execution_events enable row level security;
 revoke all on app.execution_events from public;

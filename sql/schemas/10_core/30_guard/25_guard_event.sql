@@ -1,5 +1,5 @@
--- The audit is closed to its owner too: an event comes from a move's trigger, and goes with its execution (the foreign
--- key's cascade), so either is done from inside another trigger.
+-- The audit is closed to its owner too: an event comes from a move's trigger and goes from its execution's, so either is
+-- done from inside another trigger.
 create or replace function app.guard_event()
 returns trigger
 language plpgsql

@@ -18,7 +18,8 @@ begin
       (wanted.agency_id, wanted.family, wanted.definition_id, wanted.connection_id, wanted.destination_id,
        wanted.concurrency_key, wanted.spec, coalesce(wanted.run_at, now()), wanted.retry_of,
        wanted.checkpoint, coalesce(wanted.progress, '{}'))
-    on conflict (agency_id, family, concurrency_key) where status in ('queued', 'running', 'cancelling') do nothing
+    on conflict (agency_id, family, concurrency_key)
+      where status in ('queued', 'running', 'cancelling') and concurrency_key is not null do nothing
     returning * into started;
     exit when found;
 

@@ -1,0 +1,12 @@
+-- An execution takes its events with it: retention's alone, as the guard lets nobody else delete one.
+create or replace function app.drop_events()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from app.execution_events as e where (e.agency_id, e.execution_id) = (old.agency_id, old.id);
+  return null;
+end $$;
+
+revoke all on function app.drop_events from public;
