@@ -13,7 +13,7 @@ import pytest
 from functions._local.proxy import Proxy
 from functions._shared.errors import Problem
 from functions._shared.rpc import PostgresRpc
-from functions.worker.protocol import Batch, Execution, Protocol, service_caller
+from functions.worker.protocol import MOST_WITH_A_CLAIM, Batch, Execution, Protocol, service_caller
 from tests.waiting import eventually, until
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def test_a_claim_does_not_wait_for_many_to_end(database: Database) -> None:
         assert set(await finishing) == {"completed"}
 
     with opened(database.login("authenticator")) as (protocol, _):
-        asyncio.run(scenario(protocol, *several(database, protocol, 6)))
+        asyncio.run(scenario(protocol, *several(database, protocol, MOST_WITH_A_CLAIM + 1)))
 
 
 def test_a_claim_that_is_refused_keeps_nothing_from_ending(database: Database) -> None:

@@ -32,7 +32,7 @@ Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch | Step, None]]"
 SHORTEST_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 2.0
 MOST_AT_ONCE = 100  # that finish_all takes
-MOST_WITH_A_CLAIM = 5  # a commit saved is worth so many; more are finished while the claim is under way
+MOST_WITH_A_CLAIM = 20  # a commit saved is worth so many; more are finished while the claim is under way
 
 
 @dataclass(frozen=True)
