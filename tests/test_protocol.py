@@ -214,11 +214,13 @@ def test_a_claim_goes_with_what_ends_at_its_moment(database: Database) -> None:
 def test_a_claim_does_not_wait_for_many_to_end(database: Database) -> None:
     async def scenario(protocol: Protocol, *ending: Execution) -> None:
         with database.connect() as blocker, blocker.transaction():
-            finishing = asyncio.gather(*map(protocol.finish, ending))
             blocker.execute("lock app.execution_events in exclusive mode")
-            assert await protocol.claim("w", FAMILIES, 1, 30) == []
-            assert not finishing.done()
-        assert set(await finishing) == {"completed"}
+            finishing = [asyncio.create_task(protocol.finish(execution)) for execution in ending]
+            claiming = asyncio.create_task(protocol.claim("w", FAMILIES, 1, 30))
+            await asyncio.wait([claiming], timeout=4)
+            assert claiming.done()
+            assert not any(end.done() for end in finishing)
+        assert set(await asyncio.gather(*finishing)) == {"completed"}
 
     with opened(database.login("authenticator")) as (protocol, _):
         asyncio.run(scenario(protocol, *several(database, protocol, MOST_WITH_A_CLAIM + 1)))
