@@ -31,8 +31,7 @@ print(json.dumps(sorted(name for name in set(sys.modules) - before)))
 
 # cryptography is imported with the first token that is verified here.
 EVERYBODY = {
-    "annotated_types", "anyio", "certifi", "h11", "h2", "hpack", "httpcore", "hyperframe",
-    "pydantic", "pydantic_core", "typing_extensions", "typing_inspection",
+    "annotated_types", "certifi", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection",
 }  # fmt: skip
 DOORS = {
     "postgrest": set(),

@@ -163,7 +163,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
 ) -> None:
     before = backend(direct)
     [(connection, used_at)] = direct._idle
-    monkeypatch.setattr("functions._shared.rpc.time", SimpleNamespace(time=lambda: used_at + idle))
+    monkeypatch.setattr("functions._shared.idle.time", SimpleNamespace(time=lambda: used_at + idle))
     assert (backend(direct) == before) is same
     assert connection.closed is not same
 

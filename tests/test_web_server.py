@@ -1,9 +1,11 @@
-"""What the local server must not pass on."""
+"""What the local server must not pass on, and not trip over."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from typing import TYPE_CHECKING
+
+import pytest
 
 from functions._local.torture.wire import statuses
 from functions._local.web_server import WebServer
@@ -27,3 +29,13 @@ def test_a_request_with_two_lengths_is_refused_and_what_follows_it_is_none() -> 
         assert statuses(server.url, head % (len(inner) + 5) + inner) == [400]
         assert asked == []
         assert statuses(server.url, inner) == [200]
+
+
+@pytest.mark.parametrize("line", [b"GET http://[/ HTTP/1.1", b"GET\x00/ HTTP/1.1", b"/ HTTP/1.1"])
+def test_an_address_that_is_none_is_refused(line: bytes) -> None:
+    def application(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("content-length", "0")])
+        return []
+
+    with closing(WebServer(application)) as server:
+        assert statuses(server.url, line + b"\r\nhost: x\r\n\r\n") == [400]

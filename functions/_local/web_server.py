@@ -21,7 +21,10 @@ class _Parser(HTTPRequestParser):
     """Refuses what has two lengths: a server before this one may go by the other, and take the rest for a request."""
 
     def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # of urllib, for addresses that are none
+            raise ParsingError("Bad URI") from error
         if self.chunked and "CONTENT_LENGTH" in self.headers:
             raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
 

@@ -7,9 +7,6 @@ and raise the same `Problem` for the same refusal. Lists and objects among the a
 from __future__ import annotations
 
 import json
-import select
-import time
-from collections import deque
 from contextlib import contextmanager
 from http import HTTPStatus
 from types import MappingProxyType
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from functions._shared.errors import Problem, database_unavailable, from_database
+from functions._shared.idle import Idle
 from functions._shared.pool import Pool, Unreachable
 
 if TYPE_CHECKING:
@@ -32,8 +30,7 @@ KEY_HEADER = "x-agency-key"  # the database asks it who calls, for an anonymous 
 # A frozen server is as good as none. Longer than any lock is waited for.
 CALL_SECONDS = 20.0
 TRANSACTION_TIMEOUT = "15s"
-# A connection that was idle for longer may have been forgotten by what stands in between, without a word.
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 60.0  # so long an idle connection to Postgres is kept
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -116,8 +113,7 @@ class PostgresRpc:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        # With when they were last used; the last used first, as the least likely to have gone.
-        self._idle: deque[tuple[psycopg.Connection[Any], float]] = deque()
+        self._idle = Idle["psycopg.Connection[Any]"](IDLE_SECONDS, lambda connection: connection.fileno())
 
     def call(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
@@ -141,15 +137,15 @@ class PostgresRpc:
         identity, call = _identity(caller, headers), _call(name, arguments)
         with _problems_of(name):
             # Whoever is cancelled meanwhile leaves the new connection to the next.
-            while (taken := self._take()) is None:
-                await asyncio.to_thread(lambda: self._keep(self._connect()))
+            while (taken := self._idle.take()) is None:
+                await asyncio.to_thread(lambda: self._idle.keep(self._connect()))
             with self._returned(taken) as connection:
                 identify = _identify(connection.info.server_version)
                 answer = await exchange_async(connection, [(identify, identity), call], CALL_SECONDS)
         return answer if answer is not None else b"null"
 
     def _connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        return self._returned(self._take() or self._connect())
+        return self._returned(self._idle.take() or self._connect())
 
     @contextmanager
     def _returned(self, connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
@@ -159,21 +155,7 @@ class PostgresRpc:
             if connection.closed or connection.broken or connection.info.transaction_status != 0:
                 connection.close()
             else:
-                self._keep(connection)
-
-    def _keep(self, connection: psycopg.Connection[Any]) -> None:
-        self._idle.append((connection, time.time()))
-
-    def _take(self) -> psycopg.Connection[Any] | None:
-        while self._idle:
-            try:
-                connection, used_at = self._idle.pop()
-            except IndexError:  # another thread was faster
-                break
-            if 0 <= time.time() - used_at < IDLE_SECONDS and not _has_gone(connection):
-                return connection
-            connection.close()
-        return None
+                self._idle.keep(connection)
 
     def _connect(self) -> psycopg.Connection[Any]:
         import psycopg  # noqa: PLC0415
@@ -190,15 +172,7 @@ class PostgresRpc:
         )
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop()[0].close()
-
-
-def _has_gone(connection: psycopg.Connection[Any]) -> bool:
-    """An idle server says nothing: something to read is its farewell. (`select` ends at 1024 open files.)"""
-    waiting = select.poll()
-    waiting.register(connection.fileno(), select.POLLIN)
-    return bool(waiting.poll(0))
+        self._idle.close()
 
 
 _IDENTIFY = (
