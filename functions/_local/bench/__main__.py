@@ -57,7 +57,7 @@ class Bench:
 
     def doors(self) -> None:
         houses = [self.house(), self.house(self.history)]
-        fresh, old = doors.run(houses, self.scaled(8), self.scaled(80))
+        fresh, old = doors.run(houses, self.scaled(8), self.scaled(150))
         self.print(
             doors.table(fresh, "a cancel"),
             doors.table(old, f"with {self.history:,} finished executions"),
