@@ -56,7 +56,7 @@ _API = (
     "__init__.py", "_shared/*.py", *(f"{family}/*.py" for family in _FAMILIES), "worker/__init__.py",
     "worker/connectors/**/*.py",
 )  # fmt: skip
-# httpcore imports it where it is, for asynchronous calls, which are the worker's: a twentieth of a cold start.
+# httpcore imports it where it is, for asynchronous calls, which are the worker's.
 _UNUSED = ("anyio*",)
 API = Bundle("sync-control-plane-api", "api", _API, _UNUSED)
 DIRECT_DOOR = Bundle("sync-control-plane-direct-door", "direct-door", _API, _UNUSED)
