@@ -181,7 +181,7 @@ class Machine(RuleBasedStateMachine):
     def a_project(self, bulk_syncs: int, claimed: int, cancelling: int) -> None:
         with self.database.admin.transaction():  # past the triggers, which refuse it
             self.database.admin.execute("set local session_replication_role = replica")
-            self.database.admin.execute("truncate app.executions cascade; truncate app.records")
+            self.database.admin.execute("truncate app.executions, app.execution_events cascade; truncate app.records")
         mine, other = self.database.agency(), self.database.agency()
         self.users = {
             "owner": self.database.user(mine),
