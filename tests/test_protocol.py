@@ -255,20 +255,26 @@ def test_an_end_with_a_claim_whose_answer_was_lost_is_written_once(database: Dat
         assert (again.id, again.lease) == (following, 3)
 
 
-def test_those_that_somebody_holds_for_a_moment_end_together_all_the_same(database: Database) -> None:
-    async def scenario(protocol: Protocol, rpc: Counting, ending: list[Execution]) -> list[str]:
-        with database.worker() as another:
-            another.execute("begin")
-            for execution in ending:
-                another.call("heartbeat", execution_id=execution.id, lease=execution.lease)
-            before = rpc.calls
-            finishing = asyncio.gather(*map(protocol.finish, ending))
-            await eventually(lambda: rpc.calls > before)
-            another.execute("commit")
-        return await finishing
+def test_those_that_somebody_holds_for_a_moment_end_together_all_the_same(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(database.login("authenticator")) as (protocol, rpc), database.worker() as another:
+        executions = several(database, protocol, 3)
+        another.execute("begin")
+        for execution in executions:
+            another.call("heartbeat", execution_id=execution.id, lease=execution.lease)
+        before, call = rpc.calls, rpc.call
 
-    with opened(database.login("authenticator")) as (protocol, rpc):
-        assert asyncio.run(scenario(protocol, rpc, several(database, protocol, 3))) == ["completed"] * 3
+        def and_lets_go(*arguments: Any) -> bytes:
+            answer = call(*arguments)
+            if rpc.calls - before == 1:
+                assert answer == b"[]"
+                another.execute("commit")
+            return answer
+
+        monkeypatch.setattr(rpc, "call", and_lets_go)
+        assert asyncio.run(finish(protocol, *executions)) == ["completed"] * 3
+        assert rpc.calls - before == 2
 
 
 def test_one_that_is_locked_waits_alone(database: Database) -> None:
