@@ -5,18 +5,20 @@ Generated from the catalog, so that whatever a migration adds is attacked from t
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from tests.project import SETUPS, checksums
+from tests.project import SETUPS, Projects, checksums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
-    from tests.house import User
-    from tests.project import Project, Projects
+    from tests.house import Database, User
+    from tests.project import Project
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 ACTORS = [
@@ -166,12 +168,12 @@ class Matrix:
 
 
 @pytest.fixture(scope="module")
-def matrix(projects: Projects) -> Iterator[Matrix]:
-    """Whatever the sweeps do, the tables are the same afterwards."""
-    with httpx.Client() as client:
+def matrix(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Matrix]:
+    """Whatever the sweeps do, the tables are the same afterwards. Their own: the trusted server reaps too, and what
+    other tests have left comes due while the sweeps run.
+    """
+    with clone() as database, contextlib.closing(Projects(database)) as projects, httpx.Client() as client:
         made = Matrix(projects(SETUPS[1]), client)
-        with made.database.worker() as worker:
-            worker.call("reap")  # the trusted server calls it too: what others have left to forget is forgotten before
         before = checksums(made.database)
         yield made
         assert checksums(made.database) == before
