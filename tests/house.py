@@ -311,6 +311,12 @@ class Session:
         except psycopg.Error as error:
             return Refusal.of(error)
 
+    def look(self, connection_id: str, resource: str = "flights") -> str:
+        """The id of a look at this resource, begun."""
+        configuration = {"resource": resource}
+        answer = self.call("create_model", name="x", connection_id=connection_id, configuration=configuration)
+        return str(answer["look_id"])
+
     def claim(self, lease_seconds: int = 30, family: str = "historical_sync") -> dict[str, Any]:
         [execution] = self.call("claim", worker="w", families=[family], limit=1, lease_seconds=lease_seconds)
         return dict(execution)

@@ -239,7 +239,7 @@ def test_a_sync_that_was_deleted_while_it_ran_is_no_obstacle(scene: Scene) -> No
 @pytest.mark.parametrize("moves", [[], [("claim", "running")]], ids=["queued", "running"])
 def test_a_look_at_it_ends_too(scene: Scene, moves: list[tuple[str, str]]) -> None:
     with scene.database.session(scene.user.claims) as session:
-        look_id = session.call("look_at_source", connection_id=scene.source, resource="flights")["look_id"]
+        look_id = session.look(scene.source)
     scene.database.move(look_id, *moves)
     deleted(delete(scene.project, scene.token, scene.source, force="true"))
     assert scene.status(look_id) == "cancelled"

@@ -384,49 +384,44 @@ def test_many_unknown_members_make_no_long_answer() -> None:
     assert (len(members(response)["fields"]), len(response.body) < 25_000) == (100, True)
 
 
-# Before and after the call
+# More than the one call
 
 
-def test_what_comes_before_says_what_is_sent_and_what_comes_after_what_is_answered() -> None:
+def test_the_steps_are_from_the_arguments_to_the_answer() -> None:
     stub = Stub(answer=b'{"n": 1}')
 
-    def before(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
+    def steps(arguments: dict[str, Any], call: Call) -> bytes:
         assert call("look_first", {"a": 1}) == {"n": 1}
-        return {**arguments, "added": True}
+        assert call.own({**arguments, "added": True}) == b'{"n": 1}'
+        return b'{"was": 1.10}'
 
-    def after(answered: Any, call: Call) -> dict[str, Any]:
-        return {"was": answered, "again": call("look_after", answered)}
-
-    endpoint = dataclasses.replace(POST, before=before, after=after)
+    endpoint = dataclasses.replace(POST, steps=steps)
     request = Request("POST", endpoint.path, body=b'{"name": "x"}', request_id="r", headers={"idempotency-key": "k"})
     response = endpoint.handle(request, stub.services)
-    assert (response.status, members(response)) == (202, {"was": {"n": 1}, "again": {"n": 1}})
+    assert (response.status, response.body) == (202, b'{"was": 1.10}')
     only_id, both = {"x-request-id": "r"}, {"x-request-id": "r", "idempotency-key": "k"}
     assert stub.steps[1:] == [
         ("call", "look_first", {"a": 1}, CALLER, only_id),
         ("call", "do_it", {"name": "x", "count": 1, "added": True}, CALLER, both),
-        ("call", "look_after", {"n": 1}, CALLER, only_id),
     ]
 
 
-@pytest.mark.parametrize("hook", ["before", "after"])
-def test_a_hooks_problem_is_the_answer(hook: str) -> None:
-    def refuse(*_: Any) -> dict[str, Any]:
+def test_a_steps_problem_is_the_answer() -> None:
+    def refuse(*_: Any) -> bytes:
         raise Problem(400, "not_now", "Not now.")
 
     stub = Stub()
-    hooks: dict[str, Any] = {hook: refuse}
-    endpoint = dataclasses.replace(POST, **hooks)
+    endpoint = dataclasses.replace(POST, steps=refuse)
     response = endpoint.handle(Request("POST", endpoint.path, body=b'{"name": "x"}'), stub.services)
     assert (response.status, members(response)["code"]) == (400, "not_now")
-    assert [step[0] for step in stub.steps] == (["authenticate"] if hook == "before" else ["authenticate", "call"])
+    assert [step[0] for step in stub.steps] == ["authenticate"]
 
 
-def test_hooks_run_for_no_request_that_is_refused() -> None:
-    def never(*_: Any) -> dict[str, Any]:
+def test_no_step_is_taken_for_a_request_that_is_refused() -> None:
+    def never(*_: Any) -> bytes:
         raise AssertionError
 
-    endpoint = dataclasses.replace(POST, before=never)
+    endpoint = dataclasses.replace(POST, steps=never)
     for stub, body in ((Stub(caller=Unauthorized("invalid_token")), b"{}"), (Stub(), b"{"), (Stub(), b"{}")):
         assert endpoint.handle(Request("POST", endpoint.path, body=body), stub.services).status in {400, 401}
 

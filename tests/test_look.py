@@ -10,17 +10,18 @@ import pytest
 
 from functions._shared import look
 from functions._shared.errors import Problem
-from functions._shared.look import check_config, wait_for
+from functions._shared.look import check_config, completed
 from tests.connecting import CONFIG, GOOD, SECRET, UNKNOWN
 from tests.house import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.house import Database, Session, User
+    from tests.house import Database, User
 
 CREATED = {"status": "created", "fields": None, "error": None}
 RUNNING = CREATED | {"status": "running"}
+BEGUN = b'{"look_id": "x"}'
 FIELDS = [{"name": "id", "type": "number"}]
 ERROR = {"code": "source_refused", "message": "The source answered 400."}
 
@@ -50,15 +51,16 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def test_nothing_to_look_at_is_not_asked_for() -> None:
+@pytest.mark.parametrize("answer", [b'{"look_id": null}', b'{"data": {"id": "x"}}'])
+def test_nothing_to_look_at_is_not_asked_for(answer: bytes) -> None:
     call = Answers(CREATED)
-    assert wait_for(None, call) == []  # type: ignore[arg-type]
+    assert completed(answer, call) is None  # type: ignore[arg-type]
     assert (call.asked, call.woken) == ([], [])
 
 
-def test_the_fields_are_those_of_the_look() -> None:
+def test_it_is_asked_about_until_it_is_complete() -> None:
     call = Answers(CREATED, RUNNING, RUNNING, {"status": "completed", "fields": FIELDS, "error": None})
-    assert wait_for({"look_id": "x"}, call) == FIELDS  # type: ignore[arg-type]
+    assert completed(BEGUN, call) == "x"  # type: ignore[arg-type]
     assert call.asked == [("get_look", {"look_id": "x"})] * 4
     assert call.woken == ["looks"]
 
@@ -67,9 +69,9 @@ def test_an_error_is_told_once_it_is_final() -> None:
     """A worker that failed itself tries again."""
     again = RUNNING | {"error": {"code": "internal_error", "message": "The worker failed; it tries again."}}
     done = {"status": "completed", "fields": FIELDS, "error": None}
-    assert wait_for({"look_id": "x"}, Answers(again, again, done)) == FIELDS  # type: ignore[arg-type]
+    assert completed(BEGUN, Answers(again, again, done)) == "x"  # type: ignore[arg-type]
     with pytest.raises(Problem) as raised:
-        wait_for({"look_id": "x"}, Answers(again, {"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
+        completed(BEGUN, Answers(again, {"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
     problem = raised.value
     assert (problem.status, problem.code, problem.members) == (400, "source_not_readable", {"reason": "source_refused"})
     assert problem.sentence == ERROR["message"]
@@ -77,7 +79,7 @@ def test_an_error_is_told_once_it_is_final() -> None:
 
 def test_nobody_looks(pauses: list[float]) -> None:
     with pytest.raises(Problem) as raised:
-        wait_for({"look_id": "x"}, Answers(CREATED))  # type: ignore[arg-type]
+        completed(BEGUN, Answers(CREATED))  # type: ignore[arg-type]
     assert (raised.value.status, raised.value.code) == (503, "source_unavailable")
     assert int(raised.value.headers["retry-after"]) > 0
     assert look.WAIT_SECONDS <= sum(pauses) <= look.WAIT_SECONDS + look.LONGEST_PAUSE_SECONDS
@@ -87,7 +89,7 @@ def test_nobody_looks(pauses: list[float]) -> None:
 
 def test_a_look_that_was_cancelled_is_waited_for_no_longer(pauses: list[float]) -> None:
     with pytest.raises(Problem) as raised:
-        wait_for({"look_id": "x"}, Answers(RUNNING, CREATED | {"status": "cancelled"}))  # type: ignore[arg-type]
+        completed(BEGUN, Answers(RUNNING, CREATED | {"status": "cancelled"}))  # type: ignore[arg-type]
     assert raised.value.status == 503
     assert len(pauses) == 2
 
@@ -120,17 +122,17 @@ def test_a_secret_that_does_not_fit_is_not_quoted(secret: object) -> None:
 # In the database
 
 
-def queue(session: Session, connection_id: str, resource: str | None = "flights") -> str:
-    return str(session.call("look_at_source", connection_id=connection_id, resource=resource)["look_id"])
+def a_model(connection_id: str, resource: str) -> dict[str, Any]:
+    return {"name": "x", "connection_id": connection_id, "configuration": {"resource": resource}}
 
 
 @pytest.mark.sql
-@pytest.mark.parametrize("resource", ["flights", "weather", None])
-def test_a_look_is_queued_for_a_worker(database: Database, resource: str | None) -> None:
+@pytest.mark.parametrize("resource", ["flights", "weather"])
+def test_a_look_is_queued_for_a_worker(database: Database, resource: str) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id, secret=SECRET)
     with database.session(user.claims) as session:
-        look_id = queue(session, connection_id, resource)
+        look_id = session.look(connection_id, resource)
         assert session.call("get_look", look_id=look_id) == CREATED
         execution = database.execution(look_id)
         assert (execution["family"], execution["spec"]) == ("source_look", {"resource": resource})
@@ -153,7 +155,7 @@ def test_a_look_is_queued_for_a_worker(database: Database, resource: str | None)
 def test_how_a_look_failed(database: Database) -> None:
     user = database.member()
     with database.session(user.claims) as session, database.worker() as worker:
-        look_id = queue(session, database.connection(user.agency_id))
+        look_id = session.look(database.connection(user.agency_id))
         claimed = worker.claim(family="source_look")
         worker.call("fail", execution_id=look_id, lease=claimed["lease"], error=ERROR, retry=False)
         assert session.call("get_look", look_id=look_id) == {"status": "failed", "fields": None, "error": ERROR}
@@ -164,7 +166,7 @@ def test_looks_at_one_connection_do_not_exclude_each_other_nor_a_sync(database: 
     user = database.member()
     connection_id = database.connection(user.agency_id)
     with database.session(user.claims) as session:
-        assert len({queue(session, connection_id) for _ in range(3)}) == 3
+        assert len({session.look(connection_id) for _ in range(3)}) == 3
         database.start(user, connection_id)
 
 
@@ -173,7 +175,7 @@ def test_a_look_is_nobody_elses_business(database: Database) -> None:
     """Neither another agency's, nor a job or an execution of anything else."""
     user, stranger = database.member(), database.member()
     with database.session(user.claims) as session:
-        look_id = queue(session, database.connection(user.agency_id))
+        look_id = session.look(database.connection(user.agency_id))
         job_id = database.start(user)
         for name, arguments in (
             ("get_historical_sync", {"job_id": look_id}),
@@ -198,7 +200,7 @@ def test_a_resource_that_there_is_not(database: Database, resource: str) -> None
     connection_id = database.connection(user.agency_id)
     before = database.fingerprint()
     with database.session(user.claims) as session:
-        refusal = session.refusal("look_at_source", connection_id=connection_id, resource=resource)
+        refusal = session.refusal("create_model", **a_model(connection_id, resource))
     assert (refusal.sqlstate, refusal.code) == ("PT400", "unknown_resource")
     assert refusal.members == {"resource": resource[:200], "available": ["flights", "weather"]}
     assert database.fingerprint() == before
@@ -221,7 +223,7 @@ def test_a_connection_that_cannot_be_looked_at(database: Database) -> None:
     before = database.fingerprint()
     with database.session(user.claims) as session:
         for connection_id, expected in connections.items():
-            refusal = session.refusal("look_at_source", connection_id=connection_id, resource="flights")
+            refusal = session.refusal("create_model", **a_model(connection_id, "flights"))
             assert (refusal.sqlstate, refusal.code) == expected
     assert database.fingerprint() == before
 

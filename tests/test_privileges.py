@@ -223,7 +223,6 @@ FUNCTIONS = {
     "public.list_sync_job_runs": AND_SERVERS,
     "public.list_sync_jobs": AND_SERVERS,
     "public.list_webhooks": AND_SERVERS,
-    "public.look_at_source": AND_SERVERS,
     "public.preview_bulk_action": AND_SERVERS,
     "public.reap": "service_role",
     "public.release": "service_role",

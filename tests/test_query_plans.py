@@ -249,9 +249,7 @@ class History:
         with database.worker() as worker:
             worker.call("act_in_bulk", execution_id=self.acting, lease=1)
         with database.session(self.user.claims) as session:
-            self.look = session.call("look_at_source", connection_id=self.idle_connection, resource="flights")[
-                "look_id"
-            ]
+            self.look = session.look(self.idle_connection)
             self.page = session.call("list_bulk_syncs")["pagination"]["next_page_token"]
 
     def _begun(self, criteria: dict[str, Any], max_limit: int) -> str:
@@ -474,7 +472,12 @@ BY_MEMBERS = {
     "connection: delete": Call(user, "delete_connection", given(connection_id="{unused_connection}"), "", 300),
     "connection: delete, in use": Call(user, "delete_connection", given(connection_id="{records}"), "", 300),
     "connection: test": Call(user, "test_connection", given(type="records", configuration={}), ""),
-    "look": Call(user, "look_at_source", given(connection_id="{idle_connection}", resource="flights"), "look_id"),
+    "look": Call(
+        user,
+        "create_model",
+        given(name="N", connection_id="{idle_connection}", configuration={"resource": "flights"}),
+        "look_id",
+    ),
     "look: get": Call(user, "get_look", given(look_id="{look}"), '"created"'),
     "key: create": Call(user, "create_api_key", given(name="K"), "sync_"),
     # Each key's row asks anew who calls.
@@ -661,7 +664,7 @@ def test_a_plan_that_was_made_for_an_empty_table_serves_a_full_one(database: Dat
 # Not called here yet: all but one write one row. Whoever deletes a model reads the agency's model syncs to find those
 # that use it: no index knows.
 NOT_HERE = {
-    "delete_model", "begin_delivery", "settle_event", "create_model", "create_model_sync", "start_model_sync",
+    "delete_model", "begin_delivery", "settle_event", "create_model_sync", "start_model_sync",
     "create_sync_job", "create_sync_job_run",
     "update_sync_job", "delete_sync_job", "create_webhook", "update_webhook", "delete_webhook",
 }  # fmt: skip

@@ -115,9 +115,8 @@ def test_members_of_a_path_are_required_members_of_the_request(name: str) -> Non
     assert endpoint.members_of(f"/x{filled}") is None
 
 
-# Members that never reach the SQL function, and arguments that it is given without a member: the work of `before`.
-WITHHELD = {"create_connection": {"validate"}}
-ADDED = {"test_connection": {"configuration"}, "create_model": {"look_id"}}
+# Arguments that the SQL function is given without a member: the work of `steps`.
+ADDED = {"test_connection": {"configuration"}}
 
 
 def sent_members(endpoint: Endpoint) -> dict[str, bool]:
@@ -142,7 +141,7 @@ def test_the_rpc_exists_and_takes_what_the_request_has(house: Database, name: st
     )
     names = function["names"] or []
     members = sent_members(endpoint)
-    assert set(members) - WITHHELD.get(endpoint.name, set()) <= set(names)
+    assert set(members) <= set(names)
     required = {member for member, is_required in members.items() if is_required} | ADDED.get(endpoint.name, set())
     assert set(names[: function["required"]]) <= required
     # Who may call is the dialect's business and the database's, and they agree; so do they on what is remembered.
@@ -154,7 +153,7 @@ def test_the_rpc_exists_and_takes_what_the_request_has(house: Database, name: st
 
 @pytest.mark.parametrize("name", MODULES)
 def test_what_is_not_sent_on_is_what_happens_anyway(name: str) -> None:
-    """A member that is left out of the call only says so, or `before` has done with it."""
+    """A member that is left out of the call only says so."""
     endpoint = importlib.import_module(name).endpoint
     for member, field in endpoint.request.model_fields.items():
         if field.exclude:

@@ -124,27 +124,27 @@ def test_what_the_door_refuses_is_asked_of_nobody(counted: Counted, endpoint: En
 @pytest.mark.parametrize("by_key", [False, True], ids=["user", "key"])
 @pytest.mark.parametrize("name", LOOKS)
 def test_what_is_looked_at_is_asked_about_until_it_is_known(counted: Counted, name: str, by_key: bool) -> None:
-    """The exception: begin the look, ask for what was seen as long as it takes, and then the call, if it is another."""
+    """The exception: begin the look, ask for what was seen as long as it takes, and then what is to be kept."""
     project, user = counted.project, counted.project.database.member()
     endpoint = ENDPOINTS[name]
-    first = "look_at_source" if name == "create_model" else "test_connection"
-    last = [endpoint.rpc] if endpoint.rpc != first else []
+    last = [endpoint.rpc] if endpoint.heeds_key else []
     bearer = project.database.api_key(user) if by_key else project.token(user)
     headers = {"idempotency-key": user.id, "authorization": f"Bearer {bearer}"}
     arguments = LOOKS[name](project, user)
-    for _ in range(2):  # who asks again, as after an answer that was lost, has it looked at again
-        with looking(project):
-            asked = counted.asked(endpoint, None, arguments, endpoint.status, headers=headers)
-        looks = len(asked) - 1 - len(last)
-        assert looks >= 1
-        assert asked == counted.calls(first, *["get_look"] * looks, *last)
+    with looking(project):
+        asked = counted.asked(endpoint, None, arguments, endpoint.status, headers=headers)
+    looks = len(asked) - 1 - len(last)
+    assert looks >= 1
+    assert asked == counted.calls(endpoint.rpc, *["get_look"] * looks, *last)
+    if endpoint.heeds_key:  # who asks again, as after an answer that was lost, needs no source that answers
+        assert counted.asked(endpoint, None, arguments, endpoint.status, headers=headers) == counted.once(endpoint)
     project.database.admin.execute("delete from auth.sessions where id = %s", (user.session_id,))
     project.database.admin.execute("update app.api_keys set revoked_at = now() where agency_id = %s", (user.agency_id,))
-    assert counted.asked(endpoint, None, arguments, 401, headers=headers) == counted.calls(first)
+    assert counted.asked(endpoint, None, arguments, 401, headers=headers) == counted.once(endpoint)
 
 
 def test_every_endpoint_that_looks_is_among_them() -> None:
-    around = {endpoint.name for endpoint in registry.endpoints() if endpoint.before or endpoint.after}
+    around = {endpoint.name for endpoint in registry.endpoints() if endpoint.steps}
     assert around == set(LOOKS)
 
 

@@ -436,7 +436,7 @@ def test_a_worker_without_a_store_tries_again(bench: Bench) -> None:
 
 def test_a_look_tells_whoever_waits(bench: Bench) -> None:
     with bench.database.session(bench.user.claims) as session:
-        look_id = session.call("look_at_source", connection_id=bench.connection_id, resource="airlines")["look_id"]
+        look_id = session.look(bench.connection_id, "airlines")
 
         async def look() -> None:
             opening = partial(open_source, allow_private_addresses=True, secrets=bench.shelf)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.house import Database, User
 
 TEST = f"{PATH}/test"
+MODELS = "/api/models"
 FOR_EVER = 3600.0
 through_both_doors = pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
 
@@ -333,6 +334,26 @@ def test_create_with_validate(scene: Scene) -> None:
     records = {"name": "x", "type": "records", "validate": True}
     third = created(scene.project.request("POST", PATH, scene.token, json=records))
     assert sorted(ids(scene.project, scene.token)) == sorted(one["id"] for one in (made, also, third))
+
+
+def test_who_asks_again_with_its_key_needs_no_source(scene: Scene) -> None:
+    good = {"name": "x", "validate": True, **scene.request()}
+    key = {"idempotency-key": "k"}
+    first = scene.project.request("POST", PATH, scene.token, json=good, headers=key)
+    connection_id = created(first)["id"]
+    model = {"name": "m", "connection_id": connection_id, "configuration": {"resource": "airports"}}
+    second = scene.project.request("POST", MODELS, scene.token, json=model, headers=key)
+    assert second.status_code == 200
+    scene.source.faults.status(503)
+    before = len(scene.source.requests)
+    for path, body, answered in ((PATH, good, first), (MODELS, model, second)):
+        again = scene.project.request("POST", path, scene.token, json=body, headers=key)
+        assert (again.status_code, again.content) == (200, answered.content)
+        other = scene.project.request("POST", path, scene.token, json=body | {"name": "y"}, headers=key)
+        refusal(other, 422, "idempotency_key_reused")
+    assert len(scene.source.requests) == before
+    assert ids(scene.project, scene.token) == [connection_id]
+    assert len(scene.looks()) == 2
 
 
 # A worker that has its hands full

@@ -54,9 +54,8 @@ class Endpoint:
     dialect: Dialect = PLAIN
     # Whether its answer is remembered for an Idempotency-Key; what is read or deleted needs none, unless it says so.
     remembered: bool | None = None
-    # What has to be found out before the call (the arguments as they are sent on), and what its answer only begins.
-    before: Callable[[dict[str, Any], Call], dict[str, Any]] | None = None
-    after: Callable[[Any, Call], dict[str, Any]] | None = None
+    # Of one that takes more than the one call: from the arguments to the body that is answered.
+    steps: Callable[[dict[str, Any], Call], bytes] | None = None
     # Whether its success leaves something for a worker to do.
     wakes_worker: bool = False
     # For the documentation: refusals of its own (the rest is everyone's), and an example of request and response.
@@ -104,15 +103,10 @@ class Endpoint:
             raise method_not_allowed(methods)
         caller = authenticate(request, services, self.dialect)
         arguments = self._arguments(request)
-        headers = self._headers(request)
-        call = Call(services, caller, request.request_id, headers.get("idempotency-key"))
-        if self.before:
-            arguments = self.before(arguments, call)
-        body = services.rpc.call(self.rpc, arguments, caller, headers)
+        call = Call(services, caller, self.rpc, self._headers(request))
+        body = self.steps(arguments, call) if self.steps else call.own(arguments)
         if self.wakes_worker:
             services.dispatcher.wake("runs")
-        if self.after:
-            return json_response(self.status, self.after(json.loads(body), call))
         return Response(self.status, body if self.response else b"")
 
     def _headers(self, request: Request) -> dict[str, str]:
@@ -143,15 +137,23 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Call:
-    """Further calls on the caller's behalf, around the endpoint's own."""
+    """What is asked of the database on the caller's behalf: the endpoint's own function, and others around it."""
 
     services: Services
     caller: Caller
-    request_id: str
-    idempotency_key: str | None = None
+    rpc: str
+    headers: Mapping[str, str]
+
+    @property
+    def idempotency_key(self) -> str | None:
+        return self.headers.get("idempotency-key")
+
+    def own(self, arguments: Mapping[str, Any]) -> bytes:
+        """The answer as it is; an Idempotency-Key is for this one alone."""
+        return self.services.rpc.call(self.rpc, arguments, self.caller, self.headers)
 
     def __call__(self, rpc: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 (whatever JSON the function answers)
-        headers = {"x-request-id": self.request_id}
+        headers = {name: value for name, value in self.headers.items() if name != "idempotency-key"}
         return json.loads(self.services.rpc.call(rpc, arguments, self.caller, headers))
 
 

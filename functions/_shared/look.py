@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,22 +29,23 @@ REFUSALS = (
 )
 
 
-def wait_for(started: Mapping[str, Any] | None, call: Call) -> list[dict[str, str]]:
-    """The fields [{name, type}] of the first page; none where there is nothing to look at (`started` is null).
+def completed(answer: bytes, call: Call) -> str | None:
+    """The id of the look that this answer has begun, once it is complete; None where the answer began none.
 
     Raises Problem: the source's own refusal, or that nobody looked in time.
     """
-    if started is None:
-        return []
+    look_id: str | None = json.loads(answer).get("look_id")
+    if look_id is None:
+        return None
     call.services.dispatcher.wake("looks")
     end = time.monotonic() + WAIT_SECONDS
     pause = FIRST_PAUSE_SECONDS
     while time.monotonic() < end:
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-        seen = call("get_look", started)
+        seen = call("get_look", {"look_id": look_id})
         if seen["status"] == "completed":
-            return list(seen["fields"])
+            return look_id
         if seen["status"] == "failed":
             error = seen["error"]
             raise Problem(400, "source_not_readable", error["message"], {"reason": error["code"]})

@@ -38,16 +38,12 @@ class ConnectionTested(BaseModel):
     ok: Literal[True]
 
 
-def checked(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
+def answered(arguments: dict[str, Any], call: Call) -> bytes:
     arguments.setdefault("configuration", {})
     if "connection_id" not in arguments:
         look.check_config(arguments["type"], arguments["configuration"])
-    return put_outside(arguments, call)
-
-
-def answered(started: Any, call: Call) -> dict[str, Any]:  # noqa: ANN401
-    look.wait_for(started, call)
-    return {"ok": True}
+    look.completed(call.own(put_outside(arguments, call)), call)
+    return b'{"ok": true}'
 
 
 endpoint = Endpoint(
@@ -59,8 +55,7 @@ endpoint = Endpoint(
     response=ConnectionTested,
     dialect=POLYTOMIC,
     remembered=False,
-    before=checked,
-    after=answered,
+    steps=answered,
     refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, SECRETS_UNAVAILABLE, *look.REFUSALS),
     example_request={
         "type": "http",

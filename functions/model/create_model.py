@@ -49,11 +49,10 @@ class CreateModel(Contract):
     tracking_columns: Annotated[list[str] | None, Only([])] = None
 
 
-def looked_at(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
-    resource = arguments["configuration"]["resource"]
-    started = call("look_at_source", {"connection_id": arguments["connection_id"], "resource": resource})
-    look.wait_for(started, call)
-    return {**arguments, **started}
+def looked_at(arguments: dict[str, Any], call: Call) -> bytes:
+    answer = call.own(arguments)
+    look_id = look.completed(answer, call)
+    return call.own({**arguments, "look_id": look_id}) if look_id else answer
 
 
 endpoint = Endpoint(
@@ -64,7 +63,7 @@ endpoint = Endpoint(
     request=CreateModel,
     response=OneModel,
     dialect=POLYTOMIC,
-    before=looked_at,
+    steps=looked_at,
     refusals=(
         CONNECTION_NOT_FOUND,
         NOT_A_SOURCE,

@@ -3174,9 +3174,11 @@ grant execute on function app.lend_secret to authenticated;
 -- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
 -- type: http (see the connector's config) or records (where syncs land, configuration {}). A door that has put the secret
 -- into a store outside names it by `secret_id` (reserve_secret) instead. Answer: {data: the connection}.
+-- With `validate` a source is tested (test_connection) and {look_id} answered: once the look is completed, call it without.
 -- Heeds an Idempotency-Key; of a secret outside, its fingerprint tells whether it is the same.
 create or replace function public.create_connection(
-  name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null)
+  name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null,
+  validate boolean default false)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -3196,6 +3198,9 @@ begin
     return answer;
   end if;
   perform app.require_organization(caller, organization_id);
+  if validate and type <> 'records' then
+    return public.test_connection(type, configuration, secret_id => secret_id);
+  end if;
   connection := app.insert_connection(caller, name, type, configuration, secret_id);
   answer := jsonb_build_object('data', app.connection_object(connection));
   return app.remember_answer(caller, 'create_connection', request, answer);
@@ -3340,7 +3345,7 @@ grant execute on function public.reserve_secret to anon, authenticated, service_
 -- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
 -- configuration over it. A secret that is given, in the configuration or by `secret_id` (reserve_secret), takes the place
 -- of the stored one's. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
--- Answer: {look_id}, for get_look; null for a type that cannot fail.
+-- Answer: {look_id}, for get_look; it is null for a type that cannot fail.
 create or replace function public.test_connection(
   type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
@@ -3364,7 +3369,7 @@ begin
     perform app.lend_secret(stored.id, tested.id);
   end if;
   if tested.kind = 'records' then
-    return null;
+    return '{"look_id": null}';
   end if;
   return jsonb_build_object('look_id', (app.start_look(tested, null)).id);
 end $$;
@@ -3419,22 +3424,6 @@ end $$;
 
 revoke all on function public.get_look from public, anon, authenticated, service_role;
 grant execute on function public.get_look to anon, authenticated, service_role;
-
--- 32_look/public/look_at_source.sql
--- Has the worker look at a resource of a connection, for create_model. Answer: {look_id}, for get_look.
-create or replace function public.look_at_source(connection_id uuid, resource text)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-begin
-  return jsonb_build_object('look_id', (app.start_look(app.find_connection(connection_id), resource)).id);
-end $$;
-
-revoke all on function public.look_at_source from public, anon, authenticated, service_role;
-grant execute on function public.look_at_source to anon, authenticated, service_role;
 
 -- 33_api_key/10_api_key_object.sql
 -- One key as its agency sees it: everything but the key, of which nobody keeps more than a hash.
@@ -3969,10 +3958,11 @@ grant execute on function app.model_fields to authenticated, service_role;
 
 -- 35_model/public/create_model.sql
 -- Defines a model: configuration {resource}, its fields those that a completed look (`look_id`, of this very resource) has
--- found, or of these the ones named. Answer: {data: the model}. Heeds an Idempotency-Key.
+-- found, or of these the ones named. Without a look it has the worker begin one and answers {look_id}, for get_look: call
+-- again with it. Answer: {data: the model}. Heeds an Idempotency-Key.
 create or replace function public.create_model(
-  name text, connection_id uuid, configuration jsonb, look_id uuid, fields jsonb default null, identifier text default null,
-  organization_id uuid default null)
+  name text, connection_id uuid, configuration jsonb, look_id uuid default null, fields jsonb default null,
+  identifier text default null, organization_id uuid default null)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -3993,6 +3983,9 @@ begin
   end if;
   perform app.require_organization(caller, organization_id);
   connection := app.find_connection(connection_id);
+  if look_id is null then
+    return jsonb_build_object('look_id', (app.start_look(connection, coalesce(configuration ->> 'resource', ''))).id);
+  end if;
   select * into look from app.executions as e
   where e.id = look_id and e.family = 'source_look' and e.status = 'completed' and e.agency_id = connection.agency_id
     and e.connection_id = connection.id and e.spec ->> 'resource' = configuration ->> 'resource';

@@ -1,9 +1,11 @@
 -- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
 -- type: http (see the connector's config) or records (where syncs land, configuration {}). A door that has put the secret
 -- into a store outside names it by `secret_id` (reserve_secret) instead. Answer: {data: the connection}.
+-- With `validate` a source is tested (test_connection) and {look_id} answered: once the look is completed, call it without.
 -- Heeds an Idempotency-Key; of a secret outside, its fingerprint tells whether it is the same.
 create or replace function public.create_connection(
-  name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null)
+  name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null,
+  validate boolean default false)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -23,6 +25,9 @@ begin
     return answer;
   end if;
   perform app.require_organization(caller, organization_id);
+  if validate and type <> 'records' then
+    return public.test_connection(type, configuration, secret_id => secret_id);
+  end if;
   connection := app.insert_connection(caller, name, type, configuration, secret_id);
   answer := jsonb_build_object('data', app.connection_object(connection));
   return app.remember_answer(caller, 'create_connection', request, answer);

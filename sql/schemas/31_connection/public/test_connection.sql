@@ -1,7 +1,7 @@
 -- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
 -- configuration over it. A secret that is given, in the configuration or by `secret_id` (reserve_secret), takes the place
 -- of the stored one's. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
--- Answer: {look_id}, for get_look; null for a type that cannot fail.
+-- Answer: {look_id}, for get_look; it is null for a type that cannot fail.
 create or replace function public.test_connection(
   type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
@@ -25,7 +25,7 @@ begin
     perform app.lend_secret(stored.id, tested.id);
   end if;
   if tested.kind = 'records' then
-    return null;
+    return '{"look_id": null}';
   end if;
   return jsonb_build_object('look_id', (app.start_look(tested, null)).id);
 end $$;

@@ -1,8 +1,9 @@
 -- Defines a model: configuration {resource}, its fields those that a completed look (`look_id`, of this very resource) has
--- found, or of these the ones named. Answer: {data: the model}. Heeds an Idempotency-Key.
+-- found, or of these the ones named. Without a look it has the worker begin one and answers {look_id}, for get_look: call
+-- again with it. Answer: {data: the model}. Heeds an Idempotency-Key.
 create or replace function public.create_model(
-  name text, connection_id uuid, configuration jsonb, look_id uuid, fields jsonb default null, identifier text default null,
-  organization_id uuid default null)
+  name text, connection_id uuid, configuration jsonb, look_id uuid default null, fields jsonb default null,
+  identifier text default null, organization_id uuid default null)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -23,6 +24,9 @@ begin
   end if;
   perform app.require_organization(caller, organization_id);
   connection := app.find_connection(connection_id);
+  if look_id is null then
+    return jsonb_build_object('look_id', (app.start_look(connection, coalesce(configuration ->> 'resource', ''))).id);
+  end if;
   select * into look from app.executions as e
   where e.id = look_id and e.family = 'source_look' and e.status = 'completed' and e.agency_id = connection.agency_id
     and e.connection_id = connection.id and e.spec ->> 'resource' = configuration ->> 'resource';
