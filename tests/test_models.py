@@ -6,6 +6,7 @@ What all definitions have in common is in test_definitions.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,15 @@ from functions._shared.rpc import PostgresRpc
 from functions.worker.loop import Options, Worker
 from functions.worker.protocol import Protocol, service_caller
 from functions.worker.runners import LOOKS, given
-from tests.project import BOTH_DOORS, refusal
+from tests.project import BOTH_DOORS, Projects, refusal
 from tests.syncing import MODEL, OPEN_LOCAL, UNKNOWN, Client, Shelf, accepted, at_once, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from tests.house import Database
-    from tests.project import Project, Projects
+    from tests.project import Project
 
 through_both_doors = pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
 
@@ -49,14 +51,15 @@ class Looks:
 
 
 @pytest.fixture(scope="module")
+def projects(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Projects]:
+    """Over a database of their own: there is a worker, which reaps and takes what is queued."""
+    with clone() as database, contextlib.closing(Projects(database)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def looks(projects: Projects) -> Iterator[Looks]:
-    database = projects(BOTH_DOORS[0]).database
-    with database.worker() as worker:  # what other tests asked for and nobody waits for would come first
-        worker.execute(
-            "select app.cancel_execution(family, id, 'nobody waits') from app.executions"
-            " where family = 'source_look' and status = 'queued'"
-        )
-    running = Looks(database)
+    running = Looks(projects(BOTH_DOORS[0]).database)
     yield running
     running.close()
 
