@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CREATED = {"status": "created", "fields": None, "error": None}
 RUNNING = CREATED | {"status": "running"}
+CANCELLED = CREATED | {"status": "cancelled"}
 BEGUN = b'{"look_id": "x"}'
 FIELDS = [{"name": "id", "type": "number"}]
 ERROR = {"code": "source_refused", "message": "The source answered 400."}
@@ -30,16 +31,19 @@ ERROR = {"code": "source_refused", "message": "The source answered 400."}
 
 
 class Answers:
-    """A Call whose get_look answers these, the last for ever."""
+    """A Call whose get_look answers these, the last for ever; and cancel_look what is left then."""
 
-    def __init__(self, *answers: Mapping[str, Any]) -> None:
+    def __init__(self, *answers: Mapping[str, Any], at_last: Mapping[str, Any] | None = None) -> None:
         self.answers = list(answers)
+        self.at_last = at_last
         self.asked: list[tuple[str, Any]] = []
         self.woken: list[str] = []
         self.services = SimpleNamespace(dispatcher=SimpleNamespace(wake=self.woken.append))
 
     def __call__(self, rpc: str, arguments: Mapping[str, Any]) -> Any:
         self.asked.append((rpc, arguments))
+        if rpc == "cancel_look":
+            return self.at_last
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
@@ -78,8 +82,10 @@ def test_an_error_is_told_once_it_is_final() -> None:
 
 
 def test_nobody_looks(pauses: list[float]) -> None:
+    call = Answers(CREATED, at_last=CANCELLED)
     with pytest.raises(Problem) as raised:
-        completed(BEGUN, Answers(CREATED))  # type: ignore[arg-type]
+        completed(BEGUN, call)  # type: ignore[arg-type]
+    assert call.asked[-2:] == [("get_look", {"look_id": "x"}), ("cancel_look", {"look_id": "x"})]
     assert (raised.value.status, raised.value.code) == (503, "source_unavailable")
     assert int(raised.value.headers["retry-after"]) > 0
     assert look.WAIT_SECONDS <= sum(pauses) <= look.WAIT_SECONDS + look.LONGEST_PAUSE_SECONDS
@@ -87,11 +93,20 @@ def test_nobody_looks(pauses: list[float]) -> None:
     assert max(pauses) == look.LONGEST_PAUSE_SECONDS
 
 
-def test_a_look_that_was_cancelled_is_waited_for_no_longer(pauses: list[float]) -> None:
+def test_what_ends_in_the_last_moment_counts() -> None:
+    done = {"status": "completed", "fields": FIELDS, "error": None}
+    assert completed(BEGUN, Answers(RUNNING, at_last=done)) == "x"  # type: ignore[arg-type]
     with pytest.raises(Problem) as raised:
-        completed(BEGUN, Answers(RUNNING, CREATED | {"status": "cancelled"}))  # type: ignore[arg-type]
+        completed(BEGUN, Answers(RUNNING, at_last={"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
+    assert raised.value.code == "source_not_readable"
+
+
+def test_a_look_that_was_cancelled_is_waited_for_no_longer(pauses: list[float]) -> None:
+    call = Answers(RUNNING, CANCELLED)
+    with pytest.raises(Problem) as raised:
+        completed(BEGUN, call)  # type: ignore[arg-type]
     assert raised.value.status == 503
-    assert len(pauses) == 2
+    assert len(pauses) == len(call.asked) == 2
 
 
 # Configurations
@@ -183,14 +198,50 @@ def test_a_look_is_nobody_elses_business(database: Database) -> None:
             ("retry_historical_sync", {"job_id": look_id}),
             ("get_look", {"look_id": job_id}),
             ("get_look", {"look_id": UNKNOWN}),
+            ("cancel_look", {"look_id": job_id}),
+            ("cancel_look", {"look_id": UNKNOWN}),
         ):
             assert session.refusal(name, **arguments).sqlstate == "PT404", name
         jobs = session.call("list_historical_syncs")["jobs"]
         assert [job["job_id"] for job in jobs] == [job_id]
         assert [str(job["job_id"]) for job in session.execute("select job_id from historical_sync_jobs")] == [job_id]
     with database.session(stranger.claims) as session:
-        refusal = session.refusal("get_look", look_id=look_id)
-        assert (refusal.sqlstate, refusal.code) == ("PT404", "look_not_found")
+        for name in ("get_look", "cancel_look"):
+            refusal = session.refusal(name, look_id=look_id)
+            assert (refusal.sqlstate, refusal.code) == ("PT404", "look_not_found")
+    assert {database.execution(one)["status"] for one in (look_id, job_id)} == {"queued"}
+
+
+@pytest.mark.sql
+@pytest.mark.parametrize("status", ["queued", "running"])
+def test_a_look_is_taken_back(database: Database, status: str) -> None:
+    user = database.member()
+    with database.session(user.claims) as session, database.worker() as worker:
+        look_id = session.look(database.connection(user.agency_id))
+        lease = worker.claim(family="source_look")["lease"] if status == "running" else 1
+        for _ in range(2):
+            assert session.call("cancel_look", look_id=look_id) == CANCELLED
+        late = worker.call("finish", execution_id=look_id, lease=lease)
+        assert late["answer"] == "lost"
+        assert worker.call("claim", worker="w", families=["source_look"], limit=1, lease_seconds=30) == []
+    assert database.events(look_id)[-1]["reason"] == "nobody waits"
+
+
+@pytest.mark.sql
+def test_a_look_that_has_ended_is_not_taken_back(database: Database) -> None:
+    user = database.member()
+    connection_id = database.connection(user.agency_id)
+    ended = {
+        "completed": database.put(
+            "completed", user.agency_id, "source_look", connection_id=connection_id, progress='{"fields": []}'
+        ),
+        "failed": database.put("failed", user.agency_id, "source_look", connection_id=connection_id),
+    }
+    before = database.fingerprint()
+    with database.session(user.claims) as session:
+        for status, look_id in ended.items():
+            assert session.call("cancel_look", look_id=look_id)["status"] == status
+    assert database.fingerprint() == before
 
 
 @pytest.mark.sql

@@ -310,9 +310,17 @@ def test_records_that_are_none(client: Client, shelf: Shelf) -> None:
 
 @through_both_doors
 def test_nobody_looks_in_time(client: Client, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody does afterwards."""
     monkeypatch.setattr(look, "WAIT_SECONDS", 0.0)
+    answered = threading.Event()
+    shelf.before = lambda _resource, _page: None if answered.wait(30) else 500
     refusal(client.create(body_of(client, shelf)), 503, "source_unavailable")
+    answered.set()
     assert walk(client) == [[]]
+    looks = client.database.all(
+        "select status from app.executions where agency_id = %s and family = 'source_look'", (client.user.agency_id,)
+    )
+    assert [look["status"] for look in looks] == ["cancelled"]
 
 
 @through_both_doors

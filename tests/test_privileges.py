@@ -203,6 +203,7 @@ FUNCTIONS = {
     "public.get_connection": AND_SERVERS,
     "public.get_historical_sync": CALLERS,
     "public.get_look": AND_SERVERS,
+    "public.cancel_look": AND_SERVERS,
     "public.get_model": AND_SERVERS,
     "public.get_model_sync": AND_SERVERS,
     "public.get_model_sync_execution": AND_SERVERS,

@@ -479,6 +479,7 @@ BY_MEMBERS = {
         "look_id",
     ),
     "look: get": Call(user, "get_look", given(look_id="{look}"), '"created"'),
+    "look: cancel": Call(user, "cancel_look", given(look_id="{look}"), '"cancelled"'),
     "key: create": Call(user, "create_api_key", given(name="K"), "sync_"),
     # Each key's row asks anew who calls.
     "key: list": Call(user, "list_api_keys", given(), '"api_keys": [{', 250, 2000),

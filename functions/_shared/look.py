@@ -38,20 +38,25 @@ def completed(answer: bytes, call: Call) -> str | None:
     if look_id is None:
         return None
     call.services.dispatcher.wake("looks")
+    asked = {"look_id": look_id}
     end = time.monotonic() + WAIT_SECONDS
     pause = FIRST_PAUSE_SECONDS
     while time.monotonic() < end:
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-        seen = call("get_look", {"look_id": look_id})
-        if seen["status"] == "completed":
+        if _is_complete(call("get_look", asked)):
             return look_id
-        if seen["status"] == "failed":
-            error = seen["error"]
-            raise Problem(400, "source_not_readable", error["message"], {"reason": error["code"]})
-        if seen["status"] == "cancelled":  # its connection was deleted meanwhile, as the next try will hear
-            break
-    raise unavailable("source_unavailable", "The source, through a worker,")
+    _is_complete(call("cancel_look", asked))  # or it ended just now, and that counts
+    return look_id
+
+
+def _is_complete(seen: Mapping[str, Any]) -> bool:
+    if seen["status"] == "failed":
+        error = seen["error"]
+        raise Problem(400, "source_not_readable", error["message"], {"reason": error["code"]})
+    if seen["status"] == "cancelled":  # or its connection was deleted meanwhile, as the next try will hear
+        raise unavailable("source_unavailable", "The source, through a worker,")
+    return bool(seen["status"] == "completed")
 
 
 def check_config(kind: str, configuration: Mapping[str, Any]) -> None:

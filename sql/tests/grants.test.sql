@@ -21,7 +21,7 @@ select set_eq(
   $$ select p.proname::text from pg_proc as p
      where p.pronamespace = 'public'::regnamespace and has_function_privilege('anon', p.oid, 'EXECUTE') $$,
   array['create_connection', 'get_connection', 'list_connections', 'delete_connection', 'test_connection',
-    'reserve_secret', 'get_look',
+    'reserve_secret', 'get_look', 'cancel_look',
     'create_bulk_sync', 'get_bulk_sync', 'list_bulk_syncs', 'delete_bulk_sync', 'start_bulk_sync', 'cancel_bulk_sync',
     'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions',
     'create_model', 'get_model', 'list_models', 'delete_model',
@@ -62,7 +62,7 @@ select set_eq(
     'cancel_sync_job',
     'create_api_key', 'list_api_keys', 'revoke_api_key',
     'create_connection', 'get_connection', 'list_connections', 'delete_connection', 'test_connection',
-    'reserve_secret', 'get_look',
+    'reserve_secret', 'get_look', 'cancel_look',
     'create_bulk_sync', 'get_bulk_sync', 'list_bulk_syncs', 'delete_bulk_sync', 'start_bulk_sync', 'cancel_bulk_sync',
     'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions',
     'create_model', 'get_model', 'list_models', 'delete_model',
