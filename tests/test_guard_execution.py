@@ -590,6 +590,43 @@ def test_retention_drops_deleted_connections_that_nothing_names(database: Databa
     )
 
 
+def test_retention_drops_deleted_definitions_that_nothing_names(database: Database) -> None:
+    """And with them the connections that they alone named."""
+    user = database.member()
+
+    def gone(days: int, status: str | None = None) -> str:
+        """Deleted so many days ago with its connections; with an execution that has come so far."""
+        sync_id = database.bulk_sync(user)
+        if status is not None:
+            database.put(status, user.agency_id, "bulk_sync", definition_id=sync_id)
+        database.admin.execute(
+            "update app.definitions set deleted_at = now() - make_interval(days => %s) where id = %s", (days, sync_id)
+        )
+        return sync_id
+
+    def left(table: str) -> set[str]:
+        return {str(row["id"]) for row in database.all(f"select id from app.{table}")}
+
+    kept = {database.bulk_sync(user), gone(2, "running")}
+    until_it_is_older = {gone(0), gone(2, "completed")}
+    dropped = {gone(2), gone(2)}
+    database.admin.execute(
+        "update app.connections set deleted_at = now() - interval '2 days' where id in"
+        " (select unnest(array[source_id, destination_id]) from app.definitions where deleted_at is not null)"
+    )
+    with database.owner() as owner:
+        owner.execute("select app.drop_finished('3 days')")
+        assert left("definitions") == kept | until_it_is_older | dropped
+        owner.execute("select app.drop_finished('1 day', 1)")
+        assert len(left("definitions")) == 5
+        owner.execute("select app.drop_finished('1 day')")
+        assert left("definitions") == kept | until_it_is_older
+        assert len(left("connections")) == 2 * 4
+        owner.execute("select app.drop_finished('0 s')")
+        assert left("definitions") == kept
+        assert len(left("connections")) == 2 * 2
+
+
 @pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
 def test_retention_is_the_owners_alone(scene: Scene, who: str) -> None:
     assert_nothing_happens(scene, who, "select app.drop_finished('0 s')")

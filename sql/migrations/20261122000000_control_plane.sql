@@ -207,7 +207,7 @@ create table app.definitions (
   created_by text not null,
   updated_at timestamptz not null default now(),
   updated_by text not null,
-  deleted_at timestamptz, -- its executions stay readable in the audit
+  deleted_at timestamptz, -- it stays for the executions that name it
   unique (agency_id, id),
   foreign key (agency_id, source_id) references app.connections (agency_id, id),
   foreign key (agency_id, destination_id) references app.connections (agency_id, id)
@@ -215,6 +215,7 @@ create table app.definitions (
 
 create index definitions_newest on app.definitions (agency_id, kind, updated_at desc, id) where deleted_at is null;
 create index definitions_newest_first on app.definitions (agency_id, kind, id desc nulls last) where deleted_at is null;
+create index definitions_deleted on app.definitions (deleted_at) where deleted_at is not null; -- for retention
 create index definitions_by_source on app.definitions (agency_id, source_id);
 create index definitions_by_destination on app.definitions (agency_id, destination_id);
 
@@ -1419,8 +1420,8 @@ revoke all on function app.start_execution from public;
 grant execute on function app.start_execution to authenticated, service_role;
 
 -- 10_core/40_executions/60_drop_finished.sql
--- Retention: drops finished executions with their events, at most `limit_` of them, and connections that were deleted
--- before then and that nothing names any more. For the owner alone.
+-- Retention: drops finished executions with their events, at most `limit_` of them, and definitions and connections that
+-- were deleted before then and that nothing names any more. For the owner alone. Answer: how many executions.
 create or replace function app.drop_finished(older_than interval, limit_ int default 1000)
 returns int
 language plpgsql
@@ -1437,6 +1438,12 @@ begin
     where f.finished_at < now() - older_than and f.id < app.first_id(now() - older_than + interval '1 minute')
     order by f.id limit limit_ for update skip locked));
   get diagnostics dropped = row_count;
+  delete from app.definitions as d
+  where d.id = any(array(
+    select gone.id from app.definitions as gone
+    where gone.deleted_at < now() - older_than
+      and not exists (select from app.executions as e where (e.agency_id, e.definition_id) = (gone.agency_id, gone.id))
+    order by gone.deleted_at limit limit_ for update skip locked));
   delete from app.connections as c
   where c.id = any(array(
     select gone.id from app.connections as gone

@@ -13,7 +13,7 @@ create table app.definitions (
   created_by text not null,
   updated_at timestamptz not null default now(),
   updated_by text not null,
-  deleted_at timestamptz, -- its executions stay readable in the audit
+  deleted_at timestamptz, -- it stays for the executions that name it
   unique (agency_id, id),
   foreign key (agency_id, source_id) references app.connections (agency_id, id),
   foreign key (agency_id, destination_id) references app.connections (agency_id, id)
@@ -21,6 +21,7 @@ create table app.definitions (
 
 create index definitions_newest on app.definitions (agency_id, kind, updated_at desc, id) where deleted_at is null;
 create index definitions_newest_first on app.definitions (agency_id, kind, id desc nulls last) where deleted_at is null;
+create index definitions_deleted on app.definitions (deleted_at) where deleted_at is not null; -- for retention
 create index definitions_by_source on app.definitions (agency_id, source_id);
 create index definitions_by_destination on app.definitions (agency_id, destination_id);
 

@@ -1,5 +1,5 @@
--- Retention: drops finished executions with their events, at most `limit_` of them, and connections that were deleted
--- before then and that nothing names any more. For the owner alone.
+-- Retention: drops finished executions with their events, at most `limit_` of them, and definitions and connections that
+-- were deleted before then and that nothing names any more. For the owner alone. Answer: how many executions.
 create or replace function app.drop_finished(older_than interval, limit_ int default 1000)
 returns int
 language plpgsql
@@ -16,6 +16,12 @@ begin
     where f.finished_at < now() - older_than and f.id < app.first_id(now() - older_than + interval '1 minute')
     order by f.id limit limit_ for update skip locked));
   get diagnostics dropped = row_count;
+  delete from app.definitions as d
+  where d.id = any(array(
+    select gone.id from app.definitions as gone
+    where gone.deleted_at < now() - older_than
+      and not exists (select from app.executions as e where (e.agency_id, e.definition_id) = (gone.agency_id, gone.id))
+    order by gone.deleted_at limit limit_ for update skip locked));
   delete from app.connections as c
   where c.id = any(array(
     select gone.id from app.connections as gone
