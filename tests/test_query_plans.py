@@ -688,7 +688,7 @@ def test_retention_reads_what_it_drops(history: History, older_than: str, limit:
         assert found.answer == str(dropped)
         # The planner of each of the three deletes may look at both ends of its indexes.
         check(found, rows=4 * dropped + 3 * 4)
-    # Planning three deletes reads some 200, whatever the history: what goes is looked for in all that may still name it.
+    # Planning three deletes reads some 200, whatever the history: what goes is looked for in all that may name it.
     assert max(found.pages for found in all_reads[WARM:]) <= 250 + 40 * dropped
 
 
