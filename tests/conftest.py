@@ -88,6 +88,13 @@ def projects(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[
         yield all_of_them
 
 
+@pytest.fixture(scope="module")
+def own_projects(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Projects]:
+    """For a module in which somebody reaps: what other tests left comes due at any time, and would be seen."""
+    with clone() as made, contextlib.closing(Projects(made)) as all_of_them:
+        yield all_of_them
+
+
 @pytest.fixture(params=SETUPS, ids=str)
 def project(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Project]:
     """Each of the setups, or those of an indirect parametrization; the invariants are checked after each test."""

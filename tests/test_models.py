@@ -6,7 +6,6 @@ What all definitions have in common is in test_definitions.py.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -18,15 +17,14 @@ from functions._shared.rpc import PostgresRpc
 from functions.worker.loop import Options, Worker
 from functions.worker.protocol import Protocol, service_caller
 from functions.worker.runners import LOOKS, given
-from tests.project import BOTH_DOORS, Projects, refusal
+from tests.project import BOTH_DOORS, refusal
 from tests.syncing import MODEL, OPEN_LOCAL, UNKNOWN, Client, Shelf, accepted, at_once, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
     from tests.house import Database
-    from tests.project import Project
+    from tests.project import Project, Projects
 
 through_both_doors = pytest.mark.parametrize("project", BOTH_DOORS, indirect=True, ids=str)
 
@@ -51,10 +49,9 @@ class Looks:
 
 
 @pytest.fixture(scope="module")
-def projects(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Projects]:
-    """Over a database of their own: there is a worker, which reaps and takes what is queued."""
-    with clone() as database, contextlib.closing(Projects(database)) as made:
-        yield made
+def projects(own_projects: Projects) -> Projects:
+    """There is a worker, which reaps and takes what is queued."""
+    return own_projects
 
 
 @pytest.fixture(scope="module")

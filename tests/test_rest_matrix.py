@@ -5,20 +5,18 @@ Generated from the catalog, so that whatever a migration adds is attacked from t
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from tests.project import SETUPS, Projects, checksums
+from tests.project import SETUPS, checksums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
-    from tests.house import Database, User
-    from tests.project import Project
+    from tests.house import User
+    from tests.project import Project, Projects
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 ACTORS = [
@@ -168,12 +166,10 @@ class Matrix:
 
 
 @pytest.fixture(scope="module")
-def matrix(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Matrix]:
-    """Whatever the sweeps do, the tables are the same afterwards. Their own: the trusted server reaps too, and what
-    other tests have left comes due while the sweeps run.
-    """
-    with clone() as database, contextlib.closing(Projects(database)) as projects, httpx.Client() as client:
-        made = Matrix(projects(SETUPS[1]), client)
+def matrix(own_projects: Projects) -> Iterator[Matrix]:
+    """Whatever the sweeps do, the tables are the same afterwards. The trusted server reaps, too."""
+    with httpx.Client() as client:
+        made = Matrix(own_projects(SETUPS[1]), client)
         before = checksums(made.database)
         yield made
         assert checksums(made.database) == before
