@@ -393,6 +393,7 @@ def test_the_steps_are_from_the_arguments_to_the_answer() -> None:
     def steps(arguments: dict[str, Any], call: Call) -> bytes:
         assert call("look_first", {"a": 1}) == {"n": 1}
         assert call.own({**arguments, "added": True}) == b'{"n": 1}'
+        assert call("look_after", {"n": 1}) == {"n": 1}
         return b'{"was": 1.10}'
 
     endpoint = dataclasses.replace(POST, steps=steps)
@@ -403,18 +404,22 @@ def test_the_steps_are_from_the_arguments_to_the_answer() -> None:
     assert stub.steps[1:] == [
         ("call", "look_first", {"a": 1}, CALLER, only_id),
         ("call", "do_it", {"name": "x", "count": 1, "added": True}, CALLER, both),
+        ("call", "look_after", {"n": 1}, CALLER, only_id),
     ]
 
 
-def test_a_steps_problem_is_the_answer() -> None:
-    def refuse(*_: Any) -> bytes:
+@pytest.mark.parametrize("calls", [0, 1], ids=["before the call", "after it"])
+def test_a_steps_problem_is_the_answer(calls: int) -> None:
+    def refuse(arguments: dict[str, Any], call: Call) -> bytes:
+        for _ in range(calls):
+            call.own(arguments)
         raise Problem(400, "not_now", "Not now.")
 
     stub = Stub()
     endpoint = dataclasses.replace(POST, steps=refuse)
     response = endpoint.handle(Request("POST", endpoint.path, body=b'{"name": "x"}'), stub.services)
     assert (response.status, members(response)["code"]) == (400, "not_now")
-    assert [step[0] for step in stub.steps] == ["authenticate"]
+    assert [step[0] for step in stub.steps] == ["authenticate", *["call"] * calls]
 
 
 def test_no_step_is_taken_for_a_request_that_is_refused() -> None:

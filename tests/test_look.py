@@ -257,6 +257,18 @@ def test_a_resource_that_there_is_not(database: Database, resource: str) -> None
     assert database.fingerprint() == before
 
 
+@pytest.mark.sql
+@pytest.mark.parametrize("configuration", [{}, [], {"resource": None}, {"resource": ["flights"]}], ids=str)
+def test_a_configuration_that_names_no_resource(database: Database, configuration: Any) -> None:
+    user = database.member()
+    connection_id = database.connection(user.agency_id)
+    before = database.fingerprint()
+    with database.session(user.claims) as session:
+        arguments = {"name": "x", "connection_id": connection_id, "configuration": configuration}
+        assert session.refusal("create_model", **arguments).code == "unknown_resource"
+    assert database.fingerprint() == before
+
+
 def whose_connections(database: Database, user: User) -> dict[str, tuple[str, str]]:
     """Connections that cannot be looked at: SQLSTATE and code by id."""
     theirs = database.connection(database.member().agency_id)
