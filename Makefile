@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 FROM_NPM := tests/node_modules/.package-lock.json
 SCHEMATHESIS := $(VENV)/schemathesis/installed
-POLYTOMIC := $(patsubst tests/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/clients/polytomic-*.txt))
+POLYTOMIC := $(patsubst tests/support/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/support/clients/polytomic-*.txt))
 SECONDS ?= 60
 # What `make bench` measures beside, each in a folder of its own, in the deployment's Python where there is one.
 BENCH_PYTHON := $(or $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) $(shell command -v python3.13)),$(INTERPRETER))
-BENCH_PEERS := $(patsubst functions/_local/bench/requirements/%.txt,$(VENV)/bench/%/installed,$(wildcard functions/_local/bench/requirements/*.txt))
-BENCH_FROM_NPM := functions/_local/bench/node_modules/.package-lock.json
+BENCH_PEERS := $(patsubst tests/bench/requirements/%.txt,$(VENV)/bench/%/installed,$(wildcard tests/bench/requirements/*.txt))
+BENCH_FROM_NPM := tests/bench/node_modules/.package-lock.json
 WORKERS = $(if $(ARGS),0,logical)
 
 .PHONY: demo serve test check bench torture bulk bundle deploy migration openapi readme polytomic lock clean
@@ -37,23 +37,23 @@ check: $(INSTALLED)
 
 ## How fast, beside what one would otherwise write or use; ONLY=doors|cold|engine|records|stop for a part of it
 bench: $(INSTALLED) $(FROM_NPM) $(BENCH_FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)
-	@$(BIN)/python -m functions._local.bench
+	@$(BIN)/python -m tests.bench
 
 ## EXECUTIONS (100,000) cancelled by one bulk action: how fast, what others feel of it, and how soon it can be stopped
 bulk: $(INSTALLED)
-	@$(BIN)/python -m functions._local.bulk_cancel
+	@$(BIN)/python -m tests.bench.bulk_cancel
 
 ## The zips that run as Lambdas, in .bundle; ARCH (arm64, x86_64) and PYTHON (3.13) are those of functions/template.yaml
 bundle: $(INSTALLED)
-	@$(BIN)/python -m functions._local.bundle $(if $(ARCH),--arch $(ARCH)) $(if $(VERSION),--python $(VERSION))
+	@$(BIN)/python -m functions._build.bundle $(if $(ARCH),--arch $(ARCH)) $(if $(VERSION),--python $(VERSION))
 
 ## To AWS, with SAM: DOOR (postgrest, postgres), PARAMETERS (those of the template that change: Name=value …)
 deploy: $(INSTALLED)
-	@$(BIN)/python -m functions._local.deploy
+	@$(BIN)/python -m functions._build.deploy
 
 ## Attack it for SECONDS (60): races, crashes, lies, strangers; SEED and ROUND repeat what was found, ONLY names one attack
 torture: $(INSTALLED) $(FROM_NPM) $(SCHEMATHESIS)
-	@$(BIN)/python -m functions._local.torture --seconds=$(SECONDS) $(SEED:%=--seed=%) $(ROUND:%=--round=%) $(ONLY:%=--only=%)
+	@$(BIN)/python -m tests.chaos --seconds=$(SECONDS) $(SEED:%=--seed=%) $(ROUND:%=--round=%) $(ONLY:%=--only=%)
 
 ## Write the declared schema as the migration that `supabase db push` sends
 migration: $(INSTALLED)
@@ -65,7 +65,7 @@ openapi: $(INSTALLED)
 
 ## Write the README's endpoint table
 readme: $(INSTALLED)
-	@$(BIN)/python -m functions._local.readme
+	@$(BIN)/python -m functions._build.readme
 
 ## Install the versions of the vendor's Python client that the tests run
 polytomic: $(POLYTOMIC)
@@ -73,10 +73,10 @@ polytomic: $(POLYTOMIC)
 ## Renew the pinned dependencies
 lock: $(INSTALLED)
 	@$(BIN)/pip install --quiet uv==0.13.9
-	@sh functions/_local/lock.sh $(BIN)/uv
+	@sh functions/_build/lock.sh $(BIN)/uv
 
 clean:
-	rm -rf $(VENV) .bundle tests/node_modules functions/_local/bench/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .bundle tests/node_modules tests/bench/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(INSTALLED): functions/_local/requirements.txt tests/requirements.txt
 	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 …")'
@@ -87,7 +87,7 @@ $(INSTALLED): functions/_local/requirements.txt tests/requirements.txt
 	@touch $@
 
 # Each version in a folder of its own, as an environment holds one. Without them their tests are skipped; in CI they fail.
-$(VENV)/polytomic/%/installed: tests/clients/polytomic-%.txt | $(INSTALLED)
+$(VENV)/polytomic/%/installed: tests/support/clients/polytomic-%.txt | $(INSTALLED)
 	@rm -rf $(@D)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(@D) -r $< && touch $@ \
 	|| echo "polytomic $* cannot be installed now: its tests are skipped (make polytomic)." >&2
@@ -106,14 +106,14 @@ define install_for_bench
 	|| echo "$< cannot be installed now: it is not measured (make bench)." >&2
 endef
 
-$(VENV)/bench/%/installed: functions/_local/bench/requirements/%.txt | $(INSTALLED)
+$(VENV)/bench/%/installed: tests/bench/requirements/%.txt | $(INSTALLED)
 	$(install_for_bench)
 
-$(VENV)/bench/functions/installed: functions/requirements/direct-door.txt | $(INSTALLED)
+$(VENV)/bench/functions/installed: functions/requirements/postgres-transport.txt | $(INSTALLED)
 	$(install_for_bench)
 
-$(BENCH_FROM_NPM): functions/_local/bench/package.json functions/_local/bench/package-lock.json
-	@if command -v npm >/dev/null; then npm ci --prefix functions/_local/bench --ignore-scripts --loglevel=error; \
+$(BENCH_FROM_NPM): tests/bench/package.json tests/bench/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix tests/bench --ignore-scripts --loglevel=error; \
 	else echo "npm is missing: graphile-worker and pg-boss are not measured (apt-get install npm)." >&2; fi
 
 # PostgREST, the Supabase CLI, Deno, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests

@@ -13,9 +13,9 @@ import pytest
 from functions._local import schema
 from functions._local.postgres import SUPERUSER, Postgres
 from functions._shared import aws
-from tests import installed
-from tests.house import Database
-from tests.project import SETUPS, Project, Projects
+from tests.support import installed
+from tests.support.database import Database
+from tests.support.project import SETUPS, Project, Projects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from functions._local import demo_data, schema
-from functions._local.auth_server import AuthServer
+from functions._local import schema, seed
+from functions._local.fake_auth import AuthServer
 from functions._local.gateway import gateway
 from functions._local.postgres import Postgres
 from functions._local.source import Source
@@ -70,14 +70,14 @@ class Stack:
             schema.install(connection, schema.declared())
             for role in ("postgres", "authenticator"):
                 connection.execute(f"alter role {role} password '{self.postgres.password}'")
-            self.users = demo_data.create(connection, auth, self.source)
+            self.users = seed.create(connection, auth, self.source)
         self.auth = auth
         inner = WebServer(gateway({"/auth/v1": auth}))
         self._exit.callback(inner.close)
         settings = Settings(
             supabase_url=inner.url,
             supabase_anon_key=auth.anon_key(),
-            rpc_door="postgres",
+            rpc_transport="postgres",
             database_url=self.authenticator_url,
             auth_issuer=issuer,
         )

@@ -21,9 +21,9 @@ from functions._shared.signature import verify
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Refusal = Literal["missing_token", "invalid_token", "expired_token", "revoked_token"]
+ErrorSpec = Literal["missing_token", "invalid_token", "expired_token", "revoked_token"]
 
-SENTENCES: Mapping[Refusal, str] = {
+SENTENCES: Mapping[ErrorSpec, str] = {
     "missing_token": "Sign in and send the access token as 'Authorization: Bearer <token>'.",
     "invalid_token": "This is not a valid access token of a user of this project. Sign in again.",
     "expired_token": "The access token has expired. Refresh the session and send the new token.",
@@ -86,7 +86,7 @@ def _plain(encoded: str) -> str:
 class Unauthorized(Exception):
     """Becomes 401. `code` is stable, `sentence` tells the user what to do; neither holds the token."""
 
-    def __init__(self, code: Refusal) -> None:
+    def __init__(self, code: ErrorSpec) -> None:
         super().__init__(code)
         self.code = code
         self.sentence = SENTENCES[code]
@@ -165,13 +165,13 @@ class Authenticator:
         """What the Auth server says of the token."""
         try:
             sent = {**self._headers, "authorization": f"Bearer {token}"}
-            answer = self._pool.request("GET", self._user_url, sent)
+            response = self._pool.request("GET", self._user_url, sent)
         except Unreachable as error:
             raise AuthUnavailable(f"The Auth server did not answer: {error}") from None
-        if answer.status >= 500 or answer.status == 429:
-            raise AuthUnavailable(f"The Auth server answered {answer.status}.")
-        body = json.loads(answer.content)
-        if answer.is_success and body["id"] == claims["sub"]:
+        if response.status >= 500 or response.status == 429:
+            raise AuthUnavailable(f"The Auth server answered {response.status}.")
+        body = json.loads(response.content)
+        if response.is_success and body["id"] == claims["sub"]:
             return
         # Its older form names the code `error_code`; in the newer one `code` is no longer the status.
         gone = {body.get("error_code"), body.get("code")} & {"session_not_found", "user_not_found"}
@@ -216,10 +216,10 @@ class _SigningKeys:
         if monotonic() < self._next_fetch:
             return
         try:
-            answer = self._pool.request("GET", self._url, self._headers)
-            if not answer.is_success:
-                raise Unreachable(f"HTTP {answer.status}")
-            self._by_kid = {key["kid"]: key for key in json.loads(answer.content)["keys"] if _can_verify(key)}
+            response = self._pool.request("GET", self._url, self._headers)
+            if not response.is_success:
+                raise Unreachable(f"HTTP {response.status}")
+            self._by_kid = {key["kid"]: key for key in json.loads(response.content)["keys"] if _can_verify(key)}
             self._stale_at, self._fetched_at = monotonic() + KEY_LIFETIME_SECONDS, time()
             self._trouble = None
         except Exception as error:  # network, status or shape: each time the keys are not to be had

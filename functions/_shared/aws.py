@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Somebody waits for the answer: give up early and say so.
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 2, 5, 3
-MESSAGES_AT_ONCE = 10  # SQS takes no more
+MAX_MESSAGES = 10  # SQS takes no more
 RECOVERY_DAYS = 7  # so long a secret that was forgotten by mistake can be brought back
 
 _MISSING = {"ResourceNotFoundException", "InvalidRequestException"}  # the second: it is marked to be deleted
@@ -42,8 +42,8 @@ class NotSent(Exception):
 
 def send(queue_url: str, messages: Sequence[Mapping[str, Any]]) -> None:
     """Puts messages on a queue. Raises NotSent, or what the SDK raises."""
-    for start in range(0, len(messages), MESSAGES_AT_ONCE):
-        part = messages[start : start + MESSAGES_AT_ONCE]
+    for start in range(0, len(messages), MAX_MESSAGES):
+        part = messages[start : start + MAX_MESSAGES]
         entries = [{"Id": str(number), "MessageBody": json.dumps(message)} for number, message in enumerate(part)]
         answer = client("sqs").send_message_batch(QueueUrl=queue_url, Entries=entries)
         if failed := answer.get("Failed"):

@@ -19,10 +19,10 @@ from pydantic_core import from_json
 
 from functions._shared import cors, runtime
 from functions._shared.auth import AuthUnavailable, Caller, Unauthorized, agency_key
-from functions._shared.dialect import PLAIN, Dialect
-from functions._shared.errors import Problem, internal_error, unavailable
+from functions._shared.error_format import PLAIN, ErrorFormat
+from functions._shared.errors import ApiError, internal_error, unavailable
 from functions._shared.http import Request, Response, json_response
-from functions._shared.services import Services, awake
+from functions._shared.services import Services, services_for_invocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
-    from functions._shared.errors import Refusal
+    from functions._shared.errors import ErrorSpec
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +51,15 @@ class Endpoint:
     response: type[BaseModel] | None  # None: the answer is empty
     status: int = 200
     path: str = ""
-    dialect: Dialect = PLAIN
+    error_format: ErrorFormat = PLAIN
     # Whether its answer is remembered for an Idempotency-Key; what is read or deleted needs none, unless it says so.
-    remembered: bool | None = None
+    idempotent: bool | None = None
     # Of one that takes more than the one call: from the arguments to the body that is answered.
     steps: Callable[[dict[str, Any], Call], bytes] | None = None
     # Whether its success leaves something for a worker to do.
-    wakes_worker: bool = False
+    notifies_worker: bool = False
     # For the documentation: refusals of its own (the rest is everyone's), and an example of request and response.
-    refusals: tuple[Refusal, ...] = ()
+    errors: tuple[ErrorSpec, ...] = ()
     example_request: Mapping[str, Any] = field(default_factory=dict)
     example_response: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,18 +76,20 @@ class Endpoint:
         return (sys.modules[self.module].__doc__ or "").strip().partition("\n\n")[0]
 
     @property
-    def heeds_key(self) -> bool:
-        return self.method not in ("GET", "DELETE") if self.remembered is None else self.remembered
+    def accepts_idempotency_key(self) -> bool:
+        return self.method not in ("GET", "DELETE") if self.idempotent is None else self.idempotent
 
     @cached_property
     def handler(self) -> Callable[[dict[str, Any], object], dict[str, Any]]:
         """The cloud function's entry."""
-        return runtime.cloud_handler(lambda request: self.handle(request, awake()), awake)
+        return runtime.lambda_handler(
+            lambda request: self.handle(request, services_for_invocation()), services_for_invocation
+        )
 
     def handle(self, request: Request, services: Services, methods: Sequence[str] = ()) -> Response:
         """`methods` are all that this path knows; without others, the endpoint's own."""
         methods = methods or [self.method]
-        return answer(request, services, lambda: self._answer(request, services, methods), methods, self.dialect)
+        return answer(request, services, lambda: self._answer(request, services, methods), methods, self.error_format)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -101,29 +103,29 @@ class Endpoint:
     def _answer(self, request: Request, services: Services, methods: Sequence[str]) -> Response:
         if request.method != self.method:
             raise method_not_allowed(methods)
-        caller = authenticate(request, services, self.dialect)
+        caller = authenticate(request, services, self.error_format)
         arguments = self._arguments(request)
         call = Call(services, caller, self.rpc, self._headers(request))
         body = self.steps(arguments, call) if self.steps else call.own(arguments)
-        if self.wakes_worker:
-            services.dispatcher.wake("runs")
+        if self.notifies_worker:
+            services.dispatcher.notify("runs")
         return Response(self.status, body if self.response else b"")
 
     def _headers(self, request: Request) -> dict[str, str]:
         """What the database reads of the request itself: for the audit, and to give the same answer again."""
         headers = {"x-request-id": request.request_id}
         key = request.headers.get("idempotency-key")
-        if key is not None and self.heeds_key:
+        if key is not None and self.accepts_idempotency_key:
             key = key.strip(" ")  # a proxy would: white space around it is not its own
             if not _IDEMPOTENCY_KEY.fullmatch(key):
                 sentence = "An Idempotency-Key has 1 to 255 printable ASCII characters."
-                raise Problem(400, "invalid_idempotency_key", sentence)
+                raise ApiError(400, "invalid_idempotency_key", sentence)
             headers["idempotency-key"] = key
         return headers
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         if len(request.body) > MAX_BODY_BYTES:
-            raise Problem(413, "body_too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
+            raise ApiError(413, "body_too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
         in_path = self.members_of(request.path) or {}
         try:
             if self.method in ("GET", "DELETE"):
@@ -168,71 +170,77 @@ def _with_members(body: bytes, members: Mapping[str, str]) -> bytes:
     return json.dumps({**value, **members}).encode() if isinstance(value, dict) else body
 
 
-def method_not_allowed(methods: Sequence[str]) -> Problem:
+def method_not_allowed(methods: Sequence[str]) -> ApiError:
     sentence = f"Use {' or '.join(methods)}."
-    return Problem(405, "method_not_allowed", sentence, headers={"allow": ", ".join([*methods, "OPTIONS"])})
+    return ApiError(405, "method_not_allowed", sentence, headers={"allow": ", ".join([*methods, "OPTIONS"])})
 
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-def authenticate(request: Request, services: Services, dialect: Dialect) -> Caller:
+def authenticate(request: Request, services: Services, error_format: ErrorFormat) -> Caller:
     authorization = request.headers.get("authorization")
-    key = agency_key(authorization) if dialect.api_keys else None
+    key = agency_key(authorization) if error_format.api_keys else None
     if key is not None:
         return Caller(token=None, claims={"role": "anon"}, agency_key=key)  # which agency's, the database knows
     try:
         return services.authenticator.authenticate(authorization)
     except Unauthorized as error:
-        raise Problem(401, error.code, error.sentence) from None
+        raise ApiError(401, error.code, error.message) from None
     except AuthUnavailable as error:
         raise unavailable("auth_unavailable", "The Auth server") from error
 
 
 def answer(
-    request: Request, services: Services, make: Callable[[], Response], methods: Sequence[str], dialect: Dialect = PLAIN
+    request: Request,
+    services: Services,
+    make: Callable[[], Response],
+    methods: Sequence[str],
+    error_format: ErrorFormat = PLAIN,
 ) -> Response:
     """An answer in any case, with CORS and the request's id: a preflight's, the endpoint's, or an error's."""
     try:
         response = cors.preflight(methods) if request.method == "OPTIONS" else make()
-    except Problem as problem:
+    except ApiError as problem:
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             cause = repr(problem.__cause__)  # what the caller is not told
             extra = {"request_id": request.request_id, "path": request.path, "code": problem.code, "cause": cause}
             log.warning("not available", extra=extra)
-        response = _error(problem, request, dialect)
+        response = _error(problem, request, error_format)
     except Exception:
         log.exception("unexpected error", extra={"request_id": request.request_id, "path": request.path})
-        response = _error(internal_error(), request, dialect)
+        response = _error(internal_error(), request, error_format)
     if response.body:
         response.headers.setdefault("content-type", "application/json")
-    if dialect.version_header:
-        response.headers[dialect.version_header] = dialect.version(request.headers.get(dialect.version_header))
+    if error_format.version_header:
+        response.headers[error_format.version_header] = error_format.version(
+            request.headers.get(error_format.version_header)
+        )
     response.headers["x-request-id"] = request.request_id
     response.headers.setdefault("cache-control", "no-store")
     cors.add_headers(request, response, services.settings.cors_allowed_origins)
     return response
 
 
-def _error(problem: Problem, request: Request, dialect: Dialect) -> Response:
-    response = json_response(problem.status, dialect.spell(problem, request.request_id))
+def _error(problem: ApiError, request: Request, error_format: ErrorFormat) -> Response:
+    response = json_response(problem.status, error_format.serialize(problem, request.request_id))
     response.headers.update(problem.headers)
     if problem.status == HTTPStatus.UNAUTHORIZED:  # the door's and the database's alike
         response.headers["www-authenticate"] = "Bearer"
     return response
 
 
-def _invalid(error: ValidationError, in_path: Mapping[str, str]) -> Problem:
+def _invalid(error: ValidationError, in_path: Mapping[str, str]) -> ApiError:
     """A sentence for the first thing that is wrong; never the value itself, which may be long or secret."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     if any(each["loc"] and each["loc"][0] in in_path for each in errors):
-        return Problem(404, "not_found", "There is nothing at this path: an id in it is malformed.")
+        return ApiError(404, "not_found", "There is nothing at this path: an id in it is malformed.")
     wrong = [each for each in errors if each["type"] not in _NOT_SUPPORTED]
     if wrong:
         return _invalid_member(wrong[0])
     fields = [_place(each) for each in errors]
     sentence = f"This does not work yet, leave it out: {', '.join(fields)[:1000]}."
-    return Problem(422, "unsupported_field", sentence, {"fields": fields[:100]})
+    return ApiError(422, "unsupported_field", sentence, {"fields": fields[:100]})
 
 
 _NOT_SUPPORTED = {"unsupported", "extra_forbidden"}
@@ -242,15 +250,15 @@ def _place(error: ErrorDetails) -> str:
     return ".".join(str(part) for part in error["loc"])[:200]
 
 
-def _invalid_member(first: ErrorDetails) -> Problem:
+def _invalid_member(first: ErrorDetails) -> ApiError:
     where = _place(first)
     if first["type"] == "json_invalid":
-        return Problem(400, "invalid_json", "The body is not valid JSON.")
+        return ApiError(400, "invalid_json", "The body is not valid JSON.")
     if not where:
         what = first["msg"].removeprefix("Value error, ")
         sentence = what if first["type"] == "value_error" else "The body must be a JSON object."
-        return Problem(400, "invalid_request", sentence)
+        return ApiError(400, "invalid_request", sentence)
     if first["type"] == "missing":
-        return Problem(400, "missing_field", f"{where} is required.", {"field": where})
+        return ApiError(400, "missing_field", f"{where} is required.", {"field": where})
     message = first["msg"].removeprefix("Value error, ")
-    return Problem(400, "invalid_field", f"{where}: {message[:1].lower()}{message[1:]}.", {"field": where})
+    return ApiError(400, "invalid_field", f"{where}: {message[:1].lower()}{message[1:]}.", {"field": where})

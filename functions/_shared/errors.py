@@ -1,7 +1,7 @@
 """Every refusal is one `Problem`; what the database raises becomes one here, through either door.
 
 SQLSTATE                                  status
-PTnnn (app.refuse)                        nnn: message = code, detail = sentence, hint = further members as JSON
+PTnnn (app.raise_error)                        nnn: message = code, detail = sentence, hint = further members as JSON
 PGRST301, 302, 303                        401: the token, as PostgREST sees it
 PGRST000-003, 08, 53, 57014, 57P, 40001,
 40P01, 55P03, 25006, no answer            503 with Retry-After: not now (25006: a fail-over left it read-only)
@@ -24,7 +24,7 @@ RETRY_AFTER_SECONDS = 2
 
 
 @dataclass
-class Problem(Exception):
+class ApiError(Exception):
     """What the caller is told: HTTP status, a stable code, a sentence, further members, further headers."""
 
     status: int
@@ -35,7 +35,7 @@ class Problem(Exception):
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ErrorSpec:
     """A problem as it is documented: `members` are those beyond error, code and requestId, with examples."""
 
     status: int
@@ -44,17 +44,17 @@ class Refusal:
     members: Mapping[str, Any] = field(default_factory=dict)
 
 
-def unavailable(code: str, what: str) -> Problem:
+def unavailable(code: str, what: str) -> ApiError:
     sentence = f"{what} cannot be reached. Try again in a moment."
-    return Problem(503, code, sentence, headers={"retry-after": str(RETRY_AFTER_SECONDS)})
+    return ApiError(503, code, sentence, headers={"retry-after": str(RETRY_AFTER_SECONDS)})
 
 
-def database_unavailable() -> Problem:
+def database_unavailable() -> ApiError:
     return unavailable("database_unavailable", "The database")
 
 
-def internal_error() -> Problem:
-    return Problem(500, "internal_error", "Something went wrong here. Tell us the requestId if it persists.")
+def internal_error() -> ApiError:
+    return ApiError(500, "internal_error", "Something went wrong here. Tell us the requestId if it persists.")
 
 
 _NOT_NOW = (
@@ -72,27 +72,27 @@ _NOT_NOW = (
     "55P03",
 )
 _NATIVE = {
-    "22": Problem(400, "invalid_value", "The database refused a value of this request."),
-    "23502": Problem(400, "invalid_value", "The database refused a value of this request."),
-    "23514": Problem(400, "invalid_value", "The database refused a value of this request."),
-    "23503": Problem(409, "conflict", "This conflicts with what the database holds."),
-    "23505": Problem(409, "conflict", "This conflicts with what the database holds."),
-    "42501": Problem(403, "forbidden", "You may not do this."),
+    "22": ApiError(400, "invalid_value", "The database refused a value of this request."),
+    "23502": ApiError(400, "invalid_value", "The database refused a value of this request."),
+    "23514": ApiError(400, "invalid_value", "The database refused a value of this request."),
+    "23503": ApiError(409, "conflict", "This conflicts with what the database holds."),
+    "23505": ApiError(409, "conflict", "This conflicts with what the database holds."),
+    "42501": ApiError(403, "forbidden", "You may not do this."),
 }
 
 
-def from_database(code: str | None, message: str, detail: str | None, hint: str | None) -> Problem | None:
+def from_database(code: str | None, message: str, detail: str | None, hint: str | None) -> ApiError | None:
     """The problem that an error of the database stands for; None for one that is ours, and so a 500."""
     code = code or ""
     if code.startswith("PT") and code[2:].isdigit():
         headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if code == "PT503" else {}
-        return Problem(int(code[2:]), message, detail or message, _members(hint), headers)
+        return ApiError(int(code[2:]), message, detail or message, _members(hint), headers)
     if code in {"PGRST301", "PGRST302", "PGRST303"}:
-        return Problem(401, "invalid_token", "This token is not valid any more. Sign in again.")
+        return ApiError(401, "invalid_token", "This token is not valid any more. Sign in again.")
     if code.startswith(_NOT_NOW):
         return database_unavailable()
     native = _NATIVE.get(code) or _NATIVE.get(code[:2])
-    return Problem(native.status, native.code, native.sentence) if native else None
+    return ApiError(native.status, native.code, native.sentence) if native else None
 
 
 def _members(hint: str | None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from functions._shared.errors import Refusal
-from functions._shared.members import Text
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import PgText
 
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "exists", "like", "ilike")
 MOST = 20
@@ -17,11 +17,11 @@ MOST = 20
 _FILTER = re.compile(r"(?P<field>\w+)(?:\[(?P<op>\w*)\])?", re.ASCII)
 
 REFUSALS = (
-    Refusal(400, "unknown_filter", "The list has no such field.", {"field": "nme", "available": ["id", "status"]}),
-    Refusal(400, "unknown_operator", "There is no such operator.", {"operator": "between"}),
-    Refusal(400, "invalid_value", "A filter's value is not of its field's type."),
-    Refusal(400, "unknown_sort", "`sort` is neither created_at nor -created_at."),
-    Refusal(400, "invalid_cursor", "The cursor is not one that a list has given."),
+    ErrorSpec(400, "unknown_filter", "The list has no such field.", {"field": "nme", "available": ["id", "status"]}),
+    ErrorSpec(400, "unknown_operator", "There is no such operator.", {"operator": "between"}),
+    ErrorSpec(400, "invalid_value", "A filter's value is not of its field's type."),
+    ErrorSpec(400, "unknown_sort", "`sort` is neither created_at nor -created_at."),
+    ErrorSpec(400, "invalid_cursor", "The cursor is not one that a list has given."),
 )
 
 
@@ -30,9 +30,9 @@ def _number(value: object) -> object:
 
 
 class Filter(BaseModel):
-    field: Text
-    op: Text = "eq"
-    value: Text
+    field: PgText
+    op: PgText = "eq"
+    value: PgText
 
 
 class FilteredList(BaseModel):
@@ -42,9 +42,9 @@ class FilteredList(BaseModel):
 
     filters: SkipJsonSchema[Annotated[list[Filter], Field(max_length=MOST)]] = []
     limit: Annotated[int | None, BeforeValidator(_number)] = None
-    next_cursor: Text | None = None
-    prev_cursor: Text | None = None
-    sort: Text | None = None
+    next_cursor: PgText | None = None
+    prev_cursor: PgText | None = None
+    sort: PgText | None = None
 
     @model_validator(mode="before")
     @classmethod

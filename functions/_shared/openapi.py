@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic.json_schema import models_json_schema
 
 from functions._shared import filters
-from functions._shared.errors import Problem, Refusal
+from functions._shared.errors import ApiError, ErrorSpec
+from functions._shared.fields import StrictRequest
 from functions._shared.filters import FilteredList
-from functions._shared.members import Contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,47 +29,47 @@ REF = "#/components/schemas/{model}"
 
 # What any endpoint may answer, because every request takes the same way.
 EVERYONES = (
-    Refusal(401, "missing_token", "There is no access token."),
-    Refusal(401, "invalid_token", "The token is malformed, forged or another project's."),
-    Refusal(401, "expired_token", "The token has expired: refresh the session."),
-    Refusal(401, "revoked_token", "The session has ended or its user is gone: sign in again."),
-    Refusal(403, "no_agency", "Your user belongs to no agency."),
-    Refusal(405, "method_not_allowed", "Another method is meant; `Allow` names it."),
-    Refusal(413, "body_too_large", "The body is larger than 1 MiB."),
-    Refusal(500, "internal_error", "Ours; nothing of it is shown."),
-    Refusal(503, "auth_unavailable", "The Auth server cannot be reached; `Retry-After` says when to try again."),
-    Refusal(503, "database_unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
+    ErrorSpec(401, "missing_token", "There is no access token."),
+    ErrorSpec(401, "invalid_token", "The token is malformed, forged or another project's."),
+    ErrorSpec(401, "expired_token", "The token has expired: refresh the session."),
+    ErrorSpec(401, "revoked_token", "The session has ended or its user is gone: sign in again."),
+    ErrorSpec(403, "no_agency", "Your user belongs to no agency."),
+    ErrorSpec(405, "method_not_allowed", "Another method is meant; `Allow` names it."),
+    ErrorSpec(413, "body_too_large", "The body is larger than 1 MiB."),
+    ErrorSpec(500, "internal_error", "Ours; nothing of it is shown."),
+    ErrorSpec(503, "auth_unavailable", "The Auth server cannot be reached; `Retry-After` says when to try again."),
+    ErrorSpec(503, "database_unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
 )
 OF_MEMBERS = (
-    Refusal(400, "invalid_field", "A member has the wrong type or value; `field` names it.", {"field": "name"}),
+    ErrorSpec(400, "invalid_field", "A member has the wrong type or value; `field` names it.", {"field": "name"}),
 )
 OF_REQUIRED_MEMBERS = (
-    Refusal(400, "missing_field", "A required member is missing; `field` names it.", {"field": "name"}),
+    ErrorSpec(400, "missing_field", "A required member is missing; `field` names it.", {"field": "name"}),
 )
-OF_PATHS = (Refusal(404, "not_found", "An id in the path is malformed."),)
+OF_PATHS = (ErrorSpec(404, "not_found", "An id in the path is malformed."),)
 OF_CONTRACTS = (
-    Refusal(
+    ErrorSpec(
         422,
         "unsupported_field",
         "A member does not work yet or is unknown; `fields` names all.",
         {"fields": ["filters"]},
     ),
 )
-OF_API_KEYS = (Refusal(401, "invalid_api_key", "The agency's API key is unknown or revoked."),)
+OF_API_KEYS = (ErrorSpec(401, "invalid_api_key", "The agency's API key is unknown or revoked."),)
 OF_BODIES = (
-    Refusal(400, "invalid_json", "The body is not JSON."),
-    Refusal(400, "invalid_request", "The body is not an object, or its members do not go together."),
+    ErrorSpec(400, "invalid_json", "The body is not JSON."),
+    ErrorSpec(400, "invalid_request", "The body is not an object, or its members do not go together."),
 )
 OF_IDEMPOTENCY = (
-    Refusal(400, "invalid_idempotency_key", "The Idempotency-Key is empty, too long or not printable ASCII."),
-    Refusal(409, "idempotency_key_in_use", "The first request with this Idempotency-Key is still under way."),
-    Refusal(422, "idempotency_key_reused", "This Idempotency-Key came with another request."),
+    ErrorSpec(400, "invalid_idempotency_key", "The Idempotency-Key is empty, too long or not printable ASCII."),
+    ErrorSpec(409, "idempotency_key_in_use", "The first request with this Idempotency-Key is still under way."),
+    ErrorSpec(422, "idempotency_key_reused", "This Idempotency-Key came with another request."),
 )
 
 
-def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
+def errors(endpoint: Endpoint) -> Sequence[ErrorSpec]:
     """All that this endpoint may answer besides its success, by status."""
-    found = [*EVERYONES, *endpoint.refusals]
+    found = [*EVERYONES, *endpoint.errors]
     members = [member for name, member in endpoint.request.model_fields.items() if not is_in_path(endpoint, name)]
     if any(member.annotation is not object for member in members):  # an object is whatever it is
         found += OF_MEMBERS
@@ -77,13 +77,13 @@ def refusals(endpoint: Endpoint) -> Sequence[Refusal]:
         found += OF_REQUIRED_MEMBERS
     if "{" in endpoint.path:
         found += OF_PATHS
-    if issubclass(endpoint.request, Contract):
+    if issubclass(endpoint.request, StrictRequest):
         found += OF_CONTRACTS
-    if endpoint.dialect.api_keys:
+    if endpoint.error_format.api_keys:
         found += OF_API_KEYS
     if has_body(endpoint):
         found += OF_BODIES
-    if endpoint.heeds_key:
+    if endpoint.accepts_idempotency_key:
         found += OF_IDEMPOTENCY
     return sorted(found, key=lambda refusal: refusal.status)
 
@@ -122,7 +122,10 @@ def document(endpoints: Iterable[Endpoint], server: str = "/functions/v1") -> di
             for path, of_path in groupby(endpoints, key=lambda e: e.path)
         },
         "components": {
-            "schemas": {**definitions.get("$defs", {}), **{e.dialect.error: e.dialect.schema for e in endpoints}},
+            "schemas": {
+                **definitions.get("$defs", {}),
+                **{e.error_format.error: e.error_format.schema for e in endpoints},
+            },
             "securitySchemes": {
                 "supabase": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "agency": {"type": "http", "scheme": "bearer", "description": "An API key of your agency."},
@@ -149,7 +152,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "parameters": _parameters(endpoint),
         "responses": {str(endpoint.status): _success(endpoint), **_errors(endpoint)},
     }
-    if endpoint.dialect.api_keys:
+    if endpoint.error_format.api_keys:
         operation["security"] = [{"supabase": []}, {"agency": []}, {"agencyBasic": []}]
     in_body = _in_body(endpoint)
     if in_body:
@@ -180,11 +183,13 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     if issubclass(endpoint.request, FilteredList):
         others = {name: value for name, value in examples.items() if name not in schema["properties"]}
         found.append(filters.parameter(endpoint.request, others))
-    if endpoint.heeds_key:
+    if endpoint.accepts_idempotency_key:
         found.append(_KEY_HEADER)
-    if endpoint.dialect.version_header:
-        versions = {"type": "string", "example": endpoint.dialect.versions[0]}
-        found.append({"name": endpoint.dialect.version_header, "in": "header", "required": False, "schema": versions})
+    if endpoint.error_format.version_header:
+        versions = {"type": "string", "example": endpoint.error_format.versions[0]}
+        found.append(
+            {"name": endpoint.error_format.version_header, "in": "header", "required": False, "schema": versions}
+        )
     return found
 
 
@@ -204,7 +209,7 @@ def _success(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _headers(endpoint: Endpoint, *names: str) -> dict[str, Any]:
-    version = [endpoint.dialect.version_header] if endpoint.dialect.version_header else []
+    version = [endpoint.error_format.version_header] if endpoint.error_format.version_header else []
     return {name: {"schema": {"type": "string"}} for name in ["x-request-id", *version, *names]}
 
 
@@ -214,20 +219,22 @@ def _json(model: type[BaseModel], example: object) -> dict[str, Any]:
 
 
 def _errors(endpoint: Endpoint) -> dict[str, Any]:
-    grouped = groupby(refusals(endpoint), key=lambda refusal: refusal.status)
+    grouped = groupby(errors(endpoint), key=lambda refusal: refusal.status)
     return {str(status): _error(endpoint, [*group]) for status, group in grouped}
 
 
-def _error(endpoint: Endpoint, group: Sequence[Refusal]) -> dict[str, Any]:
+def _error(endpoint: Endpoint, group: Sequence[ErrorSpec]) -> dict[str, Any]:
     examples = {
         one.code: {
             "summary": one.when,
-            "value": endpoint.dialect.spell(Problem(one.status, one.code, one.when, dict(one.members)), _REQUEST_ID),
+            "value": endpoint.error_format.serialize(
+                ApiError(one.status, one.code, one.when, dict(one.members)), _REQUEST_ID
+            ),
         }
         for one in group
     }
     further = {503: ["retry-after"], 405: ["allow"], 401: ["www-authenticate"]}.get(group[0].status, [])
-    schema = {"$ref": REF.format(model=endpoint.dialect.error)}
+    schema = {"$ref": REF.format(model=endpoint.error_format.error)}
     return {
         "description": " ".join(f"`{one.code}`: {one.when}" for one in group),
         "headers": _headers(endpoint, *further),

@@ -25,7 +25,9 @@ Statement = tuple[str, "Sequence[bytes | None]"]
 LOOK_SECONDS = 0.1  # how often a wait looks at the time
 
 
-def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement], seconds: float) -> bytes | None:
+def execute_pipeline(
+    connection: psycopg.Connection[Any], statements: Sequence[Statement], seconds: float
+) -> bytes | None:
     """The first value of the last statement's first row. Parameters ($1 …) are text without NUL, or None for null.
 
     Raises psycopg.Error; then nothing was committed, or it is unknown because the connection broke or the server said
@@ -35,7 +37,7 @@ def exchange(connection: psycopg.Connection[Any], statements: Sequence[Statement
         return _value(connection.wait(_within(seconds, answers)))
 
 
-async def exchange_async(
+async def execute_pipeline_async(
     connection: psycopg.Connection[Any], statements: Sequence[Statement], seconds: float
 ) -> bytes | None:
     """The same for an event loop. Cancelled, it leaves a connection that is of no further use."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import functions
 from functions._shared import runtime
-from functions._shared.dialect import PLAIN
 from functions._shared.endpoint import Endpoint, answer
-from functions._shared.errors import Problem
+from functions._shared.error_format import PLAIN
+from functions._shared.errors import ApiError
 from functions._shared.http import json_response
-from functions._shared.services import Services, awake
+from functions._shared.services import Services, services_for_invocation
 
 if TYPE_CHECKING:
-    from functions._shared.dialect import Dialect
+    from functions._shared.error_format import ErrorFormat
     from functions._shared.http import Request, Response
 
 NO_ENDPOINTS = {"worker"}
@@ -72,11 +72,11 @@ def handle(request: Request, services: Services) -> Response:
     return by_method.get(request.method, here).handle(request, services, [*by_method])
 
 
-def _dialect(path: str) -> Dialect:
+def _dialect(path: str) -> ErrorFormat:
     """Where there is nothing, the API says so most of whose paths begin like this one, as far as any do."""
     words = path.split("/", 4)[1:]
     for length in range(len(words), 0, -1):
-        near = [one.dialect for one in endpoints() if one.path.split("/")[1 : length + 1] == words[:length]]
+        near = [one.error_format for one in endpoints() if one.path.split("/")[1 : length + 1] == words[:length]]
         if near:
             return max(near, key=near.count)
     return PLAIN
@@ -85,7 +85,7 @@ def _dialect(path: str) -> Dialect:
 def _other(request: Request) -> Response:
     if request.path == "/openapi.json" and request.method == "GET":
         return json_response(200, _document())
-    raise Problem(404, "no_such_function", "There is no function at this path.")
+    raise ApiError(404, "no_such_function", "There is no function at this path.")
 
 
 @cache
@@ -96,9 +96,9 @@ def _document() -> dict[str, Any]:
 
 
 def _prepare() -> None:
-    awake()
+    services_for_invocation()
     if runtime.is_kept_as_snapshot():  # what is in it costs no request anything
         endpoints()
 
 
-handler = runtime.cloud_handler(lambda request: handle(request, awake()), _prepare)
+handler = runtime.lambda_handler(lambda request: handle(request, services_for_invocation()), _prepare)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from functions._shared.errors import Problem, database_unavailable, from_database
+from functions._shared.errors import ApiError, database_unavailable, from_database
 from functions._shared.idle import Idle
 from functions._shared.pool import Pool, Unreachable
 
@@ -76,12 +76,12 @@ class PostgrestRpc:
             sent[KEY_HEADER] = caller.agency_key
         try:
             url = self._url + quote(name, safe="")
-            answer = self._pool.request("POST", url, sent, json.dumps(dict(arguments)).encode())
+            response = self._pool.request("POST", url, sent, json.dumps(dict(arguments)).encode())
         except Unreachable as error:
             raise database_unavailable() from error
-        if answer.is_success:
-            return answer.content
-        raise _postgrest_error(name, answer.status, answer.content)
+        if response.is_success:
+            return response.content
+        raise _postgrest_error(name, response.status, response.content)
 
     def close(self) -> None:
         self._pool.close()
@@ -118,13 +118,13 @@ class PostgresRpc:
     def call(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
     ) -> bytes:
-        from functions._shared.pipeline import exchange  # noqa: PLC0415
+        from functions._shared.pipeline import execute_pipeline  # noqa: PLC0415
 
         identity, call = _identity(caller, headers), _call(name, arguments)
         with _problems_of(name), self._connection() as connection:
             identify = _identify(connection.info.server_version)
-            answer = exchange(connection, [(identify, identity), call], CALL_SECONDS)
-        return answer if answer is not None else b"null"
+            response = execute_pipeline(connection, [(identify, identity), call], CALL_SECONDS)
+        return response if response is not None else b"null"
 
     async def call_async(
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
@@ -132,7 +132,7 @@ class PostgresRpc:
         """`call` for an event loop, which goes on meanwhile. Cancelled, nobody knows whether it was heard."""
         import asyncio  # noqa: PLC0415
 
-        from functions._shared.pipeline import exchange_async  # noqa: PLC0415
+        from functions._shared.pipeline import execute_pipeline_async  # noqa: PLC0415
 
         identity, call = _identity(caller, headers), _call(name, arguments)
         with _problems_of(name):
@@ -141,8 +141,8 @@ class PostgresRpc:
                 await asyncio.to_thread(lambda: self._idle.keep(self._connect()))
             with self._returned(taken) as connection:
                 identify = _identify(connection.info.server_version)
-                answer = await exchange_async(connection, [(identify, identity), call], CALL_SECONDS)
-        return answer if answer is not None else b"null"
+                response = await execute_pipeline_async(connection, [(identify, identity), call], CALL_SECONDS)
+        return response if response is not None else b"null"
 
     def _connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         return self._returned(self._idle.take() or self._connect())
@@ -212,7 +212,7 @@ def _parameter(value: object) -> bytes | None:
         return None
     text = value if isinstance(value, str) else json.dumps(value)
     if "\0" in text:  # it would end the value there
-        raise Problem(400, "invalid_value", "A text must not contain NUL characters.")
+        raise ApiError(400, "invalid_value", "A text must not contain NUL characters.")
     return text.encode()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from functions._shared import logs
-from functions._shared.dispatch import LANES
+from functions._shared.dispatch import QUEUES
 from functions._shared.http import Request, Response, request_id
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if IS_CLOUD:
     gc.disable()
 
 
-def cloud_handler(handle: Callable[[Request], Response], prepare: Callable[[], object] = dict) -> Handler:
+def lambda_handler(handle: Callable[[Request], Response], prepare: Callable[[], object] = dict) -> Handler:
     """`prepare` raises where the deployment is set up wrongly: there, when it starts, rather than at a request."""
     _begin(prepare)
 
@@ -77,7 +77,7 @@ def is_kept_as_snapshot() -> bool:
 
 def _is_ours(record: Mapping[str, Any]) -> bool:
     try:
-        return json.loads(record["body"])["lane"] in LANES
+        return json.loads(record["body"])["queue"] in QUEUES
     except (ValueError, KeyError, TypeError):
         return False
 

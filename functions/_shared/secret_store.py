@@ -10,7 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
-from functions._shared.errors import Problem, unavailable
+from functions._shared.errors import ApiError, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ def make(kind: SecretStoreName, prefix: str) -> SecretStore | None:
     return Environment() if kind == "environment" else None
 
 
-def put_outside(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
+def store_externally(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
     """The arguments with `secret_id` in place of configuration.secret, which now is in the door's store, if it has one.
 
     One that no connection comes to use, as after an error, the worker forgets. Raises Problem.
@@ -89,7 +89,7 @@ def put_outside(arguments: dict[str, Any], call: Call) -> dict[str, Any]:
     if store is None or arguments["type"] != "http" or not isinstance(secret, dict) or not secret:
         return arguments  # nothing to keep, or nothing that will be accepted
     if len(json.dumps(secret)) > MAX_BYTES:
-        raise Problem(400, "invalid_configuration", f"configuration.secret has more than {MAX_BYTES} bytes.")
+        raise ApiError(400, "invalid_configuration", f"configuration.secret has more than {MAX_BYTES} bytes.")
     reserved = call("reserve_secret", _fingerprint(secret, call.idempotency_key))
     try:
         store.put(reserved["name"], secret)

@@ -27,7 +27,7 @@ class Services:
     settings: Settings
     authenticator: Authenticator
     rpc: Rpc
-    dispatcher: Dispatcher = field(default_factory=dispatch.Polling)
+    dispatcher: Dispatcher = field(default_factory=dispatch.PollingDispatcher)
     secret_store: SecretStore | None = None  # None: the database keeps secrets
 
     def renew(self) -> None:
@@ -43,12 +43,12 @@ def make(settings: Settings) -> Services:
         check=settings.auth_check,
         issuer=settings.auth_issuer,
     )
-    dispatcher = dispatch.make(settings.queue_url, settings.look_queue_url)
+    dispatcher = dispatch.make(settings.queue_url, settings.check_queue_url)
     return Services(settings, authenticator, make_rpc(settings), dispatcher, make_secret_store(settings))
 
 
 def make_rpc(settings: Settings) -> Rpc:
-    if settings.rpc_door == "postgres":
+    if settings.rpc_transport == "postgres":
         assert settings.database_url is not None
         return PostgresRpc(settings.database_url)
     return PostgrestRpc(settings.supabase_url, settings.supabase_anon_key)
@@ -70,7 +70,7 @@ def services() -> Services:
 _used_at = time.time()
 
 
-def awake() -> Services:
+def services_for_invocation() -> Services:
     """The same for a process that serves one request at a time and may be frozen between two."""
     global _used_at  # noqa: PLW0603 (of the process, as what it speaks of)
     paused = time.time() - _used_at

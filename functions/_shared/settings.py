@@ -20,7 +20,7 @@ class Settings:
     supabase_url: str
     supabase_anon_key: str = field(repr=False)
     # The functions' way to the database: `postgrest`, or `postgres` with DATABASE_URL (a role like `authenticator`).
-    rpc_door: Literal["postgrest", "postgres"] = "postgrest"
+    rpc_transport: Literal["postgrest", "postgres"] = "postgrest"
     database_url: str | None = field(default=None, repr=False)
     # `claims` verifies asymmetric tokens here; `user` asks the Auth server on every call. Both see revoked sessions.
     auth_check: Literal["claims", "user"] = "claims"
@@ -34,7 +34,7 @@ class Settings:
     supabase_service_role_key: str | None = field(default=None, repr=False)
     # Where workers are called by queues: SQS URLs, for runs and for looks. None: workers ask the database themselves.
     queue_url: str | None = None
-    look_queue_url: str | None = None
+    check_queue_url: str | None = None
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -43,17 +43,17 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     missing = [name for name in ("SUPABASE_URL", "SUPABASE_ANON_KEY") if not environment.get(name)]
     if missing:
         raise RuntimeError(f"Set {' and '.join(missing)}.")
-    door = _one_of(environment, "RPC_DOOR", ("postgrest", "postgres"))
-    if door == "postgres" and not environment.get("DATABASE_URL"):
-        raise RuntimeError("RPC_DOOR=postgres needs DATABASE_URL.")
-    if bool(environment.get("QUEUE_URL")) != bool(environment.get("LOOK_QUEUE_URL")):
-        raise RuntimeError("Set both QUEUE_URL and LOOK_QUEUE_URL, or neither.")
+    transport = _one_of(environment, "RPC_TRANSPORT", ("postgrest", "postgres"))
+    if transport == "postgres" and not environment.get("DATABASE_URL"):
+        raise RuntimeError("RPC_TRANSPORT=postgres needs DATABASE_URL.")
+    if bool(environment.get("QUEUE_URL")) != bool(environment.get("CHECK_QUEUE_URL")):
+        raise RuntimeError("Set both QUEUE_URL and CHECK_QUEUE_URL, or neither.")
     origins = environment.get("CORS_ALLOWED_ORIGINS") or "*"
     store, prefix = secrets_from(environment)
     return Settings(
         supabase_url=environment["SUPABASE_URL"].rstrip("/"),
         supabase_anon_key=environment["SUPABASE_ANON_KEY"],
-        rpc_door=cast("Literal['postgrest', 'postgres']", door),
+        rpc_transport=cast("Literal['postgrest', 'postgres']", transport),
         database_url=environment.get("DATABASE_URL") or None,
         auth_check=cast("Literal['claims', 'user']", _one_of(environment, "AUTH_CHECK", ("claims", "user"))),
         auth_issuer=environment.get("AUTH_ISSUER") or None,
@@ -62,7 +62,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         secret_prefix=prefix,
         supabase_service_role_key=environment.get("SUPABASE_SERVICE_ROLE_KEY") or None,
         queue_url=environment.get("QUEUE_URL") or None,
-        look_queue_url=environment.get("LOOK_QUEUE_URL") or None,
+        check_queue_url=environment.get("CHECK_QUEUE_URL") or None,
     )
 
 

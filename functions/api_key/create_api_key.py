@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Text
+from functions._shared.fields import PgText
 from functions.api_key.list_api_keys import EXAMPLE, ApiKey
 
 
 class CreateApiKey(BaseModel):
-    name: Annotated[Text, Field(min_length=1, max_length=200)]
+    name: Annotated[PgText, Field(min_length=1, max_length=200)]
 
 
 class ApiKeyCreated(BaseModel):
@@ -29,7 +29,7 @@ endpoint = Endpoint(
     request=CreateApiKey,
     response=ApiKeyCreated,
     status=201,
-    remembered=False,
+    idempotent=False,
     example_request={"name": "nightly jobs"},
     example_response={"key": "sync_…", "api_key": EXAMPLE},
 )

@@ -7,10 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
+from functions._shared.errors import ErrorSpec
 from functions.api_key.list_api_keys import EXAMPLE, ApiKey
 
-API_KEY_NOT_FOUND = Refusal(404, "api_key_not_found", "There is no API key with this id.")
+API_KEY_NOT_FOUND = ErrorSpec(404, "api_key_not_found", "There is no API key with this id.")
 
 
 class RevokeApiKey(BaseModel):
@@ -23,8 +23,8 @@ endpoint = Endpoint(
     rpc="revoke_api_key",
     request=RevokeApiKey,
     response=ApiKey,
-    remembered=False,
-    refusals=(API_KEY_NOT_FOUND,),
+    idempotent=False,
+    errors=(API_KEY_NOT_FOUND,),
     example_request={"api_key_id": EXAMPLE["id"]},
     example_response={**EXAMPLE, "revoked_at": EXAMPLE["created_at"], "revoked_by": EXAMPLE["created_by"]},
 )

@@ -11,20 +11,20 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from functions._shared.errors import Refusal
-from functions._shared.members import Contract, Text
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import PgText, StrictRequest
 
 PATH = "/api/actions/bulk"  # what those of its endpoints begin with
 
 # In examples.
 JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
 
-JOB_NOT_FOUND = Refusal(404, "bulk_action_not_found", "There is no bulk action job with this id.")
+JOB_NOT_FOUND = ErrorSpec(404, "bulk_action_not_found", "There is no bulk action job with this id.")
 OF_CRITERIA = (
-    Refusal(400, "no_criteria", "criteria names nothing."),
-    Refusal(400, "unknown_family", "There is no such family; `known` has them.", {"known": ["historical_sync"]}),
-    Refusal(400, "family_required", "criteria has a status and no family."),
-    Refusal(400, "unknown_status", "The family has no such status; `known` has them.", {"known": ["pending"]}),
+    ErrorSpec(400, "no_criteria", "criteria names nothing."),
+    ErrorSpec(400, "unknown_family", "There is no such family; `known` has them.", {"known": ["historical_sync"]}),
+    ErrorSpec(400, "family_required", "criteria has a status and no family."),
+    ErrorSpec(400, "unknown_status", "The family has no such status; `known` has them.", {"known": ["pending"]}),
 )
 
 
@@ -47,11 +47,11 @@ def _with_zone(time: datetime) -> datetime:
 Time = Annotated[datetime, AfterValidator(_with_zone)]
 
 
-class Criteria(Contract):
+class Criteria(StrictRequest):
     """What all of the executions have in common; at least one member. `status` is a word of the `family`."""
 
-    family: Text | None = None
-    status: Text | None = None
+    family: PgText | None = None
+    status: PgText | None = None
     connection_id: UUID | None = None
     created_before: Time | None = None
     created_after: Time | None = None

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from functions._shared.dialect import PROBLEM
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
+from functions._shared.error_format import PROBLEM
+from functions._shared.errors import ErrorSpec
 from functions.bulk_action import JOB_ID, JOB_NOT_FOUND
 
-NOT_CANCELLABLE = Refusal(
+NOT_CANCELLABLE = ErrorSpec(
     400, "not_cancellable", "The job has ended; `current_status` says how.", {"current_status": "completed"}
 )
 
@@ -41,8 +41,8 @@ endpoint = Endpoint(
     rpc="cancel_bulk_action",
     request=CancelBulkAction,
     response=BulkActionCancelled,
-    dialect=PROBLEM,
-    refusals=(NOT_CANCELLABLE, JOB_NOT_FOUND),
+    error_format=PROBLEM,
+    errors=(NOT_CANCELLABLE, JOB_NOT_FOUND),
     example_request={"job_id": JOB_ID, "reason": "not these"},
     example_response={"success": True, "job_id": JOB_ID, "status": "cancelled"},
 )

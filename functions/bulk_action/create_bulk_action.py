@@ -6,22 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from functions._shared.dialect import PROBLEM
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract, Only, Text
+from functions._shared.error_format import PROBLEM
+from functions._shared.fields import AcceptsOnly, PgText, StrictRequest
 from functions.bulk_action import OF_CRITERIA, Criteria, MaxLimit, Time
 from functions.bulk_action.get_bulk_action import EXAMPLE, BulkAction
 
 
-class CreateBulkAction(Contract):
+class CreateBulkAction(StrictRequest):
     """`retry` goes on at the checkpoint of what failed or was cancelled, `start` begins anew what has ended."""
 
     action_type: Literal["cancel", "retry", "start"]
     criteria: Criteria
-    action_reason: Annotated[Text, Field(max_length=500)] | None = None
+    action_reason: Annotated[PgText, Field(max_length=500)] | None = None
     max_limit: MaxLimit | None = None
     scheduled_at: Time | None = None
-    action_duration: Annotated[int | None, Only()] = None
+    action_duration: Annotated[int | None, AcceptsOnly()] = None
 
 
 endpoint = Endpoint(
@@ -31,9 +31,9 @@ endpoint = Endpoint(
     rpc="create_bulk_action",
     request=CreateBulkAction,
     response=BulkAction,
-    wakes_worker=True,
-    dialect=PROBLEM,
-    refusals=OF_CRITERIA,
+    notifies_worker=True,
+    error_format=PROBLEM,
+    errors=OF_CRITERIA,
     example_request={
         "action_type": "cancel",
         "criteria": {"family": "historical_sync", "status": "pending"},

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import PROBLEM
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
+from functions._shared.error_format import PROBLEM
+from functions._shared.errors import ErrorSpec
 from functions.bulk_action import JOB_ID, JOB_NOT_FOUND
 
-NOT_DELETABLE = Refusal(400, "not_deletable", "The job has not ended.", {"current_status": "running"})
+NOT_DELETABLE = ErrorSpec(400, "not_deletable", "The job has not ended.", {"current_status": "running"})
 
 
 class DeleteBulkAction(BaseModel):
@@ -32,8 +32,8 @@ endpoint = Endpoint(
     rpc="delete_bulk_action",
     request=DeleteBulkAction,
     response=BulkActionDeleted,
-    dialect=PROBLEM,
-    refusals=(NOT_DELETABLE, JOB_NOT_FOUND),
+    error_format=PROBLEM,
+    errors=(NOT_DELETABLE, JOB_NOT_FOUND),
     example_request={"job_id": JOB_ID},
     example_response={"success": True, "job_id": JOB_ID, "status": "completed"},
 )

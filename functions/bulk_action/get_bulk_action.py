@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import PROBLEM
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import PROBLEM
 from functions.bulk_action import JOB_ID, JOB_NOT_FOUND, Status
 
 EXAMPLE: dict[str, Any] = {
@@ -95,8 +95,8 @@ endpoint = Endpoint(
     rpc="get_bulk_action",
     request=GetBulkAction,
     response=BulkAction,
-    dialect=PROBLEM,
-    refusals=(JOB_NOT_FOUND,),
+    error_format=PROBLEM,
+    errors=(JOB_NOT_FOUND,),
     example_request={"job_id": JOB_ID},
     example_response=EXAMPLE,
 )

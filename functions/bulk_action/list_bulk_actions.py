@@ -7,8 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from functions._shared.dialect import PROBLEM
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import PROBLEM
 from functions.bulk_action import Status
 from functions.bulk_action.get_bulk_action import EXAMPLE, BulkAction
 
@@ -35,7 +35,7 @@ endpoint = Endpoint(
     rpc="list_bulk_actions",
     request=ListBulkActions,
     response=BulkActions,
-    dialect=PROBLEM,
+    error_format=PROBLEM,
     example_request={"status": "running", "limit": 20},
     example_response={"jobs": [EXAMPLE], "next_cursor": None},
 )

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import PROBLEM
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract
+from functions._shared.error_format import PROBLEM
+from functions._shared.fields import StrictRequest
 from functions.bulk_action import JOB_ID, OF_CRITERIA, Criteria, MaxLimit
 
 
-class PreviewBulkAction(Contract):
+class PreviewBulkAction(StrictRequest):
     criteria: Criteria
     max_limit: MaxLimit | None = None
 
@@ -42,9 +42,9 @@ endpoint = Endpoint(
     rpc="preview_bulk_action",
     request=PreviewBulkAction,
     response=BulkActionPreview,
-    dialect=PROBLEM,
-    remembered=False,
-    refusals=OF_CRITERIA,
+    error_format=PROBLEM,
+    idempotent=False,
+    errors=OF_CRITERIA,
     example_request={"criteria": {"family": "historical_sync", "status": "pending"}},
     example_response={
         "total_count": 1,

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import POLYTOMIC
 from functions.bulk_sync import EXECUTION_ID, SYNC_ID, SYNC_NOT_FOUND
 from functions.connection import Cancellation
 
@@ -27,8 +27,8 @@ endpoint = Endpoint(
     rpc="cancel_bulk_sync",
     request=CancelBulkSync,
     response=BulkSyncCancelled,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND,),
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={
         "data": {"message": "Cancellation requested", "execution_id": EXECUTION_ID, "status": "canceling"}

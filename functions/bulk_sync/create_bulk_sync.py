@@ -7,10 +7,10 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
-from functions._shared.members import Contract, OneOf, Only, Text
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import AcceptsOnly, PgText, StrictRequest, SupportedValues
 from functions.bulk_sync import UNKNOWN_SCHEMA
 from functions.bulk_sync.get_bulk_sync import EXAMPLE, OneBulkSync
 from functions.connection import (
@@ -22,68 +22,68 @@ from functions.connection import (
     Schedule,
 )
 
-NOT_A_DESTINATION = Refusal(400, "not_a_destination", "The destination is not a connection of type records.")
-INVALID_OUTPUT_NAME = Refusal(
+NOT_A_DESTINATION = ErrorSpec(400, "not_a_destination", "The destination is not a connection of type records.")
+INVALID_OUTPUT_NAME = ErrorSpec(
     400,
     "invalid_output_name",
     "The name of `schema` in the destination, with what goes before it, has 1 to 200 bytes.",
     {"schema": "flights"},
 )
-NO_SCHEMAS = Refusal(400, "no_schemas", "No schema is enabled.")
+NO_SCHEMAS = ErrorSpec(400, "no_schemas", "No schema is enabled.")
 
 
 def _as_schema(value: object) -> object:
     return {"id": value} if isinstance(value, str) else value
 
 
-class SchemaChoice(Contract):
+class SchemaChoice(StrictRequest):
     """A resource of the source; its id alone is as good."""
 
-    id: Text
+    id: PgText
     enabled: bool | None = None
-    fields: Annotated[list[Any] | None, Only([])] = None
-    filters: Annotated[list[Any] | None, Only([])] = None
-    partition_key: Annotated[str | None, Only("")] = None
-    tracking_field: Annotated[str | None, Only("")] = None
-    user_output_name: Annotated[str | None, Only("")] = None
-    history_enabled: Annotated[bool | None, Only(False)] = None
-    disable_data_cutoff: Annotated[bool | None, Only(False)] = None
-    data_cutoff_timestamp: Annotated[str | None, Only()] = None
+    fields: Annotated[list[Any] | None, AcceptsOnly([])] = None
+    filters: Annotated[list[Any] | None, AcceptsOnly([])] = None
+    partition_key: Annotated[str | None, AcceptsOnly("")] = None
+    tracking_field: Annotated[str | None, AcceptsOnly("")] = None
+    user_output_name: Annotated[str | None, AcceptsOnly("")] = None
+    history_enabled: Annotated[bool | None, AcceptsOnly(False)] = None
+    disable_data_cutoff: Annotated[bool | None, AcceptsOnly(False)] = None
+    data_cutoff_timestamp: Annotated[str | None, AcceptsOnly()] = None
 
 
 Choice = Annotated[SchemaChoice, BeforeValidator(_as_schema, json_schema_input_type=SchemaChoice | str)]
 
 
-class Destination(Contract):
+class Destination(StrictRequest):
     """`schema` goes before the names in the destination: crm.contacts."""
 
-    namespace: Annotated[Text, Field(min_length=1, max_length=100)] | None = Field(None, alias="schema")
+    namespace: Annotated[PgText, Field(min_length=1, max_length=100)] | None = Field(None, alias="schema")
 
 
-class CreateBulkSync(Contract):
+class CreateBulkSync(StrictRequest):
     """`schedule` is how the API up to 2024-02-08 says `default_schedule`; executions are started by hand."""
 
-    name: Annotated[Text, Field(min_length=1, max_length=200)]
+    name: Annotated[PgText, Field(min_length=1, max_length=200)]
     source_connection_id: UUID
     destination_connection_id: UUID
     destination_configuration: Destination | None = None
     schemas: Annotated[list[Choice], Field(max_length=1000)] | None = None
-    mode: Annotated[str | None, OneOf("replicate", "append")] = None
+    mode: Annotated[str | None, SupportedValues("replicate", "append")] = None
     active: bool | None = None
     organization_id: UUID | None = None
     default_schedule: Schedule | None = Field(None, exclude=True)
     schedule: Schedule | None = Field(None, exclude=True)
-    additional_schedules: Annotated[list[Any] | None, Only([])] = None
-    source_configuration: Annotated[dict[str, Any] | None, Only({})] = None
-    automatically_add_new_fields: Annotated[str | None, Only("all")] = None
-    automatically_add_new_objects: Annotated[str | None, Only("none")] = None
-    discover: Annotated[bool | None, Only(False)] = None
-    normalize_names: Annotated[str | None, Only("disabled")] = None
-    disable_record_timestamps: Annotated[bool | None, Only(False)] = None
-    policies: Annotated[list[str] | None, Only([])] = None
-    concurrency_limit: Annotated[int | None, Only()] = None
-    resync_concurrency_limit: Annotated[int | None, Only()] = None
-    data_cutoff_timestamp: Annotated[str | None, Only()] = None
+    additional_schedules: Annotated[list[Any] | None, AcceptsOnly([])] = None
+    source_configuration: Annotated[dict[str, Any] | None, AcceptsOnly({})] = None
+    automatically_add_new_fields: Annotated[str | None, AcceptsOnly("all")] = None
+    automatically_add_new_objects: Annotated[str | None, AcceptsOnly("none")] = None
+    discover: Annotated[bool | None, AcceptsOnly(False)] = None
+    normalize_names: Annotated[str | None, AcceptsOnly("disabled")] = None
+    disable_record_timestamps: Annotated[bool | None, AcceptsOnly(False)] = None
+    policies: Annotated[list[str] | None, AcceptsOnly([])] = None
+    concurrency_limit: Annotated[int | None, AcceptsOnly()] = None
+    resync_concurrency_limit: Annotated[int | None, AcceptsOnly()] = None
+    data_cutoff_timestamp: Annotated[str | None, AcceptsOnly()] = None
 
 
 endpoint = Endpoint(
@@ -93,8 +93,8 @@ endpoint = Endpoint(
     rpc="create_bulk_sync",
     request=CreateBulkSync,
     response=OneBulkSync,
-    dialect=POLYTOMIC,
-    refusals=(
+    error_format=POLYTOMIC,
+    errors=(
         CONNECTION_NOT_FOUND,
         NOT_A_SOURCE,
         NOT_A_DESTINATION,

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import POLYTOMIC
 from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
 from functions.connection import ORGANIZATION_ID, RECORDS_ID, SOURCE_ID, Actor
 
@@ -97,8 +97,8 @@ endpoint = Endpoint(
     rpc="get_bulk_sync",
     request=GetBulkSync,
     response=OneBulkSync,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND,),
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": EXAMPLE},
 )

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import POLYTOMIC
 from functions.bulk_sync import EXECUTION_ID, EXECUTION_NOT_FOUND, SYNC_ID, SYNC_NOT_FOUND
 
 Status = Literal["created", "scheduled", "running", "canceling", "canceled", "completed", "failed"]
@@ -111,8 +111,8 @@ endpoint = Endpoint(
     rpc="get_bulk_sync_execution",
     request=GetBulkSyncExecution,
     response=OneBulkSyncExecution,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND, EXECUTION_NOT_FOUND),
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND, EXECUTION_NOT_FOUND),
     example_request={"sync_id": SYNC_ID, "execution_id": EXECUTION_ID},
     example_response={"data": EXAMPLE},
 )

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Integer, Text
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.fields import PgInt, PgText
 from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
 from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, BulkSyncExecution
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
@@ -18,8 +18,8 @@ class ListBulkSyncExecutions(BaseModel):
     """`page_token` is the `next_page_token` of the page before; `limit` is at most 100, which it is without."""
 
     sync_id: UUID
-    page_token: Text | None = None
-    limit: Integer | None = None
+    page_token: PgText | None = None
+    limit: PgInt | None = None
     ascending: bool | None = None
     only_terminal: bool | None = None
 
@@ -36,8 +36,8 @@ endpoint = Endpoint(
     rpc="list_bulk_sync_executions",
     request=ListBulkSyncExecutions,
     response=BulkSyncExecutions,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Integer, Text
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.fields import PgInt, PgText
 from functions.bulk_sync.get_bulk_sync import EXAMPLE, BulkSync
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
 
@@ -15,8 +15,8 @@ class ListBulkSyncs(BaseModel):
     """`page_token` is the `next_page_token` of the page before; `limit` is at most 50, which it is without."""
 
     active: bool | None = None
-    page_token: Text | None = None
-    limit: Integer | None = None
+    page_token: PgText | None = None
+    limit: PgInt | None = None
 
 
 class BulkSyncs(BaseModel):
@@ -31,8 +31,8 @@ endpoint = Endpoint(
     rpc="list_bulk_syncs",
     request=ListBulkSyncs,
     response=BulkSyncs,
-    dialect=POLYTOMIC,
-    refusals=(INVALID_PAGE_TOKEN,),
+    error_format=POLYTOMIC,
+    errors=(INVALID_PAGE_TOKEN,),
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )
 handler = endpoint.handler

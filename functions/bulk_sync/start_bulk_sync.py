@@ -7,23 +7,23 @@ from uuid import UUID
 
 from pydantic import Field
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract, Only, Text
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.fields import AcceptsOnly, PgText, StrictRequest
 from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND, UNKNOWN_SCHEMA
 from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, OneBulkSyncExecution
 from functions.connection import ALREADY_ACTIVE
 
 
-class StartBulkSync(Contract):
+class StartBulkSync(StrictRequest):
     """`schemas` are ids; without, all of the sync's."""
 
     sync_id: UUID
-    schemas: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
-    fetch_mode: Annotated[str | None, Only("full")] = None
-    resync_mode: Annotated[str | None, Only()] = None
-    resync: Annotated[bool | None, Only(False)] = None
-    test: Annotated[bool | None, Only(False)] = None
+    schemas: Annotated[list[PgText], Field(min_length=1, max_length=1000)] | None = None
+    fetch_mode: Annotated[str | None, AcceptsOnly("full")] = None
+    resync_mode: Annotated[str | None, AcceptsOnly()] = None
+    resync: Annotated[bool | None, AcceptsOnly(False)] = None
+    test: Annotated[bool | None, AcceptsOnly(False)] = None
 
 
 endpoint = Endpoint(
@@ -33,9 +33,9 @@ endpoint = Endpoint(
     rpc="start_bulk_sync",
     request=StartBulkSync,
     response=OneBulkSyncExecution,
-    wakes_worker=True,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND, UNKNOWN_SCHEMA, ALREADY_ACTIVE),
+    notifies_worker=True,
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND, UNKNOWN_SCHEMA, ALREADY_ACTIVE),
     example_request={"sync_id": SYNC_ID, "schemas": ["flights"]},
     example_response={"data": {**EXAMPLE, "status": "created"}},
 )

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.errors import Refusal
-from functions._shared.members import Contract, Only
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import AcceptsOnly, StrictRequest
 
 PATH = "/api/connections"  # what those of its endpoints begin with
 
@@ -21,15 +21,15 @@ SOURCE_ID = "e5ec3e3f-9877-4d63-938a-e2f34036a1d6"
 RECORDS_ID = "3b9a0d55-0f4f-4f4c-9a51-1f9c9f5f7a02"
 JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
 
-CONNECTION_NOT_FOUND = Refusal(404, "connection_not_found", "There is no connection with this id.")
-INVALID_CONFIGURATION = Refusal(400, "invalid_configuration", "The configuration is not valid; `error` says where.")
-NOT_A_SOURCE = Refusal(400, "not_a_source", "The connection receives records and cannot be read from.")
-OTHER_ORGANIZATION = Refusal(403, "other_organization", "organization_id is not that of your agency.")
-SECRETS_UNAVAILABLE = Refusal(
+CONNECTION_NOT_FOUND = ErrorSpec(404, "connection_not_found", "There is no connection with this id.")
+INVALID_CONFIGURATION = ErrorSpec(400, "invalid_configuration", "The configuration is not valid; `error` says where.")
+NOT_A_SOURCE = ErrorSpec(400, "not_a_source", "The connection receives records and cannot be read from.")
+OTHER_ORGANIZATION = ErrorSpec(403, "other_organization", "organization_id is not that of your agency.")
+SECRETS_UNAVAILABLE = ErrorSpec(
     503, "secrets_unavailable", "The store of secrets does not answer; `Retry-After` says when to try again."
 )
-INVALID_PAGE_TOKEN = Refusal(400, "invalid_page_token", "The page_token is not one that a list has given.")
-ALREADY_ACTIVE = Refusal(409, "already_active", "An execution is active; `job_id` is its id.", {"job_id": JOB_ID})
+INVALID_PAGE_TOKEN = ErrorSpec(400, "invalid_page_token", "The page_token is not one that a list has given.")
+ALREADY_ACTIVE = ErrorSpec(409, "already_active", "An execution is active; `job_id` is its id.", {"job_id": JOB_ID})
 
 
 class Actor(BaseModel):
@@ -46,21 +46,21 @@ class Pagination(BaseModel):
     next_page_token: str
 
 
-class Schedule(Contract):
+class Schedule(StrictRequest):
     """Executions are started by hand, also where no frequency is given: the published clients' own examples do that."""
 
-    frequency: Annotated[str | None, Only("manual")] = None
+    frequency: Annotated[str | None, AcceptsOnly("manual")] = None
     id: str | None = None
-    day_of_month: Annotated[str | None, Only("")] = None
-    day_of_week: Annotated[str | None, Only("")] = None
-    hour: Annotated[str | None, Only("")] = None
-    minute: Annotated[str | None, Only("")] = None
-    month: Annotated[str | None, Only("")] = None
-    multi: Annotated[object, Only()] = None
-    connection_id: Annotated[str | None, Only("")] = None
-    job_id: Annotated[int | None, Only()] = None
-    run_after: Annotated[object, Only({})] = None
-    run_after_success_only: Annotated[bool | None, Only(False)] = None
+    day_of_month: Annotated[str | None, AcceptsOnly("")] = None
+    day_of_week: Annotated[str | None, AcceptsOnly("")] = None
+    hour: Annotated[str | None, AcceptsOnly("")] = None
+    minute: Annotated[str | None, AcceptsOnly("")] = None
+    month: Annotated[str | None, AcceptsOnly("")] = None
+    multi: Annotated[object, AcceptsOnly()] = None
+    connection_id: Annotated[str | None, AcceptsOnly("")] = None
+    job_id: Annotated[int | None, AcceptsOnly()] = None
+    run_after: Annotated[object, AcceptsOnly({})] = None
+    run_after_success_only: Annotated[bool | None, AcceptsOnly(False)] = None
 
 
 class Cancellation(BaseModel):

@@ -7,11 +7,11 @@ from uuid import UUID
 
 from pydantic import Field
 
-from functions._shared import look
-from functions._shared.dialect import POLYTOMIC
+from functions._shared import source_check
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract, JsonObject, Only, Text
-from functions._shared.secret_store import put_outside
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.fields import AcceptsOnly, PgJson, PgText, StrictRequest
+from functions._shared.secret_store import store_externally
 from functions.connection import INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE
 from functions.connection.get_connection import EXAMPLE, OneConnection
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from functions._shared.endpoint import Call
 
 
-class CreateConnection(Contract):
+class CreateConnection(StrictRequest):
     """`validate`: only if the source answers, which is asked first."""
 
-    name: Annotated[Text, Field(min_length=1, max_length=200)]
+    name: Annotated[PgText, Field(min_length=1, max_length=200)]
     type: Literal["http", "records"]
-    configuration: JsonObject | None = None
+    configuration: PgJson | None = None
     organization_id: UUID | None = None
     must_answer: bool | None = Field(None, alias="validate")
-    healthcheck_interval: Annotated[str | None, Only("")] = None
-    policies: Annotated[list[str] | None, Only([])] = None
-    redirect_url: Annotated[str | None, Only("")] = None
+    healthcheck_interval: Annotated[str | None, AcceptsOnly("")] = None
+    policies: Annotated[list[str] | None, AcceptsOnly([])] = None
+    redirect_url: Annotated[str | None, AcceptsOnly("")] = None
 
 
 def validated(arguments: dict[str, Any], call: Call) -> bytes:
-    look.check_config(arguments["type"], arguments.get("configuration", {}))
-    answer = call.own(put_outside(arguments, call))
-    if arguments.pop("validate", False) and look.completed(answer, call):
-        return call.own(put_outside(arguments, call))  # the secret anew: that of a test is forgotten with it
+    source_check.check_config(arguments["type"], arguments.get("configuration", {}))
+    answer = call.own(store_externally(arguments, call))
+    if arguments.pop("validate", False) and source_check.completed(answer, call):
+        return call.own(store_externally(arguments, call))  # the secret anew: that of a test is forgotten with it
     return answer
 
 
@@ -47,9 +47,9 @@ endpoint = Endpoint(
     rpc="create_connection",
     request=CreateConnection,
     response=OneConnection,
-    dialect=POLYTOMIC,
+    error_format=POLYTOMIC,
     steps=validated,
-    refusals=(INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE, *look.REFUSALS),
+    errors=(INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE, *source_check.REFUSALS),
     example_request={
         "name": "Flights",
         "type": "http",

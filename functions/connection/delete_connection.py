@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.errors import ErrorSpec
 from functions.connection import CONNECTION_NOT_FOUND, SOURCE_ID
 
-IN_USE = Refusal(
+IN_USE = ErrorSpec(
     422,
     "connection_in_use",
     "Syncs or models use it, those in `used_by`; with `force=true` they are deleted too.",
@@ -31,10 +31,10 @@ endpoint = Endpoint(
     rpc="delete_connection",
     request=DeleteConnection,
     response=None,
-    wakes_worker=True,
+    notifies_worker=True,
     status=204,
-    dialect=POLYTOMIC,
-    refusals=(CONNECTION_NOT_FOUND, IN_USE),
+    error_format=POLYTOMIC,
+    errors=(CONNECTION_NOT_FOUND, IN_USE),
     example_request={"connection_id": SOURCE_ID},
 )
 handler = endpoint.handler

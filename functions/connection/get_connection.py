@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import POLYTOMIC
 from functions.connection import CONNECTION_NOT_FOUND, ORGANIZATION_ID, SOURCE_ID, Actor
 
 EXAMPLE: dict[str, Any] = {
@@ -76,8 +76,8 @@ endpoint = Endpoint(
     rpc="get_connection",
     request=GetConnection,
     response=OneConnection,
-    dialect=POLYTOMIC,
-    refusals=(CONNECTION_NOT_FOUND,),
+    error_format=POLYTOMIC,
+    errors=(CONNECTION_NOT_FOUND,),
     example_request={"connection_id": SOURCE_ID},
     example_response={"data": EXAMPLE},
 )

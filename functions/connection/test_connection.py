@@ -7,28 +7,28 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared import look
-from functions._shared.dialect import POLYTOMIC
+from functions._shared import source_check
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
-from functions._shared.members import Contract, JsonObject
-from functions._shared.secret_store import put_outside
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import PgJson, StrictRequest
+from functions._shared.secret_store import store_externally
 from functions.connection import CONNECTION_NOT_FOUND, INVALID_CONFIGURATION, SECRETS_UNAVAILABLE, SOURCE_ID
 
 if TYPE_CHECKING:
     from functions._shared.endpoint import Call
 
-OTHER_TYPE = Refusal(400, "other_type", "The stored connection is of another type.")
+OTHER_TYPE = ErrorSpec(400, "other_type", "The stored connection is of another type.")
 
 
-class TestConnection(Contract):
+class TestConnection(StrictRequest):
     """With `connection_id` a change of the stored one; another base_url or type of auth needs the secret anew.
 
     A secret takes the place of the stored one as a whole.
     """
 
     type: Literal["http", "records"]
-    configuration: JsonObject | None = None
+    configuration: PgJson | None = None
     connection_id: UUID | None = None
 
 
@@ -41,8 +41,8 @@ class ConnectionTested(BaseModel):
 def answered(arguments: dict[str, Any], call: Call) -> bytes:
     arguments.setdefault("configuration", {})
     if "connection_id" not in arguments:
-        look.check_config(arguments["type"], arguments["configuration"])
-    look.completed(call.own(put_outside(arguments, call)), call)
+        source_check.check_config(arguments["type"], arguments["configuration"])
+    source_check.completed(call.own(store_externally(arguments, call)), call)
     return b'{"ok": true}'
 
 
@@ -53,10 +53,10 @@ endpoint = Endpoint(
     rpc="test_connection",
     request=TestConnection,
     response=ConnectionTested,
-    dialect=POLYTOMIC,
-    remembered=False,
+    error_format=POLYTOMIC,
+    idempotent=False,
     steps=answered,
-    refusals=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, SECRETS_UNAVAILABLE, *look.REFUSALS),
+    errors=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, SECRETS_UNAVAILABLE, *source_check.REFUSALS),
     example_request={
         "type": "http",
         "configuration": {"secret": {"token": "the-source-s-token"}},

@@ -8,18 +8,18 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
-from functions._shared.members import Text
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import PgText
 from functions.historical_sync import JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
 
-NOT_CANCELLABLE = Refusal(
+NOT_CANCELLABLE = ErrorSpec(
     400, "not_cancellable", "The job has ended; `current_status` says how.", {"current_status": "completed"}
 )
 
 
 class CancelHistoricalSync(BaseModel):
     job_id: UUID
-    reason: Annotated[Text, Field(max_length=500)] | None = None
+    reason: Annotated[PgText, Field(max_length=500)] | None = None
 
 
 class HistoricalSyncCancelled(BaseModel):
@@ -33,7 +33,7 @@ endpoint = Endpoint(
     rpc="cancel_sync_job",
     request=CancelHistoricalSync,
     response=HistoricalSyncCancelled,
-    refusals=(NOT_CANCELLABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND),
+    errors=(NOT_CANCELLABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND),
     example_request={"job_id": JOB_ID, "reason": "wrong date range"},
     example_response={"job_id": JOB_ID, "status": "cancelled"},
 )

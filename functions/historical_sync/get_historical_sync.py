@@ -86,7 +86,7 @@ endpoint = Endpoint(
     rpc="get_historical_sync",
     request=GetHistoricalSync,
     response=HistoricalSync,
-    refusals=(JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND),
+    errors=(JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND),
     example_request={"job_id": JOB_ID},
     example_response=EXAMPLE,
 )

@@ -8,13 +8,13 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
+from functions._shared.errors import ErrorSpec
 from functions.historical_sync import ALREADY_ACTIVE, JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
 
-NOT_RETRYABLE = Refusal(
+NOT_RETRYABLE = ErrorSpec(
     400, "not_retryable", "The job is neither failed nor cancelled.", {"current_status": "in_progress"}
 )
-CONNECTION_GONE = Refusal(404, "connection_not_found", "The connection of this job was deleted.")
+CONNECTION_GONE = ErrorSpec(404, "connection_not_found", "The connection of this job was deleted.")
 
 
 class RetryHistoricalSync(BaseModel):
@@ -35,9 +35,9 @@ endpoint = Endpoint(
     rpc="retry_historical_sync",
     request=RetryHistoricalSync,
     response=HistoricalSyncRetried,
-    wakes_worker=True,
+    notifies_worker=True,
     status=201,
-    refusals=(NOT_RETRYABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND, CONNECTION_GONE, ALREADY_ACTIVE),
+    errors=(NOT_RETRYABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND, CONNECTION_GONE, ALREADY_ACTIVE),
     example_request={"job_id": JOB_ID},
     example_response={"job_id": "01a20393-26df-7227-9f87-71fc7a2b2981", "status": "pending", "retry_of": JOB_ID},
 )

@@ -8,29 +8,29 @@ from uuid import UUID
 from pydantic import BaseModel, Field, model_validator
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
-from functions._shared.members import Date, Text
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import Date, PgText
 from functions.historical_sync import ALREADY_ACTIVE, CONNECTION_ID, JOB_ID
 
-NOT_A_SOURCE = Refusal(400, "not_a_source", "The connection receives records and cannot be read from.")
-NO_RESOURCES = Refusal(400, "invalid_resources", "No resource is named, and the connection has none.")
-UNKNOWN_RESOURCE = Refusal(
+NOT_A_SOURCE = ErrorSpec(400, "not_a_source", "The connection receives records and cannot be read from.")
+NO_RESOURCES = ErrorSpec(400, "invalid_resources", "No resource is named, and the connection has none.")
+UNKNOWN_RESOURCE = ErrorSpec(
     400,
     "unknown_resource",
     "The connection does not have `resource`; it has those in `available`.",
     {"resource": "flight", "available": ["flights", "weather"]},
 )
-CONNECTION_OF_ANOTHER_AGENCY = Refusal(
+CONNECTION_OF_ANOTHER_AGENCY = ErrorSpec(
     403, "connection_of_another_agency", "This connection belongs to another agency."
 )
-CONNECTION_NOT_FOUND = Refusal(404, "connection_not_found", "There is no connection with this id.")
+CONNECTION_NOT_FOUND = ErrorSpec(404, "connection_not_found", "There is no connection with this id.")
 
 
 class StartHistoricalSync(BaseModel):
     connection_id: UUID
     date_from: Date
     date_to: Date
-    resources: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
+    resources: Annotated[list[PgText], Field(min_length=1, max_length=1000)] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -50,9 +50,9 @@ endpoint = Endpoint(
     rpc="start_historical_sync",
     request=StartHistoricalSync,
     response=HistoricalSyncStarted,
-    wakes_worker=True,
+    notifies_worker=True,
     status=201,
-    refusals=(
+    errors=(
         NOT_A_SOURCE,
         NO_RESOURCES,
         UNKNOWN_RESOURCE,

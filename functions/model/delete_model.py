@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.errors import ErrorSpec
 from functions.model import MODEL_ID, MODEL_NOT_FOUND
 
-IN_USE = Refusal(
+IN_USE = ErrorSpec(
     422,
     "model_in_use",
     "Syncs read it, those in `used_by`.",
@@ -31,8 +31,8 @@ endpoint = Endpoint(
     request=DeleteModel,
     response=None,
     status=204,
-    dialect=POLYTOMIC,
-    refusals=(MODEL_NOT_FOUND, IN_USE),
+    error_format=POLYTOMIC,
+    errors=(MODEL_NOT_FOUND, IN_USE),
     example_request={"model_id": MODEL_ID},
 )
 handler = endpoint.handler

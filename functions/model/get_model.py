@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import POLYTOMIC
 from functions.connection import ORGANIZATION_ID, SOURCE_ID, Actor
 from functions.model import MODEL_ID, MODEL_NOT_FOUND
 
@@ -85,8 +85,8 @@ endpoint = Endpoint(
     rpc="get_model",
     request=GetModel,
     response=OneModel,
-    dialect=POLYTOMIC,
-    refusals=(MODEL_NOT_FOUND,),
+    error_format=POLYTOMIC,
+    errors=(MODEL_NOT_FOUND,),
     example_request={"model_id": MODEL_ID},
     example_response={"data": EXAMPLE},
 )

@@ -7,65 +7,65 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
-from functions._shared.members import Contract, OneOf, Only, Text
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import AcceptsOnly, PgText, StrictRequest, SupportedValues
 from functions.connection import CONNECTION_NOT_FOUND, OTHER_ORGANIZATION, Schedule
 from functions.model import MODEL_NOT_FOUND, UNKNOWN_FIELD
 from functions.model_sync import NOT_THE_IDENTITY
 from functions.model_sync.get_model_sync import EXAMPLE, OneModelSync
 
-IDENTITY_REQUIRED = Refusal(400, "identity_required", "Without `identity` only mode append works.")
-AMBIGUOUS_TARGET = Refusal(400, "ambiguous_target", "Two fields, or one and the identity, go to the same target.")
-NOT_A_DESTINATION = Refusal(400, "not_a_destination", "The target is not a connection of type records.")
+IDENTITY_REQUIRED = ErrorSpec(400, "identity_required", "Without `identity` only mode append works.")
+AMBIGUOUS_TARGET = ErrorSpec(400, "ambiguous_target", "Two fields, or one and the identity, go to the same target.")
+NOT_A_DESTINATION = ErrorSpec(400, "not_a_destination", "The target is not a connection of type records.")
 
-Name = Annotated[Text, Field(min_length=1, max_length=200)]
+Name = Annotated[PgText, Field(min_length=1, max_length=200)]
 
 
 def _short(name: str) -> str:
-    if len(name.encode()) > 200:  # as commit_batch: else no batch could ever be stored
+    if len(name.encode()) > 200:  # as worker_commit_batch: else no batch could ever be stored
         raise ValueError("should have at most 200 bytes")
     return name
 
 
-class Source(Contract):
+class Source(StrictRequest):
     model_id: UUID
     field: Name
 
 
-class Mapping(Contract):
+class Mapping(StrictRequest):
     source: Source
     target: Name
-    new: Annotated[bool | None, Only(True, False)] = None  # a row has whatever members it is given
-    override_value: Annotated[str | None, Only("")] = None
-    sync_mode: Annotated[str | None, Only("")] = None
-    encryption_enabled: Annotated[bool | None, Only(False)] = None
+    new: Annotated[bool | None, AcceptsOnly(True, False)] = None  # a row has whatever members it is given
+    override_value: Annotated[str | None, AcceptsOnly("")] = None
+    sync_mode: Annotated[str | None, AcceptsOnly("")] = None
+    encryption_enabled: Annotated[bool | None, AcceptsOnly(False)] = None
 
 
-class Identity(Contract):
+class Identity(StrictRequest):
     source: Source
     target: Name
-    function: Annotated[str, OneOf("Equality")]
-    new_field: Annotated[bool | None, Only(True, False)] = None
-    remote_field_type_id: Annotated[str | None, Only("")] = None
+    function: Annotated[str, SupportedValues("Equality")]
+    new_field: Annotated[bool | None, AcceptsOnly(True, False)] = None
+    remote_field_type_id: Annotated[str | None, AcceptsOnly("")] = None
 
 
-class Target(Contract):
+class Target(StrictRequest):
     connection_id: UUID
     object: Annotated[Name, AfterValidator(_short)]
-    configuration: Annotated[dict[str, Any] | None, Only({})] = None
-    create: Annotated[dict[str, str] | None, Only({})] = None
-    filter_logic: Annotated[str | None, Only("")] = None
-    new_name: Annotated[str | None, Only("")] = None
-    search_values: Annotated[dict[str, Any] | None, Only({})] = None
+    configuration: Annotated[dict[str, Any] | None, AcceptsOnly({})] = None
+    create: Annotated[dict[str, str] | None, AcceptsOnly({})] = None
+    filter_logic: Annotated[str | None, AcceptsOnly("")] = None
+    new_name: Annotated[str | None, AcceptsOnly("")] = None
+    search_values: Annotated[dict[str, Any] | None, AcceptsOnly({})] = None
 
 
-class CreateModelSync(Contract):
+class CreateModelSync(StrictRequest):
     """`sync_all_records` false: rows that would not change are left alone and not counted."""
 
-    name: Annotated[Text, Field(min_length=1, max_length=200)]
-    mode: Annotated[str, OneOf("create", "update", "updateOrCreate", "append")]
+    name: Annotated[PgText, Field(min_length=1, max_length=200)]
+    mode: Annotated[str, SupportedValues("create", "update", "updateOrCreate", "append")]
     target: Target
     mappings: Annotated[list[Mapping], Field(min_length=1, max_length=1000, alias="fields")]
     identity: Identity | None = None
@@ -73,17 +73,17 @@ class CreateModelSync(Contract):
     active: bool | None = None
     sync_all_records: bool | None = None
     organization_id: UUID | None = None
-    identities: Annotated[dict[str, Any] | None, Only({})] = None
-    filters: Annotated[list[Any] | None, Only([])] = None
-    filter_logic: Annotated[str | None, Only("")] = None
-    model_filters: Annotated[dict[str, Any] | None, Only({})] = None
-    target_filters: Annotated[dict[str, Any] | None, Only({})] = None
-    override_fields: Annotated[list[Any] | None, Only([])] = None
-    overrides: Annotated[list[Any] | None, Only([])] = None
-    policies: Annotated[list[str] | None, Only([])] = None
-    only_enrich_updates: Annotated[bool | None, Only(False)] = None
-    skip_initial_backfill: Annotated[bool | None, Only(False)] = None
-    encryption_passphrase: Annotated[str | None, Only("")] = None
+    identities: Annotated[dict[str, Any] | None, AcceptsOnly({})] = None
+    filters: Annotated[list[Any] | None, AcceptsOnly([])] = None
+    filter_logic: Annotated[str | None, AcceptsOnly("")] = None
+    model_filters: Annotated[dict[str, Any] | None, AcceptsOnly({})] = None
+    target_filters: Annotated[dict[str, Any] | None, AcceptsOnly({})] = None
+    override_fields: Annotated[list[Any] | None, AcceptsOnly([])] = None
+    overrides: Annotated[list[Any] | None, AcceptsOnly([])] = None
+    policies: Annotated[list[str] | None, AcceptsOnly([])] = None
+    only_enrich_updates: Annotated[bool | None, AcceptsOnly(False)] = None
+    skip_initial_backfill: Annotated[bool | None, AcceptsOnly(False)] = None
+    encryption_passphrase: Annotated[str | None, AcceptsOnly("")] = None
 
 
 endpoint = Endpoint(
@@ -93,8 +93,8 @@ endpoint = Endpoint(
     rpc="create_model_sync",
     request=CreateModelSync,
     response=OneModelSync,
-    dialect=POLYTOMIC,
-    refusals=(
+    error_format=POLYTOMIC,
+    errors=(
         IDENTITY_REQUIRED,
         AMBIGUOUS_TARGET,
         UNKNOWN_FIELD,

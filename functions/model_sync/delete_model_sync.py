@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import POLYTOMIC
 from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
 
 
@@ -23,8 +23,8 @@ endpoint = Endpoint(
     request=DeleteModelSync,
     response=None,
     status=204,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND,),
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
 )
 handler = endpoint.handler

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import POLYTOMIC
 from functions.connection import ORGANIZATION_ID, RECORDS_ID, Actor
 from functions.model import MODEL_ID
 from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
@@ -118,8 +118,8 @@ endpoint = Endpoint(
     rpc="get_model_sync",
     request=GetModelSync,
     response=OneModelSync,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND,),
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": EXAMPLE},
 )

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import POLYTOMIC
 from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
 from functions.model_sync.get_model_sync_execution import EXAMPLE, ModelSyncExecution
 
@@ -36,8 +36,8 @@ endpoint = Endpoint(
     rpc="get_model_sync_status",
     request=GetModelSyncStatus,
     response=OneModelSyncStatus,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND,),
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={
         "data": {

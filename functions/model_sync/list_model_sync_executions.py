@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Integer, Text
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.fields import PgInt, PgText
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
 from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
 from functions.model_sync.get_model_sync_execution import EXAMPLE, ModelSyncExecution
@@ -18,8 +18,8 @@ class ListModelSyncExecutions(BaseModel):
     """`page_token` is the `next_page_token` of the page before; `limit` is at most 100, which it is without."""
 
     sync_id: UUID
-    page_token: Text | None = None
-    limit: Integer | None = None
+    page_token: PgText | None = None
+    limit: PgInt | None = None
     ascending: bool | None = None
     only_completed: bool | None = None
 
@@ -36,8 +36,8 @@ endpoint = Endpoint(
     rpc="list_model_sync_executions",
     request=ListModelSyncExecutions,
     response=ModelSyncExecutions,
-    dialect=POLYTOMIC,
-    refusals=(SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
+    error_format=POLYTOMIC,
+    errors=(SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )

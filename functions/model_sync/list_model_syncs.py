@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import POLYTOMIC
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Integer, Text
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.fields import PgInt, PgText
 from functions.connection import INVALID_PAGE_TOKEN, Pagination
 from functions.model_sync.get_model_sync import EXAMPLE, ModelSync
 
@@ -17,10 +17,10 @@ class ListModelSyncs(BaseModel):
     """`page_token` is the `next_page_token` of the page before; `limit` is at most 50, which it is without."""
 
     active: bool | None = None
-    mode: Text | None = None
+    mode: PgText | None = None
     target_connection_id: UUID | None = None
-    page_token: Text | None = None
-    limit: Integer | None = None
+    page_token: PgText | None = None
+    limit: PgInt | None = None
 
 
 class ModelSyncs(BaseModel):
@@ -35,8 +35,8 @@ endpoint = Endpoint(
     rpc="list_model_syncs",
     request=ListModelSyncs,
     response=ModelSyncs,
-    dialect=POLYTOMIC,
-    refusals=(INVALID_PAGE_TOKEN,),
+    error_format=POLYTOMIC,
+    errors=(INVALID_PAGE_TOKEN,),
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )
 handler = endpoint.handler

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from functions._shared.errors import Refusal
-from functions._shared.members import Contract, JsonObject, OneOf, Only, Text
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import AcceptsOnly, PgJson, PgText, StrictRequest, SupportedValues
 
 PATH = "/sync-job"  # what those of its endpoints begin with
 
@@ -18,29 +18,29 @@ PATH = "/sync-job"  # what those of its endpoints begin with
 JOB_ID = "4a4de828-f4db-4c9e-adfd-434e0864c3c7"
 ENVIRONMENT_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
 
-JOB_NOT_FOUND = Refusal(404, "sync_job_not_found", "There is no sync job with this id.")
+JOB_NOT_FOUND = ErrorSpec(404, "sync_job_not_found", "There is no sync job with this id.")
 OF_RESOURCES = (
-    Refusal(400, "invalid_resources", "A resource has no name, or one that is fetched singly has no id."),
-    Refusal(
+    ErrorSpec(400, "invalid_resources", "A resource has no name, or one that is fetched singly has no id."),
+    ErrorSpec(
         400, "unknown_dependency", "`depends_on` names no other resource of the job.", {"depends_on": "crm/contact"}
     ),
-    Refusal(400, "circular_dependency", "Resources depend on each other in a circle.", {"resource": "crm/contacts"}),
+    ErrorSpec(400, "circular_dependency", "Resources depend on each other in a circle.", {"resource": "crm/contacts"}),
 )
 
 
-class ResourceNode(Contract):
+class ResourceNode(StrictRequest):
     """`depends_on`: once per record of that resource, seen as `{{resources.<its name>.<field>}}` in `id` and `query`.
 
     `loop_on`: once per element of that list, which stands in its place. `persist` false: read for those that depend on
     it, and not stored; without, names with a slash are stored and others are not.
     """
 
-    resource: Annotated[Text, Field(min_length=1, max_length=200)]
-    method: Annotated[str, OneOf("list", "get")]
-    id: Text | None = None
-    query: JsonObject | None = None
-    loop_on: Text | None = None
-    depends_on: Text | None = None
+    resource: Annotated[PgText, Field(min_length=1, max_length=200)]
+    method: Annotated[str, SupportedValues("list", "get")]
+    id: PgText | None = None
+    query: PgJson | None = None
+    loop_on: PgText | None = None
+    depends_on: PgText | None = None
     persist: bool | None = None
 
 
@@ -50,5 +50,5 @@ def _as_number(value: object) -> object:
 
 Resources = Annotated[list[ResourceNode], Field(min_length=1, max_length=100)]
 # Clients send it as a number or a text.
-Version = Annotated[int, BeforeValidator(_as_number), OneOf(1, 2, 3)]
-Nothing = Annotated[str | None, Only("")]
+Version = Annotated[int, BeforeValidator(_as_number), SupportedValues(1, 2, 3)]
+Nothing = Annotated[str | None, AcceptsOnly("")]

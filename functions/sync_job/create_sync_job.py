@@ -7,23 +7,23 @@ from uuid import UUID
 
 from pydantic import Field
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
-from functions._shared.members import Contract, JsonObject, Text
+from functions._shared.error_format import TRUTO
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import PgJson, PgText, StrictRequest
 from functions.sync_job import OF_RESOURCES, Nothing, Resources, Version
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
-OTHER_ORGANIZATION = Refusal(403, "other_organization", "environment_id is not that of your agency.")
+OTHER_ORGANIZATION = ErrorSpec(403, "other_organization", "environment_id is not that of your agency.")
 
 
-class CreateSyncJob(Contract):
+class CreateSyncJob(StrictRequest):
     """`args_schema`: {name: {type, format, required, description}}, or {type: object, properties: the same}."""
 
     resources: Resources
-    label: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
-    integration_name: Annotated[Text, Field(max_length=200)] | None = None
-    args_schema: JsonObject | None = None
+    label: Annotated[PgText, Field(min_length=1, max_length=200)] | None = None
+    integration_name: Annotated[PgText, Field(max_length=200)] | None = None
+    args_schema: PgJson | None = None
     default_runtime_version: Version | None = None
     environment_id: UUID | None = None
     args_validation: Nothing = None
@@ -38,8 +38,8 @@ endpoint = Endpoint(
     rpc="create_sync_job",
     request=CreateSyncJob,
     response=SyncJob,
-    dialect=TRUTO,
-    refusals=(*OF_RESOURCES, OTHER_ORGANIZATION),
+    error_format=TRUTO,
+    errors=(*OF_RESOURCES, OTHER_ORGANIZATION),
     example_request={name: EXAMPLE[name] for name in ("label", "resources", "args_schema")},
     example_response=EXAMPLE,
 )

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import TRUTO
 from functions.sync_job import JOB_ID, JOB_NOT_FOUND
 
 
@@ -26,9 +26,9 @@ endpoint = Endpoint(
     rpc="delete_sync_job",
     request=DeleteSyncJob,
     response=SyncJobDeleted,
-    wakes_worker=True,
-    dialect=TRUTO,
-    refusals=(JOB_NOT_FOUND,),
+    notifies_worker=True,
+    error_format=TRUTO,
+    errors=(JOB_NOT_FOUND,),
     example_request={"job_id": JOB_ID},
     example_response={"id": JOB_ID},
 )

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import TRUTO
 from functions.sync_job import ENVIRONMENT_ID, JOB_ID, JOB_NOT_FOUND
 
 EXAMPLE: dict[str, Any] = {
@@ -58,8 +58,8 @@ endpoint = Endpoint(
     rpc="get_sync_job",
     request=GetSyncJob,
     response=SyncJob,
-    dialect=TRUTO,
-    refusals=(JOB_NOT_FOUND,),
+    error_format=TRUTO,
+    errors=(JOB_NOT_FOUND,),
     example_request={"job_id": JOB_ID},
     example_response=EXAMPLE,
 )

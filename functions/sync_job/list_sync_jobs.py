@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functions._shared import filters
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import TRUTO
 from functions._shared.filters import FilteredList, Page
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
@@ -32,8 +32,8 @@ endpoint = Endpoint(
     rpc="list_sync_jobs",
     request=ListSyncJobs,
     response=SyncJobs,
-    dialect=TRUTO,
-    refusals=filters.REFUSALS,
+    error_format=TRUTO,
+    errors=filters.REFUSALS,
     example_request={"label[ilike]": "contact%", "limit": 20},
     example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 20},
 )

@@ -7,19 +7,19 @@ from uuid import UUID
 
 from pydantic import Field
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract, JsonObject, Text
+from functions._shared.error_format import TRUTO
+from functions._shared.fields import PgJson, PgText, StrictRequest
 from functions.sync_job import JOB_ID, JOB_NOT_FOUND, OF_RESOURCES, Nothing, Resources, Version
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
 
-class UpdateSyncJob(Contract):
+class UpdateSyncJob(StrictRequest):
     job_id: UUID
     resources: Resources | None = None
-    label: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
-    integration_name: Annotated[Text, Field(max_length=200)] | None = None
-    args_schema: JsonObject | None = None
+    label: Annotated[PgText, Field(min_length=1, max_length=200)] | None = None
+    integration_name: Annotated[PgText, Field(max_length=200)] | None = None
+    args_schema: PgJson | None = None
     default_runtime_version: Version | None = None
     args_validation: Nothing = None
     mutex_key: Nothing = None
@@ -33,9 +33,9 @@ endpoint = Endpoint(
     rpc="update_sync_job",
     request=UpdateSyncJob,
     response=SyncJob,
-    dialect=TRUTO,
-    remembered=False,
-    refusals=(JOB_NOT_FOUND, *OF_RESOURCES),
+    error_format=TRUTO,
+    idempotent=False,
+    errors=(JOB_NOT_FOUND, *OF_RESOURCES),
     example_request={"job_id": JOB_ID, "label": "Contacts"},
     example_response=EXAMPLE,
 )

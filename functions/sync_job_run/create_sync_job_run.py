@@ -7,22 +7,22 @@ from uuid import UUID
 
 from pydantic import Field
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import Refusal
-from functions._shared.members import Contract, JsonObject, Only, Text
+from functions._shared.error_format import TRUTO
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import AcceptsOnly, PgJson, PgText, StrictRequest
 from functions.connection import CONNECTION_NOT_FOUND, NOT_A_SOURCE, SOURCE_ID
 from functions.sync_job import JOB_ID, JOB_NOT_FOUND, OF_RESOURCES, Nothing, Resources, Version
 from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
 from functions.webhook import WEBHOOK_NOT_FOUND, EventTypes
 
-ONE_DESTINATION = Refusal(400, "one_destination", "Both daemon_group_key and webhook_id are given, or neither.")
-INVALID_ARGUMENT = Refusal(
+ONE_DESTINATION = ErrorSpec(400, "one_destination", "Both daemon_group_key and webhook_id are given, or neither.")
+INVALID_ARGUMENT = ErrorSpec(
     400, "invalid_argument", "`argument` is missing or not as the job's args_schema wants it.", {"argument": "since"}
 )
-OTHER_VERSION = Refusal(400, "other_version", "The job is of another `version`.", {"version": 3})
-INVALID_ERROR_HANDLING = Refusal(400, "invalid_error_handling", "error_handling batch needs version 2.")
-UNKNOWN_RESOURCE = Refusal(
+OTHER_VERSION = ErrorSpec(400, "other_version", "The job is of another `version`.", {"version": 3})
+INVALID_ERROR_HANDLING = ErrorSpec(400, "invalid_error_handling", "error_handling batch needs version 2.")
+UNKNOWN_RESOURCE = ErrorSpec(
     400,
     "unknown_resource",
     "The integrated account does not have `resource`; it has those in `available`.",
@@ -30,7 +30,7 @@ UNKNOWN_RESOURCE = Refusal(
 )
 
 
-class CreateSyncJobRun(Contract):
+class CreateSyncJobRun(StrictRequest):
     """`status` is created, whatever is sent. `error_handling` is fail_fast unless given: what fails is not passed over.
 
     `resources` are instead of the job's. `ignore_previous_run`: `{{previous_run_date}}` is not known.
@@ -38,20 +38,20 @@ class CreateSyncJobRun(Contract):
 
     sync_job_id: UUID
     integrated_account_id: UUID
-    args: JsonObject | None = None
+    args: PgJson | None = None
     webhook_id: UUID | None = None
-    daemon_group_key: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    daemon_group_key: Annotated[PgText, Field(min_length=1, max_length=200)] | None = None
     error_handling: Literal["fail_fast", "ignore", "batch"] | None = None
     ignore_previous_run: bool | None = None
     version: Version | None = None
     resources: Resources | None = None
     events_to_send: EventTypes | None = None
-    status: Text | None = Field(None, exclude=True)
+    status: PgText | None = Field(None, exclude=True)
     datastore_id: Nothing = None
     super_query: Nothing = None
     mutex_key: Nothing = None
     state_key: Nothing = None
-    force: Annotated[bool | None, Only(False)] = None
+    force: Annotated[bool | None, AcceptsOnly(False)] = None
 
 
 endpoint = Endpoint(
@@ -61,9 +61,9 @@ endpoint = Endpoint(
     rpc="create_sync_job_run",
     request=CreateSyncJobRun,
     response=SyncJobRun,
-    wakes_worker=True,
-    dialect=TRUTO,
-    refusals=(
+    notifies_worker=True,
+    error_format=TRUTO,
+    errors=(
         ONE_DESTINATION,
         INVALID_ARGUMENT,
         OTHER_VERSION,

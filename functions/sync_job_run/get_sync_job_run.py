@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import TRUTO
 from functions.connection import SOURCE_ID
 from functions.sync_job import ENVIRONMENT_ID, JOB_ID
 from functions.sync_job.get_sync_job import EXAMPLE as JOB
@@ -83,8 +83,8 @@ endpoint = Endpoint(
     rpc="get_sync_job_run",
     request=GetSyncJobRun,
     response=SyncJobRun,
-    dialect=TRUTO,
-    refusals=(RUN_NOT_FOUND,),
+    error_format=TRUTO,
+    errors=(RUN_NOT_FOUND,),
     example_request={"run_id": RUN_ID},
     example_response=EXAMPLE,
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functions._shared import filters
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import TRUTO
 from functions._shared.filters import FilteredList, Page
 from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
 
@@ -39,8 +39,8 @@ endpoint = Endpoint(
     rpc="list_sync_job_runs",
     request=ListSyncJobRuns,
     response=SyncJobRuns,
-    dialect=TRUTO,
-    refusals=filters.REFUSALS,
+    error_format=TRUTO,
+    errors=filters.REFUSALS,
     example_request={"status[in]": "created,running", "created_at[gte]": "2026-11-22T00:00:00Z", "limit": 20},
     example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 20},
 )

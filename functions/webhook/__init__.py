@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from functions._shared.errors import Refusal
-from functions._shared.members import Text
+from functions._shared.errors import ErrorSpec
+from functions._shared.fields import PgText
 
 PATH = "/webhook"  # what those of its endpoints begin with
 
@@ -19,8 +19,8 @@ PATH = "/webhook"  # what those of its endpoints begin with
 WEBHOOK_ID = "01a20382-0000-7d96-a5c5-b8c163abfe5d"
 ENVIRONMENT_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
 
-WEBHOOK_NOT_FOUND = Refusal(404, "webhook_not_found", "There is no webhook with this id.")
-OTHER_ORGANIZATION = Refusal(403, "other_organization", "environment_id is not that of your agency.")
+WEBHOOK_NOT_FOUND = ErrorSpec(404, "webhook_not_found", "There is no webhook with this id.")
+OTHER_ORGANIZATION = ErrorSpec(403, "other_organization", "environment_id is not that of your agency.")
 
 
 def _web_address(text: str) -> str:
@@ -36,5 +36,5 @@ def _web_address(text: str) -> str:
     return text
 
 
-TargetUrl = Annotated[Text, Field(max_length=2000), AfterValidator(_web_address)]
-EventTypes = Annotated[list[Annotated[Text, Field(max_length=100)]], Field(max_length=100)]
+TargetUrl = Annotated[PgText, Field(max_length=2000), AfterValidator(_web_address)]
+EventTypes = Annotated[list[Annotated[PgText, Field(max_length=100)]], Field(max_length=100)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract
+from functions._shared.error_format import TRUTO
+from functions._shared.fields import StrictRequest
 from functions.webhook import OTHER_ORGANIZATION, EventTypes, TargetUrl
 from functions.webhook.get_webhook import EXAMPLE, Webhook
 
 
-class CreateWebhook(Contract):
+class CreateWebhook(StrictRequest):
     """`event_types`: those it is to be told of; all, without."""
 
     target_url: TargetUrl
@@ -33,9 +33,9 @@ endpoint = Endpoint(
     rpc="create_webhook",
     request=CreateWebhook,
     response=WebhookCreated,
-    dialect=TRUTO,
-    remembered=False,
-    refusals=(OTHER_ORGANIZATION,),
+    error_format=TRUTO,
+    idempotent=False,
+    errors=(OTHER_ORGANIZATION,),
     example_request={"target_url": "https://example.com/events"},
     example_response={**EXAMPLE, "secret": "…"},
 )

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import TRUTO
 from functions.webhook import WEBHOOK_ID, WEBHOOK_NOT_FOUND
 
 
@@ -26,8 +26,8 @@ endpoint = Endpoint(
     rpc="delete_webhook",
     request=DeleteWebhook,
     response=WebhookDeleted,
-    dialect=TRUTO,
-    refusals=(WEBHOOK_NOT_FOUND,),
+    error_format=TRUTO,
+    errors=(WEBHOOK_NOT_FOUND,),
     example_request={"webhook_id": WEBHOOK_ID},
     example_response={"id": WEBHOOK_ID},
 )

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import TRUTO
 from functions.webhook import ENVIRONMENT_ID, WEBHOOK_ID, WEBHOOK_NOT_FOUND
 
 EXAMPLE: dict[str, Any] = {
@@ -46,8 +46,8 @@ endpoint = Endpoint(
     rpc="get_webhook",
     request=GetWebhook,
     response=Webhook,
-    dialect=TRUTO,
-    refusals=(WEBHOOK_NOT_FOUND,),
+    error_format=TRUTO,
+    errors=(WEBHOOK_NOT_FOUND,),
     example_request={"webhook_id": WEBHOOK_ID},
     example_response=EXAMPLE,
 )

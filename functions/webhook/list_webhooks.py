@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functions._shared import filters
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import TRUTO
 from functions._shared.filters import FilteredList, Page
 from functions.webhook.get_webhook import EXAMPLE, Webhook
 
@@ -24,8 +24,8 @@ endpoint = Endpoint(
     rpc="list_webhooks",
     request=ListWebhooks,
     response=Webhooks,
-    dialect=TRUTO,
-    refusals=filters.REFUSALS,
+    error_format=TRUTO,
+    errors=filters.REFUSALS,
     example_request={"is_active": "true", "limit": 20},
     example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 20},
 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from functions._shared.dialect import TRUTO
 from functions._shared.endpoint import Endpoint
-from functions._shared.members import Contract
+from functions._shared.error_format import TRUTO
+from functions._shared.fields import StrictRequest
 from functions.webhook import WEBHOOK_ID, WEBHOOK_NOT_FOUND, EventTypes, TargetUrl
 from functions.webhook.get_webhook import EXAMPLE, Webhook
 
 
-class UpdateWebhook(Contract):
+class UpdateWebhook(StrictRequest):
     webhook_id: UUID
     target_url: TargetUrl | None = None
     event_types: EventTypes | None = None
@@ -25,9 +25,9 @@ endpoint = Endpoint(
     rpc="update_webhook",
     request=UpdateWebhook,
     response=Webhook,
-    dialect=TRUTO,
-    remembered=False,
-    refusals=(WEBHOOK_NOT_FOUND,),
+    error_format=TRUTO,
+    idempotent=False,
+    errors=(WEBHOOK_NOT_FOUND,),
     example_request={"webhook_id": WEBHOOK_ID, "is_active": False},
     example_response={**EXAMPLE, "is_active": False},
 )

@@ -24,9 +24,9 @@ async def main() -> None:
     async with crew(environment, concurrency=concurrency + LOOKS_AT_ONCE) as workers:
         await asyncio.gather(
             workers.worker("runs", concurrency).run(stop),
-            workers.worker("looks", LOOKS_AT_ONCE).run(stop),
+            workers.worker("checks", LOOKS_AT_ONCE).run(stop),
             workers.outbox().run(stop),
-            workers.forgetting().run(stop),
+            workers.secret_cleanup().run(stop),
         )
 
 

@@ -18,7 +18,7 @@ from functions.worker.deployment import FAMILIES, crew
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from functions._shared.dispatch import Dispatcher, Lane
+    from functions._shared.dispatch import Dispatcher, Queue
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +29,22 @@ RESERVE_SECONDS = 15.0
 def work(count: int, seconds: float) -> bool:
     """Runs at most `count` executions at once, for less than so many seconds. False: the database was out of reach."""
     environment = with_secrets(os.environ)
-    return asyncio.run(_work(environment, cast("Lane", environment.get("WORKER_LANE", "runs")), count, seconds))
+    return asyncio.run(_work(environment, cast("Lane", environment.get("WORKER_QUEUE", "runs")), count, seconds))
 
 
-async def _work(environment: Mapping[str, str], lane: Lane, count: int, seconds: float) -> bool:
+async def _work(environment: Mapping[str, str], queue: Queue, count: int, seconds: float) -> bool:
     stop = asyncio.Event()
     asyncio.get_running_loop().call_later(max(seconds - RESERVE_SECONDS, 0), stop.set)
     async with crew(environment, concurrency=count) as workers:
         try:
-            worker = workers.worker(lane, count)
+            worker = workers.worker(queue, count)
             await worker.run(stop, until_idle=True)
             if worker.is_idle:
                 await workers.outbox().drain()
         finally:
             workers.protocol.close(wait=False)
     if worker.has_claimed and not worker.is_idle:
-        _dispatcher(environment).wake(lane, count)
+        _dispatcher(environment).notify(queue, count)
     return worker.has_claimed
 
 
@@ -57,19 +57,19 @@ async def _tick(environment: Mapping[str, str], seconds: float) -> None:
     async with asyncio.timeout(max(seconds - 5, 1)), crew(environment, concurrency=1) as workers:
         try:
             await workers.protocol.reap()
-            for lane, families in FAMILIES.items():
+            for queue, families in FAMILIES.items():
                 waiting = await workers.protocol.waiting(list(families))
-                log.info("waiting", extra={"lane": lane, **waiting})
+                log.info("waiting", extra={"queue": queue, **waiting})
                 if waiting["executions"]:
-                    _dispatcher(environment).wake(lane, waiting["executions"])
+                    _dispatcher(environment).notify(queue, waiting["executions"])
             await workers.outbox().drain()
-            await workers.forgetting().drain()
+            await workers.secret_cleanup().drain()
         finally:
             workers.protocol.close(wait=False)
 
 
 def _dispatcher(environment: Mapping[str, str]) -> Dispatcher:
-    return dispatch.make(environment.get("QUEUE_URL"), environment.get("LOOK_QUEUE_URL"))
+    return dispatch.make(environment.get("QUEUE_URL"), environment.get("CHECK_QUEUE_URL"))
 
 
 handler = runtime.worker_handler(work, tick)

@@ -16,29 +16,29 @@ from typing import TYPE_CHECKING
 from functions._shared import secret_store
 from functions._shared.rpc import PostgresRpc, PostgrestRpc
 from functions._shared.settings import secrets_from
+from functions.worker.client import Protocol, service_caller
 from functions.worker.connectors import open_source
 from functions.worker.connectors.http.network import make_client
 from functions.worker.connectors.webhook import post
-from functions.worker.forgetting import Forgetting
 from functions.worker.loop import Options, Worker
 from functions.worker.outbox import Outbox
-from functions.worker.protocol import Protocol, service_caller
-from functions.worker.runners import LOOKS, RUNNERS, given
+from functions.worker.runners import CHECKS, RUNNERS, given
+from functions.worker.secret_cleanup import SecretCleanup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from functions._shared.dispatch import Lane
+    from functions._shared.dispatch import Queue
     from functions._shared.secret_store import SecretStore
     from functions.worker.connectors import OpenSource
     from functions.worker.connectors.webhook import Post
     from functions.worker.runners import Reader
 
-FAMILIES: Mapping[Lane, Mapping[str, Reader]] = {"runs": RUNNERS, "looks": LOOKS}
+FAMILIES: Mapping[Queue, Mapping[str, Reader]] = {"runs": RUNNERS, "checks": CHECKS}
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerContext:
     """Workers and an outbox over one way to the database."""
 
     protocol: Protocol
@@ -47,26 +47,26 @@ class Crew:
     post: Post
     secrets: SecretStore | None
 
-    def worker(self, lane: Lane, concurrency: int) -> Worker:
-        runners = given(self.open_source, FAMILIES[lane])
+    def worker(self, queue: Queue, concurrency: int) -> Worker:
+        runners = given(self.open_source, FAMILIES[queue])
         return Worker(self.protocol, runners, replace(self.options, concurrency=concurrency), self.post)
 
     def outbox(self) -> Outbox:
         return Outbox(self.protocol, self.post, self.options.tick_seconds)
 
-    def forgetting(self) -> Forgetting:
-        return Forgetting(self.protocol, self.secrets)
+    def secret_cleanup(self) -> SecretCleanup:
+        return SecretCleanup(self.protocol, self.secrets)
 
 
 @asynccontextmanager
-async def crew(environment: Mapping[str, str], *, concurrency: int) -> AsyncIterator[Crew]:
+async def crew(environment: Mapping[str, str], *, concurrency: int) -> AsyncIterator[WorkerContext]:
     """Raises KeyError naming a missing setting. The protocol is left open: its user knows whether to wait for it."""
     private = environment.get("WORKER_ALLOW_PRIVATE_ADDRESSES", "false") == "true"
     protocol = make_protocol(environment, threads=2 * concurrency + 2)
     secrets = secret_store.make(*secrets_from(environment))
     opening = partial(open_source, allow_private_addresses=private, secrets=secrets)
     async with make_client(allow_private_addresses=private) as client:
-        yield Crew(protocol, make_options(environment), opening, partial(post, client=client), secrets)
+        yield WorkerContext(protocol, make_options(environment), opening, partial(post, client=client), secrets)
 
 
 def make_protocol(environment: Mapping[str, str], *, threads: int) -> Protocol:

@@ -1,4 +1,4 @@
-"""Runs one execution: the runner's batches are committed under the lease while a watch keeps it alive.
+"""Runs one execution: the runner's batches are committed under the lease_token while a watch keeps it alive.
 
 Whichever ends first decides. The watch ends when the database says `cancel` or `lost`, when the time budget is spent or
 when the worker shuts down; then the runner is stopped where it stands, also in the middle of a slow fetch.
@@ -12,26 +12,26 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
-from functions._shared.errors import Problem
+from functions._shared.errors import ApiError
+from functions.worker.client import Step
 from functions.worker.connectors.errors import SecretRotated, SourceError, SourceUnavailable
-from functions.worker.connectors.webhook import Letter, ReceiverRefused, ReceiverUnavailable
-from functions.worker.protocol import Step
-from functions.worker.tasks import end, first_of
+from functions.worker.connectors.webhook import WebhookMessage, WebhookRejected, WebhookUnavailable
+from functions.worker.tasks import end, wait_any
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from functions.worker.client import Batch, Delivery, Execution, LeaseResult, Protocol, Runner
     from functions.worker.connectors.webhook import Post
-    from functions.worker.protocol import Batch, Delivery, Execution, LeaseAnswer, Protocol, Runner
 
 log = logging.getLogger(__name__)
 
 # Between attempts to deliver a batch; after the last the execution waits as after any failure.
 DELIVERY_WAITS_SECONDS = (1.0, 4.0)
 # Of `heartbeat_seconds` it waits so much: that is the bound for the call and its answer, too.
-WAITED = 0.9
+HEARTBEAT_FRACTION = 0.9
 
-Verdict = Literal["done", "cancel", "lost", "out_of_time", "shutdown"]
+StopReason = Literal["done", "cancel", "lost", "out_of_time", "shutdown"]
 
 
 @dataclass
@@ -64,12 +64,12 @@ class Engine:
         finally:
             await end(work, watch)
         try:
-            verdict = first.result()
+            reason = first.result()
         except Exception as error:  # whatever a runner raises ends in the database, not here
             return await self._failed(execution, error)
-        return await self._end(execution, verdict, signals)
+        return await self._end(execution, reason, signals)
 
-    async def _work(self, execution: Execution, batches: AsyncGenerator[Batch | Step, None]) -> Verdict:
+    async def _work(self, execution: Execution, batches: AsyncGenerator[Batch | Step, None]) -> StopReason:
         seq = execution.seq
         async with contextlib.aclosing(batches):
             upcoming = asyncio.ensure_future(anext(batches, None))
@@ -78,37 +78,37 @@ class Engine:
                     # The next page is fetched while this one is committed.
                     upcoming = asyncio.ensure_future(anext(batches, None))
                     seq += 1
-                    answer = await self._commit(execution, seq, batch)
-                    if answer != "continue":
-                        return answer
+                    response = await self._commit(execution, seq, batch)
+                    if response != "continue":
+                        return response
             finally:
                 await end(upcoming)
         return "done"
 
-    async def _commit(self, execution: Execution, seq: int, batch: Batch | Step) -> LeaseAnswer:
+    async def _commit(self, execution: Execution, seq: int, batch: Batch | Step) -> LeaseResult:
         if isinstance(batch, Step):
             return await self.protocol.step(execution, batch)
         if batch.delivery:
-            answer = await self._deliver(execution, seq, batch.delivery)
-            if answer != "continue":
-                return answer
-        return await self.protocol.commit_batch(execution, seq, batch)
+            response = await self._deliver(execution, seq, batch.delivery)
+            if response != "continue":
+                return response
+        return await self.protocol.worker_commit_batch(execution, seq, batch)
 
-    async def _deliver(self, execution: Execution, seq: int, delivery: Delivery) -> LeaseAnswer:
+    async def _deliver(self, execution: Execution, seq: int, delivery: Delivery) -> LeaseResult:
         """Hands a batch to the receiver; every attempt is announced first, so that none begins after the end."""
         assert self.post is not None
         for wait in (*DELIVERY_WAITS_SECONDS, None):
-            begun = await self.protocol.begin_delivery(execution, seq, delivery)
-            if begun["answer"] != "continue" or not begun["wanted"]:
-                return cast("LeaseAnswer", begun["answer"])
-            letter = Letter.of(execution, delivery, begun)
+            begun = await self.protocol.worker_begin_delivery(execution, seq, delivery)
+            if begun["result"] != "continue" or not begun["wanted"]:
+                return cast("LeaseResult", begun["result"])
+            letter = WebhookMessage.of(execution, delivery, begun)
             try:
                 await self.post(letter)
-            except ReceiverRefused:
+            except WebhookRejected:
                 if delivery.event.endswith(":started"):
                     await self.protocol.stop(execution, "refused by the receiver")
                     return "lost"
-            except ReceiverUnavailable:
+            except WebhookUnavailable:
                 pass
             else:
                 return "continue"
@@ -116,29 +116,29 @@ class Engine:
                 await asyncio.sleep(wait)
         raise SourceUnavailable("receiver_unavailable", "The webhook's receiver does not answer 200. Check it.")
 
-    async def _watch(self, execution: Execution, signals: Signals) -> Verdict:
+    async def _watch(self, execution: Execution, signals: Signals) -> StopReason:
         loop = asyncio.get_running_loop()
         ends = loop.time() + self.time_budget_seconds if self.time_budget_seconds is not None else float("inf")
         while True:
-            wait = min(WAITED * self.heartbeat_seconds, ends - loop.time())
-            await first_of(signals.hint, signals.stop, seconds=max(wait, 0))
+            wait = min(HEARTBEAT_FRACTION * self.heartbeat_seconds, ends - loop.time())
+            await wait_any(signals.hint, signals.stop, seconds=max(wait, 0))
             if signals.stop.is_set():
                 return "shutdown"
             if loop.time() >= ends:
                 return "out_of_time"
             signals.hint.clear()
-            answer = await self.protocol.heartbeat(execution)
-            if answer != "continue":
-                return answer
+            response = await self.protocol.heartbeat(execution)
+            if response != "continue":
+                return response
 
-    async def _end(self, execution: Execution, verdict: Verdict, signals: Signals) -> str:
-        if verdict == "lost":
-            return verdict
-        if verdict == "done":
+    async def _end(self, execution: Execution, reason: StopReason, signals: Signals) -> str:
+        if reason == "lost":
+            return reason
+        if reason == "done":
             signals.leave()
             return await self.protocol.finish(execution)
         # The database knows whether this is a pause or the acknowledgement of a cancel.
-        return await self.protocol.release(execution, verdict)
+        return await self.protocol.release(execution, reason)
 
     async def _failed(self, execution: Execution, error: Exception) -> str:
         if isinstance(error, SourceError):
@@ -147,7 +147,7 @@ class Engine:
         if isinstance(error, SecretRotated):
             message = "The source's secret was replaced meanwhile; the worker goes on with the new one."
             return await self.protocol.fail(execution, "secret_rotated", message, retry=True)
-        if isinstance(error, Problem) and error.status < 500:
-            return await self.protocol.fail(execution, error.code, error.sentence, retry=False)
+        if isinstance(error, ApiError) and error.status < 500:
+            return await self.protocol.fail(execution, error.code, error.message, retry=False)
         log.error("a runner failed", exc_info=error, extra={"execution_id": execution.id})
         return await self.protocol.fail(execution, "internal_error", "The worker failed; it tries again.", retry=True)

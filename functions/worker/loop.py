@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from functions.worker.engine import Engine, Signals
-from functions.worker.tasks import end, first_of
+from functions.worker.tasks import end, wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from functions.worker.client import Execution, Protocol, Runner
     from functions.worker.connectors.webhook import Post
-    from functions.worker.protocol import Execution, Protocol, Runner
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
-EVERYBODY = "*"  # a bulk action cancels many and says so once
+ALL_EXECUTIONS = "*"  # a bulk action cancels many and says so once
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Worker:
         listener = asyncio.create_task(self._listen()) if self._options.listen_url else None
         ticks = asyncio.create_task(self._tick_until(stop))
         try:
-            await first_of(stop, *([self._idle] if until_idle else []))
+            await wait_any(stop, *([self._idle] if until_idle else []))
         finally:
             stop.set()
             await end(*([listener] if listener else []))
@@ -106,7 +106,7 @@ class Worker:
         elif not self._running:
             self._idle.set()
         for execution in claimed:
-            key = (execution.id, execution.lease)
+            key = (execution.id, execution.lease_token)
             signals = Signals(leave=partial(self._leave, key))
             if stop.is_set():
                 signals.stop.set()
@@ -126,7 +126,7 @@ class Worker:
             pass
 
     async def _run(self, execution: Execution, signals: Signals) -> None:
-        about = {"execution_id": execution.id, "lease": execution.lease}
+        about = {"execution_id": execution.id, "lease_token": execution.lease_token}
         log.info("begun", extra=about)
         try:
             outcome = await self._engine.run(execution, self._runners[execution.family], signals)
@@ -135,7 +135,7 @@ class Worker:
             # Its lease runs out and the reaper takes it back.
             log.exception("given up", extra=about)
         finally:
-            key = (execution.id, execution.lease)
+            key = (execution.id, execution.lease_token)
             del self._running[key]
             if key not in self._leaving or not self._running:  # else its place was taken long ago
                 self._wake.set()
@@ -176,7 +176,7 @@ class Worker:
             self._wake.set()
             return
         for (execution_id, _), (_, signals) in self._running.items():
-            if payload in (execution_id, EVERYBODY):
+            if payload in (execution_id, ALL_EXECUTIONS):
                 signals.hint.set()
 
     def _hint_all(self) -> None:

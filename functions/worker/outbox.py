@@ -6,18 +6,18 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.connectors.webhook import Letter, ReceiverRefused, ReceiverUnavailable
-from functions.worker.tasks import work_until
+from functions.worker.connectors.webhook import WebhookMessage, WebhookRejected, WebhookUnavailable
+from functions.worker.tasks import run_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from functions.worker.client import Protocol
     from functions.worker.connectors.webhook import Post
-    from functions.worker.protocol import Protocol
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 10
+MAX_CONCURRENT = 10
 
 
 class Outbox:
@@ -28,7 +28,7 @@ class Outbox:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; what is being sent then is sent again by the next worker."""
-        await work_until(stop, self._send_for_ever())
+        await run_until(stop, self._send_for_ever())
 
     async def drain(self) -> None:
         """Until nothing is due."""
@@ -47,18 +47,18 @@ class Outbox:
 
     async def _send_some(self) -> bool:
         """Whether more may be due."""
-        events = await self._protocol.claim_events(AT_ONCE)
+        events = await self._protocol.worker_claim_events(MAX_CONCURRENT)
         await asyncio.gather(*map(self._send, events))
-        return len(events) == AT_ONCE
+        return len(events) == MAX_CONCURRENT
 
     async def _send(self, event: Mapping[str, Any]) -> None:
-        letter = Letter(**{name: value for name, value in event.items() if name != "attempt"})
+        message = WebhookMessage(**{name: value for name, value in event.items() if name != "attempt"})
         try:
-            await self._post(letter)
+            await self._post(message)
             delivered = True
-        except (ReceiverRefused, ReceiverUnavailable):
+        except (WebhookRejected, WebhookUnavailable):
             delivered = False
         except Exception:  # of ours; the others' letters do not wait for it
-            log.exception("an event was not sent", extra={"delivery_id": letter.id})
+            log.exception("an event was not sent", extra={"delivery_id": message.id})
             delivered = False
-        await self._protocol.settle_event(event, delivered=delivered)
+        await self._protocol.worker_ack_event(event, delivered=delivered)

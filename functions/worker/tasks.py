@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 
-async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
+async def wait_any(*events: asyncio.Event, seconds: float | None = None) -> None:
     """Until one of them is set, or so many seconds have passed."""
     waits = [asyncio.create_task(event.wait()) for event in events]
     try:
@@ -18,7 +18,7 @@ async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None
         await end(*waits)
 
 
-async def work_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
     """Has it done until `stop`, and ends it wherever it is then."""
     working = asyncio.create_task(work)
     await stop.wait()

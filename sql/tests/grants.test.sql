@@ -21,7 +21,7 @@ select set_eq(
   $$ select p.proname::text from pg_proc as p
      where p.pronamespace = 'public'::regnamespace and has_function_privilege('anon', p.oid, 'EXECUTE') $$,
   array['create_connection', 'get_connection', 'list_connections', 'delete_connection', 'test_connection',
-    'reserve_secret', 'get_look', 'cancel_look',
+    'reserve_secret', 'get_source_check', 'cancel_source_check',
     'create_bulk_sync', 'get_bulk_sync', 'list_bulk_syncs', 'delete_bulk_sync', 'start_bulk_sync', 'cancel_bulk_sync',
     'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions',
     'create_model', 'get_model', 'list_models', 'delete_model',
@@ -42,7 +42,7 @@ select table_privs_are('app', 'executions', 'authenticated', array['SELECT']);
 select table_privs_are('app', 'executions', 'service_role', array['SELECT', 'INSERT', 'UPDATE']);
 select table_privs_are('app', 'execution_events', 'authenticated', array['SELECT']);
 select table_privs_are('app', 'execution_events', 'service_role', array['SELECT']);
-select column_privs_are('app', 'executions', 'lease', 'authenticated', array['SELECT']);
+select column_privs_are('app', 'executions', 'lease_token', 'authenticated', array['SELECT']);
 select table_privs_are('app', 'definitions', 'authenticated', array['SELECT']);
 select table_privs_are('app', 'execution_resources', 'authenticated', array['SELECT']);
 select table_privs_are('app', 'execution_resources', 'service_role', array['SELECT', 'INSERT', 'UPDATE']);
@@ -62,7 +62,7 @@ select set_eq(
     'cancel_sync_job',
     'create_api_key', 'list_api_keys', 'revoke_api_key',
     'create_connection', 'get_connection', 'list_connections', 'delete_connection', 'test_connection',
-    'reserve_secret', 'get_look', 'cancel_look',
+    'reserve_secret', 'get_source_check', 'cancel_source_check',
     'create_bulk_sync', 'get_bulk_sync', 'list_bulk_syncs', 'delete_bulk_sync', 'start_bulk_sync', 'cancel_bulk_sync',
     'get_bulk_sync_status', 'get_bulk_sync_execution', 'list_bulk_sync_executions',
     'create_model', 'get_model', 'list_models', 'delete_model',
@@ -78,8 +78,8 @@ select set_eq(
   $$ select p.proname::text from pg_proc as p
      where p.pronamespace = 'public'::regnamespace and not has_function_privilege('authenticated', p.oid, 'EXECUTE')
        and has_function_privilege('service_role', p.oid, 'EXECUTE') $$,
-  array['claim', 'heartbeat', 'commit_batch', 'begin_delivery', 'finish', 'finish_all', 'finish_and_claim', 'fail', 'release', 'stop', 'reap', 'claim_events',
-    'settle_event', 'act_in_bulk', 'claim_forgotten_secrets', 'settle_forgotten_secret', 'waiting'],
+  array['claim', 'heartbeat', 'worker_commit_batch', 'worker_begin_delivery', 'finish', 'worker_complete_all', 'worker_complete_and_claim', 'fail', 'release', 'stop', 'reap', 'worker_claim_events',
+    'worker_ack_event', 'worker_run_bulk_action_step', 'worker_claim_deleted_secrets', 'worker_ack_deleted_secret', 'waiting'],
   'a worker alone may call these');
 
 select is_empty(

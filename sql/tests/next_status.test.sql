@@ -22,19 +22,19 @@ insert into public.agencies (id, name) values ('11111111-1111-4111-8111-11111111
 -- Moves a new execution of this family and answers what its audit tells, which must be the same.
 create function pg_temp.walk(family text, path text) returns text language plpgsql as $$
 declare
-  id_ uuid;
+  v_id uuid;
   move text;
 begin
   insert into app.executions (agency_id, family) values ('11111111-1111-4111-8111-111111111111', walk.family)
-  returning id into id_;
+  returning id into v_id;
   foreach move in array string_to_array(path, ', ') loop
     update app.executions
     set event = split_part(move, ' ', 1), status = split_part(move, ' ', 2), leased_by = 'worker', lease_seconds = 30
-    where id = id_;
+    where id = v_id;
   end loop;
   return (
     select string_agg(e.event || ' ' || e.to_status, ', ' order by e.id)
-    from app.execution_events as e where e.execution_id = id_ and e.event <> 'start');
+    from app.execution_events as e where e.execution_id = v_id and e.event <> 'start');
 end $$;
 
 select is(pg_temp.walk(family, path), path, family || ': ' || path)
@@ -52,7 +52,7 @@ from (values
 
 select throws_ok(
   $$ select pg_temp.walk('historical_sync', 'claim running, cancel cancelled, complete completed') $$,
-  'PT409', 'illegal_move', 'an outcome that comes after the cancel is refused');
+  'PT409', 'invalid_transition', 'an outcome that comes after the cancel is refused');
 
 -- Each move of the table, and each jump that is in no table, on each row that is finished.
 create function pg_temp.accepted() returns setof text language plpgsql as $$

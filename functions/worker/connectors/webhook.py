@@ -19,23 +19,23 @@ from functions.worker.connectors.errors import SourceRefused
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from functions.worker.protocol import Delivery, Execution
+    from functions.worker.client import Delivery, Execution
 
     Post: TypeAlias = Callable[["Letter"], Awaitable[None]]
 
 TIMEOUT_SECONDS = 30.0
 
 
-class ReceiverRefused(Exception):
+class WebhookRejected(Exception):
     """It answered 400: it does not want this."""
 
 
-class ReceiverUnavailable(Exception):
+class WebhookUnavailable(Exception):
     """It did not answer, or neither 2xx nor 400."""
 
 
 @dataclass(frozen=True)
-class Letter:
+class WebhookMessage:
     """`id` is the same for every attempt, so that a receiver can tell a repetition."""
 
     id: str
@@ -72,23 +72,23 @@ def signature(body: bytes, secret: str) -> str:
     return f"format=sha256,v={mac}"
 
 
-async def post(letter: Letter, client: httpx.AsyncClient) -> None:
-    """One attempt. Raises ReceiverRefused or ReceiverUnavailable."""
-    body = letter.body
+async def post(message: WebhookMessage, client: httpx.AsyncClient) -> None:
+    """One attempt. Raises WebhookRejected or WebhookUnavailable."""
+    body = message.body
     headers = {
         "content-type": "application/json",
         "user-agent": "sync-control-plane",
-        "idempotency-key": letter.id,
-        "x-truto-signature": signature(body, letter.secret),
+        "idempotency-key": message.id,
+        "x-truto-signature": signature(body, message.secret),
     }
-    request = client.build_request("POST", letter.url, content=body, headers=headers, timeout=None)
+    request = client.build_request("POST", message.url, content=body, headers=headers, timeout=None)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             response = await client.send(request, stream=True, follow_redirects=False)
             await response.aclose()  # what it says besides is not read: it may have no end
     except (httpx.HTTPError, TimeoutError, SourceRefused):  # also an address that nobody may reach
-        raise ReceiverUnavailable from None
+        raise WebhookUnavailable from None
     if response.status_code == httpx.codes.BAD_REQUEST:
-        raise ReceiverRefused
+        raise WebhookRejected
     if not response.is_success:
-        raise ReceiverUnavailable
+        raise WebhookUnavailable

@@ -9,14 +9,14 @@ from functions.worker.runners.bulk_action import bulk_action
 from functions.worker.runners.bulk_sync import bulk_sync
 from functions.worker.runners.historical_sync import historical_sync
 from functions.worker.runners.model_sync import model_sync
-from functions.worker.runners.source_look import source_look
+from functions.worker.runners.source_check import source_check
 from functions.worker.runners.sync_job_run import sync_job_run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
+    from functions.worker.client import Batch, Execution, Runner, Step
     from functions.worker.connectors import OpenSource
-    from functions.worker.protocol import Batch, Execution, Runner, Step
 
 
 class Reader(Protocol):
@@ -33,7 +33,7 @@ RUNNERS: Mapping[str, Reader] = {
     "bulk_action": bulk_action,
 }
 # In a lane of their own: somebody waits for them, whatever else is running.
-LOOKS: Mapping[str, Reader] = {"source_look": source_look}
+CHECKS: Mapping[str, Reader] = {"source_check": source_check}
 
 
 def given(open_source: OpenSource, readers: Mapping[str, Reader]) -> Mapping[str, Runner]:

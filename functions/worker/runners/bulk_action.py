@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from functions.worker.protocol import Step
+from functions.worker.client import Step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from functions.worker.client import Execution
     from functions.worker.connectors import OpenSource
-    from functions.worker.protocol import Execution
 
 
 async def bulk_action(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Step, None]:
-    step = Step("act_in_bulk")
+    step = Step("worker_run_bulk_action_step")
     while step.more:
         yield step

@@ -8,14 +8,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from functions.worker.protocol import Batch
-from functions.worker.runners.pages import described, pieces, position
+from functions.worker.client import Batch
+from functions.worker.runners.pages import chunks, get_resource, position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from functions.worker.client import Execution
     from functions.worker.connectors import OpenSource
-    from functions.worker.protocol import Execution
 
 
 async def bulk_sync(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
@@ -27,10 +27,10 @@ async def bulk_sync(execution: Execution, open_source: OpenSource) -> AsyncGener
     done = ids.index(checkpoint["schema"]) if checkpoint else 0
     async with open_source(execution.connection) as source:
         for schema, following in pairwise([*schemas[done:], None]):
-            described(source, schema["id"])
+            get_resource(source, schema["id"])
             begin = position(source, schema["id"], None, {"schema": schema["id"]}, checkpoint)
             after = {"schema": following["id"]} if following else {"complete": True}
-            async for piece in pieces(source, schema["id"], None, begin, after):
+            async for piece in chunks(source, schema["id"], None, begin, after):
                 done += piece.is_last
                 progress = {"schemas_done": done, "schemas_total": len(schemas)}
                 yield Batch(schema["output_name"], piece.records, piece.checkpoint, progress, done=piece.is_last)

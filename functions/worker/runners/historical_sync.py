@@ -11,15 +11,15 @@ from datetime import date, timedelta
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.protocol import Batch
-from functions.worker.runners.pages import described, pieces, position
+from functions.worker.client import Batch
+from functions.worker.runners.pages import chunks, get_resource, position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    from functions.worker.client import Execution
     from functions.worker.connectors import OpenSource
     from functions.worker.connectors.http import HttpConnector
-    from functions.worker.protocol import Execution
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ async def historical_sync(execution: Execution, open_source: OpenSource) -> Asyn
             begin = position(source, window.resource, window.days, window.start, checkpoint)
             after = following.start if following else {"complete": True}
             ends_resource = not following or following.resource != window.resource
-            async for piece in pieces(source, window.resource, window.days, begin, after):
+            async for piece in chunks(source, window.resource, window.days, begin, after):
                 progress = {"windows_done": window.number + piece.is_last, **counts}
                 done = ends_resource and piece.is_last
                 yield Batch(window.resource, piece.records, piece.checkpoint, progress, done=done)
@@ -98,6 +98,6 @@ async def historical_sync(execution: Execution, open_source: OpenSource) -> Asyn
 def make_plan(spec: dict[str, Any], source: HttpConnector) -> Plan:
     days: dict[str, int | None] = {}
     for name in spec["resources"]:
-        one = described(source, name)
+        one = get_resource(source, name)
         days[name] = one.window_days if one.date_filter else None
     return Plan(date.fromisoformat(spec["date_from"]), date.fromisoformat(spec["date_to"]), days)

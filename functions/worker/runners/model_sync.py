@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from functions.worker.client import Batch
 from functions.worker.connectors.http.records import MAX_KEY_BYTES, key_of
-from functions.worker.protocol import Batch
-from functions.worker.runners.pages import described, pieces, position
+from functions.worker.runners.pages import chunks, get_resource, position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
+    from functions.worker.client import Execution
     from functions.worker.connectors import OpenSource
-    from functions.worker.protocol import Execution
 
 
 async def model_sync(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
@@ -24,9 +24,9 @@ async def model_sync(execution: Execution, open_source: OpenSource) -> AsyncGene
     if checkpoint and checkpoint.get("complete"):
         return
     async with open_source(execution.connection) as source:
-        described(source, spec["resource"])
+        get_resource(source, spec["resource"])
         begin = position(source, spec["resource"], None, {}, checkpoint)
-        async for piece in pieces(source, spec["resource"], None, begin, {"complete": True}):
+        async for piece in chunks(source, spec["resource"], None, begin, {"complete": True}):
             rows, errors = mapped(spec, piece.records)
             yield Batch(spec["object"], rows, piece.checkpoint, {}, errors=errors, done=piece.is_last)
 

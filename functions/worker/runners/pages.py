@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from functions.worker.connectors.http.params import Params
 
 BATCH_RECORDS = 1000
-BATCH_BYTES = 4 * 1024 * 1024  # of records of average size; commit_batch takes four times as much
+BATCH_BYTES = 4 * 1024 * 1024  # of records of average size; worker_commit_batch takes four times as much
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Piece:
     is_last: bool
 
 
-def described(source: HttpConnector, name: str) -> Resource:
+def get_resource(source: HttpConnector, name: str) -> Resource:
     """The resource as the connection describes it now."""
     if name not in source.resources:
         raise SourceRefused("source_resource_gone", "The connection no longer has a resource of this job.")
@@ -60,7 +60,7 @@ def position(  # noqa: PLR0913 (the last by name)
     return checkpoint if checkpoint and checkpoint.get("of") == of else {**start, "page": None, "skip": 0, "of": of}
 
 
-async def pieces(  # noqa: PLR0913 (the last by name)
+async def chunks(  # noqa: PLR0913 (the last by name)
     source: HttpConnector,
     name: str,
     days: tuple[date, date] | None,

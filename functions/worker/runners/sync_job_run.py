@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from functions.worker.client import Batch, Delivery
 from functions.worker.connectors.errors import SourceError, SourceRefused
-from functions.worker.protocol import Batch, Delivery
-from functions.worker.runners.pages import cut, described, position
-from functions.worker.runners.placeholders import PlaceholderError, fill, looked_up
+from functions.worker.runners.pages import cut, get_resource, position
+from functions.worker.runners.templates import PlaceholderError, fill, looked_up
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
+    from functions.worker.client import Execution
     from functions.worker.connectors import OpenSource
     from functions.worker.connectors.http import HttpConnector, Page
-    from functions.worker.protocol import Execution
 
 MAX_ERRORS = 100
 
@@ -106,7 +106,7 @@ class Run:
         """One request of a node with all its pages, and what depends on their records."""
         node = self._nodes[start["node"]]
         children = [number for number, child in enumerate(self._nodes) if child["parent"] == start["node"]]
-        described(self._source, node["resource"])
+        get_resource(self._source, node["resource"])
         filled = fill({"id": node.get("id"), "query": node.get("query") or {}}, scope)
         assert isinstance(filled, dict)
         params = filled.get("query") or {}

@@ -37,7 +37,7 @@ class Backoff:
         return max(jittered, min(asked or 0.0, self.retry_after_max_seconds))
 
 
-class Pace:
+class RateLimiter:
     """Spaces requests evenly; None lets them all pass."""
 
     def __init__(self, per_second: float | None, sleep: Callable[[float], Awaitable[None]]) -> None:

@@ -11,7 +11,15 @@ from functions.worker.connectors.http.backoff import Backoff
 from functions.worker.connectors.http.config import LinkHeader, read_config
 from functions.worker.connectors.http.credentials import Credentials
 from functions.worker.connectors.http.network import make_client
-from functions.worker.connectors.http.pagination import Answer, Walk, at, following, held, page_params, param_names
+from functions.worker.connectors.http.pagination import (
+    Answer,
+    PaginationGuard,
+    at,
+    following,
+    held,
+    page_params,
+    param_names,
+)
 from functions.worker.connectors.http.params import make_url, segment, written
 from functions.worker.connectors.http.records import Page, parse, record
 from functions.worker.connectors.http.transport import MAX_BODY_BYTES, UNAUTHORIZED, Transport
@@ -75,11 +83,11 @@ class HttpConnector:
         SourceUnavailable once the attempts are used up, SourceRefused for what another attempt would not mend, as a
         parameter that is the config's, and ValueError for a window on a resource without date_filter.
         """
-        described = self._resource(resource)
-        asked = self._params(described, window, params)
-        walk = Walk(resource, position)
+        get_resource = self._resource(resource)
+        asked = self._params(get_resource, window, params)
+        walk = PaginationGuard(resource, position)
         while True:
-            page = await self._page(resource, described, asked, position)
+            page = await self._page(resource, get_resource, asked, position)
             walk.check(page)
             yield page
             if page.next is None:
@@ -92,13 +100,13 @@ class HttpConnector:
         Where `records` leads to an object in the answer, as in {"data": {...}}, that is the record; else the answer
         itself is. Raises as `pages` does, for a record that there is not SourceRefused with "source_not_found".
         """
-        described = self._resource(resource)
-        path = f"{self._config.base_url}{described.path.rstrip('/')}/{segment(resource, key)}"
-        _, content = await self._get(resource, make_url(path, self._params(described, None, params)))
+        get_resource = self._resource(resource)
+        path = f"{self._config.base_url}{get_resource.path.rstrip('/')}/{segment(resource, key)}"
+        _, content = await self._get(resource, make_url(path, self._params(get_resource, None, params)))
         body = parse(resource, content)
-        held_there = at(body, described.records)
+        held_there = at(body, get_resource.records)
         data = held_there if isinstance(held_there, dict) else body
-        return Page([record(resource, described.primary_key, data)], None, len(content))
+        return Page([record(resource, get_resource.primary_key, data)], None, len(content))
 
     async def _get(self, name: str, url: httpx.URL) -> tuple[httpx.Response, bytes]:
         try:

@@ -58,36 +58,36 @@ def param_names(style: Style) -> set[str]:
     return {name for name in (getattr(style, "param", None), getattr(style, "size_param", None)) if name}
 
 
-def following(style: Style, position: Position | None, answer: Answer) -> Position | None:
+def following(style: Style, position: Position | None, response: Answer) -> Position | None:
     match style:
         case PageNumber():
-            seen = held(position, "seen", 0) + answer.count
+            seen = held(position, "seen", 0) + response.count
             page = held(position, "page", style.first) + 1
-            return None if _ended(style, answer, seen) else {"page": page, "seen": seen}
+            return None if _ended(style, response, seen) else {"page": page, "seen": seen}
         case Offset():
             # By the records received, not by the size asked for: the server may have sent fewer.
-            seen = held(position, "offset", 0) + answer.count
-            return None if _ended(style, answer, seen) else {"offset": seen}
+            seen = held(position, "offset", 0) + response.count
+            return None if _ended(style, response, seen) else {"offset": seen}
         case Cursor():
-            cursor = _cursor(style, answer)
+            cursor = _cursor(style, response)
             return {"cursor": cursor} if cursor else None
         case LinkHeader():
-            return {"link": answer.link} if answer.link else None
+            return {"link": response.link} if response.link else None
     return None
 
 
-def _ended(style: Counted, answer: Answer, seen: int) -> bool:
-    if answer.count == 0 or style.total is None:
-        return answer.count == 0
-    total = at(answer.body, style.total)
+def _ended(style: Counted, response: Answer, seen: int) -> bool:
+    if response.count == 0 or style.total is None:
+        return response.count == 0
+    total = at(response.body, style.total)
     if type(total) is not int:
         malformed(f'The answer has no whole number at "{style.total}". Correct total in the pagination, or omit it.')
     return seen >= total
 
 
-def _cursor(style: Cursor, answer: Answer) -> str:
+def _cursor(style: Cursor, response: Answer) -> str:
     """Empty at the end."""
-    cursor = at(answer.body, style.next)
+    cursor = at(response.body, style.next)
     if cursor is None:
         return ""
     if type(cursor) not in {str, int}:
@@ -115,7 +115,7 @@ def held(position: Position | None, name: str, first: T) -> T:
     return value
 
 
-class Walk:
+class PaginationGuard:
     """Refuses a source whose pages would never end: it comes back to one it sent, or sends empty ones for ever."""
 
     def __init__(self, name: str, position: Position | None) -> None:

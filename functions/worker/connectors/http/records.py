@@ -18,7 +18,7 @@ from functions.worker.connectors.errors import malformed
 if TYPE_CHECKING:
     from functions.worker.connectors.http.pagination import Position
 
-MAX_KEY_BYTES = 2000  # as commit_batch: the key is indexed
+MAX_KEY_BYTES = 2000  # as worker_commit_batch: the key is indexed
 _KEY = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # Also finds what is stored well: whole pairs, and a backslash followed by u0000.

@@ -9,7 +9,7 @@ import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from functions.worker.connectors.errors import SourceRefused, SourceUnavailable, malformed
-from functions.worker.connectors.http.backoff import Backoff, Pace, retry_after
+from functions.worker.connectors.http.backoff import Backoff, RateLimiter, retry_after
 
 if TYPE_CHECKING:
     from functions.worker.connectors.http.config import Config
@@ -32,7 +32,7 @@ class Transport:
         self._credentials = credentials
         self._backoff = backoff
         self._max_body_bytes = max_body_bytes
-        self._pace = Pace(config.requests_per_second, backoff.sleep)
+        self._pace = RateLimiter(config.requests_per_second, backoff.sleep)
         self._client = client
 
     async def get(self, name: str, url: httpx.URL) -> tuple[httpx.Response, bytes]:

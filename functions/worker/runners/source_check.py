@@ -1,0 +1,66 @@
+"""One page of a resource, for a caller who waits: does the source answer, and which fields do its records have?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from functions.worker.client import Batch
+from functions.worker.connectors.errors import SourceRefused, SourceUnavailable
+from functions.worker.runners.pages import get_resource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Mapping
+
+    from functions.worker.client import Execution
+    from functions.worker.connectors import OpenSource
+    from functions.worker.connectors.http import Page
+
+TYPES: Mapping[type, str] = {
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
+
+# Tries included, and less than who asked waits (look.py): a slow source must not hold up everybody else's looks.
+LOOK_SECONDS = 8.0
+
+
+async def source_check(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
+    if execution.checkpoint:
+        return
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            name, page = await first_page(execution, open_source)
+    except SourceUnavailable as error:  # who waits is told, instead of another try
+        raise SourceRefused(error.code, error.message) from error
+    except TimeoutError:
+        raise SourceRefused("source_unavailable", "The source took too long. Try again later.") from None
+    progress = {"fields": fields(record.data for record in page.records)}
+    yield Batch(name, [], {"complete": True}, progress, done=True)
+
+
+async def first_page(execution: Execution, open_source: OpenSource) -> tuple[str, Page]:
+    async with open_source(execution.connection) as source:
+        name = execution.spec["resource"] or next(iter(source.resources))
+        get_resource(source, name)
+        async with aclosing(source.pages(name, None)) as pages:
+            return name, await anext(pages)
+
+
+def fields(records: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The members of these records in the order of their appearance, each with its type: {name, type}.
+
+    A member that holds values of several types, or none but null, is of type `unknown`.
+    """
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in record.items():
+            types = found.setdefault(name, set())
+            if value is not None:
+                types.add(TYPES[type(value)])
+    return [{"name": name, "type": types.pop() if len(types) == 1 else "unknown"} for name, types in found.items()]

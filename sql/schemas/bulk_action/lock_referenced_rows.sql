@@ -1,0 +1,24 @@
+-- Nobody deletes the connections and definitions of a bulk action's items while a step starts them again. To be called before
+-- the items are locked: connections, definitions, executions is the order in which whoever deletes takes them, too.
+create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])
+returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  if items = '{}' or (select e.spec ->> 'action_type' = 'cancel' from app.executions as e where e.id = bulk_action) then
+    return;
+  end if;
+  perform from app.connections as c
+  where c.id = any(array(
+    select e.connection_id from app.executions as e where e.id = any(items)
+    union select e.destination_id from app.executions as e where e.id = any(items)))
+  order by c.id for share;
+  perform from app.definitions as d
+  where d.id = any(array(select distinct e.definition_id from app.executions as e where e.id = any(items)))
+  order by d.id for share;
+end $$;
+
+revoke all on function app.lock_referenced_rows from public;
+grant execute on function app.lock_referenced_rows to service_role;

@@ -1,0 +1,22 @@
+-- For a test of a change that brings no secret: the stored one's. Only where it goes to the same address in the same way:
+-- who changes those has to know the secret, or could have it sent to themselves. A definer, as callers cannot read which
+-- secret it is; both connections are of the caller's agency, and the one written to was made for the test.
+create or replace function app.copy_secret_for_check(stored uuid, tested uuid)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  agency constant uuid := app.agency_id();
+begin
+  update app.connections as t set secret_id = s.secret_id
+  from app.connections as s
+  where s.id = stored and s.agency_id = agency and s.deleted_at is null
+    and t.id = tested and t.agency_id = agency and t.deleted_at is not null and t.secret_id is null
+    and t.config -> 'base_url' = s.config -> 'base_url'
+    and t.config -> 'auth' -> 'type' = s.config -> 'auth' -> 'type';
+end $$;
+
+revoke all on function app.copy_secret_for_check from public;
+grant execute on function app.copy_secret_for_check to authenticated;

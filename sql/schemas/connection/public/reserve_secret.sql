@@ -1,0 +1,24 @@
+-- For a door that keeps secrets in a store outside: reserves a name there. What is put under it becomes a connection's by
+-- `secret_id` within the hour, or is forgotten. fingerprint: SHA-256 of Idempotency-Key and secret, by which a repetition
+-- is told from another request. Answer: {secret_id, name}.
+create or replace function public.reserve_secret(fingerprint text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  reserved app.secrets;
+begin
+  if caller.agency_id is null then
+    perform app.raise_error(403, 'no_agency', 'A secret belongs to an agency: reserve it as one of its users.');
+  end if;
+  if fingerprint !~ '^[0-9a-f]{64}$' then
+    perform app.raise_error(400, 'invalid_fingerprint', 'fingerprint is a SHA-256 in lower-case hexadecimal.');
+  end if;
+  reserved := app.reserve_secret(fingerprint);
+  return jsonb_build_object('secret_id', reserved.id, 'name', reserved.name);
+end $$;
+
+revoke all on function public.reserve_secret from public, anon, authenticated, service_role;
+grant execute on function public.reserve_secret to anon, authenticated, service_role;

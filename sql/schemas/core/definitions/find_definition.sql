@@ -1,0 +1,27 @@
+-- A definition of this kind, or 404: another agency's is as unknown as none. With `hold`, nobody deletes it before this
+-- transaction ends.
+create or replace function app.find_definition(kind text, id uuid, hold boolean default false)
+returns app.definitions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  definition app.definitions;
+begin
+  if hold then
+    select * into definition from app.definitions as d
+    where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null
+    for share;
+  else
+    select * into definition from app.definitions as d
+    where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null;
+  end if;
+  if not found then
+    perform app.raise_error(404, kind || '_not_found', 'There is no ' || replace(kind, '_', ' ') || ' with this id.');
+  end if;
+  return definition;
+end $$;
+
+revoke all on function app.find_definition from public;
+grant execute on function app.find_definition to authenticated, service_role;

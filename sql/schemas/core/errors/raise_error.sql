@@ -1,0 +1,13 @@
+-- Every refusal: PostgREST turns SQLSTATE PTnnn into HTTP status nnn, and the direct door does the same.
+-- message = stable code, detail = a sentence, hint = further members of the answer as JSON.
+create or replace function app.raise_error(http_status int, code text, sentence text, members jsonb default '{}')
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  raise exception using errcode = 'PT' || http_status, message = code, detail = sentence, hint = members::text;
+end $$;
+
+revoke all on function app.raise_error from public;
+grant execute on function app.raise_error to anon, authenticated, service_role;

@@ -1,0 +1,37 @@
+-- A page of a definition's executions, the newest first (or last), and the token of the next page ('' ends). At most one is
+-- active at a time, so the order of starting is that of ending.
+create or replace function app.executions_page(
+  definition app.definitions, page_token text, "limit" int, ascending boolean, only_ended boolean,
+  out ids uuid[], out next_page_token text)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  size constant int := app.page_size("limit", 100);
+  after uuid;
+begin
+  if page_token <> '' then
+    if page_token !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
+      perform app.raise_error(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+    end if;
+    after := page_token::uuid;
+  end if;
+  if ascending then
+    ids := array(
+      select e.id from app.executions as e
+      where e.agency_id = definition.agency_id and e.definition_id = definition.id
+        and (after is null or e.id > after) and (not only_ended or e.finished_at is not null)
+      order by e.id limit size + 1);
+  else
+    ids := array(
+      select e.id from app.executions as e
+      where e.agency_id = definition.agency_id and e.definition_id = definition.id
+        and (after is null or e.id < after) and (not only_ended or e.finished_at is not null)
+      order by e.id desc limit size + 1);
+  end if;
+  next_page_token := case when cardinality(ids) > size then ids[size]::text else '' end;
+  ids := ids[:size];
+end $$;
+
+revoke all on function app.executions_page from public;
+grant execute on function app.executions_page to authenticated, service_role;

@@ -1,0 +1,14 @@
+-- A list as these APIs answer it.
+create or replace function app.page_response(result jsonb, next_cursor text, prev_cursor text, size int)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'result', coalesce(result, '[]'), 'next_cursor', next_cursor, 'prev_cursor', prev_cursor, 'limit', size);
+end $$;
+
+revoke all on function app.page_response from public;
+grant execute on function app.page_response to authenticated, service_role;

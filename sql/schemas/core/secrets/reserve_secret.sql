@@ -1,0 +1,21 @@
+-- A name in the store outside, for a secret of the caller's agency. A definer, as callers may not write secrets; it takes
+-- no agency. Without a connection that uses it, it is forgotten an hour later.
+create or replace function app.reserve_secret(fingerprint text)
+returns app.secrets
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_id constant uuid := app.uuid_v7();
+  agency constant uuid := app.agency_id();
+  reserved app.secrets;
+begin
+  insert into app.secrets (id, agency_id, storage, name, fingerprint, delete_at)
+  values (v_id, agency, 'external', agency || '/' || v_id, reserve_secret.fingerprint, now() + interval '1 hour')
+  returning * into reserved;
+  return reserved;
+end $$;
+
+revoke all on function app.reserve_secret from public;
+grant execute on function app.reserve_secret to authenticated;

@@ -1,0 +1,28 @@
+-- Stores a secret of the caller's agency, in Supabase Vault where that is installed. Answers its id; null for an empty one.
+-- A definer, as callers may neither read nor write secrets; it takes none but their own agency.
+create or replace function app.store_secret(agency uuid, value jsonb)
+returns uuid
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_id constant uuid := app.uuid_v7();
+begin
+  if (agency = app.agency_id()) is not true then
+    perform app.raise_error(403, 'forbidden', 'You may not do this.');
+  end if;
+  if coalesce(value, '{}') = '{}' then
+    return null;
+  end if;
+  if to_regprocedure('vault.create_secret(text,text,text,uuid)') is null then
+    insert into app.secrets (id, agency_id, storage, value, used_at) values (v_id, agency, 'database', value, now());
+  else
+    insert into app.secrets (id, agency_id, storage, vault_id, used_at)
+    values (v_id, agency, 'vault', vault.create_secret(value::text, agency || '/' || v_id, 'A connection''s secret'), now());
+  end if;
+  return v_id;
+end $$;
+
+revoke all on function app.store_secret from public;
+grant execute on function app.store_secret to authenticated;

@@ -1,0 +1,19 @@
+-- Whether an execution's receiver is to be told of this event: active, and neither side has narrowed it out.
+create or replace function app.is_subscribed(execution app.executions, event text)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  receiver jsonb;
+begin
+  select c.config into receiver from app.connections as c
+  where c.agency_id = execution.agency_id and c.id = execution.destination_id and c.deleted_at is null;
+  return coalesce((receiver ->> 'is_active')::boolean, false)
+    and (jsonb_array_length(receiver -> 'event_types') = 0 or receiver -> 'event_types' ? event)
+    and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
+end $$;
+
+revoke all on function app.is_subscribed from public;
+grant execute on function app.is_subscribed to service_role;

@@ -1,0 +1,37 @@
+-- What a historical sync will run, checked before it exists: {date_from, date_to, resources}, every resource one that
+-- the connection has (all of them when none is named).
+create or replace function app.historical_sync_spec(connection app.connections, date_from date, date_to date, resources jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  available constant jsonb := case jsonb_typeof(connection.config -> 'resources')
+    when 'object' then connection.config -> 'resources' else '{}' end;
+  unknown text;
+begin
+  -- Of the years that others can read too: no infinity, none before Christ.
+  if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
+    perform app.raise_error(400, 'invalid_dates', 'date_from and date_to are dates, the first not after the second.');
+  end if;
+  if connection.kind <> 'http' then
+    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
+  end if;
+  if resources is null then
+    resources := (select jsonb_agg(name) from jsonb_object_keys(available) as name);
+  end if;
+  if jsonb_typeof(resources) is distinct from 'array' or jsonb_array_length(resources) = 0 then
+    perform app.raise_error(400, 'invalid_resources', 'resources is a list of at least one name; leave it out for all.');
+  end if;
+  select name into unknown from jsonb_array_elements_text(resources) as name where (available ? name) is not true limit 1;
+  if found then
+    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.',
+      jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
+  end if;
+  return jsonb_build_object('date_from', date_from, 'date_to', date_to, 'resources',
+    (select jsonb_agg(distinct name) from jsonb_array_elements_text(resources) as name));
+end $$;
+
+revoke all on function app.historical_sync_spec from public;
+grant execute on function app.historical_sync_spec to authenticated, service_role;

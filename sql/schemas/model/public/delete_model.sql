@@ -1,0 +1,24 @@
+-- Deletes a model that no model sync reads: else 422 model_in_use, naming them. No answer.
+create or replace function public.delete_model(model_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  -- First: a sync that is being created holds the model, and is seen once it is there.
+  model constant app.definitions := app.delete_definition('model', model_id);
+  used_by jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('type', d.kind, 'id', d.id, 'name', d.name) order by d.name) into used_by
+  from app.definitions as d
+  where d.agency_id = model.agency_id and d.kind = 'model_sync' and d.deleted_at is null
+    and d.settings ->> 'model_id' = model.id::text;
+  if used_by is not null then
+    perform app.raise_error(422, 'model_in_use', 'Syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
+  end if;
+  return null;
+end $$;
+
+revoke all on function public.delete_model from public, anon, authenticated, service_role;
+grant execute on function public.delete_model to anon, authenticated, service_role;

@@ -1,0 +1,65 @@
+-- Defines a model sync: fields of a model go to members of the rows of an object, a resource of a connection of type records.
+--   fields    [{source: {model_id, field}, target}], at least one, each target once
+--   identity  {source: {model_id, field}, target, function: Equality}: which row a record is; not for mode append
+--   mode      create, update, updateOrCreate or append; sync_all_records false: rows that would not change are left alone
+-- Answer: {data: the model sync}. Heeds an Idempotency-Key.
+create or replace function public.create_model_sync(
+  name text, mode text, target jsonb, fields jsonb, identity jsonb default null, active boolean default true,
+  sync_all_records boolean default true, organization_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('name', name, 'mode', mode, 'target', target, 'fields', fields,
+    'identity', identity, 'active', active, 'all', sync_all_records);
+  response jsonb := app.get_idempotent_response(caller, 'create_model_sync', request);
+  destination app.connections;
+  model app.definitions;
+  sync app.definitions;
+begin
+  if response is not null then
+    return response;
+  end if;
+  perform app.require_organization(caller, organization_id);
+  if (mode in ('create', 'update', 'updateOrCreate', 'append')) is not true then
+    perform app.raise_error(422, 'unsupported_field', 'mode is create, update, updateOrCreate or append.',
+      jsonb_build_object('fields', jsonb_build_array('mode')));
+  end if;
+  if mode <> 'append' and identity is null then
+    perform app.raise_error(400, 'identity_required', 'Say with identity which row of the target a record is; only append needs none.');
+  end if;
+  if jsonb_array_length(fields) <> (select count(distinct f ->> 'target') from jsonb_array_elements(fields) as f)
+     or exists (select from jsonb_array_elements(fields) as f
+                where f ->> 'target' = identity ->> 'target' and f -> 'source' <> identity -> 'source') then
+    perform app.raise_error(400, 'ambiguous_target', 'Two fields go to the same target.');
+  end if;
+  model := app.model_sync_model(fields, identity);
+  destination := app.find_connection((target ->> 'connection_id')::uuid);
+  if destination.kind <> 'records' then
+    perform app.raise_error(400, 'not_a_destination', 'The target cannot be written to. Choose a connection of type records.');
+  end if;
+  if destination.agency_id <> model.agency_id then
+    perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  perform app.require_identity(destination, target ->> 'object', case when mode <> 'append' then identity end);
+  insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
+  values (
+    model.agency_id, 'model_sync', create_model_sync.name, model.source_id, destination.id, create_model_sync.active,
+    jsonb_build_object(
+      'mode', mode,
+      'model_id', model.id,
+      'resource', model.settings -> 'configuration' -> 'resource',
+      'object', target -> 'object',
+      'fields', fields,
+      'identity', identity,
+      'sync_all_records', sync_all_records),
+    caller.actor, caller.actor)
+  returning * into sync;
+  response := jsonb_build_object('data', app.model_sync_object(sync));
+  return app.save_idempotent_response(caller, 'create_model_sync', request, response);
+end $$;
+
+revoke all on function public.create_model_sync from public, anon, authenticated, service_role;
+grant execute on function public.create_model_sync to anon, authenticated, service_role;

@@ -1,0 +1,33 @@
+-- Defines a sync job: which resources are read, on which they depend, with which arguments. Answer: the sync job.
+-- Heeds an Idempotency-Key.
+create or replace function public.create_sync_job(
+  resources jsonb, label text default 'Untitled', integration_name text default '', args_schema jsonb default '{}',
+  default_runtime_version int default 3, environment_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('resources', resources, 'label', label, 'integration', integration_name,
+    'args_schema', args_schema, 'version', default_runtime_version);
+  response jsonb := app.get_idempotent_response(caller, 'create_sync_job', request);
+  job app.definitions;
+begin
+  if response is not null then
+    return response;
+  end if;
+  perform app.require_organization(caller, environment_id);
+  if caller.agency_id is null then
+    perform app.raise_error(403, 'no_agency', 'A sync job belongs to an agency: create it as one of its users.');
+  end if;
+  insert into app.definitions (agency_id, kind, name, settings, created_by, updated_by)
+  values (caller.agency_id, 'sync_job', label,
+    app.sync_job_settings(integration_name, resources, args_schema, default_runtime_version), caller.actor, caller.actor)
+  returning * into job;
+  response := app.sync_job_object(job);
+  return app.save_idempotent_response(caller, 'create_sync_job', request, response);
+end $$;
+
+revoke all on function public.create_sync_job from public, anon, authenticated, service_role;
+grant execute on function public.create_sync_job to anon, authenticated, service_role;

@@ -1,0 +1,78 @@
+-- Queues a run of a sync job on an integrated account (a connection that can be read). Its records are stored (with
+-- daemon_group_key) or delivered (with webhook_id): exactly one of the two. args: as the job's args_schema wants them.
+-- Answer: the run. Heeds an Idempotency-Key.
+create or replace function public.create_sync_job_run(
+  sync_job_id uuid, integrated_account_id uuid, args jsonb default '{}', webhook_id uuid default null,
+  daemon_group_key text default null, error_handling text default 'fail_fast', ignore_previous_run boolean default false,
+  version int default null, resources jsonb default null, events_to_send jsonb default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('job', sync_job_id, 'account', integrated_account_id, 'args', args,
+    'webhook', webhook_id, 'daemon', daemon_group_key, 'errors', error_handling, 'ignore', ignore_previous_run,
+    'version', version, 'resources', resources, 'events', events_to_send);
+  response jsonb := app.get_idempotent_response(caller, 'create_sync_job_run', request);
+  job app.definitions;
+  account app.connections;
+  nodes jsonb;
+  unknown text;
+  job_version int;
+  run app.executions;
+begin
+  if response is not null then
+    return response;
+  end if;
+  if (webhook_id is null) = (daemon_group_key is null) then
+    perform app.raise_error(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to have them delivered.');
+  end if;
+  job := app.find_definition('sync_job', sync_job_id, hold => true);
+  account := app.find_connection(integrated_account_id);
+  if account.kind <> 'http' then
+    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
+  end if;
+  if webhook_id is not null then
+    perform app.find_webhook(webhook_id, hold => true);
+  end if;
+  if account.agency_id <> job.agency_id then
+    perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  job_version := (job.settings ->> 'default_runtime_version')::int;
+  if version is distinct from job_version and version is not null and not (job_version = 2 and version = 3) then
+    perform app.raise_error(400, 'other_version', 'The job is of another version.', jsonb_build_object('version', job_version));
+  end if;
+  if error_handling not in ('fail_fast', 'ignore', 'batch') or error_handling = 'batch' and coalesce(version, job_version) < 2 then
+    perform app.raise_error(400, 'invalid_error_handling', 'error_handling is fail_fast, ignore, or from version 2 on batch.');
+  end if;
+  perform app.require_args(job.settings -> 'args_schema', args);
+  resources := coalesce(resources, job.settings -> 'resources');
+  nodes := app.resource_nodes(resources);
+  select n ->> 'resource' into unknown from jsonb_array_elements(nodes) as n
+  where not account.config -> 'resources' ? (n ->> 'resource') limit 1;
+  if found then
+    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
+      'resource', unknown, 'available', array(select jsonb_object_keys(account.config -> 'resources'))));
+  end if;
+
+  run.agency_id := job.agency_id;
+  run.family := 'sync_job_run';
+  run.definition_id := job.id;
+  run.connection_id := account.id;
+  run.destination_id := webhook_id;
+  run.spec := jsonb_build_object(
+    'args', args, 'resources', resources, 'nodes', nodes, 'daemon_group_key', daemon_group_key,
+    'error_handling', error_handling, 'ignore_previous_run', ignore_previous_run,
+    'version', coalesce(version, job_version), 'events_to_send', events_to_send,
+    'previous_run_date', case when not ignore_previous_run then (
+      select max(e.started_at) from app.executions as e
+      where e.agency_id = job.agency_id and e.definition_id = job.id and e.connection_id = account.id and e.status = 'completed') end,
+    'write', jsonb_build_object('mode', case when webhook_id is not null then 'deliver' else 'replicate' end));
+  run := app.start_execution(run);
+  response := app.sync_job_run_object(run);
+  return app.save_idempotent_response(caller, 'create_sync_job_run', request, response);
+end $$;
+
+revoke all on function public.create_sync_job_run from public, anon, authenticated, service_role;
+grant execute on function public.create_sync_job_run to anon, authenticated, service_role;

@@ -1,0 +1,23 @@
+-- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
+-- nobody.
+create or replace function app.find_webhook(id uuid, hold boolean default false)
+returns public.webhooks
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  webhook public.webhooks;
+begin
+  if hold then
+    perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  end if;
+  select * into webhook from public.webhooks as w where w.id = find_webhook.id;
+  if not found then
+    perform app.raise_error(404, 'webhook_not_found', 'There is no webhook with this id.');
+  end if;
+  return webhook;
+end $$;
+
+revoke all on function app.find_webhook from public;
+grant execute on function app.find_webhook to authenticated, service_role;

@@ -1,0 +1,18 @@
+-- What every worker call answers: `continue`; `cancel` (with its deadline: stop, then release); `lost`: nothing was
+-- stored or changed, and nothing with this lease ever will be.
+create or replace function app.lease_result(execution app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case execution.status
+    when 'running' then jsonb_build_object('result', 'continue')
+    when 'cancelling' then jsonb_build_object('result', 'cancel', 'deadline', execution.cancel_deadline)
+    else jsonb_build_object('result', 'lost')
+  end;
+end $$;
+
+revoke all on function app.lease_result from public;
+grant execute on function app.lease_result to service_role;

@@ -1,0 +1,18 @@
+-- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
+create or replace function app.lock_leased_execution(id uuid, lease_token bigint)
+returns app.executions
+language plpgsql
+set search_path = ''
+as $$
+declare
+  execution app.executions;
+begin
+  select * into execution from app.executions as e where e.id = lock_leased_execution.id for update;
+  if execution.lease_token = lock_leased_execution.lease_token and execution.status in ('running', 'cancelling') then
+    return execution;
+  end if;
+  return null;
+end $$;
+
+revoke all on function app.lock_leased_execution from public;
+grant execute on function app.lock_leased_execution to service_role;

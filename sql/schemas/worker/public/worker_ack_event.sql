@@ -1,0 +1,22 @@
+-- What became of an attempt to send an event: it is delivered, or tried again after a growing delay, five times in all.
+-- An attempt that took too long, so that another has begun, says nothing any more. Answer: {answer: status | lost}.
+create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  status_ text;
+begin
+  update app.deliveries as d
+  set status = case when delivered then 'delivered' when d.attempts >= 5 then 'failed' else 'queued' end,
+      due_at = case when not delivered and d.attempts < 5 then clock_timestamp() + app.retry_delay(d.attempts) end,
+      finished_at = case when delivered or d.attempts >= 5 then clock_timestamp() end
+  where d.id = delivery_id and d.status = 'queued' and d.attempts = attempt
+  returning d.status into status_;
+  return jsonb_build_object('result', coalesce(status_, 'lost'));
+end $$;
+
+revoke all on function public.worker_ack_event from public, anon, authenticated, service_role;
+grant execute on function public.worker_ack_event to service_role;

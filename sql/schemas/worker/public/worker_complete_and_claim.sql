@@ -1,0 +1,42 @@
+-- A worker goes on from what is done to what is next in one call and one commit: worker_complete_all, then claim.
+-- Answer: {completed, claimed}, what the two answer.
+create or replace function public.worker_complete_and_claim(
+  leases jsonb, worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan -- as in app.complete_and_claim
+set lock_timeout = '5s'
+set enable_seqscan = off
+as $$
+declare
+  turn record;
+  claimed uuid[];
+begin
+  if (max_executions between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
+      and jsonb_typeof(families) = 'array') is not true then
+    perform app.raise_error(400, 'invalid_claim',
+      'max_executions is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
+  end if;
+  turn := app.complete_and_claim(leases, worker, families, max_executions, lease_seconds);
+  claimed := turn.leased;
+  if cardinality(claimed) < max_executions and (app.reap_executions(max_executions) ->> 'released')::int > 0 then
+    claimed := claimed
+      || (app.complete_and_claim('{}', worker, families, max_executions - cardinality(claimed), lease_seconds)).leased;
+  end if;
+  return jsonb_build_object('completed', turn.completed, 'claimed', coalesce((
+    select jsonb_agg(jsonb_build_object(
+      'id', e.id, 'agency_id', e.agency_id, 'family', e.family, 'lease_token', e.lease_token, 'spec', e.spec, 'seq', e.seq,
+      'checkpoint', e.checkpoint, 'progress', e.progress, 'connection_id', e.connection_id, 'definition_id', e.definition_id,
+      'connection', (
+        select jsonb_build_object('kind', c.kind, 'config', c.config) || app.get_secret(c.secret_id)
+        from app.connections as c where c.agency_id = e.agency_id and c.id = e.connection_id),
+      'destination', (
+        select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.get_secret(c.secret_id)
+        from app.connections as c where c.agency_id = e.agency_id and c.id = e.destination_id)
+      ) order by e.id)
+    from app.executions as e where e.id = any(claimed)), '[]'));
+end $$;
+
+revoke all on function public.worker_complete_and_claim from public, anon, authenticated, service_role;
+grant execute on function public.worker_complete_and_claim to service_role;

@@ -1,0 +1,28 @@
+-- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
+-- connections that were only to be tested, five minutes ago.
+-- Answer: {released, failed, cancelled}, counts of executions.
+create or replace function public.worker_reap("limit" int default 100)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  if ("limit" between 1 and 1000) is not true then
+    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
+  end if;
+  delete from app.idempotency_keys as k
+  where k.id = any(array(
+    select old.id from app.idempotency_keys as old
+    where old.created_at < now() - interval '24 hours'
+    order by old.created_at limit 1000 for update skip locked));
+  update app.connections as c set secret_id = null
+  where c.id = any(array(
+    select tested.id from app.connections as tested
+    where tested.deleted_at < now() - interval '5 minutes' and tested.secret_id is not null
+    order by tested.id limit 1000 for update skip locked));
+  return app.reap_executions("limit");
+end $$;
+
+revoke all on function public.worker_reap from public, anon, authenticated, service_role;
+grant execute on function public.worker_reap to service_role;

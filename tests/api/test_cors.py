@@ -1,0 +1,93 @@
+"""A browser may call every function, and reads every answer, from the origins that the deployment allows."""
+
+from __future__ import annotations
+
+import pytest
+
+from functions._shared.auth import Unauthorized
+from functions._shared.errors import ApiError
+from functions._shared.http import Request
+from functions._shared.settings import from_environment
+from tests.support.project import SETUPS, Project, Projects
+from tests.support.stub import POST, Stub
+
+APP = "https://app.example"
+
+STUBS = {
+    "an answer": Stub(),
+    "a refused token": Stub(caller=Unauthorized("invalid_token")),
+    "a refused call": Stub(answer=ApiError(409, "c", "S.")),
+    "a failure": Stub(answer=RuntimeError()),
+}
+
+
+def list_of(value: str) -> set[str]:
+    return {word.strip().lower() for word in value.split(",")}
+
+
+@pytest.mark.parametrize("path", ["/cancel-historical-sync", "/start-historical-sync", "/get-historical-sync"])
+def test_a_preflight_over_http(projects: Projects, path: str) -> None:
+    project: Project = projects(SETUPS[0])
+    asked = "authorization, x-client-info, apikey, content-type, x-region, x-request-id, idempotency-key"
+    response = project.request(
+        "OPTIONS",
+        path,
+        headers={"origin": APP, "access-control-request-method": "POST", "access-control-request-headers": asked},
+    )
+    assert (response.status_code, response.content) == (204, b"")
+    assert list_of(asked) <= list_of(response.headers["access-control-allow-headers"])
+    method = "GET" if path.startswith("/get") else "POST"
+    assert list_of(response.headers["access-control-allow-methods"]) == {method.lower(), "options"}
+    assert int(response.headers["access-control-max-age"]) > 0
+    assert "content-type" not in response.headers
+
+
+def test_a_preflight_of_no_function(projects: Projects) -> None:
+    assert projects(SETUPS[0]).request("OPTIONS", "/nope", headers={"origin": APP}).status_code == 204
+
+
+@pytest.mark.parametrize("name", STUBS)
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "PUT"])
+def test_every_answer_is_for_every_origin_by_default(name: str, method: str) -> None:
+    response = POST.handle(
+        Request(method, POST.path, headers={"origin": APP}, body=b'{"name": "x"}'), STUBS[name].services
+    )
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert "vary" not in response.headers
+    assert {"x-request-id", "retry-after"} <= list_of(response.headers["access-control-expose-headers"])
+    assert "access-control-allow-credentials" not in response.headers
+
+
+@pytest.mark.parametrize("name", STUBS)
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "PUT"])
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        (APP, APP),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("https://evil.example", None),
+        ("https://app.example.evil.example", None),
+        ("https://APP.example", None),
+        ("http://app.example", None),
+        ("https://app.example:443", None),
+        ("null", None),
+        ("*", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_an_allow_list_names_the_one_origin_that_asks(
+    name: str, method: str, origin: str | None, allowed: str | None
+) -> None:
+    stub = Stub(STUBS[name].caller, STUBS[name].answer, (APP, "http://localhost:3000"))
+    headers = {} if origin is None else {"origin": origin}
+    response = POST.handle(Request(method, POST.path, headers=headers, body=b'{"name": "x"}'), stub.services)
+    assert response.headers.get("access-control-allow-origin") == allowed
+    assert response.headers["vary"] == "Origin"
+
+
+def test_the_list_is_a_setting() -> None:
+    environment = {"SUPABASE_URL": "http://p", "SUPABASE_ANON_KEY": "k"}
+    assert from_environment(environment).cors_allowed_origins == ("*",)
+    environment["CORS_ALLOWED_ORIGINS"] = f"{APP}, http://localhost:3000 "
+    assert from_environment(environment).cors_allowed_origins == (APP, "http://localhost:3000")

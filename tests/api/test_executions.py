@@ -1,0 +1,577 @@
+"""Executions of bulk and model syncs through both doors: one active at a time, whoever starts and deletes meanwhile;
+what status shows before, during and after; and lists that neither skip nor repeat.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.database import TRANSITIONS_TO
+from tests.support.project import BOTH_TRANSPORTS, refusal
+from tests.support.syncs import (
+    BULK,
+    DIRECT,
+    MODEL_SYNC,
+    STARTED,
+    UNKNOWN,
+    Client,
+    Hand,
+    Shelf,
+    accepted,
+    at_once,
+    make_model,
+    run,
+    walk,
+)
+from tests.support.wait import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from tests.support.database import Database
+    from tests.support.project import Project
+    from tests.support.syncs import Family
+
+through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+through_one_door = pytest.mark.parametrize("project", DIRECT, indirect=True, ids=str)
+of_each_family = pytest.mark.parametrize("family", STARTED, ids=str)
+
+WORDS = {
+    "queued": "created",
+    "requeued": "running",
+    "running": "running",
+    "cancelling": "canceling",
+    "completed": "completed",
+    "failed": "failed",
+    "cancelled": "canceled",
+}
+ENDED = {"completed", "failed", "cancelled"}
+
+
+@pytest.fixture(scope="module")
+def shelf() -> Iterator[Shelf]:
+    with Shelf() as running:
+        yield running
+
+
+def client_of(project: Project, family: Family) -> Client:
+    return Client(project, family, project.database.member())
+
+
+def readable(client: Client, shelf: Shelf) -> str:
+    """A sync of three records."""
+    shelf.put("airlines", *({"id": n, "code": f"c{n}", "name": f"n{n}"} for n in range(3)))
+    connection_id = client.database.connection(client.user.agency_id, config=shelf.config("airlines"))
+    if client.family is BULK:
+        return client.made(source_connection_id=connection_id)
+    model_id = make_model(client, connection_id, "airlines", ["code", "name"])
+    fields = [{"source": {"model_id": model_id, "field": "name"}, "target": "title"}]
+    identity = {"source": {"model_id": model_id, "field": "code"}, "target": "code", "function": "Equality"}
+    return client.made(fields=fields, identity=identity)
+
+
+def put(client: Client, sync_id: str, status: str) -> str:
+    """An execution of this sync in this status (see house.PATHS)."""
+    execution_id = client.started(sync_id)
+    moves = TRANSITIONS_TO[status]
+    moves = [("request_cancel", "cancelling") if move[0] == "cancel" else move for move in moves]
+    client.database.move(execution_id, *moves)
+    if status == "cancelled":
+        client.database.move(execution_id, ("acknowledge", "cancelled"))
+    return execution_id
+
+
+# Starting
+
+
+@through_both_doors
+@of_each_family
+def test_a_start_queues_one_execution(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    response = client.start(sync_id, {}, headers={"x-request-id": "req-7"})
+    execution = accepted(response, family.execution)
+    assert (execution["status"], execution["type"], execution["version"]) == ("created", "manual", "0")
+    assert execution["started_at"] is execution["completed_at"] is None
+    assert dt.datetime.fromisoformat(execution["created_at"]).tzinfo is not None
+    row = project.database.execution(execution["id"])
+    assert (row["family"], str(row["definition_id"]), row["concurrency_key"]) == (family.kind, sync_id, sync_id)
+    assert (row["status"], row["created_by"]) == ("queued", f"user:{client.user.id}")
+    [event] = project.database.events(execution["id"])
+    assert (event["event"], event["request_id"]) == ("start", "req-7")
+
+
+@through_both_doors
+@of_each_family
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b" {} ", b'{"test": null}', b'{"test": false}', b'{"resync": null}', b'{"resync": false}'],
+    ids=repr,
+)
+def test_a_start_needs_nothing(project: Project, family: Family, content: bytes) -> None:
+    client = client_of(project, family)
+    headers = {"content-type": "application/json"}
+    accepted(client.start(client.made(), content=content, headers=headers), family.execution)
+
+
+BAD_BODIES: dict[str, tuple[bytes, int, str]] = {
+    "an array": (b"[]", 400, "invalid_request"),
+    "null": (b"null", 400, "invalid_request"),
+    "not JSON": (b"{test: 1}", 400, "invalid_json"),
+    "not UTF-8": (b'{"a": "\xff"}', 400, "invalid_json"),
+    "UTF-16": ("{}".encode("utf-16"), 400, "invalid_json"),
+    "deep": (b'{"test": ' + b"[" * 100_000, 400, "invalid_json"),
+    "deep and closed": (b'{"test": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400, "invalid_json"),
+    "too large": (b" " * (1024 * 1024 + 1), 413, "body_too_large"),
+    "a word": (b'{"test": "x"}', 400, "invalid_field"),
+    "NaN": (b'{"test": NaN}', 400, "invalid_field"),
+    "a huge number": (b'{"test": ' + b"1" * 5000 + b"}", 400, "invalid_json"),
+}
+
+
+@through_both_doors
+@of_each_family
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_a_body_that_starts_nothing(project: Project, family: Family, name: str) -> None:
+    content, status, code = BAD_BODIES[name]
+    client = client_of(project, family)
+    sync_id = client.made()
+    with project.unchanged():
+        response = client.start(sync_id, content=content)
+    assert refusal(response, status, code) == ({"field": "test"} if code == "invalid_field" else {})
+    assert len(response.content) < 1000
+
+
+@through_both_doors
+@of_each_family
+def test_all_members_that_do_not_work_are_named_at_once(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    body: dict[str, Any] = {"test": True, "nonsense": 1, "zz": None}
+    body |= {"resync": True, "resync_mode": "rebuild", "fetch_mode": "incremental"} if family is BULK else {}
+    body |= {"identities": ["a"], "source_identities": [1]} if family is MODEL_SYNC else {}
+    with project.unchanged():
+        named = refusal(client.start(sync_id, body), 422, "unsupported_field")["fields"]
+    assert sorted(named) == sorted(body)
+
+
+@through_both_doors
+@of_each_family
+@pytest.mark.parametrize("status", ["queued", "requeued", "running", "cancelling"])
+def test_a_second_start_names_the_active_one(project: Project, family: Family, status: str) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    active, colleague = put(client, sync_id, status), client.colleague()
+    with project.unchanged():
+        response = colleague.start(sync_id)
+    assert refusal(response, 409, "already_active") == {"job_id": active}
+
+
+@through_both_doors
+@of_each_family
+@pytest.mark.parametrize("status", sorted(ENDED))
+def test_after_its_end_the_next_may_start(project: Project, family: Family, status: str) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    assert put(client, sync_id, status) != client.started(sync_id)
+
+
+@through_both_doors
+@of_each_family
+def test_two_syncs_run_side_by_side(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    body = client.body()
+    for name in ("A", "B"):
+        client.started(accepted(client.create({**body, "name": name}), family.one)["id"])
+
+
+@through_both_doors
+@of_each_family
+def test_of_many_starts_at_once_exactly_one_wins(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    responses = project.at_once(lambda: client.start(sync_id))
+    [execution_id] = [accepted(one, family.execution)["id"] for one in responses if one.status_code == 200]
+    for response in responses:
+        if response.status_code != 200:
+            assert refusal(response, 409, "already_active") == {"job_id": execution_id}
+    assert walk(client, f"/{sync_id}/executions") == [[execution_id]]
+
+
+@through_both_doors
+@of_each_family
+def test_an_idempotency_key_makes_one_of_many_starts(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id, key = client.made(), {"idempotency-key": str(uuid.uuid4())}
+    first = accepted(client.start(sync_id, headers=key), family.execution)
+    project.database.move(first["id"], *TRANSITIONS_TO["completed"])
+    with project.unchanged():
+        assert accepted(client.start(sync_id, {}, headers=key), family.execution) == first
+    other = client.made()
+    with project.unchanged():
+        refusal(client.start(other, headers=key), 422, "idempotency_key_reused")
+    if family is BULK:
+        with project.unchanged():
+            refusal(client.start(sync_id, {"schemas": ["flights"]}, headers=key), 422, "idempotency_key_reused")
+    assert walk(client, f"/{sync_id}/executions") == [[first["id"]]]
+
+
+@through_both_doors
+@of_each_family
+def test_many_starts_at_once_with_one_key_are_one(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id, key = client.made(), {"idempotency-key": "k"}
+    responses = project.at_once(lambda: client.start(sync_id, headers=key))
+    [execution_id] = {accepted(one, family.execution)["id"] for one in responses if one.status_code == 200}
+    for response in responses:
+        if response.status_code != 200:
+            refusal(response, 409, "idempotency_key_in_use")
+    assert walk(client, f"/{sync_id}/executions") == [[execution_id]]
+
+
+# Starts and deletions
+
+
+def active(database: Database, sync_id: str) -> list[dict[str, Any]]:
+    return database.all("select id from app.executions where definition_id = %s and finished_at is null", (sync_id,))
+
+
+@through_both_doors
+@of_each_family
+def test_a_start_and_a_deletion_at_once_leave_nothing_active(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    body = client.body()
+    seen = set()
+    for _ in range(25):
+        sync_id = accepted(client.create(body), family.one)["id"]
+
+        def start(sync_id: str = sync_id) -> httpx.Response:
+            return client.start(sync_id)
+
+        def delete(sync_id: str = sync_id) -> httpx.Response:
+            return client.ask("DELETE", f"/{sync_id}")
+
+        *starts, deleted = at_once(start, start, start, delete)
+        assert deleted.status_code == 204, deleted.text
+        assert active(project.database, sync_id) == []
+        ids = [accepted(one, family.execution)["id"] for one in starts if one.status_code == 200]
+        assert len(ids) <= 1
+        for response in starts:
+            if response.status_code == 404:
+                refusal(response, 404, f"{family}_not_found")
+            elif response.status_code != 200:
+                assert refusal(response, 409, "already_active") == {"job_id": ids[0]}
+        for execution_id in ids:
+            row = project.database.execution(execution_id)
+            assert (row["status"], row["cancel_reason"]) == ("cancelled", "deleted")
+        seen |= {response.status_code for response in starts}
+    assert {200, 404} & seen
+
+
+@through_one_door
+@of_each_family
+def test_a_start_that_has_its_sync_is_seen_by_the_deletion_behind_it(project: Project, family: Family) -> None:
+    """The start's transaction is open when the deletion comes: it waits, and cancels what was started."""
+    client = client_of(project, family)
+    sync_id = client.made()
+    with project.database.session(client.user.claims) as starter:
+        starter.execute("begin")
+        started = starter.call(f"start_{family}", sync_id=sync_id)["data"]["id"]
+        deleting = at_once_with(project, lambda: client.ask("DELETE", f"/{sync_id}"), lambda: starter.execute("commit"))
+    assert deleting.status_code == 204
+    assert project.database.execution(started)["status"] == "cancelled"
+
+
+@through_one_door
+@of_each_family
+def test_a_start_behind_a_deletion_finds_nothing(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    with project.database.session(client.user.claims) as deleter:
+        deleter.execute("begin")
+        deleter.call(f"delete_{family}", sync_id=sync_id)
+        starting = at_once_with(project, lambda: client.start(sync_id), lambda: deleter.execute("commit"))
+    assert refusal(starting, 404, f"{family}_not_found") == {}
+    assert active(project.database, sync_id) == []
+
+
+def at_once_with(project: Project, call: Any, release: Any) -> httpx.Response:
+    """The answer of a call that waits for a lock until `release`."""
+    given: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: given.append(call()))
+    thread.start()
+    until(lambda: project.database.all("select from pg_locks where not granted"))
+    release()
+    thread.join()
+    return given[0]
+
+
+@through_both_doors
+@of_each_family
+def test_deleting_a_sync_cancels_what_waits(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    execution_id = client.started(sync_id)
+    assert client.ask("DELETE", f"/{sync_id}").status_code == 204
+    row = project.database.execution(execution_id)
+    assert (row["status"], row["cancelled_by"], row["cancel_reason"]) == (
+        "cancelled",
+        f"user:{client.user.id}",
+        "deleted",
+    )
+
+
+@through_both_doors
+@of_each_family
+def test_deleting_a_sync_that_runs_requests_its_cancellation(project: Project, family: Family, shelf: Shelf) -> None:
+    """The worker hears of it at its next commit; what it reads afterwards is not stored."""
+    client = client_of(project, family)
+    sync_id = readable(client, shelf)
+    execution_id = client.started(sync_id)
+    with Hand(project.database, execution_id) as hand:
+        assert hand.steps(1) == "continue"
+        assert client.ask("DELETE", f"/{sync_id}").status_code == 204
+        assert project.database.execution(execution_id)["status"] == "cancelling"
+        assert hand.tell("heartbeat") == "cancel"
+        assert hand.tell("release") == "cancelled"
+        batch = hand.batch()
+        assert batch is not None
+        with project.unchanged():
+            assert hand.commit(batch) == "lost"
+
+
+@through_both_doors
+@of_each_family
+def test_deleting_what_is_being_cancelled_changes_no_deadline(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    execution_id = put(client, sync_id, "cancelling")
+    before = project.database.execution(execution_id)
+    assert client.ask("DELETE", f"/{sync_id}").status_code == 204
+    assert project.database.execution(execution_id) == before
+    project.database.update(execution_id, status="cancelled", event="acknowledge")
+
+
+# One execution
+
+
+@through_both_doors
+@of_each_family
+@pytest.mark.parametrize("status", WORDS)
+def test_an_execution_in_each_status(project: Project, family: Family, status: str) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    execution_id = put(client, sync_id, status)
+    with project.unchanged():
+        shown = client.execution(sync_id, execution_id)
+    assert (shown["id"], shown["status"]) == (execution_id, WORDS[status])
+    assert (shown["started_at"] is None) == (status == "queued")
+    assert (shown["completed_at"] is None) == (status not in ENDED)
+    assert (shown["cancel_requested_at"] is None) == (status not in {"cancelling", "cancelled"})
+    assert (shown["cancel_deadline"] is None) == (status != "cancelling")
+    assert (shown["cancelled_by"] is None) == (shown["cancel_requested_at"] is None)
+    assert client.status(sync_id)["current_execution"] == shown
+    assert client.ask("GET", f"/{sync_id}/executions").json()["data"] == [shown]
+
+
+@through_both_doors
+@of_each_family
+def test_both_doors_give_what_the_database_says(project: Project, family: Family, shelf: Shelf) -> None:
+    client = client_of(project, family)
+    sync_id = readable(client, shelf)
+    execution_id = client.started(sync_id)
+    run(project.database, execution_id)
+    with project.database.session(client.user.claims) as session:
+        execution = session.call(f"get_{family}_execution", sync_id=sync_id, execution_id=execution_id)
+        status = session.call(f"get_{family}_status", sync_id=sync_id)
+        listed = session.call(f"list_{family}_executions", sync_id=sync_id)
+        sync = session.call(f"get_{family}", sync_id=sync_id)
+        syncs = session.call(f"list_{family}s")
+    assert client.execution(sync_id, execution_id) == execution["data"]
+    assert client.status(sync_id) == status["data"]
+    assert client.ask("GET", f"/{sync_id}/executions").json() == listed
+    assert client.ask("GET", f"/{sync_id}").json() == sync
+    assert client.ask("GET").json() == syncs
+
+
+@through_both_doors
+@of_each_family
+def test_an_execution_of_another_sync_is_none_of_this(project: Project, family: Family) -> None:
+    client, stranger = client_of(project, family), client_of(project, family)
+    mine, other, theirs = client.made(), client.made(), stranger.made()
+    of_other, of_theirs = client.started(other), stranger.started(theirs)
+    for execution_id in (of_other, of_theirs, UNKNOWN, mine):
+        with project.unchanged():
+            response = client.ask("GET", f"/{mine}/executions/{execution_id}")
+        assert refusal(response, 404, "execution_not_found") == {}
+    assert refusal(client.ask("GET", f"/{theirs}/executions/{of_theirs}"), 404, f"{family}_not_found") == {}
+
+
+# Status
+
+
+@through_both_doors
+@of_each_family
+def test_status_from_nothing_to_the_next_one(project: Project, family: Family, shelf: Shelf) -> None:
+    client = client_of(project, family)
+    sync_id = readable(client, shelf)
+    rest = {"next_execution_time": None} | ({"ingestion_status": None} if family is BULK else {})
+
+    def current_and_last() -> tuple[Any, Any]:
+        with project.unchanged():
+            shown = client.status(sync_id)
+        assert {n: v for n, v in shown.items() if n not in {"current_execution", "last_execution"}} == rest
+        current, last = shown["current_execution"], shown["last_execution"]
+        return current and (current["id"], current["status"]), last and (last["id"], last["status"])
+
+    assert current_and_last() == (None, None)
+    first = client.started(sync_id)
+    assert current_and_last() == ((first, "created"), None)
+    with Hand(project.database, first) as hand:
+        assert current_and_last() == ((first, "running"), None)
+        hand.steps(1)
+        assert current_and_last() == ((first, "running"), None)
+        hand.rest()
+    assert current_and_last() == ((first, "completed"), (first, "completed"))
+    second = client.started(sync_id)
+    assert current_and_last() == ((second, "created"), (first, "completed"))
+    with Hand(project.database, second) as hand:
+        assert current_and_last() == ((second, "running"), (first, "completed"))
+        assert hand.fails(retry=True) == "queued"
+        assert current_and_last() == ((second, "running"), (first, "completed"))
+    project.database.admin.execute("set session_replication_role = replica")
+    project.database.admin.execute("update app.executions set run_at = now() where id = %s", (second,))
+    project.database.admin.execute("set session_replication_role = origin")
+    with Hand(project.database, second) as hand:
+        assert hand.fails() == "failed"
+    assert current_and_last() == ((second, "failed"), (second, "failed"))
+    third = client.started(sync_id)
+    assert client.ask("POST", f"/{sync_id}/cancel").status_code == 200
+    assert current_and_last() == ((third, "canceled"), (third, "canceled"))
+
+
+# Lists
+
+
+def history(client: Client, sync_id: str, count: int) -> list[str]:
+    """That many executions, all but the newest ended; the oldest first."""
+    made: list[str] = []
+    with client.database.session(client.user.claims) as session:
+        while len(made) < count:
+            if made:
+                client.database.move(made[-1], ("request_cancel", "cancelled"))
+            made.append(session.call(f"start_{client.family}", sync_id=sync_id)["data"]["id"])
+    return made
+
+
+@through_both_doors
+@of_each_family
+def test_a_page_is_a_hundred_unless_less_is_asked_for(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    path = f"/{sync_id}/executions"
+    assert walk(client, path) == walk(client, path, ascending="true") == [[]]
+    oldest_first = history(client, sync_id, 101)
+    newest_first = oldest_first[::-1]
+    for limit in (None, 0, -1, 101, 2**31 - 1, -(2**31), 100):
+        query: dict[str, Any] = {} if limit is None else {"limit": limit}
+        assert walk(client, path, **query) == [newest_first[:100], newest_first[100:]], limit
+    assert walk(client, path, limit=34) == [newest_first[:34], newest_first[34:68], newest_first[68:]]
+    assert walk(client, path, limit=51, ascending="true") == [oldest_first[:51], oldest_first[51:]]
+    assert walk(client, path, limit=51, ascending="false") == [newest_first[:51], newest_first[51:]]
+    ended = {family.only_ended: "true"}
+    assert walk(client, path, **ended) == [newest_first[1:]]
+    assert walk(client, path, limit=99, ascending="true", **ended) == [oldest_first[:99], oldest_first[99:-1]]
+    refusal(client.ask("GET", path, params={"limit": 2**31}), 400, "invalid_field")
+
+
+@through_both_doors
+@of_each_family
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_a_walk_neither_skips_nor_repeats_whatever_starts_and_ends(project: Project, family: Family, size: int) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    there = history(client, sync_id, 8)
+    newest = there[-1]
+    for ascending in (False, True):
+        walked: list[str] = []
+        query: dict[str, Any] = {"limit": size, "ascending": str(ascending).lower()}
+        while query.get("page_token") != "":
+            page = client.ask("GET", f"/{sync_id}/executions", params=query).json()
+            walked += [one["id"] for one in page["data"]]
+            query["page_token"] = page["pagination"]["next_page_token"]
+            if len(walked) < 20:
+                project.database.move(newest, ("request_cancel", "cancelled"))
+                newest = client.started(sync_id)
+        assert walked == sorted(walked, reverse=not ascending)
+        assert len(set(walked)) == len(walked)
+        assert set(there) <= set(walked)
+
+
+@through_both_doors
+@of_each_family
+def test_a_list_of_ended_ones_takes_in_each_end(project: Project, family: Family) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    path, ended = f"/{sync_id}/executions", {family.only_ended: "true"}
+    made = [put(client, sync_id, status) for status in ("completed", "failed", "cancelled")]
+    active = client.started(sync_id)
+    assert walk(client, path, **ended) == [made[::-1]]
+    assert walk(client, path, **{family.only_ended: "false"}) == [[active, *made[::-1]]]
+    assert walk(client, path, limit=2, **ended) == [made[:0:-1], made[:1]]
+
+
+@through_both_doors
+@of_each_family
+def test_a_page_token_is_a_place_and_shows_nothing_of_others(project: Project, family: Family) -> None:
+    client, stranger = client_of(project, family), client_of(project, family)
+    theirs, mine = stranger.made(), client.made()
+    older = client.started(mine)
+    token = stranger.started(theirs)
+    assert [
+        one["id"] for one in client.ask("GET", f"/{mine}/executions", params={"page_token": token}).json()["data"]
+    ] == [older]
+    params = {"page_token": token, "ascending": "true"}
+    assert client.ask("GET", f"/{mine}/executions", params=params).json()["data"] == []
+
+
+@through_both_doors
+@of_each_family
+@pytest.mark.parametrize(
+    "token", ["x", UNKNOWN[:-1], UNKNOWN + "0", UNKNOWN + "\n", f"{{{UNKNOWN}}}", "[" * 20_000, " "]
+)
+def test_a_page_token_that_no_list_has_given(project: Project, family: Family, token: str) -> None:
+    client = client_of(project, family)
+    sync_id = client.made()
+    with project.unchanged():
+        response = client.ask("GET", f"/{sync_id}/executions", params={"page_token": token})
+    assert refusal(response, 400, "invalid_page_token") == {}
+
+
+@through_one_door
+@of_each_family
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("limit", "x"),
+        ("limit", ""),
+        ("ascending", "x"),
+        ("ascending", ""),
+        ("only_ended", "null"),
+        ("page_token", "\0"),
+    ],
+)
+def test_a_query_that_is_none(project: Project, family: Family, name: str, value: str) -> None:
+    client = client_of(project, family)
+    name = family.only_ended if name == "only_ended" else name
+    sync_id = client.made()
+    with project.unchanged():
+        response = client.ask("GET", f"/{sync_id}/executions", params={name: value})
+    assert refusal(response, 400, "invalid_field") == {"field": name}

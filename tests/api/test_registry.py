@@ -1,0 +1,187 @@
+"""Every module of a family is an endpoint, found by its name; nothing else is."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+
+import functions
+from functions._shared import registry
+from functions._shared.endpoint import Endpoint
+from functions._shared.error_format import PLAIN
+from functions._shared.errors import ApiError
+from functions._shared.fields import StrictRequest, unsent
+from functions._shared.http import Request
+from tests.support.requests import path_of
+from tests.support.stub import Stub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from tests.support.database import Database
+
+NOWHERE = "00000000-0000-4000-8000-000000000000"
+ROOT = Path(functions.__file__).parent
+# Found in the file system, not by what is tested.
+MODULES = sorted(
+    f"functions.{file.parent.name}.{file.stem}"
+    for file in ROOT.glob("*/*.py")
+    if not file.parent.name.startswith("_") and file.parent.name != "worker" and file.stem != "__init__"
+)
+
+
+@pytest.fixture(scope="module")
+def house(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+    """Only the catalog is read: one database serves all."""
+    with clone() as made:
+        yield made
+
+
+def test_all_are_found() -> None:
+    assert sorted(endpoint.module for endpoint in registry.endpoints()) == MODULES
+    assert {"/cancel-historical-sync", "/start-historical-sync", "/get-historical-sync"} <= {
+        endpoint.path for endpoint in registry.endpoints()
+    }
+
+
+def test_no_two_have_the_same_path_and_method() -> None:
+    places = [(endpoint.path, endpoint.method) for endpoint in registry.endpoints()]
+    assert len(set(places)) == len(places)
+    assert len({endpoint.name for endpoint in registry.endpoints()}) == len(places)
+
+
+@pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
+def test_a_request_reaches_the_endpoint_of_its_path_and_method(endpoint: Endpoint) -> None:
+    stub = Stub(answer=ApiError(418, "teapot", "A teapot."))
+    request = Request(endpoint.method, path_of(endpoint, endpoint.example_request), body=b"{", query={"limit": "x"})
+    assert registry.handle(request, stub.services).status in {400, 418}
+    others = [other for other in registry.endpoints() if other.path == endpoint.path]
+    response = registry.handle(Request("PROPFIND", request.path), stub.services)
+    assert response.headers["allow"] == ", ".join([*(other.method for other in others), "OPTIONS"])
+    assert response.headers.get("x-polytomic-version") == (endpoint.error_format.versions or (None,))[0]
+
+
+def test_a_fixed_word_is_not_a_member() -> None:
+    """/api/connections/test is not the connection called test, whatever the method."""
+    response = registry.handle(Request("GET", "/api/connections/test"), Stub().services)
+    assert (response.status, response.headers["allow"]) == (405, "POST, OPTIONS")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_declares_an_endpoint_and_a_handler(name: str) -> None:
+    module = importlib.import_module(name)
+    endpoint = module.endpoint
+    assert isinstance(endpoint, Endpoint)
+    assert endpoint.module == name
+    assert callable(module.handler)
+    assert module.handler is endpoint.handler
+    assert module.__doc__
+    assert issubclass(endpoint.request, BaseModel)
+    assert endpoint.method in {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    assert 200 <= endpoint.status < 300
+    assert (endpoint.response is None) == (endpoint.status == 204)
+    assert endpoint.response is None or issubclass(endpoint.response, BaseModel)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_one_rule_connects_module_and_url(name: str) -> None:
+    stem = name.rpartition(".")[2]
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", stem)
+    endpoint = importlib.import_module(name).endpoint
+    if endpoint.error_format is PLAIN:
+        assert endpoint.path == f"/{stem.replace('_', '-')}"
+    else:  # as published
+        assert re.fullmatch(r"(/api)?(/[a-z-]+|/\{[a-z_]+\})+", endpoint.path)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_members_of_a_path_are_required_members_of_the_request(name: str) -> None:
+    endpoint = importlib.import_module(name).endpoint
+    named = re.findall(r"\{(\w+)\}", endpoint.path)
+    assert len(set(named)) == len(named)
+    for member in named:
+        field = endpoint.request.model_fields[member]
+        assert (field.annotation, field.is_required(), field.alias) == (UUID, True, None)
+    filled = path_of(endpoint, dict.fromkeys(named, NOWHERE))
+    assert endpoint.members_of(filled) == dict.fromkeys(named, NOWHERE)
+    assert endpoint.members_of(f"{filled}/x") is None
+    assert endpoint.members_of(f"/x{filled}") is None
+
+
+# Arguments that the SQL function is given without a member: the work of `steps`.
+ADDED = {"test_connection": {"configuration"}}
+
+
+def sent_members(endpoint: Endpoint) -> dict[str, bool]:
+    """The names under which members are sent on, and whether they are required."""
+    left_out = unsent(endpoint.request)
+    return {
+        field.alias or name: field.is_required()
+        for name, field in endpoint.request.model_fields.items()
+        if name not in left_out and not field.exclude
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_rpc_exists_and_takes_what_the_request_has(house: Database, name: str) -> None:
+    endpoint = importlib.import_module(name).endpoint
+    [function] = house.all(
+        "select proargnames as names, pronargs - pronargdefaults as required, prosrc as source,"
+        " has_function_privilege('anon', oid, 'EXECUTE') as for_keys,"
+        " has_function_privilege('authenticated', oid, 'EXECUTE') as for_users from pg_proc"
+        " where proname = %s and pronamespace = 'public'::regnamespace",
+        (endpoint.rpc,),
+    )
+    names = function["names"] or []
+    members = sent_members(endpoint)
+    assert set(members) <= set(names)
+    required = {member for member, is_required in members.items() if is_required} | ADDED.get(endpoint.name, set())
+    assert set(names[: function["required"]]) <= required
+    # Who may call is the dialect's business and the database's, and they agree; so do they on what is remembered.
+    assert (function["for_users"], function["for_keys"]) == (True, endpoint.error_format.api_keys)
+    for helper in ("get_idempotent_response", "save_idempotent_response"):
+        does = f"app.{helper}(" in function["source"] or "app.cancel_definition(" in function["source"]
+        assert does == endpoint.accepts_idempotency_key
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_not_sent_on_is_what_happens_anyway(name: str) -> None:
+    """A member that is left out of the call only says so."""
+    endpoint = importlib.import_module(name).endpoint
+    for member, field in endpoint.request.model_fields.items():
+        if field.exclude:
+            assert issubclass(endpoint.request, StrictRequest), member
+            if (endpoint.name, member) == ("create_sync_job_run", "status"):
+                continue  # a run is created, whatever is sent
+            [nested] = [one for one in get_args(field.annotation) if one is not type(None)]
+            assert unsent(nested), member
+        elif member in unsent(endpoint.request):
+            assert not field.is_required(), member
+
+
+def test_a_handler_without_settings_says_which() -> None:
+    """The environment of the tests has none."""
+    from functions.historical_sync.cancel_historical_sync import handler  # noqa: PLC0415
+
+    event = {"rawPath": "/", "requestContext": {"http": {"method": "POST"}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SUPABASE_URL", raising=False)
+        with pytest.raises(RuntimeError, match="SUPABASE_URL"):
+            handler(event, None)
+
+
+@pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
+def test_a_request_finds_it_without_importing_all(endpoint: Endpoint) -> None:
+    near = registry._near(endpoint.path)
+    assert endpoint in near
+    assert {one.module.rpartition(".")[0] for one in near} <= {
+        endpoint.module.rpartition(".")[0],
+        *(["functions.sync_job"] if endpoint.path.startswith("/sync-job-run") else []),
+    }

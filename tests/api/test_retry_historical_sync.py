@@ -1,0 +1,388 @@
+"""POST retry-historical-sync through both doors: a new job that begins where the old one stopped."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from functions.historical_sync.retry_historical_sync import HistoricalSyncRetried
+from tests.support.project import BOTH_TRANSPORTS, JANUARY, refusal
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tests.support.database import Database, User
+    from tests.support.project import Project, Status
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+ENDS: list[Literal["failed", "cancelled"]] = ["failed", "cancelled"]
+CHECKPOINT = {"resource": "flights", "date": "2013-01-08", "page": "a secret of the source", "skip": 150}
+PROGRESS = {"windows_before": 0, "windows_done": 7, "windows_total": 62}
+through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+
+
+def accepted(response: httpx.Response) -> str:
+    """The new job's id."""
+    assert response.status_code == 201, response.text
+    HistoricalSyncRetried.model_validate_json(response.content, strict=True, extra="forbid")
+    return str(response.json()["job_id"])
+
+
+def stop(project: Project, user: User, job_id: str, how: str, seq: int = 1) -> None:
+    """Claims this job, commits a batch that leads to CHECKPOINT, and ends it."""
+    execution = project.claim(job_id)
+    with project.database.worker() as worker, project.database.session(user.claims) as session:
+        handle = {"execution_id": job_id, "lease_token": execution["lease_token"]}
+        batch = {"resource": "flights", "records": [{"key": "a", "data": {}}], "checkpoint": CHECKPOINT}
+        assert worker.call("worker_commit_batch", **handle, seq=seq, **batch, progress=PROGRESS) == {
+            "result": "continue"
+        }
+        if how == "cancelled":
+            session.call("cancel_sync_job", job_id=job_id, reason="enough")
+        else:
+            worker.call("worker_fail", **handle, error={"code": "gone", "message": "The source is gone."}, retry=False)
+
+
+def stopped(project: Project, user: User, how: str = "failed") -> str:
+    """A job that ended half-way."""
+    job_id = project.database.start(user)
+    stop(project, user, job_id, how)
+    return job_id
+
+
+def story(database: Database, job_id: str) -> Any:
+    return database.execution(job_id), database.events(job_id)
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_retry_is_a_new_job_of_the_same_range_from_the_same_checkpoint(project: Project, how: str) -> None:
+    user = project.database.member()
+    token = project.token(user)
+    ended = stopped(project, user, how)
+    before = story(project.database, ended)
+
+    response = project.retry(token, {"job_id": ended})
+
+    job_id = accepted(response)
+    assert job_id != ended
+    assert response.json() == {"job_id": job_id, "status": "pending", "retry_of": ended}
+    assert story(project.database, ended) == before  # terminal is terminal
+    old, new = before[0], project.database.execution(job_id)
+    kept = ("agency_id", "family", "connection_id", "concurrency_key", "spec", "checkpoint", "max_attempts")
+    assert {name: new[name] for name in kept} == {name: old[name] for name in kept}
+    assert new["progress"] == PROGRESS | {"windows_before": 7}
+    assert (str(new["retry_of"]), new["created_by"]) == (ended, f"user:{user.id}")
+    fresh = {"status": "queued", "lease_token": 0, "seq": 0, "records": 0, "attempts": 0} | dict.fromkeys(
+        ("leased_by", "error", "reason", "started_at", "finished_at", "deleted_at"), None
+    )
+    fresh |= dict.fromkeys(("cancel_requested_at", "cancel_deadline", "cancelled_by", "cancel_reason"), None)
+    assert {name: new[name] for name in fresh} == fresh
+    [event] = project.database.events(job_id)
+    assert (event["event"], event["from_status"], event["actor"]) == ("start", None, f"user:{user.id}")
+    assert event["request_id"] == response.headers["x-request-id"]
+
+
+@through_both_doors
+@pytest.mark.parametrize("how", ENDS)
+def test_its_position_is_shown_at_once(project: Project, how: str) -> None:
+    user = project.database.member()
+    token = project.token(user)
+    ended = stopped(project, user, how)
+    response = project.get(token, accepted(project.retry(token, {"job_id": ended})))
+    job = response.json()
+    assert job["position"] == {"resource": "flights", "date": "2013-01-08"}
+    assert job["progress"] == {
+        "records": 0, "windows_done": 7, "windows_total": 62, "percent": 11, "eta_seconds": None,
+    }  # fmt: skip
+    assert (job["status"], job["retry_of"], job["error"], job["cancelled_by"]) == ("pending", ended, None, None)
+    assert (job["resources"], job["date_from"], job["date_to"]) == (["flights", "weather"], *JANUARY.values())
+    assert "secret" not in response.text
+
+
+@through_both_doors
+@pytest.mark.parametrize("how", ENDS)
+def test_a_worker_resumes_exactly_there(project: Project, how: str) -> None:
+    user = project.database.member()
+    job_id = accepted(project.retry(project.token(user), {"job_id": stopped(project, user, how)}))
+    execution = project.claim(job_id)
+    assert (execution["checkpoint"], execution["seq"], execution["lease_token"]) == (CHECKPOINT, 0, 1)
+    assert execution["progress"]["windows_before"] == 7
+    with project.database.worker() as worker:
+        assert worker.worker_commit_batch(execution, 1, "b") == "continue"
+        assert worker.call("worker_complete", execution_id=job_id, lease_token=1) == {"result": "completed"}
+    keys = project.database.all("select key from app.records where execution_id = %s", (job_id,))
+    assert keys == [{"key": "b"}]
+
+
+@through_both_doors
+@pytest.mark.parametrize("how", ENDS)
+def test_the_ended_jobs_worker_is_not_let_in_again(project: Project, how: str) -> None:
+    user = project.database.member()
+    ended = stopped(project, user, how)
+    zombie = {"id": ended, "lease_token": 1}
+    job_id = accepted(project.retry(project.token(user), {"job_id": ended}))
+    with project.unchanged(), project.database.worker() as worker:
+        assert worker.worker_commit_batch(zombie, 2, "late") == "lost"
+        assert worker.worker_commit_batch({"id": job_id, "lease_token": 1}, 1, "late") == "lost"
+
+
+@through_both_doors
+def test_a_job_that_never_began_is_retried_from_its_beginning(project: Project) -> None:
+    user = project.database.member()
+    token = project.token(user)
+    job_id = accepted(project.retry(token, {"job_id": project.job(user, "cancelled")}))
+    execution = project.claim(job_id)
+    assert (execution["checkpoint"], execution["progress"], execution["seq"]) == (None, {}, 0)
+    assert project.get(token, job_id).json()["position"] is None
+
+
+@through_both_doors
+def test_it_is_retried_as_it_was_started_whatever_became_of_its_connection(project: Project) -> None:
+    user = project.database.member()
+    ended = project.job(user, "failed")
+    row = project.database.execution(ended)
+    project.database.admin.execute("update app.connections set config = '{}' where id = %s", (row["connection_id"],))
+    job_id = accepted(project.retry(project.token(user), {"job_id": ended}))
+    assert project.database.execution(job_id)["spec"] == row["spec"]
+
+
+@through_both_doors
+def test_a_colleague_may_retry_it(project: Project) -> None:
+    user = project.database.member()
+    colleague = project.database.user(user.agency_id)
+    job_id = accepted(project.retry(project.token(colleague), {"job_id": project.job(user, "failed")}))
+    assert project.database.execution(job_id)["created_by"] == f"user:{colleague.id}"
+
+
+@through_both_doors
+def test_a_retry_may_be_retried(project: Project) -> None:
+    user = project.database.member()
+    token = project.token(user)
+    first = stopped(project, user)
+    second = accepted(project.retry(token, {"job_id": first}))
+    accepted_cancel = project.cancel(token, {"job_id": second})
+    assert accepted_cancel.json()["status"] == "cancelled"
+    third = accepted(project.retry(token, {"job_id": second}))
+    stop(project, user, third, "failed")
+    fourth = accepted(project.retry(token, {"job_id": third}))
+    chain = [project.database.execution(job_id)["retry_of"] for job_id in (first, second, third, fourth)]
+    assert [str(retry_of) for retry_of in chain] == ["None", first, second, third]
+    assert project.claim(fourth)["checkpoint"] == CHECKPOINT
+
+
+@through_both_doors
+def test_the_same_job_may_be_retried_again_once_its_retry_has_ended(project: Project) -> None:
+    user = project.database.member()
+    token = project.token(user)
+    ended = stopped(project, user)
+    first = accepted(project.retry(token, {"job_id": ended}))
+    with project.unchanged():
+        assert refusal(project.retry(token, {"job_id": ended}), 409, "already_active") == {"job_id": first}
+    project.cancel(token, {"job_id": first})
+    again = accepted(project.retry(token, {"job_id": ended}))
+    assert again != first
+    assert str(project.database.execution(again)["retry_of"]) == ended
+
+
+# What is not retried
+
+
+@through_both_doors
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        ("pending", "pending"),
+        ("in_progress", "in_progress"),
+        ("released", "in_progress"),
+        ("completed", "completed"),
+    ],
+)
+def test_a_job_that_goes_on_or_is_complete_is_not_retryable(project: Project, status: Status, word: str) -> None:
+    user = project.database.member()
+    token, job_id = project.token(user), project.job(user, status)
+    with project.unchanged():
+        response = project.retry(token, {"job_id": job_id})
+    assert refusal(response, 400, "not_retryable") == {"current_status": word}
+
+
+@through_both_doors
+@pytest.mark.parametrize("status", ["pending", "in_progress", "released"])
+def test_an_active_job_on_the_connection_comes_first(project: Project, status: Status) -> None:
+    user = project.database.member()
+    token = project.token(user)
+    ended = project.job(user, "failed")
+    active = project.database.start(user, str(project.database.execution(ended)["connection_id"]))
+    if status != "pending":
+        lease_token = project.claim(active)["lease_token"]
+        with project.database.worker() as worker:
+            call = "release" if status == "released" else "heartbeat"
+            worker.call(call, execution_id=active, lease_token=lease_token)
+    with project.unchanged():
+        response = project.retry(token, {"job_id": ended})
+    assert refusal(response, 409, "already_active") == {"job_id": active}
+
+
+@pytest.mark.parametrize("status", ["failed", "completed", "pending"])
+def test_another_agencys_job(project: Project, status: Status) -> None:
+    job_id = project.job(project.database.member(), status)
+    stranger = project.token(project.database.member())
+    with project.unchanged():
+        assert refusal(project.retry(stranger, {"job_id": job_id}), 403, "job_of_another_agency") == {}
+
+
+@through_both_doors
+def test_no_such_job(project: Project) -> None:
+    user = project.database.member()
+    token = project.token(user)
+    deleted = project.job(user, "failed")
+    project.database.update(deleted, deleted_at="2020-01-01")
+    for job_id in (UNKNOWN, deleted, project.database.put("failed", user.agency_id, "bulk_sync")):
+        with project.unchanged():
+            assert refusal(project.retry(token, {"job_id": job_id}), 404, "job_not_found") == {}
+
+
+def test_a_user_without_agency(project: Project) -> None:
+    job_id = project.job(project.database.member(), "failed")
+    token = project.token(project.database.user(None))
+    with project.unchanged():
+        refusal(project.retry(token, {"job_id": job_id}), 403, "no_agency")
+        refusal(project.retry(token, {"job_id": UNKNOWN}), 403, "no_agency")
+
+
+@pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (None, "missing_field"),
+        ({}, "missing_field"),
+        ({"jobId": UNKNOWN}, "missing_field"),
+        ({"job_id": None}, "invalid_field"),
+        ({"job_id": 1}, "invalid_field"),
+        ({"job_id": [UNKNOWN]}, "invalid_field"),
+        ({"job_id": UNKNOWN + "'"}, "invalid_field"),
+        ([UNKNOWN], "invalid_request"),
+        (b"null", "invalid_request"),
+        (b'{"job_id": "', "invalid_json"),
+    ],
+    ids=str,
+)
+def test_a_body_without_a_job_id(project: Project, body: object, code: str) -> None:
+    token = project.token(project.database.user(None))
+    with project.unchanged():
+        response = project.retry(token, body)
+    assert refusal(response, 400, code) == ({"field": "job_id"} if code.endswith("_field") else {})
+
+
+@through_both_doors
+def test_nothing_but_the_job_is_taken_from_the_request(project: Project) -> None:
+    user = project.database.member()
+    ended = project.job(user, "failed")
+    body = {"job_id": ended, "date_to": "2014-01-01", "checkpoint": {}, "agency_id": project.database.agency()}
+    job_id = accepted(project.retry(project.token(user), body, params={"job_id": UNKNOWN}))
+    old, new = (project.database.execution(one) for one in (ended, job_id))
+    assert (new["spec"], new["agency_id"], new["checkpoint"]) == (old["spec"], old["agency_id"], None)
+
+
+# At once
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_of_many_retries_at_once_exactly_one_wins(project: Project, how: str) -> None:
+    user = project.database.member()
+    ended, token = stopped(project, user, how), project.token(user)
+
+    responses = project.at_once(lambda: project.retry(token, {"job_id": ended}))
+
+    [job_id] = [accepted(response) for response in responses if response.status_code == 201]
+    for response in responses:
+        if response.status_code != 201:
+            assert refusal(response, 409, "already_active") == {"job_id": job_id}
+    assert [str(row["id"]) for row in retries(project.database, ended)] == [job_id]
+
+
+def retries(database: Database, job_id: str) -> list[dict[str, Any]]:
+    return database.all("select id, status from app.executions where retry_of = %s order by id", (job_id,))
+
+
+@through_both_doors
+def test_retries_and_cancels_at_once_leave_one_story(project: Project) -> None:
+    user = project.database.member()
+    ended, token = stopped(project, user), project.token(user)
+    before = story(project.database, ended)
+
+    def retry_and_cancel() -> httpx.Response:
+        return project.cancel(token, {"job_id": project.retry(token, {"job_id": ended}).json()["job_id"]})
+
+    responses = project.at_once(retry_and_cancel)
+
+    cancelled = [response.json()["job_id"] for response in responses if response.status_code == 200]
+    assert len(set(cancelled)) == len(cancelled)
+    rows = retries(project.database, ended)
+    assert {str(row["id"]) for row in rows if row["status"] == "cancelled"} == set(cancelled)
+    assert len(rows) - len(cancelled) in {0, 1}
+    assert story(project.database, ended) == before
+
+
+@through_both_doors
+def test_a_retry_and_a_start_at_once_leave_one_active_job(project: Project) -> None:
+    user = project.database.member()
+    ended, token = stopped(project, user), project.token(user)
+    body = {"connection_id": str(project.database.execution(ended)["connection_id"]), **JANUARY}
+    turns = itertools.count()
+
+    def either() -> httpx.Response:
+        return project.start(token, body) if next(turns) % 2 else project.retry(token, {"job_id": ended})
+
+    responses = project.at_once(either)
+
+    [job_id] = [response.json()["job_id"] for response in responses if response.status_code == 201]
+    for response in responses:
+        if response.status_code != 201:
+            assert refusal(response, 409, "already_active") == {"job_id": job_id}
+
+
+# The database by itself
+
+
+@pytest.mark.sql
+def test_a_trusted_server_retries_for_the_jobs_own_agency(database: Database) -> None:
+    agency_id = database.agency()
+    ended = database.put("failed", agency_id, spec="{}")
+    with database.worker() as service:
+        answer = service.call("retry_historical_sync", job_id=ended)
+    row = database.execution(answer["job_id"])
+    assert (str(row["agency_id"]), row["created_by"], str(row["retry_of"])) == (agency_id, "service_role", ended)
+
+
+@pytest.mark.sql
+def test_a_retry_undone_has_never_been(database: Database) -> None:
+    user = database.member()
+    ended = database.put("failed", user.agency_id)
+    before = database.fingerprint()
+    with database.session(user.claims) as session, session.connection.transaction(force_rollback=True):
+        session.call("retry_historical_sync", job_id=ended)
+    assert database.fingerprint() == before
+
+
+@pytest.mark.sql
+def test_a_worker_is_woken(database: Database) -> None:
+    user = database.member()
+    ended = database.put("cancelled", user.agency_id)
+    with database.connect() as listener, database.session(user.claims) as session:
+        listener.execute("listen execution_queued")
+        session.call("retry_historical_sync", job_id=ended)
+        assert [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)] == ["historical_sync"]
+
+
+@pytest.mark.sql
+def test_what_a_retry_retried_may_be_dropped_by_retention(database: Database) -> None:
+    user = database.member()
+    ended = database.put("failed", user.agency_id)
+    with database.session(user.claims) as session, database.owner() as owner:
+        job_id = session.call("retry_historical_sync", job_id=ended)["job_id"]
+        assert owner.execute("select app.purge_executions('0')") == [{"purge_executions": 1}]
+        shown = session.call("get_historical_sync", job_id=job_id)
+    assert shown["retry_of"] is None
+    assert [event["event"] for event in database.events(job_id)] == ["start"]

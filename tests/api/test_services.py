@@ -1,0 +1,188 @@
+"""A process that may be frozen between two requests: what it kept is renewed, and no caller hears of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._local.web_server import WebServer
+from functions._shared import auth, services
+from functions._shared.auth import Authenticator, Caller
+from functions._shared.rpc import IDLE_SECONDS, PostgresRpc, PostgrestRpc
+from functions._shared.services import PAUSE_SECONDS, Services, services_for_invocation
+from functions._shared.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from tests.support.database import Database
+
+CALLER = Caller("a.b.c", {"role": "authenticated"})
+
+
+class Project:
+    """Answers everything; `connections` are those that requests came through, `fetched` counts fetches of keys."""
+
+    def __init__(self) -> None:
+        self.connections: list[str] = []
+        self.fetched = 0
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        self.connections.append(environ["REMOTE_PORT"])
+        self.fetched += environ["PATH_INFO"].endswith("jwks.json")
+        body = json.dumps({"keys": []}).encode()
+        start_response("200 OK", [("content-type", "application/json"), ("content-length", str(len(body)))])
+        return [body]
+
+
+@pytest.fixture
+def project() -> Project:
+    return Project()
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[WebServer]:
+    made = WebServer(project)
+    yield made
+    made.close()
+
+
+class Calendar:
+    """The calendar's clock; the process's own stands still."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
+    made = Calendar()
+    monkeypatch.setattr(services, "time", made)
+    monkeypatch.setattr(services, "_used_at", made.now)
+    monkeypatch.setattr(auth, "time", made.time)
+    monkeypatch.setattr(auth, "monotonic", lambda: 1000.0)
+    return made
+
+
+@pytest.fixture
+def made(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    settings = Settings(server.url, "k")
+    authenticator = Authenticator(server.url, api_key="k")
+    made = Services(settings, authenticator, PostgrestRpc(server.url, "k"))
+    monkeypatch.setattr(services, "services", lambda: made)
+    yield made
+    made.rpc.close()
+    authenticator.close()
+
+
+@pytest.mark.parametrize(("pause", "renewed"), [(0, False), (PAUSE_SECONDS - 1, False), (PAUSE_SECONDS, True)])
+def test_a_pause_renews_what_is_pooled(
+    project: Project, made: Services, calendar: Calendar, pause: float, renewed: bool
+) -> None:
+    services_for_invocation().rpc.call("f", {}, CALLER)
+    services_for_invocation().rpc.call("f", {}, CALLER)
+    calendar.now += pause
+    services_for_invocation().rpc.call("f", {}, CALLER)
+    first, second, third = project.connections
+    assert first == second
+    assert (second != third) is renewed
+
+
+def test_a_clock_that_was_set_back_is_a_pause(project: Project, made: Services, calendar: Calendar) -> None:
+    services_for_invocation().rpc.call("f", {}, CALLER)
+    calendar.now -= 3600
+    services_for_invocation().rpc.call("f", {}, CALLER)
+    assert len(set(project.connections)) == 2
+
+
+def test_the_auth_servers_connection_is_renewed_as_well(project: Project, made: Services, calendar: Calendar) -> None:
+    keys = made.authenticator._keys
+    assert keys.find("a") is None
+    calendar.now += auth.KEY_LIFETIME_SECONDS
+    services_for_invocation()
+    keys.find("a")
+    assert project.fetched == len(set(project.connections)) == 2
+
+
+@pytest.mark.parametrize(("pause", "fetches"), [(PAUSE_SECONDS, 1), (auth.KEY_LIFETIME_SECONDS, 2)])
+def test_keys_are_as_old_as_the_calendar_says(
+    project: Project, made: Services, calendar: Calendar, monkeypatch: pytest.MonkeyPatch, pause: float, fetches: int
+) -> None:
+    """The process's own clock says that no time has passed."""
+    keys = made.authenticator._keys
+    keys.find("a")
+    keys._by_kid = {"a": {"kid": "a"}}
+    calendar.now += pause
+    services_for_invocation()
+    keys.find("a")
+    assert project.fetched == fetches
+
+
+def test_a_connection_that_the_server_closed_is_not_used_again(project: Project) -> None:
+    """Within no time, so that it is still in the pool."""
+    first = WebServer(project)
+    transport = PostgrestRpc(first.url, "k")
+    transport.call("f", {}, CALLER)
+    first.close()
+    second = WebServer(project, first.port)
+    try:
+        transport.call("f", {}, CALLER)
+    finally:
+        transport.close()
+        second.close()
+    assert len(set(project.connections)) == 2
+
+
+@pytest.fixture
+def direct(database: Database) -> Iterator[PostgresRpc]:
+    with database.connect() as owner:
+        owner.execute(
+            "create function public.backend() returns int language sql as 'select pg_backend_pid()';"
+            "grant execute on function public.backend to authenticated"
+        )
+    transport = PostgresRpc(database.login("authenticator"))
+    yield transport
+    transport.close()
+
+
+def backend(transport: PostgresRpc) -> Any:
+    return json.loads(transport.call("backend", {}, CALLER))
+
+
+@pytest.mark.parametrize(("idle", "same"), [(IDLE_SECONDS - 1, True), (IDLE_SECONDS, False), (-1, False)])
+def test_a_connection_that_was_idle_for_long_is_not_used_again(
+    direct: PostgresRpc, monkeypatch: pytest.MonkeyPatch, idle: float, same: bool
+) -> None:
+    before = backend(direct)
+    [(connection, used_at)] = direct._idle
+    monkeypatch.setattr("functions._shared.idle.time", SimpleNamespace(time=lambda: used_at + idle))
+    assert (backend(direct) == before) is same
+    assert connection.closed is not same
+
+
+def test_a_closed_door_opens_again(direct: PostgresRpc) -> None:
+    before = backend(direct)
+    direct.close()
+    assert backend(direct) != before
+
+
+def test_the_direct_door_after_a_pause(
+    direct: PostgresRpc, calendar: Calendar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authenticator = Authenticator("http://127.0.0.1:9", api_key="k")
+    made = Services(Settings("http://127.0.0.1:9", "k"), authenticator, direct)
+    monkeypatch.setattr(services, "services", lambda: made)
+    before = backend(direct)
+    services_for_invocation()
+    assert backend(direct) == before
+    calendar.now += PAUSE_SECONDS
+    services_for_invocation()
+    assert backend(direct) != before

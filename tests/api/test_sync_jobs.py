@@ -1,0 +1,595 @@
+"""/sync-job: what is created, shown, changed and deleted, how resources may depend on each other, and lists: their
+pages, filters and what they refuse.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._shared import runtime
+from functions.sync_job.delete_sync_job import SyncJobDeleted
+from functions.sync_job.get_sync_job import SyncJob
+from functions.sync_job.list_sync_jobs import SyncJobs
+from functions.sync_job_run.list_sync_job_runs import SyncJobRuns
+from functions.webhook.list_webhooks import Webhooks
+from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.sync_job_runs import ACCOUNTS, LIST_ACCOUNTS, LIST_CONTACTS, Client, accepted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import httpx
+    from pydantic import BaseModel
+
+pytestmark = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+
+NODE = {"resource": "plain", "method": "list"}
+
+
+@pytest.fixture
+def client(project: Project) -> Client:
+    return Client(project, project.database.member())
+
+
+def create(client: Client, **members: Any) -> httpx.Response:
+    return client.ask("POST", "/sync-job", json={"resources": [NODE], **members})
+
+
+def change(client: Client, job_id: str, **members: Any) -> httpx.Response:
+    return client.ask("PATCH", f"/sync-job/{job_id}", json=members)
+
+
+def test_what_is_created_is_shown(client: Client) -> None:
+    made = accepted(create(client), SyncJob)
+    assert made == {
+        "id": made["id"],
+        "label": "Untitled",
+        "integration_name": "",
+        "environment_id": client.user.agency_id,
+        "args_schema": {},
+        "resources": [NODE],
+        "default_runtime_version": 3,
+        "created_at": made["created_at"],
+        "updated_at": made["created_at"],
+    }
+    given = {
+        "label": "Contacts ☺",
+        "integration_name": "zendesk",
+        "args_schema": {"type": "object", "properties": {"since": {"type": "string", "required": True}}},
+        "resources": [LIST_ACCOUNTS, {**LIST_CONTACTS, "persist": True, "loop_on": "args.ids"}],
+        "default_runtime_version": 2,
+        "environment_id": client.user.agency_id,
+    }
+    full = accepted(create(client, **given), SyncJob)
+    assert {name: full[name] for name in given} == given
+    for one in (made, full):
+        assert accepted(client.ask("GET", f"/sync-job/{one['id']}"), SyncJob) == one
+    assert accepted(client.ask("GET", "/sync-job"), SyncJobs)["result"] == [full, made]
+
+
+def test_a_change_changes_what_is_given_and_no_run(client: Client) -> None:
+    job = client.job(LIST_ACCOUNTS, label="A", args_schema={"a": {"type": "string"}})
+    run = client.run(job["id"], client.account())
+    for changes in (
+        {"label": "B"},
+        {"integration_name": "zendesk"},
+        {"resources": [NODE, {**NODE, "persist": True}]},
+        {"args_schema": {"b": {"type": "number", "required": True}}},
+        {"default_runtime_version": 2},
+        {},
+        {"label": None, "resources": None},
+    ):
+        job |= {name: value for name, value in changes.items() if value is not None}
+        changed = accepted(change(client, job["id"], **changes), SyncJob)
+        assert changed == {**job, "updated_at": changed["updated_at"]}
+        job = changed
+    shown = client.get(run["id"])
+    assert (shown["resources"], shown["args"], shown["version"]) == ([LIST_ACCOUNTS], {}, 3)
+    assert shown["sync_job"] == job
+
+
+def test_changes_at_once_are_all_made(client: Client) -> None:
+    """None waits for another in a circle."""
+    job_id = client.job()["id"]
+    responses = client.project.at_once(lambda: change(client, job_id, label="X"))
+    assert {response.status_code for response in responses} == {200}
+
+
+def test_deleting_one_stops_its_runs(client: Client) -> None:
+    job, other, account = client.job(), client.job(), client.account()
+    runs = [client.run(job["id"], account)["id"] for _ in range(4)]
+    spared = client.run(other["id"], account)["id"]
+    client.database.move(runs[1], ("claim", "running"))
+    client.database.move(runs[2], ("claim", "running"), ("release", "queued"))
+    client.database.move(runs[3], ("claim", "running"), ("fail", "failed"))
+    assert accepted(client.ask("DELETE", f"/sync-job/{job['id']}"), SyncJobDeleted) == {"id": job["id"]}
+    assert [client.get(run)["status"] for run in (*runs, spared)] == [*["stopped"] * 3, "failed", "created"]
+    for run in runs[:3]:
+        event = client.database.events(run)[-1]
+        said = event["event"], event["actor"], event["reason"]
+        assert said == ("cancel", f"user:{client.user.id}", "sync job deleted")
+    shown = client.get(runs[0])["sync_job"]  # the runs stay, and say what they were of
+    assert shown == {**job, "updated_at": shown["updated_at"]}
+    for response in (
+        client.ask("GET", f"/sync-job/{job['id']}"),
+        change(client, job["id"], label="X"),
+        client.ask("DELETE", f"/sync-job/{job['id']}"),
+        client.start(job["id"], account),
+    ):
+        refusal(response, 404, "sync_job_not_found")
+    assert [one["id"] for one in client.ask("GET", "/sync-job").json()["result"]] == [other["id"]]
+
+
+def test_the_same_key_creates_one(client: Client) -> None:
+    once = {"idempotency-key": "k"}
+    body = {"resources": [NODE], "label": "A"}
+    first = client.ask("POST", "/sync-job", json=body, headers=once)
+    again = client.ask("POST", "/sync-job", json=body, headers=once)
+    assert first.json() == again.json()
+    refusal(client.ask("POST", "/sync-job", json={**body, "label": "B"}, headers=once), 422, "idempotency_key_reused")
+    assert len(client.ask("GET", "/sync-job").json()["result"]) == 1
+    other = client.other().ask("POST", "/sync-job", json=body, headers=once).json()
+    assert other["id"] != first.json()["id"]
+
+
+def test_who_may_not(client: Client, project: Project) -> None:
+    job_id = client.job()["id"]
+    stranger, of_none = client.other(), Client(project, project.database.user(None))
+    one = f"/sync-job/{job_id}"
+    calls: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", "/sync-job", {}),
+        ("POST", "/sync-job", {"json": {"resources": [NODE]}}),
+        ("GET", one, {}),
+        ("PATCH", one, {"json": {"label": "X"}}),
+        ("DELETE", one, {}),
+    ]
+    no_jobs = [str(uuid.uuid4()), project.database.bulk_sync(client.user)]
+    with project.unchanged():
+        for method, path, body in calls:
+            refusal(project.request(method, path, **body), 401, "missing_token")
+            refusal(project.request(method, path, "not-a-token", **body), 401, "invalid_token")
+            refusal(of_none.ask(method, path, **body), 403, "no_agency")
+            if path == one:
+                refusal(stranger.ask(method, path, **body), 404, "sync_job_not_found")
+                for malformed in ("x", "%00", "0" * 36, "2" * 4000):
+                    refusal(client.ask(method, f"/sync-job/{malformed}", **body), 404, "not_found")
+                for no_job in no_jobs:
+                    with_id = path.replace(job_id, no_job)
+                    refusal(client.ask(method, with_id, **body), 404, "sync_job_not_found")
+        assert stranger.ask("GET", "/sync-job").json()["result"] == []
+
+
+def test_an_agencys_own_server_may(client: Client, project: Project) -> None:
+    key = project.database.api_key(client.user)
+    made = project.request("POST", "/sync-job", key, json={"resources": [NODE]})
+    job_id = accepted(made, SyncJob)["id"]
+    assert project.request("PATCH", f"/sync-job/{job_id}", key, json={"label": "X"}).json()["label"] == "X"
+    assert project.request("GET", f"/sync-job/{job_id}", key).json()["label"] == "X"
+    assert project.request("GET", "/sync-job", key).json()["result"][0]["id"] == job_id
+    assert project.request("DELETE", f"/sync-job/{job_id}", key).json() == {"id": job_id}
+
+
+def test_other_methods(client: Client) -> None:
+    for path, methods in {"/sync-job": "GET, POST", f"/sync-job/{uuid.uuid4()}": "DELETE, GET, PATCH"}.items():
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
+            response = client.ask(method, path, content=b"{}")
+            refusal(response, 405, "method_not_allowed")
+            assert response.headers["allow"] == f"{methods}, OPTIONS"
+
+
+# What cannot be defined
+
+
+def nested(depth: int) -> Any:
+    value: Any = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+BAD: list[tuple[dict[str, Any], int, str, dict[str, Any]]] = [
+    ({"resources": None}, 400, "invalid_field", {"field": "resources"}),
+    ({"resources": []}, 400, "invalid_field", {"field": "resources"}),
+    ({"resources": {}}, 400, "invalid_field", {"field": "resources"}),
+    ({"resources": [NODE] * 101}, 400, "invalid_field", {"field": "resources"}),
+    ({"resources": ["x"]}, 400, "invalid_field", {"field": "resources.0"}),
+    ({"resources": [{"method": "list"}]}, 400, "missing_field", {"field": "resources.0.resource"}),
+    ({"resources": [{"resource": "a"}]}, 400, "missing_field", {"field": "resources.0.method"}),
+    ({"resources": [{**NODE, "resource": ""}]}, 400, "invalid_field", {"field": "resources.0.resource"}),
+    ({"resources": [{**NODE, "resource": "a" * 201}]}, 400, "invalid_field", {"field": "resources.0.resource"}),
+    ({"resources": [{**NODE, "persist": "yes"}]}, 400, "invalid_field", {"field": "resources.0.persist"}),
+    ({"resources": [{**NODE, "query": []}]}, 400, "invalid_field", {"field": "resources.0.query"}),
+    ({"resources": [{**NODE, "id": 1}]}, 400, "invalid_field", {"field": "resources.0.id"}),
+    ({"resources": [{**NODE, "resource": "a\0"}]}, 400, "invalid_field", {"field": "resources.0.resource"}),
+    ({"resources": [{**NODE, "query": {"a": ["\0"]}}]}, 400, "invalid_field", {"field": "resources.0.query"}),
+    ({"resources": [{**NODE, "query": {"a\0": 1}}]}, 400, "invalid_field", {"field": "resources.0.query"}),
+    ({"args_schema": {"a": {"description": "\0"}}}, 400, "invalid_field", {"field": "args_schema"}),
+    ({"resources": [{**NODE, "method": "create"}]}, 422, "unsupported_field", {"fields": ["resources.0.method"]}),
+    ({"resources": [{**NODE, "method": "get"}]}, 400, "invalid_resources", {}),
+    ({"resources": [{**NODE, "method": "get", "id": ""}]}, 400, "invalid_resources", {}),
+    (
+        {"resources": [{**NODE, "run_if": "x", "name": "y"}, {**NODE, "debug": True}]},
+        422,
+        "unsupported_field",
+        {"fields": ["resources.0.run_if", "resources.0.name", "resources.1.debug"]},
+    ),
+    ({"label": ""}, 400, "invalid_field", {"field": "label"}),
+    ({"label": "x" * 201}, 400, "invalid_field", {"field": "label"}),
+    ({"label": "\0"}, 400, "invalid_field", {"field": "label"}),
+    ({"integration_name": "x" * 201}, 400, "invalid_field", {"field": "integration_name"}),
+    ({"args_schema": []}, 400, "invalid_field", {"field": "args_schema"}),
+    ({"default_runtime_version": 4}, 422, "unsupported_field", {"fields": ["default_runtime_version"]}),
+    ({"default_runtime_version": 0}, 422, "unsupported_field", {"fields": ["default_runtime_version"]}),
+    ({"default_runtime_version": 2.5}, 400, "invalid_field", {"field": "default_runtime_version"}),
+    ({"default_runtime_version": "x"}, 400, "invalid_field", {"field": "default_runtime_version"}),
+    (
+        {"args_validation": "$x", "mutex_key": "a", "state_key": "b", "sharing": "ask"},
+        422,
+        "unsupported_field",
+        {"fields": ["args_validation", "mutex_key", "state_key", "sharing"]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code", "members"), BAD, ids=[str(number) for number in range(len(BAD))])
+def test_what_cannot_be_defined(
+    client: Client, body: dict[str, Any], status: int, code: str, members: dict[str, Any]
+) -> None:
+    job = client.job()
+    with client.project.unchanged():
+        assert refusal(create(client, **body), status, code) == members
+        if body != {"resources": None}:
+            assert refusal(change(client, job["id"], **body), status, code) == members
+
+
+def test_members_that_say_nothing_are_taken(client: Client) -> None:
+    nothing = {"args_validation": "", "mutex_key": "", "state_key": None}
+    assert accepted(create(client, **nothing), SyncJob)["label"] == "Untitled"
+    for version in (1, 2, 3, "1", "2", "3"):
+        assert accepted(create(client, default_runtime_version=version), SyncJob)["default_runtime_version"] == int(
+            version
+        )
+    refusal(create(client, environment_id=str(uuid.uuid4())), 403, "other_organization")
+    refusal(create(client, environment_id="x"), 400, "invalid_field")
+
+
+RAW: list[tuple[bytes, int, str]] = [
+    (b"", 400, "missing_field"),
+    (b"[]", 400, "invalid_request"),
+    (b'{"resources": [', 400, "invalid_json"),
+    (b'{"resources": ' + b"[" * 3000 + b"]" * 3000 + b"}", 400, "invalid_json"),
+    (b'{"label": "' + b"x" * 1024 * 1024 + b'"}', 413, "body_too_large"),
+    (b'{"resources": [{"resource": "a", "method": "list", "query": {"a": NaN}}]}', 400, "invalid_field"),
+    (b'{"resources": [{"resource": "a", "method": "list", "query": {"a": 1e999}}]}', 400, "invalid_field"),
+    (b'{"resources": [{"resource": "a", "method": "list", "query": {"a": "\\ud800"}}]}', 400, "invalid_json"),
+]
+
+
+@pytest.mark.parametrize(("content", "status", "code"), RAW, ids=[str(number) for number in range(len(RAW))])
+def test_bodies_that_are_none(client: Client, content: bytes, status: int, code: str) -> None:
+    with client.project.unchanged():
+        refusal(client.ask("POST", "/sync-job", content=content), status, code)
+
+
+def test_big_and_deep_ones_are_kept_as_they_are(client: Client) -> None:
+    schema = {"a": {"description": "x" * 100_000}, "deep": nested(60), "n": {"enum": [10**30, -0.5, 1e-7, "é\u2028"]}}
+    made = accepted(create(client, args_schema=schema, resources=[{**NODE, "query": nested(50)}] * 100), SyncJob)
+    assert made["args_schema"] == schema
+    assert made["resources"] == [{**NODE, "query": nested(50)}] * 100
+
+
+# Which resources depend on which
+
+
+def node(name: str, on: str | None = None, *, single: bool = False) -> dict[str, Any]:
+    made: dict[str, Any] = {"resource": name, "method": "get" if single else "list"}
+    return made | ({"id": "{{x}}"} if single else {}) | ({"depends_on": on} if on else {})
+
+
+CIRCLES = [
+    [node("a", "b"), node("b", "a")],
+    [node("a", "b"), node("b", "c"), node("c", "d"), node("d", "b")],
+    [node("z"), node("a", "c"), node("b", "a"), node("c", "b")],
+    [node("a", "a"), node("a", "a", single=True)],
+    [node("a", "b"), node("b", "a", single=True)],
+    [node(str(n), str((n + 1) % 100)) for n in range(100)],
+]
+
+
+@pytest.mark.parametrize("resources", CIRCLES, ids=[str(number) for number in range(len(CIRCLES))])
+def test_circles(client: Client, resources: list[dict[str, Any]]) -> None:
+    job_id, account = client.job()["id"], client.account({"resources": {one["resource"]: {} for one in resources}})
+    for response in (
+        create(client, resources=resources),
+        change(client, job_id, resources=resources),
+        client.start(job_id, account, resources=resources),
+    ):
+        members = refusal(response, 400, "circular_dependency")
+        assert members["resource"] in {one["resource"] for one in resources}
+
+
+@pytest.mark.parametrize(
+    ("resources", "missing"),
+    [
+        ([node("a", "b")], "b"),
+        ([node("a", "a")], "a"),
+        ([node("a"), node("b", "A")], "A"),
+        ([node("a"), node("b", "a ")], "a "),
+        ([node("a"), node("b", "c"), node("c", "nothing")], "nothing"),
+        ([node("a"), node("b", "x" * 500)], "x" * 200),
+    ],
+)
+def test_names_of_no_resource(client: Client, resources: list[dict[str, Any]], missing: str) -> None:
+    assert refusal(create(client, resources=resources), 400, "unknown_dependency") == {"depends_on": missing}
+
+
+TREES: list[tuple[list[dict[str, Any]], list[int | None]]] = [
+    ([node("a"), node("b", "a"), node("c", "b")], [None, 0, 1]),
+    ([node("c", "b"), node("b", "a"), node("a")], [1, 2, None]),
+    ([node("a", single=True), node("b", "a")], [None, 0]),
+    ([node("a"), node("a", "a", single=True), node("b", "a")], [None, 0, 0]),
+    ([node("a", "a", single=True), node("a")], [1, None]),  # of two of a name the one that lists
+    ([node("a"), node("a"), node("b", "a")], [None, None, 0]),
+    ([node(str(n), str(n - 1) if n else None) for n in range(100)], [None, *range(99)]),
+    ([node("a"), *[node("b", "a")] * 99], [None, *[0] * 99]),
+]
+
+
+@pytest.mark.parametrize(("resources", "parents"), TREES, ids=[str(number) for number in range(len(TREES))])
+def test_trees(client: Client, resources: list[dict[str, Any]], parents: list[int | None]) -> None:
+    job = accepted(create(client, resources=resources), SyncJob)
+    account = client.account({"resources": {one["resource"]: {} for one in resources}})
+    run = client.run(job["id"], account)
+    assert run["resources"] == job["resources"] == resources
+    spec = client.database.execution(run["id"])["spec"]
+    assert [one["parent"] for one in spec["nodes"]] == parents
+
+
+def test_what_is_kept_of_what_is_read(client: Client) -> None:
+    """Names with a slash are kept, others are not, unless it is said."""
+    resources = [
+        {**NODE, "resource": name, **({} if persist is None else {"persist": persist})}
+        for name in ("plain", ACCOUNTS)
+        for persist in (None, True, False)
+    ]
+    run = client.run(client.job(*resources)["id"], client.account())
+    kept = [one["persist"] for one in client.database.execution(run["id"])["spec"]["nodes"]]
+    assert kept == [False, True, False, True, True, False]
+
+
+# Lists
+
+
+class Listed:
+    """A list of things that a client creates."""
+
+    def __init__(self, path: str, model: type[BaseModel], make: Callable[[Client], str]) -> None:
+        self.path, self.model, self.make = path, model, make
+
+    def __str__(self) -> str:
+        return self.path
+
+    def page(self, client: Client, **query: Any) -> dict[str, Any]:
+        body = accepted(client.ask("GET", self.path, params=query), self.model)
+        assert {*body} == {"result", "next_cursor", "prev_cursor", "limit"}
+        return body
+
+    def ids(self, client: Client, **query: Any) -> list[str]:
+        return [one["id"] for one in self.page(client, **query)["result"]]
+
+
+def make_run(client: Client) -> str:
+    return str(client.run(client.job()["id"], client.account())["id"])
+
+
+JOBS = Listed("/sync-job", SyncJobs, lambda client: str(client.job()["id"]))
+RUNS = Listed("/sync-job-run", SyncJobRuns, make_run)
+WEBHOOKS = Listed("/webhook", Webhooks, lambda client: str(client.webhook()["id"]))
+LISTS = [JOBS, RUNS, WEBHOOKS]
+each_list = pytest.mark.parametrize("listed", LISTS, ids=str)
+
+
+@each_list
+@pytest.mark.parametrize("sort", ["", "-created_at", "created_at"])
+def test_a_walk_there_and_back_while_others_are_created(client: Client, listed: Listed, sort: str) -> None:
+    made = [listed.make(client) for _ in range(7)]
+    order = made if sort == "created_at" else made[::-1]
+    query = {"limit": 2, "sort": sort}
+    there: list[list[str]] = []
+    page = listed.page(client, **query, next_cursor="")
+    assert page["prev_cursor"] is None
+    while True:
+        assert page["limit"] == 2
+        there.append([one["id"] for one in page["result"]])
+        made.append(listed.make(client))
+        if page["next_cursor"] is None or len(there) > 8:
+            break
+        page = listed.page(client, **query, next_cursor=page["next_cursor"])
+    seen = [one for ids in there for one in ids]
+    if sort == "created_at":  # what is created meanwhile comes at the end
+        assert seen == made[: len(seen)]
+        assert len(seen) >= 7
+    else:
+        assert seen == order
+    back = [there[-1]]
+    while page["prev_cursor"] is not None:
+        page = listed.page(client, **query, prev_cursor=page["prev_cursor"])
+        back.insert(0, [one["id"] for one in page["result"]])
+        assert page["next_cursor"] is not None
+    everything = [one for ids in back for one in ids]
+    assert len(everything) == len({*everything})
+    if sort == "created_at":
+        assert everything == seen
+    else:  # what was created meanwhile is before the first
+        assert everything == made[::-1]
+
+
+@each_list
+def test_limits(client: Client, listed: Listed) -> None:
+    made = [listed.make(client) for _ in range(3)][::-1]
+    for limit, size in (("", 100), ("0", 100), ("-1", 100), ("1", 1), ("5000", 5000), ("999999999", 5000)):
+        page = listed.page(client, **({"limit": limit} if limit else {}))
+        assert (page["limit"], [one["id"] for one in page["result"]]) == (size, made[:size])
+        assert (page["next_cursor"] is None) == (size >= 3)
+    for bad in ("x", "1.5", "1e3", "99999999999999999999", " 1", "१"):
+        refusal(client.ask("GET", listed.path, params={"limit": bad}), 400, "invalid_field")
+
+
+@each_list
+def test_cursors_that_are_none(client: Client, listed: Listed) -> None:
+    for cursor in ("x", "1", str(uuid.uuid4())[:-1], "' or true --", "\n"):
+        for name in ("next_cursor", "prev_cursor"):
+            refusal(client.ask("GET", listed.path, params={name: cursor}), 400, "invalid_cursor")
+    refusal(client.ask("GET", listed.path, params={"sort": "label"}), 400, "unknown_sort")
+    refusal(client.ask("GET", listed.path, params={"next_cursor": "\0"}), 400, "invalid_field")
+    listed.make(client)
+    assert listed.ids(client, next_cursor=str(uuid.UUID(int=2**128 - 1))) == listed.ids(client)
+    assert listed.ids(client, next_cursor=str(uuid.UUID(int=0))) == []
+
+
+def matching(client: Client, **query: str) -> set[str]:
+    found = JOBS.page(client, **query)["result"]
+    return {one["label"] for one in found}
+
+
+LABELS = ["alpha", "Beta", "be_a", "gamma,delta", "%"]
+FILTERS: list[tuple[dict[str, str], set[str]]] = [
+    ({"label": "alpha"}, {"alpha"}),
+    ({"label": "Alpha"}, set()),
+    ({"label[eq]": "alpha"}, {"alpha"}),
+    ({"label[]": "alpha"}, {"alpha"}),
+    ({"label[ne]": "alpha"}, {*LABELS} - {"alpha"}),
+    ({"label[in]": "alpha,Beta,none"}, {"alpha", "Beta"}),
+    ({"label[in]": ""}, set()),
+    ({"label[nin]": "alpha,Beta,none"}, {*LABELS} - {"alpha", "Beta"}),
+    ({"label[nin]": ""}, {*LABELS}),
+    ({"label[exists]": "true"}, {*LABELS}),
+    ({"label[exists]": "false"}, set()),
+    ({"label[like]": "be_a"}, {"be_a"}),
+    ({"label[like]": "_e_a"}, {"be_a", "Beta"}),
+    ({"label[like]": "BE%"}, set()),
+    ({"label[ilike]": "BE%"}, {"be_a", "Beta"}),
+    ({"label[like]": "\\%"}, {"%"}),
+    ({"label": "' or true --"}, set()),
+    ({"label": "%s"}, set()),
+    ({"label": "%"}, {"%"}),
+    ({"label[gt]": "alpha", "label[lt]": "c"}, {"Beta", "be_a"}),
+    ({"label": "alpha", "integration_name": "x"}, set()),
+    ({"integration_name": ""}, {*LABELS}),
+    ({"default_runtime_version": "3"}, {*LABELS} - {"alpha"}),
+    ({"default_runtime_version[gte]": "3"}, {*LABELS} - {"alpha"}),
+    ({"default_runtime_version[gt]": "3"}, set()),
+    ({"default_runtime_version[lt]": "3"}, {"alpha"}),
+    ({"default_runtime_version[lte]": "2"}, {"alpha"}),
+    ({"default_runtime_version[in]": "1,2"}, {"alpha"}),
+    ({"default_runtime_version[nin]": "1,2"}, {*LABELS} - {"alpha"}),
+    ({"created_at[gt]": "2020-01-01T00:00:00Z"}, {*LABELS}),
+    ({"created_at[lt]": "2020-01-01"}, set()),
+]
+
+
+def test_filters(client: Client) -> None:
+    for label in LABELS:
+        client.job(label=label, **({"default_runtime_version": 2} if label == "alpha" else {}))
+    stranger = client.other()
+    stranger.job(label="alpha")
+    for query, found in FILTERS:
+        if any("[gt]" in name and name.startswith("label") for name in query):
+            with client.database.session(client.user.claims) as session:  # the database's own order
+                rows = session.execute("select label from public.sync_jobs where label > 'alpha' and label < 'c'")
+            found = {row["label"] for row in rows}  # noqa: PLW2901
+        assert matching(client, **query) == found, query
+
+
+def test_moments_and_ids_are_found_as_they_are_shown(client: Client) -> None:
+    one, other = client.job(), client.job()
+    for field in ("id", "created_at", "updated_at"):
+        for op in ("", "[eq]", "[in]"):
+            assert JOBS.ids(client, **{f"{field}{op}": one[field]}) == [one["id"]], (field, op)
+        assert JOBS.ids(client, **{f"{field}[in]": f"{one[field]},{other[field]}"}) == [other["id"], one["id"]]
+        assert JOBS.ids(client, **{f"{field}[nin]": one[field]}) == [other["id"]]
+    assert JOBS.ids(client, id=one["id"].upper()) == JOBS.ids(client, **{"id[in]": one["id"].upper()}) == [one["id"]]
+
+
+REFUSED: list[tuple[Mapping[str, str], str, dict[str, Any]]] = [
+    ({"nme": "x"}, "unknown_filter", {"field": "nme"}),
+    ({"agency_id": "x"}, "unknown_filter", {"field": "agency_id"}),
+    ({"resources": "x"}, "unknown_filter", {"field": "resources"}),
+    ({"xmin": "1"}, "unknown_filter", {"field": "xmin"}),
+    ({"": "x"}, "unknown_filter", {"field": ""}),
+    ({"label[in][0]": "x"}, "unknown_filter", {"field": "label[in][0]"}),
+    ({"label[": "x"}, "unknown_filter", {"field": "label["}),
+    ({"lábel": "x"}, "unknown_filter", {"field": "lábel"}),
+    ({"x" * 300: "x"}, "unknown_filter", {"field": "x" * 200}),
+    ({"label[between]": "x"}, "unknown_operator", {"operator": "between"}),
+    ({"label[0]": "x"}, "unknown_operator", {"operator": "0"}),
+    ({"label[EQ]": "x"}, "unknown_operator", {"operator": "EQ"}),
+    ({"id": "x"}, "invalid_value", {}),
+    ({"id[in]": f"{uuid.uuid4()},x"}, "invalid_value", {}),
+    ({"id[nin]": "x"}, "invalid_value", {}),
+    ({"created_at[gt]": "yesterday-ish"}, "invalid_value", {}),
+    ({"created_at[gt]": "2013-02-31"}, "invalid_value", {}),
+    ({"created_at[in]": "x"}, "invalid_value", {}),
+    ({"default_runtime_version": "three"}, "invalid_value", {}),
+    ({"default_runtime_version": "99999999999"}, "invalid_value", {}),
+    ({"default_runtime_version[in]": "1,x"}, "invalid_value", {}),
+    ({"label[like]": "\\"}, "invalid_value", {}),
+    ({"label": "\0"}, "invalid_field", {}),
+    ({f"label[{op}]": "x" for op in map(str, range(21))}, "invalid_field", {"field": "filters"}),
+]
+
+
+@pytest.mark.parametrize(("query", "code", "members"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
+def test_what_a_list_refuses(client: Client, query: dict[str, str], code: str, members: dict[str, Any]) -> None:
+    client.job()
+    said = refusal(client.ask("GET", "/sync-job", params=query), 400, code)
+    assert {name: said[name] for name in members} == members
+    if code == "unknown_filter":
+        assert {"id", "label", "integration_name", "environment_id", "created_at"} <= {*said["available"]}
+
+
+# As the vendor's TypeScript client sends it
+
+
+def raw(client: Client, method: str, path: str) -> tuple[int, dict[str, Any]]:
+    """The path as it is, byte for byte."""
+    host = client.project.url.removesuffix(runtime.PREFIX).removeprefix("http://")
+    connection = http.client.HTTPConnection(host, timeout=30)
+    try:
+        headers = {"authorization": f"Bearer {client.token}", "content-type": "application/json"}
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def test_a_slash_too_many(client: Client) -> None:
+    """Its base URL ends in one, or else others of its calls would lack one."""
+    job = client.job()
+    run = client.run(job["id"], client.account())
+    prefix = runtime.PREFIX
+    assert raw(client, "GET", f"{prefix}//sync-job/{job['id']}") == (200, job)
+    assert raw(client, "GET", f"{prefix}//sync-job?next_cursor=")[1]["result"] == [job]
+    assert raw(client, "GET", f"{prefix}//sync-job-run?next_cursor=&sync_job_id={job['id']}")[1]["result"] == [run]
+    assert raw(client, "GET", f"{prefix}//sync-job-run//{run['id']}/") == (200, run)
+    assert raw(client, "GET", f"{prefix}//webhook?next_cursor=")[1]["result"] == []
+    status, stopped = raw(client, "DELETE", f"{prefix}//sync-job-run/{run['id']}")
+    assert (status, stopped["status"]) == (200, "stopped")
+    status, refused = raw(client, "DELETE", f"{prefix}//sync-job-run/{run['id']}")
+    assert (status, refused["statusCode"], refused["current_status"]) == (400, 400, "stopped")
+    assert raw(client, "DELETE", f"{prefix}//sync-job/{job['id']}") == (200, {"id": job["id"]})
+
+
+def test_pages_are_of_one_agency(client: Client) -> None:
+    for listed in LISTS:
+        listed.make(client)
+        cursor = listed.ids(client)[0]
+        stranger = client.other()
+        assert listed.ids(stranger) == listed.ids(stranger, prev_cursor=cursor) == []
+        assert listed.ids(stranger, id=cursor) == []

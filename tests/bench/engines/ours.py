@@ -1,0 +1,43 @@
+"""Ours: `finish` for each of a batch and `claim` for the next, at once, as the worker calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import psycopg
+
+from functions._shared.rpc import PostgresRpc
+from functions.worker.client import Execution, Protocol, service_caller
+from tests.bench.engines.driver import obey
+
+FAMILY = "historical_sync"
+
+
+async def main() -> None:
+    protocol = Protocol(PostgresRpc(os.environ["DATABASE_URL"]), service_caller(""))
+    owner = await psycopg.AsyncConnection.connect(os.environ["OWNER_URL"], autocommit=True)
+
+    async def fill(jobs: int) -> None:
+        await owner.execute(
+            "insert into app.executions (agency_id, family, run_at)"
+            " select (select id from public.agencies), %s, '2000-01-01' from generate_series(1, %s)",
+            (FAMILY, jobs),
+        )
+
+    running: list[Execution] = []
+
+    async def take(batch: int) -> int:
+        nonlocal running
+        running = running or await protocol.claim("bench", [FAMILY], batch, 30)
+        ending = asyncio.gather(*map(protocol.finish, running))
+        claiming = asyncio.create_task(protocol.claim("bench", [FAMILY], batch, 30))
+        answers = await ending
+        running = await claiming
+        assert set(answers) <= {"completed"}, answers
+        return len(answers)
+
+    await obey(fill, take)
+
+
+asyncio.run(main())

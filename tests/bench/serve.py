@@ -1,0 +1,30 @@
+"""`python -m tests.bench.serve ours|plain`: the functions, or their peer, on PORT as `make serve` does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from functions._local.web_server import WebServer
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+
+def _application(name: str) -> WSGIApplication:
+    if name == "plain":
+        from tests.bench.peers.plain_function import application  # noqa: PLC0415
+
+        return application
+    from functions._shared import logs, registry, runtime, services  # noqa: PLC0415
+
+    logs.to_stderr()
+    registry.endpoints()
+    return runtime.wsgi(lambda request: registry.handle(request, services.services()))
+
+
+if __name__ == "__main__":
+    WebServer(_application(sys.argv[1]), int(os.environ["PORT"]), threads=16)
+    signal.pause()

@@ -1,0 +1,115 @@
+"""schemathesis on the served OpenAPI document: every endpoint, with and without credentials. No answer is a mistake of
+ours, undocumented, or off its schema.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from functions._local.schema import ROOT
+from tests.chaos.agency import Agency
+from tests.chaos.checker import Looker
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from tests.chaos.report import Report
+    from tests.chaos.target import Target
+
+BINARY: Final = ROOT / ".venv" / "schemathesis" / "bin" / "st"
+SECONDS: Final = 10  # a round
+CHECKS: Final = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "ignored_auth",
+    "unsupported_method",
+    "allow_header_conformance",
+)
+
+
+class Api:
+    """The document's examples name what there is: an agency's own things."""
+
+    def __init__(self, target: Target, report: Report) -> None:
+        self._target = target
+        self._report = report
+        self._looker = Looker(target)
+        self._client = httpx.Client(timeout=30)
+        self._agency = Agency(target, self._client)
+        self._stranger = target.person(None).token
+
+    def round(self, chance: Random) -> None:
+        if not BINARY.exists():
+            self._report.note(f"schemathesis was not tried: there is no {BINARY.relative_to(ROOT)} (make torture).")
+            return
+        self._agency.furnish()
+        callers = {
+            "a user": self._agency.headers["authorization"],
+            "a server": f"Bearer {self._agency.key}",
+            "a user without agency": f"Bearer {self._stranger}",
+            "nobody": None,
+        }
+        who = chance.choice(["a user", "a user", *callers])
+        door = self._target.doors[chance.choice([*self._target.doors])]
+        with tempfile.TemporaryDirectory(prefix="schemathesis-") as folder:
+            document = self._client.get(f"{door}/openapi.json").json()
+            Path(folder, "openapi.json").write_text(json.dumps(self._with_ids(document)))
+            self._judge(who, _run(Path(folder), door, callers[who], chance.randrange(1 << 30)))
+
+    def _with_ids(self, document: dict[str, Any]) -> dict[str, Any]:
+        for path in document["paths"].values():
+            for operation in path.values():
+                for parameter in operation["parameters"]:
+                    if "example" in parameter:
+                        name, example = parameter["name"], parameter["example"]
+                        parameter["example"] = self._with_id(operation["operationId"], name, example)
+                for content in operation.get("requestBody", {}).get("content", {}).values():
+                    content["example"] = self._with_id(operation["operationId"], "", content["example"])
+        return document
+
+    def _with_id(self, endpoint: str, member: str, it: Any) -> Any:
+        if isinstance(it, dict):
+            return {name: self._with_id(endpoint, name, one) for name, one in it.items()}
+        if isinstance(it, list):
+            return [self._with_id(endpoint, member, one) for one in it]
+        return self._agency.real(endpoint, member, it)
+
+    def _judge(self, who: str, found: dict[str, Any]) -> None:
+        self._report.count(f"calls of {who}", found["test_cases"]["generated"])
+        for failure in (*found["failures"], *found["errors"]):
+            self._report.violation(f"schemathesis, {who}: {json.dumps(failure)}")
+
+    def close(self) -> None:
+        self._looker.close()
+        self._client.close()
+
+
+def _run(folder: Path, door: str, authorization: str | None, seed: int) -> dict[str, Any]:
+    """Its report. Raises RuntimeError where there is none."""
+    credentials = ["--header", f"Authorization: {authorization}"] if authorization else []
+    done = subprocess.run(
+        [
+            *(BINARY, "run", "openapi.json", "--url", door, "--checks", ",".join(CHECKS), "--warnings", "off"),
+            *("--seed", str(seed), "--max-time", str(SECONDS), "--phases", "examples,coverage,fuzzing", "--no-shrink"),
+            *("--suppress-health-check", "all", "--generation-database", "none", "--continue-on-failure"),
+            *("--report-json-path", "report.json", "--request-timeout", "60", *credentials),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = folder / "report.json"
+    if not report.exists():
+        raise RuntimeError(f"schemathesis ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    found: dict[str, Any] = json.loads(report.read_text())
+    return found

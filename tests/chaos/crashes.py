@@ -1,0 +1,262 @@
+"""Real workers at work while everything breaks: they, Postgres, PostgREST, Auth, the network's other end, the disk.
+
+When it is over each execution has ended, within bounds; the completed ones hold the source's records, and the
+cancelled ones are as they were when the cancel was answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import psycopg
+
+from tests.chaos.jobs import Job, Jobs, row_of
+from tests.chaos.team import SIZE, Team
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from random import Random
+
+    from tests.chaos.report import Report
+    from tests.chaos.target import Target
+
+ACTIONS: Final = 8  # a round
+CANCELS: Final = 4  # as likely as so many of the others
+CHECKS: Final = ("/list-historical-syncs", "/api/bulk/syncs", "/sync-job-run", "/api/connections")
+PAGE_SECONDS: Final = 0.05  # of the source: nothing is done before the round is
+PAUSE_SECONDS: Final = 0.05  # of whoever looks
+PATIENCE_SECONDS: Final = 90.0  # far more than a lease and a tick: who needs longer never comes
+FULL_BYTES: Final = 16_384
+FULL: Final = "File too large"  # an internal error to Postgres, where a full disk is 53100 and so not now
+ABORTED: Final = "was terminated by signal 6"  # a backend that could not write the log of what it had to commit
+
+DOWN: Final = [("502 Bad Gateway", b""), ("503 Service Unavailable", b"{}"), ("500 Internal Server Error", b"<html>")]
+LIES: Final = [("200 OK", body) for body in (b"", b"{}", b"[]", b"null", b'"x"', b"<html>", b'{"id": 1}', b"\xff")]
+CALLS: Final = (
+    b"worker_commit_batch",
+    b"heartbeat",
+    b"finish",
+    b"claim",
+    b"worker_run_bulk_action_step",
+    b"worker_begin_delivery",
+)
+
+_BACKENDS = "select pid from pg_stat_activity where usename = 'authenticator' order by pid"
+_END_BACKENDS = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'authenticator'"
+
+
+class Crashes:
+    def __init__(self, target: Target, report: Report) -> None:
+        self._target = target
+        self._report = report
+        self._client = httpx.Client(timeout=30)
+        self._team = Team(target)
+        self._jobs = Jobs(target, self._ask)
+        self._timers: list[threading.Timer] = []
+        self._allowed: set[int] = set()  # statuses that this round explains
+        self._read = 0  # so far, of Postgres's log
+        self._actions: dict[str, Callable[[Random], object]] = {
+            "kill -9 of a worker": lambda chance: self._team.kill(chance.randrange(SIZE)),
+            "SIGSTOP of a worker": lambda chance: self._team.stop(chance.randrange(SIZE), chance.uniform(0.1, 2.5)),
+            "SIGTERM of a worker": lambda chance: self._team.end(chance.randrange(SIZE)),
+            "connections ended by Postgres": self._terminate,  # theirs, all of them
+            "kill -9 of a Postgres backend": self._kill_backend,
+            "Postgres restarted": lambda _: target.postgres.restart(signal.SIGINT),
+            "Postgres crashed": lambda _: target.postgres.restart(signal.SIGQUIT),
+            "full disk of a Postgres backend": self._fill_disk,
+            "Auth down": lambda chance: self._replace_auth(chance, DOWN),
+            "Auth lying": lambda chance: self._replace_auth(chance, LIES),
+            "network cut": lambda _: self._team.network.cut(),
+            "network frozen": self._freeze,
+            "an answer of the database lost": lambda chance: self._team.network.lose_answer(chance.choice(CALLS)),
+            "source slow": self._slow_source,
+            "source lying": self._lying_source,
+            "cancels": self._cancel,
+        }
+        if target.postgrest:
+            self._actions["PostgREST down"] = self._without_postgrest
+
+    def round(self, chance: Random) -> None:
+        self._under_way = self._jobs.start()
+        self._allowed.clear()
+        self._target.source.faults.delay_seconds = PAGE_SECONDS
+        with self._traffic():
+            for _ in range(ACTIONS):
+                time.sleep(chance.uniform(0, 0.4))
+                name = chance.choice([*self._actions, *["cancels"] * CANCELS])
+                self._report.count(name)
+                self._actions[name](chance)
+            self._recover()
+        self._wait()
+        with self._target.admin() as admin:
+            for job in self._under_way:
+                self._report.count(f"executions that {row_of(job.id, admin)['status']}")
+                for wrong in self._jobs.verdict(job, admin):
+                    self._report.violation(wrong)
+        self._read_logs()
+
+    def _read_logs(self) -> None:
+        """Nothing went wrong that nobody had thought of, and no secret is told."""
+        with self._target.postgres.log.open(errors="replace") as log:
+            log.seek(self._read)
+            self._report.errors.clear()
+            # What such a backend says is beyond its limit too, once the log is that long; how it ended, another writes.
+            self._report.count("Postgres crashed by a full disk", log.read().count(ABORTED))
+            self._read = log.tell()
+        accepted = self._target.source.credentials
+        secrets = [accepted.token, self._target.postgres.password, self._target.auth.service_role_key()]
+        for line in self._team.said():
+            told = json.dumps(line, default=str)
+            self._report.expect(line.get("level") != "error" or FULL in told, f"a worker logged {told}")
+            self._report.expect(not any(secret in told for secret in secrets), "a worker's log tells a secret")
+
+    def _ask(self, method: str, path: str, token: str, door: str = "direct", **options: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {token}", **options.pop("headers", {})}
+        return self._client.request(method, f"{self._target.doors[door]}{path}", headers=headers, **options)
+
+    # What breaks
+
+    def _backends(self) -> list[int]:
+        with contextlib.suppress(psycopg.OperationalError), self._target.admin() as admin:
+            return [int(row["pid"]) for row in admin.execute(_BACKENDS)]
+        return []
+
+    def _terminate(self, _: Random | None = None) -> bool:
+        """Whether there was anybody to do it."""
+        with contextlib.suppress(psycopg.OperationalError), self._target.admin() as admin:
+            admin.execute(_END_BACKENDS)
+            return True
+        return False
+
+    def _kill_backend(self, chance: Random) -> None:
+        """Postgres ends everybody's connection and recovers from its log."""
+        place = chance.random()  # of however many there are: what is chosen next must not depend on that
+        if backends := self._backends():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(backends[int(place * len(backends))], signal.SIGKILL)
+
+    def _fill_disk(self, chance: Random) -> None:
+        """The kernel lets it write no file beyond so many bytes: as for a full disk, it must give up what it is at."""
+        first = chance.randrange(2)
+        for pid in self._backends()[first::2]:
+            self._target.postgres.limit_files(pid, FULL_BYTES)
+
+    def _replace_auth(self, chance: Random, says: Sequence[tuple[str, bytes]]) -> None:
+        if says is LIES:  # what it says of a token is believed; that it is down is no reason to refuse anybody
+            self._allowed.add(401)
+        self._target.auth_says = chance.choice(says)
+        self._later(chance, lambda: setattr(self._target, "auth_says", None))
+
+    def _freeze(self, chance: Random) -> None:
+        self._team.network.freeze()
+        self._later(chance, self._team.network.thaw)
+
+    def _without_postgrest(self, chance: Random) -> None:
+        server = self._target.postgrest
+        assert server
+        server.stop()
+        time.sleep(chance.uniform(0, 0.5))
+        server.start()
+
+    def _slow_source(self, chance: Random) -> None:
+        self._target.source.faults.delay(chance.uniform(0.5, 2), times=chance.randint(1, 4))
+
+    def _lying_source(self, chance: Random) -> None:
+        faults = self._target.source.faults
+        times = chance.randint(1, 4)
+        match chance.randrange(4):
+            case 0:
+                faults.status(chance.choice((500, 502, 503)), times=times)
+            case 1:
+                faults.status(429, times=times, retry_after=chance.choice((0, 1, "soon")))
+            case 2:
+                faults.truncate(times=times)
+            case _:
+                faults.invalid_json(times=times)
+
+    def _later(self, chance: Random, mend: Callable[[], None]) -> None:
+        timer = threading.Timer(chance.uniform(0.2, 1), mend)
+        timer.start()
+        self._timers.append(timer)
+
+    # What is asked meanwhile
+
+    def _cancel(self, chance: Random) -> None:
+        job = chance.choice(self._under_way)
+        method, path, body = job.cancel
+        response = self._try(chance.choice([*self._target.doors]), method, path, json=body)
+        if response is None or response.status_code != 200 or job.cancelled:
+            return
+        with contextlib.suppress(psycopg.OperationalError), self._target.admin() as admin:
+            row = row_of(job.id, admin)
+            if row["cancelled_by"]:
+                job.cancelled = row
+
+    @contextlib.contextmanager
+    def _traffic(self) -> Iterator[None]:
+        """Somebody looks, through each door, all the time."""
+        stop = threading.Event()
+
+        def look(door: str) -> None:
+            for path in itertools.cycle(CHECKS):
+                if stop.wait(PAUSE_SECONDS):
+                    return
+                self._try(door, "GET", path)
+
+        threads = [threading.Thread(target=look, args=[door]) for door in self._target.doors]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def _try(self, door: str, method: str, path: str, **options: Any) -> httpx.Response | None:
+        """Whatever is down, the doors answer, and never with a mistake of theirs."""
+        try:
+            response = self._ask(method, path, self._jobs.person.token, door, **options)
+        except httpx.TransportError as error:
+            self._report.violation(f"{method} {path} at the {door} door: {error!r}")
+            return None
+        self._report.count("calls while it was broken")
+        allowed = {200, 400, 503, *self._allowed}
+        fair = response.status_code in allowed or any(FULL in error for error in self._report.errors)
+        self._report.expect(fair, f"{method} {path} at the {door} door: {response.text}")
+        return response
+
+    # And afterwards
+
+    def _recover(self) -> None:
+        for timer in self._timers:
+            timer.join()
+        self._timers.clear()
+        self._target.source.faults.clear()
+        self._team.recover()
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not self._terminate() and time.monotonic() < until:  # who may write little only is not to go on
+            time.sleep(0.1)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        left: list[Job] = self._under_way
+        while left and time.monotonic() < deadline:
+            time.sleep(0.1)
+            with contextlib.suppress(psycopg.OperationalError), self._target.admin() as admin:
+                left = [job for job in left if not row_of(job.id, admin)["finished_at"]]
+        for job in left:
+            self._report.violation(f"{job.id} has not ended")
+
+    def close(self) -> None:
+        self._team.close()
+        self._jobs.receiver.close()
+        self._client.close()

@@ -1,0 +1,159 @@
+"""Random calls by random people, with whatever ids there are: nobody is shown or changes what is another agency's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from tests.chaos.agency import MAKERS, Agency
+from tests.chaos.calls import ENDPOINTS, UUID, Request, id_in, kind, made
+from tests.chaos.checker import Looker
+from tests.chaos.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from functions._shared.endpoint import Endpoint
+    from tests.chaos.report import Report
+    from tests.chaos.target import Target
+
+CALLS: Final = 60  # a round, by one caller
+ANY_KIND: Final = 0.15  # of the ids are of another kind of thing
+PAST_THE_FUNCTIONS: Final = 0.2
+FAMILIES: Final = ("historical_sync", "sync_job_run", "bulk_sync", "model_sync")
+_KIND_MADE = {name: kind for kind, name in MAKERS.items()} | {"retry_historical_sync": "historical_sync"}
+_FOREIGN_IDS = """
+select id::text from app.executions where agency_id is distinct from %(but)s::uuid
+union all select id::text from app.connections where agency_id is distinct from %(but)s::uuid
+union all select id::text from app.definitions where agency_id is distinct from %(but)s::uuid
+union all select id::text from app.api_keys where agency_id is distinct from %(but)s::uuid
+union all select id::text from public.users where agency_id is distinct from %(but)s::uuid
+union all select id::text from public.agencies where id is distinct from %(but)s::uuid
+"""
+_VIEWS = """
+select relname::text as name from pg_class
+where relkind in ('r', 'p', 'v') and relnamespace = 'public'::regnamespace order by 1
+"""
+
+
+@dataclass
+class Caller:
+    """`asked` are the ids that it, or its agency, has sent: to be shown these again is no secret."""
+
+    what: str
+    agency: Agency | None
+    headers: dict[str, str] = field(repr=False)
+    asked: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def agency_id(self) -> str | None:
+        return self.agency.id if self.agency else None
+
+
+class Tenants:
+    def __init__(self, target: Target, report: Report) -> None:
+        self._target = target
+        self._report = report
+        self._client = httpx.Client(timeout=30)
+        self._looker = Looker(target)
+        self._agencies = [Agency(target, self._client) for _ in range(3)]
+        self._callers = []
+        for agency in self._agencies:
+            agency.furnish()
+            asked: set[str] = set()
+            server = {"authorization": f"Bearer {agency.key}"}
+            self._callers += [Caller("user", agency, agency.headers, asked), Caller("server", agency, server, asked)]
+        self._callers += [self._nobody("user without agency", None), self._nobody("signed-out user", self._agencies[0])]
+        with target.admin() as admin:
+            self._views = [row["name"] for row in admin.execute(_VIEWS)]
+
+    def _nobody(self, what: str, agency: Agency | None) -> Caller:
+        token = self._target.person(agency.id if agency else None).token
+        if agency:
+            self._target.auth.sign_out(token)
+        return Caller(what, None, {"authorization": f"Bearer {token}"})
+
+    def round(self, chance: Random) -> None:
+        caller = chance.choice(self._callers)
+        if caller.agency:
+            caller.agency.furnish()  # much of it is deleted by and by
+        with self._target.admin() as admin:
+            before = fingerprint(admin, caller.agency_id)
+            foreign = {row["id"] for row in admin.execute(_FOREIGN_IDS, {"but": caller.agency_id})}
+            for _ in range(CALLS):
+                self._try(caller, chance, foreign)
+            after = fingerprint(admin, caller.agency_id)
+        self._report.count("comparisons of all that others have, before and after")
+        changed = [name for name, one in after.items() if before.get(name) != one]
+        self._report.expect(not changed, f"a {caller.what} changed what is others': {', '.join(changed)}")
+
+    def _try(self, caller: Caller, chance: Random, foreign: set[str]) -> None:
+        endpoint = ENDPOINTS[chance.choice([*ENDPOINTS])]
+        criteria = self._criteria(endpoint, chance)
+        sent = made(endpoint, lambda member, it: self._any(chance, endpoint, member, it), **criteria)
+        if self._target.postgrest and chance.random() < PAST_THE_FUNCTIONS:
+            response = self._ask_rest(caller, chance, sent)
+            self._report.count(f"calls of a {caller.what} to PostgREST itself")
+        else:
+            response = self._call(chance.choice([*self._target.doors]), caller, sent)
+            self._report.count(f"calls of a {caller.what}")
+            self._remember(caller, endpoint, response)
+        self._judge(caller, response, foreign)
+
+    def _remember(self, caller: Caller, endpoint: Endpoint, response: httpx.Response) -> None:
+        if response.is_success and caller.agency and endpoint.name in _KIND_MADE:
+            caller.agency.ids[_KIND_MADE[endpoint.name]].append(str(id_in(response.json())))
+
+    def _judge(self, caller: Caller, response: httpx.Response, foreign: set[str]) -> None:
+        if response.is_success:
+            self._report.count("of all these, answered with success")
+        where = f"{response.request.method} {response.request.url} by a {caller.what}"
+        self._report.expect(response.status_code < 500, f"{where}: {response.text}")
+        said = f"{response.text} {response.headers}"
+        caller.asked.update(UUID.findall(f"{response.request.url} {response.request.content!r}"))
+        shown = (set(UUID.findall(said)) & foreign) - caller.asked
+        self._report.expect(not shown, f"{where} was shown {shown}")
+        for agency in self._agencies:
+            strange = agency is not caller.agency and agency.canary in said
+            self._report.expect(not strange, f"{where} was shown another agency's words: {response.text}")
+
+    def _any(self, chance: Random, endpoint: Endpoint, member: str, it: Any) -> Any:
+        if not (isinstance(it, str) and UUID.fullmatch(it)):
+            return it
+        ids = chance.choice(self._agencies).ids
+        kinds = [*ids] if chance.random() < ANY_KIND else [kind(endpoint, member)]
+        return chance.choice(ids[chance.choice(kinds)])
+
+    def _criteria(self, endpoint: Endpoint, chance: Random) -> dict[str, Any]:
+        """A bulk action acts on what matches: on any family's, now and then on a connection's."""
+        if "criteria" not in endpoint.example_request:
+            return {}
+        criteria: dict[str, Any] = {"family": chance.choice(FAMILIES)}
+        if chance.random() < 0.5:
+            criteria["connection_id"] = chance.choice(chance.choice(self._agencies).ids["connection"])
+        does = {"action_type": chance.choice(("cancel", "retry", "start"))}
+        return {"criteria": criteria, **(does if "action_type" in endpoint.example_request else {})}
+
+    def _call(self, door: str, caller: Caller, request: Request) -> httpx.Response:
+        options = request.options
+        options["url"] = f"{self._target.doors[door]}{options['url']}"
+        return self._client.request(headers=caller.headers, **options)
+
+    def _ask_rest(self, caller: Caller, chance: Random, request: Request) -> httpx.Response:
+        """Past the functions, as whoever has a project's public address can."""
+        headers = {"apikey": self._target.auth.anon_key(), **caller.headers}
+        if caller.what == "server" and caller.agency:
+            headers |= {"x-agency-key": caller.agency.key, "authorization": f"Bearer {headers['apikey']}"}
+        base = f"{self._target.project_url}/rest/v1"
+        if chance.random() < 0.5:
+            url = f"{base}/{chance.choice(self._views)}"
+            method = chance.choice(("GET", "GET", "PATCH", "DELETE"))
+            body = {"agency_id": caller.agency_id} if method == "PATCH" else None
+            return self._client.request(method, url, headers=headers, json=body)
+        return self._client.post(f"{base}/rpc/{request.endpoint.rpc}", headers=headers, json=request.arguments)
+
+    def close(self) -> None:
+        self._looker.close()
+        self._client.close()

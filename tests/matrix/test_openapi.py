@@ -1,0 +1,926 @@
+"""The API's own document: it is OpenAPI 3.1, it is served, and it says neither more nor less than the functions do.
+
+That it says no less is checked for every answer that any test gets (tests/support/documented.py); that it says no more, here:
+each documented answer of each endpoint is provoked.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from functions._local.postgres import free_port
+from functions._shared import openapi, services, source_check
+from functions._shared.endpoint import MAX_BODY_BYTES
+from functions._shared.error_format import POLYTOMIC, PROBLEM, TRUTO
+from functions._shared.errors import ApiError
+from functions._shared.fields import StrictRequest
+from functions._shared.filters import OPERATORS, FilteredList
+from functions._shared.secret_store import Environment
+from tests.support import documented
+from tests.support.connections import GOOD as CONNECTION
+from tests.support.database import TRANSITIONS_TO
+from tests.support.documented import DOCUMENT
+from tests.support.json_schema import resolve, violations
+from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.requests import (
+    ALWAYS_LOOKS,
+    CHECKS,
+    ENDPOINTS,
+    GOOD,
+    a_bulk_action,
+    a_model_sync,
+    looking,
+    of_a_sync_job,
+    send,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from functions._shared.endpoint import Endpoint
+    from tests.support.database import User
+
+ROOT = Path(openapi.__file__).parents[2]
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+NAMES = sorted(ENDPOINTS)
+
+# What the specification's objects have: required members, then others that this document uses.
+OBJECTS = {
+    "document": ({"openapi", "info", "paths"}, {"servers", "security", "components"}),
+    "info": ({"title", "version"}, set()),
+    "operation": ({"operationId", "summary", "responses", "parameters"}, {"requestBody", "security"}),
+    "parameter": ({"name", "in", "required", "schema"}, {"description", "example", "style", "explode"}),
+    "requestBody": ({"required", "content"}, set()),
+    "response": ({"description", "headers"}, {"content"}),
+    "header": ({"schema"}, set()),
+    "media": ({"schema"}, {"example", "examples"}),
+    "example": ({"summary", "value"}, set()),
+}
+
+
+def is_a(kind: str, found: Mapping[str, Any]) -> None:
+    required, optional = OBJECTS[kind]
+    assert required <= set(found) <= required | optional, (kind, sorted(found))
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in DOCUMENT["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+# It is OpenAPI
+
+
+def test_its_frame_is_that_of_openapi() -> None:
+    is_a("document", DOCUMENT)
+    is_a("info", DOCUMENT["info"])
+    assert re.fullmatch(r"3\.1\.\d", DOCUMENT["openapi"])
+    assert DOCUMENT["servers"] == [{"url": "/functions/v1"}]
+    assert set(DOCUMENT["components"]) == {"schemas", "securitySchemes"}
+    requirements = [
+        *DOCUMENT["security"],
+        *(one for _, _, operation in operations() for one in operation.get("security", [])),
+    ]
+    assert {name for requirement in requirements for name in requirement} == set(
+        DOCUMENT["components"]["securitySchemes"]
+    )
+    # As the models are called: two of one name, or one that is another in requests, would have longer ones.
+    assert all(re.fullmatch(r"[A-Z][A-Za-z]+", name) for name in DOCUMENT["components"]["schemas"])
+
+
+def test_its_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert DOCUMENT["info"]["version"] == project["version"]
+
+
+def test_every_operation_is_whole() -> None:
+    for path, method, operation in operations():
+        is_a("operation", operation)
+        assert re.fullmatch(r"(/[a-z0-9-]+|/\{[a-z_]+\})+", path)
+        assert method in {"get", "post", "put", "patch", "delete"}
+        assert "requestBody" not in operation or method in {"post", "put", "patch"}
+        for parameter in operation["parameters"]:
+            is_a("parameter", parameter)
+            assert parameter["in"] in {"path", "query", "header"}
+            assert parameter["required"] or parameter["in"] != "path"
+        in_path = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"]
+        assert sorted(in_path) == sorted(re.findall(r"\{(\w+)\}", path))
+        places = [(parameter["in"], parameter["name"].lower()) for parameter in operation["parameters"]]
+        assert len(set(places)) == len(places)
+        for status, response in operation["responses"].items():
+            assert re.fullmatch(r"[2-5]\d\d", status)
+            is_a("response", response)
+            assert ("content" in response) == (status != "204")
+            for header in response["headers"].values():
+                is_a("header", header)
+    ids = [operation["operationId"] for _, _, operation in operations()]
+    assert len(set(ids)) == len(ids)
+
+
+def contents() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every media type object, and where it stands."""
+    for path, _, operation in operations():
+        bodies = [("requestBody", operation["requestBody"])] if "requestBody" in operation else []
+        for name, body in (*bodies, *operation["responses"].items()):
+            if "content" not in body:
+                continue
+            assert set(body["content"]) == {"application/json"}
+            yield f"{path} {name}", body["content"]["application/json"]
+
+
+def test_every_content_has_a_schema_and_examples_that_keep_to_it() -> None:
+    for where, media in contents():
+        is_a("media", media)
+        examples = [media["example"]] if "example" in media else []
+        for example in media.get("examples", {}).values():
+            is_a("example", example)
+            examples.append(example["value"])
+        assert examples, where
+        for value in examples:
+            assert [*violations(value, media["schema"], DOCUMENT)] == [], where
+
+
+def test_the_examples_of_parameters_keep_to_their_schemas() -> None:
+    for path, _, operation in operations():
+        for parameter in operation["parameters"]:
+            for value in (parameter.get("example"), parameter["schema"].get("default")):
+                if value is not None:
+                    assert [*violations(value, parameter["schema"], DOCUMENT)] == [], (path, parameter["name"])
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if "$ref" in part:
+            yield part["$ref"]
+        for value in part.values():
+            yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    found = set(references(DOCUMENT))
+    assert found
+    for ref in found:
+        assert resolve(DOCUMENT, ref)["type"] == "object"
+
+
+def test_no_query_parameter_may_be_null() -> None:
+    for path, _, operation in operations():
+        for parameter in operation["parameters"]:
+            assert "null" not in json.dumps(parameter["schema"]), (path, parameter)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "complaints"),
+    [
+        ("x", {"type": "integer"}, 1),
+        (True, {"type": "integer"}, 1),
+        (1, {"type": "integer", "minimum": 2}, 1),
+        ("x", {"enum": ["y"], "type": "string"}, 1),
+        ("x", {"const": "y", "type": "string"}, 1),
+        ("2013-02-30", {"type": "string", "format": "date"}, 1),
+        ("x", {"type": "string", "format": "uuid"}, 1),
+        (None, {"anyOf": [{"type": "string"}, {"type": "integer"}]}, 1),
+        ([1, "x"], {"type": "array", "items": {"type": "string"}}, 1),
+        ({"a": 1}, {"type": "object", "properties": {}}, 1),
+        ({}, {"type": "object", "properties": {"a": {}}, "required": ["a"]}, 1),
+        ({"a": 1, "b": 2}, {"type": "object", "properties": {"a": {"type": "string"}}}, 2),
+        ({"a": 1}, {"type": "object", "properties": {}, "additionalProperties": True}, 0),
+        ({"a": 1}, {"type": "object", "additionalProperties": True}, 0),
+        ({"a": 1}, {"type": "object"}, 1),
+        ({"a": 1}, {"type": "object", "additionalProperties": {"type": "string"}}, 1),
+        ({"a": "x"}, {"type": "object", "additionalProperties": {"type": "string"}}, 0),
+        ({"a": 1}, {"propertyNames": {"pattern": "^[bc]$"}, "additionalProperties": True}, 1),
+        ({"b": 1, "c": 1}, {"propertyNames": {"pattern": "^[bc]$"}, "additionalProperties": True}, 0),
+        ({"b": 1, "c": 1}, {"maxProperties": 1, "additionalProperties": True}, 1),
+        (None, {"anyOf": [{"type": "string"}, {"type": "null"}]}, 0),
+    ],
+)
+def test_what_these_tests_take_for_a_violation(value: Any, schema: dict[str, Any], complaints: int) -> None:
+    assert len([*violations(value, schema, {})]) == complaints
+
+
+# It is what is declared, and what is served
+
+
+def test_every_endpoint_is_in_it_and_nothing_else() -> None:
+    assert sorted((path, method.upper()) for path, method, _ in operations()) == sorted(
+        (endpoint.path, endpoint.method) for endpoint in ENDPOINTS.values()
+    )
+    for name, endpoint in ENDPOINTS.items():
+        operation = documented.operation(name)
+        assert (operation["operationId"], operation["summary"]) == (name, endpoint.summary)
+        assert [status for status in operation["responses"] if status < "400"] == [str(endpoint.status)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_are_what_the_models_take(name: str) -> None:
+    endpoint = ENDPOINTS[name]
+    if endpoint.method in {"GET", "DELETE"}:
+        query = {name: str(value) for name, value in endpoint.example_request.items()}
+        endpoint.request.model_validate_strings(query, strict=True, extra="forbid")
+    else:
+        endpoint.request.model_validate_json(json.dumps(endpoint.example_request), strict=True, extra="forbid")
+    if endpoint.response:
+        endpoint.response.model_validate_json(json.dumps(endpoint.example_response), strict=True, extra="forbid")
+    else:
+        assert endpoint.example_response == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_member_of_a_request_is_documented_in_its_place(name: str) -> None:
+    endpoint, operation = ENDPOINTS[name], documented.operation(name)
+    members = {field.alias or name: field.is_required() for name, field in endpoint.request.model_fields.items()}
+    found = {(one["in"], one["name"]): one["required"] for one in operation["parameters"] if one["in"] != "header"}
+    if "requestBody" in operation:
+        body = operation["requestBody"]
+        schema = body["content"]["application/json"]["schema"]
+        assert set(schema["required"]) <= set(schema["properties"])
+        found |= {("body", one): one in schema["required"] for one in schema["properties"]}
+        assert body["required"] == bool(schema["required"])
+        # What is unknown is refused where the contract is a published one, and ignored elsewhere.
+        assert (schema.get("additionalProperties") is False) == issubclass(endpoint.request, StrictRequest)
+    rest = "query" if endpoint.method in {"GET", "DELETE"} else "body"
+    places = {name: "path" if f"{{{name}}}" in endpoint.path else rest for name in members}
+    assert found == {(places[name], name): is_required for name, is_required in members.items()}
+
+
+FILTERED = [name for name in NAMES if issubclass(ENDPOINTS[name].request, FilteredList)]
+
+
+def filters_of(name: str) -> dict[str, Any]:
+    [found] = [one for one in documented.operation(name)["parameters"] if one["name"] == "filters"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("name", FILTERED)
+def test_filters_are_documented_as_parameters_of_their_own(name: str) -> None:
+    """OpenAPI's way to say it: members of an object that is exploded into the query. Other lists have none."""
+    found = filters_of(name)
+    assert (found["in"], found["style"], found["explode"], found["required"]) == ("query", "form", True, False)
+    assert found["schema"]["type"] == "object"
+    assert found["example"]
+    assert found["example"].items() <= ENDPOINTS[name].example_request.items()
+    others = [one for one in NAMES if one not in FILTERED]
+    exploded = {name for name in others for one in documented.operation(name)["parameters"] if "style" in one}
+    assert exploded == set()
+
+
+@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+@pytest.mark.parametrize("name", FILTERED)
+def test_a_list_is_filtered_by_what_is_documented_and_nothing_else(project: Project, name: str) -> None:
+    endpoint, found = ENDPOINTS[name], filters_of(name)
+    token = project.token(project.database.member())
+
+    def answer(filter_: str, value: str = "1") -> tuple[int, str]:
+        response = send(project, endpoint, {filter_: value}, token)
+        code = documented.code(response.json()) if response.status_code != 200 else ""
+        in_document = not [*violations({filter_: value}, found["schema"], DOCUMENT)]
+        assert in_document == (code not in {"unknown_filter", "unknown_operator"}), filter_
+        return response.status_code, code
+
+    response = send(project, endpoint, {"nme": "x"}, token)
+    fields = refusal(response, 400, "unknown_filter")["available"]
+    assert f"Fields: {', '.join(fields)}." in found["description"]
+    assert f"Operators: {', '.join(OPERATORS)};" in found["description"]
+    for field in fields:
+        operators = [*OPERATORS, ""] if field == "created_at" else ["in"]
+        for filter_ in (field, *(f"{field}[{operator}]" for operator in operators)):
+            assert answer(filter_) in {(200, ""), (400, "invalid_value")}
+    for operator in ("exists", "like", "ilike"):  # of whatever type the field is
+        assert answer(f"created_at[{operator}]") == (200, "")
+    for unknown in ("nme", "agency_id", "Id", "id ", "limit[gt]", "id[in", "id[in][0]", "filters"):
+        assert answer(unknown) == (400, "unknown_filter")
+    for unknown in ("between", "EQ"):
+        assert answer(f"id[{unknown}]") == (400, "unknown_operator")
+    most = [f"{field}[exists]" for field in fields] + [f"id[{operator}]" for operator in OPERATORS]
+    most += [f"created_at[{operator}]" for operator in OPERATORS]
+    for number, status in ((20, 200), (21, 400)):
+        filters = dict.fromkeys([*dict.fromkeys(most)][:number], UNKNOWN)
+        assert len(filters) == number
+        assert (not [*violations(filters, found["schema"], DOCUMENT)]) == (status == 200)
+        kinds = {"id": UNKNOWN, "created_at": "2026-11-22"}
+        response = send(project, endpoint, {one: kinds.get(one.partition("[")[0], "true") for one in filters}, token)
+        assert response.status_code == status, response.text
+        if status == 400:
+            assert refusal(response, 400, "invalid_field") == {"field": "filters"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_headers_are_documented(name: str) -> None:
+    """An Idempotency-Key where it is heeded, and the version where the API has any: asked for and answered."""
+    endpoint, operation = ENDPOINTS[name], documented.operation(name)
+    headers = {one["name"]: one for one in operation["parameters"] if one["in"] == "header"}
+    versioned = endpoint.error_format.version_header
+    assert set(headers) == ({"Idempotency-Key"} if endpoint.accepts_idempotency_key else set()) | (
+        {versioned} if versioned else set()
+    )
+    assert not any(header["required"] for header in headers.values())
+    if endpoint.accepts_idempotency_key:
+        schema = headers["Idempotency-Key"]["schema"]
+        assert (schema["minLength"], schema["maxLength"]) == (1, 255)
+    for response in operation["responses"].values():
+        assert "x-request-id" in response["headers"]
+        assert versioned is None or versioned in response["headers"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_may_call_is_documented(name: str) -> None:
+    schemes = {scheme for one in documented.operation(name).get("security", DOCUMENT["security"]) for scheme in one}
+    assert schemes == ({"supabase", "agency", "agencyBasic"} if ENDPOINTS[name].error_format.api_keys else {"supabase"})
+    assert ((401, "invalid_api_key") in documented.errors(name)) == ENDPOINTS[name].error_format.api_keys
+
+
+@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+def test_it_is_served_to_anybody(project: Project) -> None:
+    response = project.request("GET", "/openapi.json")
+    assert response.status_code == 200
+    assert response.json() == DOCUMENT
+    assert project.request("GET", "/openapi.json", "not.a.token").content == response.content
+    assert project.request("OPTIONS", "/openapi.json").headers["access-control-allow-methods"] == "GET, OPTIONS"
+    refusal(project.request("POST", "/openapi.json", content=b"{}"), 404, "no_such_function")
+
+
+def test_the_command_prints_what_is_served() -> None:
+    command = [sys.executable, "-m", "functions._shared.openapi"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
+    assert (json.loads(printed.stdout), printed.stderr) == (DOCUMENT, "")
+
+
+# It says no more than there is
+
+
+@dataclass
+class Scenario:
+    """A member of an agency, about to make a request that would succeed."""
+
+    project: Project
+    endpoint: Endpoint
+
+    def __post_init__(self) -> None:
+        self.user: User = self.project.database.member()
+        self.token = self.project.token(self.user)
+        self.request = GOOD[self.endpoint.name](self.project, self.user)
+
+    def send(self, **options: Any) -> httpx.Response:
+        """The request, but for what `options` say; `request` says some of its members anew, and `looks` who looks at
+        sources meanwhile: a worker, where nothing is answered without.
+        """
+        request = self.request | options.pop("request", {})
+        checks = options.pop("checks", looking if self.endpoint.name in ALWAYS_LOOKS else contextlib.nullcontext)
+        with checks(self.project):
+            return send(self.project, self.endpoint, request, options.pop("token", self.token), **options)
+
+    def only_its(self, **members: Any) -> dict[str, Any]:
+        """Those of these members that the request has: an API that refuses others would refuse these."""
+        fields = self.endpoint.request.model_fields.items()
+        return {name: value for name, value in members.items() if name in {field.alias or n for n, field in fields}}
+
+    def other(self) -> User:
+        return self.project.database.member()
+
+
+Provoke: TypeAlias = "Callable[[Scene], httpx.Response]"
+
+
+def revoked(scene: Scenario) -> httpx.Response:
+    scene.project.auth.sign_out(scene.token)
+    return scene.send()
+
+
+def unknown_key(scene: Scenario) -> httpx.Response:
+    return scene.send(token=None, headers={"authorization": f"Bearer sync_{'0' * 64}"})
+
+
+def wrong_member(scene: Scenario) -> httpx.Response:
+    """The first member, not in the path, for which there is a value that the model refuses for what it is."""
+    in_path = set(scene.endpoint.members_of(scene.endpoint.path) or ())
+    values: list[Any] = ["nope", "a\0b"] if scene.endpoint.method in {"GET", "DELETE"} else ["nope", 1.5, [[]]]
+    for name, field in scene.endpoint.request.model_fields.items():
+        for value in values:
+            wrong = {field.alias or name: value}
+            if name not in in_path and _complains(scene.endpoint, wrong):
+                return scene.send(request=wrong)
+    return scene.send()
+
+
+def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
+    """The model refuses just this, and not because it does not work yet."""
+    read = (
+        endpoint.request.model_validate_strings
+        if endpoint.method in {"GET", "DELETE"}
+        else endpoint.request.model_validate
+    )
+    try:
+        read(wrong)
+    except ValidationError as error:
+        kinds = {each["type"] for each in error.errors() if each["loc"][:1] == tuple(wrong)}
+        return bool(kinds - {"unsupported", "extra_forbidden"})
+    return False
+
+
+def missing_member(scene: Scenario) -> httpx.Response:
+    """The first that is required; where none is, one of a member's own."""
+    required = [
+        name
+        for name, field in scene.endpoint.request.model_fields.items()
+        if field.is_required() and f"{{{name}}}" not in scene.endpoint.path
+    ]
+    scene.request = {name: value for name, value in scene.request.items() if name not in required[:1]}
+    return scene.send(request={} if required else {"resources": [{}]})
+
+
+def malformed_path(scene: Scenario) -> httpx.Response:
+    return scene.send(request=dict.fromkeys(scene.endpoint.members_of(scene.endpoint.path) or (), "nope"))
+
+
+def broken(scene: Scenario) -> httpx.Response:
+    with scene.project.without("app.caller"):
+        return scene.send(checks=contextlib.nullcontext)
+
+
+def no_auth_server(scene: Scenario) -> httpx.Response:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with Project(scene.project.setup, scene.project.backend, supabase_url=nowhere) as project:
+        return dataclasses.replace(scene, project=project).send()
+
+
+def no_database(scene: Scenario) -> httpx.Response:
+    port = free_port()
+    with Project(scene.project.setup, scene.project.backend) as project:
+        settings = dataclasses.replace(
+            project.settings, supabase_url=f"http://127.0.0.1:{port}", database_url=f"postgresql://127.0.0.1:{port}/x"
+        )
+        nowhere = services.make_rpc(settings)
+        with contextlib.closing(project.services.rpc), contextlib.closing(nowhere):
+            project.services = dataclasses.replace(project.services, rpc=nowhere)
+            return dataclasses.replace(scene, project=project).send()
+
+
+def key_in_use(scene: Scenario) -> httpx.Response:
+    with scene.project.database.session(scene.user.claims) as session, session.connection.transaction():
+        session.execute("select set_config('request.headers', %s, true)", ('{"idempotency-key": "k"}',))
+        session.execute("select app.get_idempotent_response(app.caller(), %s, '{}')", (scene.endpoint.rpc,))
+        return scene.send(headers={"idempotency-key": "k"})
+
+
+def key_reused(scene: Scenario) -> httpx.Response:
+    scene.project.database.admin.execute(
+        "insert into app.idempotency_keys (agency_id, actor, function, key, request, answer)"
+        " values (%s, %s, %s, 'k', '{}', '{}')",
+        (scene.user.agency_id, f"user:{scene.user.id}", scene.endpoint.rpc),
+    )
+    return scene.send(headers={"idempotency-key": "k"})
+
+
+def with_job(status: Any, *, of_another: bool = False) -> Provoke:
+    def provoke(scene: Scenario) -> httpx.Response:
+        owner = scene.other() if of_another else scene.user
+        return scene.send(request={"job_id": scene.project.job(owner, status)})
+
+    return provoke
+
+
+def on_connection(*, of_another: bool = False, **columns: Any) -> Provoke:
+    """Whatever this endpoint calls the connection that it reads from."""
+
+    def provoke(scene: Scenario) -> httpx.Response:
+        owner = scene.other() if of_another else scene.user
+        return scene.send(request={source(scene): scene.project.database.connection(owner.agency_id, **columns)})
+
+    return provoke
+
+
+def source(scene: Scenario) -> str:
+    names = ("source_connection_id", "integrated_account_id", "connection_id")
+    return next((name for name in names if name in scene.endpoint.request.model_fields), "connection_id")
+
+
+def unknown_connection(scene: Scenario) -> httpx.Response:
+    return scene.send(request={source(scene): UNKNOWN})
+
+
+def of_another_type(scene: Scenario) -> httpx.Response:
+    return scene.send(request={"connection_id": scene.project.database.connection(scene.user.agency_id)})
+
+
+def to_no_destination(scene: Scenario) -> httpx.Response:
+    connection_id = scene.project.database.connection(scene.user.agency_id)
+    target = {"connection_id": connection_id, "object": "accounts"}
+    return scene.send(request=scene.only_its(destination_connection_id=connection_id, target=target))
+
+
+def mapped(**source: Any) -> Provoke:
+    """What a model sync reads, a field and the identity, from another source."""
+
+    def provoke(scene: Scenario) -> httpx.Response:
+        [field], identity = scene.request["fields"], scene.request["identity"]
+        read = field["source"] | source
+        return scene.send(request={"fields": [field | {"source": read}], "identity": identity | {"source": read}})
+
+    return provoke
+
+
+def store(scene: Scenario, connection_id: str, resource: str) -> None:
+    """A row in this connection, as another sync stores it: under a key of its own."""
+    database, agency_id = scene.project.database, scene.user.agency_id
+    columns = {"connection_id": database.connection(agency_id), "destination_id": connection_id}
+    execution_id = database.put("running", agency_id, "bulk_sync", **columns)
+    lease_token = {"execution_id": execution_id, "lease_token": database.execution(execution_id)["lease_token"]}
+    row = {"key": "a", "data": {"id": "a"}}
+    with database.worker() as worker:
+        worker.call(
+            "worker_commit_batch", **lease_token, seq=1, resource=resource, records=[row], checkpoint={}, progress={}
+        )
+        worker.call("worker_complete", **lease_token)
+
+
+def created_over_rows(scene: Scenario) -> httpx.Response:
+    store(scene, scene.request["target"]["connection_id"], scene.request["target"]["object"])
+    return scene.send()
+
+
+def started_over_rows(scene: Scenario) -> httpx.Response:
+    query = "select destination_id::text as id, settings ->> 'object' as object from app.definitions where id = %s"
+    target = scene.project.database.one(query, (scene.request["sync_id"],))
+    store(scene, target["id"], target["object"])
+    return scene.send()
+
+
+def without_its_connection(scene: Scenario) -> httpx.Response:
+    connection_id = scene.project.database.execution(scene.request["job_id"])["connection_id"]
+    with scene.project.database.session(scene.user.claims) as session:
+        session.call("delete_connection", connection_id=str(connection_id))
+    return scene.send()
+
+
+def read_by_a_sync(scene: Scenario) -> httpx.Response:
+    sync_id = a_model_sync(scene.project, scene.user)["sync_id"]
+    query = "select settings ->> 'model_id' as id from app.definitions where id = %s"
+    return scene.send(request={"model_id": scene.project.database.one(query, (sync_id,))["id"]})
+
+
+def of_a_job(settings: Mapping[str, Any], **members: Any) -> Provoke:
+    """A run of a sync job with these settings."""
+
+    def provoke(scene: Scenario) -> httpx.Response:
+        return scene.send(request=of_a_sync_job(scene.project, scene.user, **settings) | members)
+
+    return provoke
+
+
+def resources(*nodes: Mapping[str, Any]) -> Provoke:
+    """Of a sync job, or of a run of it."""
+    return lambda scene: scene.send(request={"resources": [{"method": "list", **node} for node in nodes]})
+
+
+def ended_run(scene: Scenario) -> httpx.Response:
+    scene.project.database.move(scene.request["run_id"], *TRANSITIONS_TO["completed"])
+    return scene.send()
+
+
+def bulk_action(status: str) -> Provoke:
+    return lambda scene: scene.send(request=a_bulk_action(status)(scene.project, scene.user))
+
+
+def criteria(**members: Any) -> Provoke:
+    return lambda scene: scene.send(request={"criteria": members})
+
+
+def plain(scene: Scenario) -> httpx.Response:
+    return scene.send()
+
+
+def one_of(default: Provoke = plain, **provokes: Provoke) -> Provoke:
+    """By the endpoint's name, where several mean different things by a code, or one alone has the members for it."""
+    return lambda scene: provokes.get(scene.endpoint.name, default)(scene)
+
+
+def in_use(scene: Scenario) -> httpx.Response:
+    sync_id = scene.project.database.bulk_sync(scene.user)
+    query = "select source_id::text as id from app.definitions where id = %s"
+    return scene.send(request={"connection_id": scene.project.database.one(query, (sync_id,))["id"]})
+
+
+def look_refused(scene: Scenario) -> httpx.Response:
+    error = {"code": "source_refused", "message": "The source refuses."}
+    return scene.send(request=looked_at(scene), checks=lambda project: looking(project, error))
+
+
+def nobody_looks(scene: Scenario) -> httpx.Response:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_check, "WAIT_SECONDS", 0.1)
+        return scene.send(request=looked_at(scene), checks=contextlib.nullcontext)
+
+
+def nobody_keeps(scene: Scenario) -> httpx.Response:
+    """An environment takes no secrets."""
+    without = dataclasses.replace(scene.project.services, secret_store=Environment())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.project, "services", without)
+        return scene.send(request={"type": "http", "configuration": CONNECTION["configuration"]})
+
+
+def looked_at(scene: Scenario) -> Mapping[str, Any]:
+    """The members for which a source is looked at, where any are."""
+    make = CHECKS.get(scene.endpoint.name)
+    return make(scene.project, scene.user) if make else {}
+
+
+def twice(scene: Scenario) -> httpx.Response:
+    scene.send()
+    return scene.send()
+
+
+# By status and code: what makes any endpoint that documents it answer so.
+PROVOKED: dict[tuple[int, str], Provoke] = {
+    (400, "invalid_json"): lambda scene: scene.send(content=b"{"),
+    (400, "invalid_request"): lambda scene: scene.send(content=b"[]"),
+    (400, "missing_field"): missing_member,
+    (400, "invalid_field"): wrong_member,
+    (400, "invalid_idempotency_key"): lambda scene: scene.send(headers={"idempotency-key": ""}),
+    (401, "missing_token"): lambda scene: scene.send(token=None),
+    (401, "invalid_token"): lambda scene: scene.send(token="not.a.token"),
+    (401, "expired_token"): lambda scene: scene.send(token=scene.project.token(scene.user, lifetime=-1)),
+    (401, "revoked_token"): revoked,
+    (401, "invalid_api_key"): unknown_key,
+    (403, "no_agency"): lambda scene: scene.send(token=scene.project.token(scene.project.database.user(None))),
+    (404, "not_found"): malformed_path,
+    (405, "method_not_allowed"): lambda scene: scene.send(method="PUT"),
+    (409, "idempotency_key_in_use"): key_in_use,
+    (413, "body_too_large"): lambda scene: scene.send(content=b"x" * (MAX_BODY_BYTES + 1)),
+    (422, "idempotency_key_reused"): key_reused,
+    (422, "unsupported_field"): lambda scene: scene.send(request={"surprise": 1}),
+    (500, "internal_error"): broken,
+    (503, "auth_unavailable"): no_auth_server,
+    (503, "database_unavailable"): no_database,
+    # Of the historical syncs
+    (400, "not_cancellable"): one_of(
+        with_job("completed"), stop_sync_job_run=ended_run, cancel_bulk_action=bulk_action("completed")
+    ),
+    (400, "not_retryable"): with_job("pending"),
+    (403, "job_of_another_agency"): with_job("pending", of_another=True),
+    (404, "job_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
+    (400, "invalid_resources"): one_of(
+        resources({"resource": "flights", "method": "get"}), start_historical_sync=on_connection(config={})
+    ),
+    (400, "unknown_resource"): one_of(
+        resources({"resource": "nope"}),
+        start_historical_sync=lambda scene: scene.send(request={"resources": ["nope"]}),
+        create_model=lambda scene: scene.send(request={"configuration": {"resource": "nope"}}),
+    ),
+    (403, "connection_of_another_agency"): on_connection(of_another=True),
+    # Of several
+    (409, "already_active"): twice,
+    (400, "not_a_source"): on_connection(kind="records", config={}),
+    (400, "not_a_destination"): to_no_destination,
+    (404, "connection_not_found"): one_of(
+        unknown_connection,
+        create_model_sync=lambda scene: scene.send(
+            request={"target": {"connection_id": UNKNOWN, "object": "accounts"}}
+        ),
+        retry_historical_sync=without_its_connection,
+    ),
+    (404, "execution_not_found"): lambda scene: scene.send(request={"execution_id": UNKNOWN}),
+    (403, "other_organization"): lambda scene: scene.send(
+        request=scene.only_its(organization_id=UNKNOWN, environment_id=UNKNOWN)
+    ),
+    (400, "invalid_page_token"): lambda scene: scene.send(request={"page_token": "nope"}),
+    # Of API keys and connections
+    (404, "api_key_not_found"): lambda scene: scene.send(request={"api_key_id": UNKNOWN}),
+    (400, "invalid_configuration"): lambda scene: scene.send(
+        request={"type": "http", "configuration": {"resources": 1}}
+    ),
+    (400, "other_type"): of_another_type,
+    (422, "connection_in_use"): in_use,
+    (400, "source_not_readable"): look_refused,
+    (503, "source_unavailable"): nobody_looks,
+    (503, "secrets_unavailable"): nobody_keeps,
+    # Of the bulk syncs
+    (400, "no_schemas"): lambda scene: scene.send(request={"schemas": []}),
+    (400, "unknown_schema"): lambda scene: scene.send(request={"schemas": ["nope"]}),
+    (400, "invalid_output_name"): lambda scene: scene.send(
+        request={"destination_configuration": {"schema": "é" * 100}}
+    ),
+    (404, "bulk_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
+    # Of models and model syncs
+    (404, "model_not_found"): one_of(
+        lambda scene: scene.send(request={"model_id": UNKNOWN}), create_model_sync=mapped(model_id=UNKNOWN)
+    ),
+    (400, "unknown_field"): one_of(
+        lambda scene: scene.send(request={"identifier": "nope"}), create_model_sync=mapped(field="nope")
+    ),
+    (422, "model_in_use"): read_by_a_sync,
+    (404, "model_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
+    (400, "identity_required"): lambda scene: scene.send(request={"identity": None}),
+    (400, "ambiguous_target"): one_of(
+        create_model_sync=lambda scene: scene.send(request={"fields": scene.request["fields"] * 2})
+    ),
+    (400, "not_the_identity"): one_of(create_model_sync=created_over_rows, start_model_sync=started_over_rows),
+    # Of sync jobs, their runs and webhooks
+    (404, "sync_job_not_found"): lambda scene: scene.send(request=scene.only_its(job_id=UNKNOWN, sync_job_id=UNKNOWN)),
+    (404, "sync_job_run_not_found"): lambda scene: scene.send(request={"run_id": UNKNOWN}),
+    (404, "webhook_not_found"): lambda scene: scene.send(
+        request=scene.only_its(webhook_id=UNKNOWN, daemon_group_key=None)
+    ),
+    (400, "unknown_dependency"): resources({"resource": "flights", "depends_on": "weather"}),
+    (400, "circular_dependency"): resources(
+        {"resource": "flights", "depends_on": "weather"}, {"resource": "weather", "depends_on": "flights"}
+    ),
+    (400, "one_destination"): lambda scene: scene.send(request={"webhook_id": UNKNOWN}),
+    (400, "invalid_argument"): of_a_job({"args_schema": {"since": {"type": "string", "required": True}}}),
+    (400, "other_version"): lambda scene: scene.send(request={"version": 1}),
+    (400, "invalid_error_handling"): of_a_job({"default_runtime_version": 1}, error_handling="batch"),
+    # Of lists with filters
+    (400, "unknown_filter"): lambda scene: scene.send(request={"nme": "x"}),
+    (400, "unknown_operator"): lambda scene: scene.send(request={"id[between]": "x"}),
+    (400, "invalid_value"): lambda scene: scene.send(request={"id": "nope"}),
+    (400, "unknown_sort"): lambda scene: scene.send(request={"sort": "id"}),
+    (400, "invalid_cursor"): lambda scene: scene.send(request={"next_cursor": "nope"}),
+    # Of the bulk actions
+    (404, "bulk_action_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
+    (400, "not_deletable"): bulk_action("running"),
+    (400, "no_criteria"): criteria(),
+    (400, "unknown_family"): criteria(family="nope"),
+    (400, "family_required"): criteria(status="pending"),
+    (400, "unknown_status"): criteria(family="historical_sync", status="nope"),
+}
+EVERY_ERROR = [(name, status, code) for name in NAMES for status, code in documented.errors(name)]
+
+
+@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+@pytest.mark.parametrize(("name", "status", "code"), EVERY_ERROR)
+def test_every_documented_error_is_answered(project: Project, name: str, status: int, code: str) -> None:
+    response = PROVOKED[status, code](Scenario(project, ENDPOINTS[name]))
+    members = refusal(response, status, code)
+    assert set(members) == set(documented.members(documented.errors(name)[status, code]))
+    assert ENDPOINTS[name].members_of(response.request.url.path.removeprefix("/functions/v1")) is not None
+
+
+@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_documented_success_is_answered(project: Project, name: str) -> None:
+    response = Scenario(project, ENDPOINTS[name]).send()
+    assert (response.status_code, bool(response.content)) == (
+        ENDPOINTS[name].status,
+        ENDPOINTS[name].response is not None,
+    )
+
+
+def test_nothing_is_provoked_that_nobody_documents() -> None:
+    assert set(PROVOKED) == {(status, code) for _, status, code in EVERY_ERROR}
+
+
+@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+@pytest.mark.parametrize("name", [name for name in NAMES if ENDPOINTS[name].error_format.api_keys])
+def test_every_endpoint_that_takes_keys_answers_an_agencys_server(project: Project, name: str) -> None:
+    scene = Scenario(project, ENDPOINTS[name])
+    key = project.database.api_key(scene.user)
+    response = scene.send(token=None, headers={"authorization": f"Bearer {key}"})
+    assert response.status_code == ENDPOINTS[name].status, response.text
+    assert key not in response.text
+
+
+@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+@pytest.mark.parametrize("name", [name for name in NAMES if not ENDPOINTS[name].error_format.api_keys])
+def test_no_other_endpoint_takes_a_key(project: Project, name: str) -> None:
+    scene = Scenario(project, ENDPOINTS[name])
+    key = project.database.api_key(scene.user)
+    refusal(scene.send(token=None, headers={"authorization": f"Bearer {key}"}), 401, "invalid_token")
+    basic = base64.b64encode(f"{key}:".encode()).decode()
+    refusal(scene.send(token=None, headers={"authorization": f"Basic {basic}"}), 401, "missing_token")
+
+
+@pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_makes_one_endpoint_refuse_gets_a_documented_answer_of_each(project: Project, name: str) -> None:
+    for provoke in PROVOKED.values():
+        assert provoke(Scenario(project, ENDPOINTS[name])).status_code >= 200  # and was checked on its way here
+
+
+HEADERS = {"x-request-id": "r", "x-polytomic-version": "2025-09-18", "allow": "GET, DELETE, OPTIONS"}
+
+# And no less: what the check of every answer is worth
+
+
+def spelled(status: int, code: str, **metadata: Any) -> dict[str, Any]:
+    """An error of a published API."""
+    return POLYTOMIC.serialize(ApiError(status, code, "E.", metadata), "r")
+
+
+def of_a_run(status: int, code: str, **members: Any) -> dict[str, Any]:
+    return TRUTO.serialize(ApiError(status, code, "E.", members), "r")
+
+
+def of_an_action(status: int, code: str, **members: Any) -> dict[str, Any]:
+    return PROBLEM.serialize(ApiError(status, code, "E.", members), "r")
+
+
+def without(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {other: value for other, value in body.items() if other != name}
+
+
+RUN, WEBHOOK = f"/sync-job-run/{UNKNOWN}", f"/webhook/{UNKNOWN}"
+ACTION = f"/api/actions/bulk/jobs/{UNKNOWN}/cancel"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [
+        ("/get-historical-sync", 418, {"error": "E.", "code": "teapot", "requestId": "r"}),
+        ("/get-historical-sync", 404, {"error": "E.", "code": "connection_not_found", "requestId": "r"}),
+        ("/get-historical-sync", 404, {"error": "E.", "code": "job_not_found"}),
+        ("/get-historical-sync", 404, {"error": "E.", "code": "job_not_found", "requestId": "r", "job_id": UNKNOWN}),
+        ("/cancel-historical-sync", 400, {"error": "E.", "code": "not_cancellable", "requestId": "r"}),
+        ("/cancel-historical-sync", 201, {"job_id": UNKNOWN, "status": "cancelled"}),
+        ("/cancel-historical-sync", 200, {"job_id": UNKNOWN, "status": "stopped"}),
+        ("/cancel-historical-sync", 200, {"job_id": UNKNOWN}),
+        ("/cancel-historical-sync", 200, {"job_id": UNKNOWN, "status": "cancelled", "more": 1}),
+        ("//cancel-historical-sync/", 200, {}),
+        ("/api/bulk/syncs", 200, {"data": [], "pagination": {"next_page_token": ""}}),  # a GET's answer
+        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, {"error": "E.", "code": "bulk_sync_not_found", "requestId": "r"}),
+        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "connection_not_found")),
+        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "bulk_sync_not_found", more=1)),
+        (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, spelled(409, "already_active")),
+        (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, spelled(409, "already_active", job_id=1)),
+        ("DELETE " + RUN, 404, spelled(404, "sync_job_run_not_found")),
+        ("DELETE " + RUN, 404, of_a_run(404, "sync_job_not_found")),
+        ("DELETE " + RUN, 404, of_a_run(404, "sync_job_run_not_found", run_id=UNKNOWN)),
+        ("DELETE " + RUN, 400, of_a_run(400, "not_cancellable")),
+        ("DELETE " + RUN, 400, of_a_run(400, "not_cancellable", current_status=1)),
+        ("DELETE " + RUN, 400, without(of_a_run(400, "not_cancellable", current_status="failed"), "statusCode")),
+        ("DELETE " + RUN, 204, {}),
+        ("DELETE " + WEBHOOK, 200, {"id": "1"}),
+        ("GET " + RUN, 422, of_a_run(422, "idempotency_key_reused")),  # a DELETE's answer
+        (ACTION, 404, of_a_run(404, "bulk_action_not_found")),
+        (ACTION, 404, of_an_action(404, "sync_job_run_not_found")),
+        (ACTION, 404, of_an_action(404, "bulk_action_not_found", job_id=UNKNOWN)),
+        (ACTION, 400, of_an_action(400, "not_cancellable")),
+        (ACTION, 400, of_an_action(400, "not_cancellable", current_status="failed") | {"details": {}}),
+        (
+            ACTION,
+            400,
+            of_an_action(400, "not_cancellable", current_status="failed") | {"details": {"current_status": 1}},
+        ),
+        (ACTION, 400, without(of_an_action(400, "not_cancellable", current_status="failed"), "instance")),
+        (ACTION, 200, {"success": False, "job_id": UNKNOWN, "status": "cancelled"}),
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_not_documented_is_noticed(path: str, status: int, body: dict[str, Any]) -> None:
+    """To a POST, if its path says no other method."""
+    method, _, path = path.rpartition(" ")
+    request = httpx.Request(method or "POST", f"http://x/functions/v1{path}")
+    with pytest.raises(AssertionError):
+        documented.check(httpx.Response(status, json=body, request=request, headers=HEADERS))
+
+
+def test_an_answer_that_is_documented_passes() -> None:
+    """Else the test above would be content with a check that refuses everything."""
+    url = f"http://x/functions/v1/api/bulk/syncs/{UNKNOWN}"
+    ended = {"current_status": "failed"}
+    for method, path, status, body in (
+        ("POST", f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "bulk_sync_not_found")),
+        ("POST", f"/api/bulk/syncs/{UNKNOWN}", 405, spelled(405, "method_not_allowed")),
+        ("DELETE", RUN, 404, of_a_run(404, "sync_job_run_not_found")),
+        ("DELETE", RUN, 400, of_a_run(400, "not_cancellable", **ended)),
+        ("DELETE", RUN, 422, of_a_run(422, "idempotency_key_reused")),
+        ("DELETE", WEBHOOK, 200, {"id": UNKNOWN}),
+        ("POST", ACTION, 404, of_an_action(404, "bulk_action_not_found")),
+        ("POST", ACTION, 400, of_an_action(400, "not_cancellable", **ended)),
+        ("POST", ACTION, 200, {"success": True, "job_id": UNKNOWN, "status": "cancelled"}),
+    ):
+        request = httpx.Request(method, f"http://x/functions/v1{path}")
+        documented.check(httpx.Response(status, json=body, request=request, headers=HEADERS))
+    deleted = httpx.Request("DELETE", url)
+    documented.check(httpx.Response(204, request=deleted, headers=HEADERS))
+    with pytest.raises(AssertionError):
+        documented.check(httpx.Response(204, content=b"null", request=deleted, headers=HEADERS))
+
+
+def test_an_answer_without_a_documented_header_is_noticed() -> None:
+    body = {"error": "E.", "code": "database_unavailable", "requestId": "r"}
+    request = httpx.Request("GET", "http://x/functions/v1/get-historical-sync")
+    headers = {"x-request-id": "r", "retry-after": "2"}
+    documented.check(httpx.Response(503, json=body, request=request, headers=headers))
+    for name in headers:
+        left = {other: value for other, value in headers.items() if other != name}
+        with pytest.raises(AssertionError):
+            documented.check(httpx.Response(503, json=body, request=request, headers=left))

@@ -1,0 +1,147 @@
+"""public.cancel_sync_job and the core it stands on."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.database import TRANSITIONS_TO, ErrorSpec
+
+if TYPE_CHECKING:
+    from tests.support.database import Database, User
+
+pytestmark = pytest.mark.sql
+
+
+def test_a_running_job_is_cancelled_and_its_worker_fenced_off(database: Database) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    with database.worker() as worker, database.session(user.claims) as session:
+        execution = worker.claim()
+        assert worker.worker_commit_batch(execution, 1, "a", "b") == "continue"
+
+        assert session.call("cancel_sync_job", job_id=job_id, reason="wrong range") == {
+            "job_id": job_id,
+            "status": "cancelled",
+        }
+
+        assert worker.worker_commit_batch(execution, 2, "c") == "lost"
+        for call in ("heartbeat", "finish", "release"):
+            assert worker.call(call, execution_id=job_id, lease_token=execution["lease_token"]) == {"result": "lost"}
+    row = database.execution(job_id)
+    assert (row["status"], row["cancelled_by"], row["cancel_reason"]) == ("cancelled", f"user:{user.id}", "wrong range")
+    assert [event["event"] for event in database.events(job_id)] == ["start", "claim", "cancel"]
+    assert database.one("select count(*) from app.records")["count"] == 2
+
+
+def cancel(database: Database, user: User, job_id: str | None, **arguments: Any) -> Any:
+    with database.session(user.claims) as session:
+        return session.call("cancel_sync_job", job_id=job_id, **arguments)
+
+
+def refuse(database: Database, user: User, job_id: str | None, **arguments: Any) -> ErrorSpec:
+    """The refusal of a cancel; nothing may have changed."""
+    before = database.fingerprint()
+    with database.session(user.claims) as session:
+        refusal = session.refusal("cancel_sync_job", job_id=job_id, **arguments)
+    assert database.fingerprint() == before
+    return refusal
+
+
+@pytest.mark.parametrize("status", ["queued", "requeued", "running"])
+def test_what_is_active_is_cancelled_by_who_asks(database: Database, status: str) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    database.move(job_id, *TRANSITIONS_TO[status])
+    before = database.execution(job_id)
+    assert cancel(database, user, job_id) == {"job_id": job_id, "status": "cancelled"}
+    row = database.execution(job_id)
+    assert (row["cancelled_by"], row["cancel_reason"], row["lease_token"]) == (
+        f"user:{user.id}",
+        None,
+        before["lease_token"] + 1,
+    )
+    assert row["cancel_requested_at"] == row["finished_at"]
+    event = database.events(job_id)[-1]
+    assert (event["event"], event["from_status"], event["actor"], event["request_id"]) == (
+        "cancel", before["status"], f"user:{user.id}", "test",
+    )  # fmt: skip
+
+
+def test_a_colleague_may_cancel_too(database: Database) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    colleague = database.user(user.agency_id)
+    cancel(database, colleague, job_id)
+    assert database.execution(job_id)["cancelled_by"] == f"user:{colleague.id}"
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+def test_what_is_over_cannot_be_cancelled_and_says_how_it_ended(database: Database, status: str) -> None:
+    user = database.member()
+    refusal = refuse(database, user, database.put(status, user.agency_id))
+    assert (refusal.sqlstate, refusal.code, refusal.members) == ("PT400", "not_cancellable", {"current_status": status})
+
+
+def test_a_strangers_job_is_told_from_none(database: Database) -> None:
+    user, stranger = database.member(), database.member()
+    theirs = refuse(database, user, database.start(stranger))
+    assert (theirs.sqlstate, theirs.code, theirs.members) == ("PT403", "job_of_another_agency", {})
+    for job_id in (str(uuid.uuid4()), None):
+        none = refuse(database, user, job_id)
+        assert (none.sqlstate, none.code) == ("PT404", "job_not_found")
+
+
+def test_a_job_of_another_family_is_none(database: Database) -> None:
+    user = database.member()
+    for family in ("bulk_sync", "sync_job_run"):
+        assert refuse(database, user, database.insert(user.agency_id, family)).code == "job_not_found"
+
+
+def test_a_reason_is_kept_to_its_500th_character_and_not_beyond(database: Database) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    assert refuse(database, user, job_id, reason="☃" * 501).code == "reason_too_long"
+    cancel(database, user, job_id, reason="☃" * 500)
+    assert database.events(job_id)[-1]["reason"] == "☃" * 500
+
+
+def test_a_reason_is_kept_as_it_is(database: Database) -> None:
+    user = database.member()
+    for reason in ("", "'; drop table app.executions; --", "\\n", "{}", "☃"):
+        job_id = database.start(user)
+        cancel(database, user, job_id, reason=reason)
+        assert database.execution(job_id)["cancel_reason"] == reason
+
+
+def test_the_worker_is_told_of_a_running_job_and_nobody_of_a_waiting_one(database: Database) -> None:
+    user = database.member()
+    waiting, running = database.start(user), database.put("running", user.agency_id)
+    with database.connect() as listener:
+        listener.execute("listen execution_cancelled")
+        cancel(database, user, waiting)
+        cancel(database, user, running)
+        heard = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
+    assert heard == [running]
+
+
+def test_a_cancel_does_not_wait_for_a_lock_for_ever(database: Database) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    with database.owner() as owner:
+        owner.execute("alter function app.cancel_execution set lock_timeout = '50ms'")
+    with database.worker() as holder, holder.connection.transaction():
+        holder.execute("select from app.executions where id = %s for update", (job_id,))
+        assert refuse(database, user, job_id).sqlstate == "55P03"
+    assert cancel(database, user, job_id)["status"] == "cancelled"
+
+
+def test_a_cancel_undone_has_never_been(database: Database) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    before = database.fingerprint()
+    with database.session(user.claims) as session, session.connection.transaction(force_rollback=True):
+        session.call("cancel_sync_job", job_id=job_id)
+    assert database.fingerprint() == before

@@ -1,0 +1,174 @@
+"""public.worker_claim: the oldest that may start, each to one worker, each with a new lease."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.database import Database, Session
+
+pytestmark = pytest.mark.sql
+
+TWO_FAMILIES = ["historical_sync", "bulk_sync"]
+
+
+def claim(
+    worker: Session, families: list[str] | None = None, limit: int = 100, name: str = "w"
+) -> list[dict[str, Any]]:
+    return list(
+        worker.call(
+            "worker_claim", worker=name, families=families or TWO_FAMILIES, max_executions=limit, lease_seconds=30
+        )
+    )
+
+
+def test_a_claim_hands_out_all_that_a_worker_needs(database: Database) -> None:
+    user = database.member()
+    connection_id = database.connection(user.agency_id, secret={"api_key": "s"})
+    job_id = database.start(user, connection_id)
+    with database.worker() as worker:
+        [execution] = claim(worker)
+    assert execution == {
+        "id": job_id,
+        "agency_id": user.agency_id,
+        "family": "historical_sync",
+        "lease_token": 1,
+        "seq": 0,
+        "spec": {"date_from": "2013-01-01", "date_to": "2013-01-31", "resources": ["flights", "weather"]},
+        "checkpoint": None,
+        "progress": {},
+        "connection_id": connection_id,
+        "definition_id": None,
+        "connection": {"kind": "http", "config": execution["connection"]["config"], "secret": {"api_key": "s"}},
+        "destination": None,
+    }
+    row = database.execution(job_id)
+    assert (row["status"], row["leased_by"], row["lease_seconds"], row["lease_token"]) == ("running", "w", 30, 1)
+    assert (row["lease_expires_at"] - row["started_at"]).total_seconds() == 30
+    assert database.events(job_id)[-1]["actor"] == "worker:w"
+
+
+def test_a_claim_says_what_is_executed_and_where_it_writes(database: Database) -> None:
+    user = database.member()
+    sync_id = database.bulk_sync(user)
+    job_id = database.execute(user, sync_id)
+    with database.worker() as worker:
+        [execution] = claim(worker)
+    row = database.execution(job_id)
+    assert (execution["definition_id"], execution["connection_id"]) == (sync_id, str(row["connection_id"]))
+    assert execution["spec"]["write"] == {"mode": "replicate"}
+    destination = {"id": str(row["destination_id"]), "kind": "records", "config": {}, "secret": {}}
+    assert execution["destination"] == destination
+
+
+def test_an_execution_without_a_connection_has_none(database: Database) -> None:
+    database.insert(database.agency())
+    with database.worker() as worker:
+        assert claim(worker)[0]["connection"] is None
+
+
+def test_the_oldest_are_claimed_first_and_no_more_than_asked_for(database: Database) -> None:
+    agency = database.agency()
+    late, soon, first = (database.insert(agency, run_at=f"2013-01-0{day}") for day in (3, 2, 1))
+    with database.worker() as worker:
+        assert [e["id"] for e in claim(worker, limit=1)] == [first]
+        assert [e["id"] for e in claim(worker, limit=1)] == [soon]
+        assert [e["id"] for e in claim(worker, limit=1)] == [late]
+        assert claim(worker, limit=1) == []
+
+
+def test_of_one_time_the_lower_id_is_claimed_first(database: Database) -> None:
+    agency = database.agency()
+    jobs = [database.insert(agency, run_at="2013-01-01") for _ in range(5)]
+    with database.worker() as worker:
+        assert [claim(worker, limit=1)[0]["id"] for _ in jobs] == sorted(jobs)
+
+
+def test_only_the_families_asked_for_are_claimed(database: Database) -> None:
+    agency = database.agency()
+    database.insert(agency, "model_sync")
+    bulk = database.insert(agency, "bulk_sync")
+    with database.worker() as worker:
+        assert claim(worker, ["historical_sync", "nonsense"]) == []
+        assert worker.call("worker_claim", worker="w", families=[]) == []
+        assert [e["id"] for e in claim(worker)] == [bulk]
+
+
+def test_what_is_planned_for_later_is_not_claimed(database: Database) -> None:
+    database.insert(database.agency(), run_at="2999-01-01")
+    with database.worker() as worker:
+        assert claim(worker) == []
+
+
+def test_what_is_not_queued_is_not_claimed(database: Database) -> None:
+    agency = database.agency()
+    for status in ("running", "cancelling", "completed", "failed", "cancelled"):
+        database.put(status, agency)
+    with database.worker() as worker:
+        assert claim(worker) == []
+
+
+def test_every_claim_has_a_new_lease_and_goes_on_where_the_last_one_stopped(database: Database) -> None:
+    job_id = database.start(database.member())
+    with database.worker() as worker:
+        first = worker.claim()
+        worker.worker_commit_batch(first, 1, "a")
+        worker.call("worker_release", execution_id=job_id, lease_token=first["lease_token"])
+        second = worker.claim()
+    assert (first["lease_token"], second["lease_token"]) == (1, 3)
+    assert (second["seq"], second["checkpoint"], second["progress"]) == (
+        1, {"seq": 1}, {"windows_done": 1, "windows_total": 10},
+    )  # fmt: skip
+
+
+def test_what_a_dead_worker_left_is_handed_out_by_the_same_claim(database: Database) -> None:
+    job_id = database.put("running", database.agency())
+    database.expire_lease(job_id)
+    with database.worker() as worker:
+        [execution] = claim(worker, name="other")
+    assert (execution["id"], execution["lease_token"]) == (job_id, 3)
+    events = [(e["event"], e["actor"]) for e in database.events(job_id)]
+    assert events[-2:] == [("release", "reaper"), ("claim", "worker:other")]
+
+
+def test_a_locked_execution_is_passed_over(database: Database) -> None:
+    agency = database.agency()
+    first, second = database.insert(agency), database.insert(agency)
+    with database.worker() as holder, database.worker() as worker, holder.connection.transaction():
+        holder.execute("select from app.executions where id = %s for update", (first,))
+        assert [e["id"] for e in claim(worker)] == [second]
+
+
+SENSELESS: list[dict[str, Any]] = [
+    {"limit": 0}, {"limit": -1}, {"limit": 101}, {"limit": 1000}, {"limit": None},
+    {"lease_seconds": 0}, {"lease_seconds": -30}, {"lease_seconds": 3601}, {"lease_seconds": None},
+    {"worker": ""}, {"worker": "x" * 201}, {"worker": None},
+    {"families": None}, {"families": {}}, {"families": '"bulk_sync"'}, {"families": "1"}, {"families": "null"},
+]  # fmt: skip
+
+
+def test_a_senseless_claim_is_refused_and_takes_nothing(database: Database) -> None:
+    job_id = database.put("running", database.agency())
+    database.expire_lease(job_id)
+    database.start(database.member())
+    before = database.fingerprint()
+    sensible = {"worker": "w", "families": TWO_FAMILIES, "limit": 1, "lease_seconds": 30}
+    with database.worker() as worker:
+        for arguments in SENSELESS:
+            refusal = worker.refusal("claim", **sensible | arguments)
+            assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_claim"), arguments
+            assert database.fingerprint() == before, arguments
+
+
+def test_history_costs_a_claim_nothing(database: Database) -> None:
+    """The claim's own query reads the partial index in its order: no sort, no finished row."""
+    with database.worker() as worker:
+        plan = worker.execute(
+            "explain (costs off) select id from app.executions where status = 'queued' and run_at <= now()"
+            " and family = any('{historical_sync}') order by run_at, id limit 1 for update skip locked"
+        )
+    text = "\n".join(line["QUERY PLAN"] for line in plan)
+    assert "executions_claimable" in text
+    assert "Sort" not in text

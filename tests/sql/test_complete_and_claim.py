@@ -1,0 +1,92 @@
+"""public.worker_complete_and_claim: what worker_complete_all and claim do, in one commit."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.sql.test_claim import SENSELESS
+
+if TYPE_CHECKING:
+    from tests.support.database import Database
+
+pytestmark = pytest.mark.sql
+
+NEXT = {"worker": "w", "families": ["historical_sync"], "limit": 5, "lease_seconds": 30}
+
+
+def worker_complete_and_claim(database: Database, leases: Any, **wanted: Any) -> dict[str, Any]:
+    with database.worker() as worker:
+        response: dict[str, Any] = worker.call("worker_complete_and_claim", leases=leases, **NEXT | wanted)
+    return response
+
+
+def ids(claimed: list[dict[str, Any]]) -> set[str]:
+    return {execution["id"] for execution in claimed}
+
+
+def test_what_is_done_is_completed_and_what_is_next_is_leased(database: Database) -> None:
+    agency = database.agency()
+    done = [database.put("running", agency) for _ in range(2)]
+    following = [database.put("queued", agency) for _ in range(3)]
+    response = worker_complete_and_claim(database, dict.fromkeys(done, 1), limit=2)
+    assert response.keys() == {"completed", "claimed"}
+    assert set(response["completed"]) == set(done)
+    assert ids(response["claimed"]) == set(following[:2])
+    assert {execution["lease_token"] for execution in response["claimed"]} == {1}
+    assert [database.execution(job_id)["status"] for job_id in (*done, *following)] == [
+        "completed", "completed", "running", "running", "queued",
+    ]  # fmt: skip
+    for job_id, event, actor in ((done[0], "complete", "worker:w"), (following[0], "claim", "worker:w")):
+        last = database.events(job_id)[-1]
+        assert (last["event"], last["actor"], last["reason"]) == (event, actor, None)
+
+
+def test_a_claim_keeps_what_an_earlier_attempt_left(database: Database) -> None:
+    """The two moves share a statement, and neither takes what is the other's."""
+    error = '{"code": "source_unavailable", "message": "Later."}'
+    left = database.put("running", database.agency())
+    database.update(left, status="queued", event="release", error=error, progress='{"windows_done": 1}')
+    [claimed] = worker_complete_and_claim(database, {})["claimed"]
+    row = database.execution(left)
+    assert (claimed["id"], claimed["progress"]) == (left, {"windows_done": 1})
+    assert (row["error"]["code"], row["leased_by"], row["lease_seconds"]) == ("source_unavailable", "w", 30)
+
+
+def test_what_the_lease_has_lost_is_not_completed_and_the_claim_goes_on(database: Database) -> None:
+    agency = database.agency()
+    lost, following = database.put("running", agency), database.put("queued", agency)
+    response = worker_complete_and_claim(database, {lost: 0})
+    assert (response["completed"], ids(response["claimed"])) == ([], {following})
+    assert database.execution(lost)["status"] == "running"
+
+
+def test_what_a_dead_worker_held_is_handed_out_but_never_what_is_done(database: Database) -> None:
+    agency = database.agency()
+    done, dead = database.put("running", agency), database.put("running", agency)
+    database.expire_lease(done)
+    database.expire_lease(dead)
+    response = worker_complete_and_claim(database, {done: 1})
+    assert response["completed"] == [done]
+    assert ids(response["claimed"]) == {dead}
+    assert [event["event"] for event in database.events(dead)] == ["start", "claim", "release", "claim"]
+
+
+def test_neither_happens_where_one_is_refused(database: Database) -> None:
+    agency = database.agency()
+    running = database.put("running", agency)
+    database.put("queued", agency)
+    before = database.fingerprint()
+    with database.worker() as worker:
+        for wrong in SENSELESS:
+            refusal = worker.refusal("worker_complete_and_claim", leases={running: 1}, **NEXT | wrong)
+            assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_claim"), wrong
+        too_many = {str(uuid.UUID(int=n)): 1 for n in range(101)}
+        malformed: list[Any] = [None, [], too_many, {"x": 1}]
+        for leases in malformed:
+            assert worker.refusal("worker_complete_and_claim", leases=leases, **NEXT).sqlstate in {"PT400", "22P02"}, (
+                leases
+            )
+    assert database.fingerprint() == before

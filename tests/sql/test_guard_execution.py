@@ -1,0 +1,658 @@
+"""Plain SQL against executions and their audit, as every role: only moves move, and each leaves its event."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.sql.test_next_status import MOVES
+from tests.support.database import FAMILIES, TRANSITIONS_TO, TWO_STEPS, ErrorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from tests.support.database import Database, Session, User
+
+pytestmark = pytest.mark.sql
+
+USERS = ("member", "stranger", "without_agency", "signed_out")
+ROLES = (*USERS, "anon", "service_role", "postgres", "supabase_admin")
+TRUSTED = ("service_role", "postgres")
+TERMINAL = ("completed", "failed", "cancelled")
+
+# A value that the column does not have, by its type.
+FORGED = {
+    "text": "coalesce({}, '') || 'x'",
+    "uuid": "gen_random_uuid()",
+    "timestamp with time zone": "coalesce({}, now()) + interval '1 hour'",
+    "bigint": "coalesce({}, 0) + 1",
+    "integer": "coalesce({}, 0) + 1",
+    "jsonb": """'{{"forged": true}}'""",
+}
+FORGED_NEW = {
+    "text": "forged",
+    "uuid": "f0000000-0000-4000-8000-000000000000",
+    "timestamp with time zone": "2001-01-01T00:00:00+00:00",
+    "bigint": "77",
+    "integer": "77",
+    "jsonb": '{"forged": true}',
+}
+
+# What a trusted role may change without a move: the worker's progress, and the mark on what is finished.
+WORK = {"lease_expires_at", "attempts", "seq", "checkpoint", "records", "progress"}
+CHANGEABLE = {"running": WORK, "cancelling": WORK} | {status: {"deleted_at"} for status in TERMINAL}
+
+# What a statement says that is heard, by event; everything else of the row the guard sets itself or leaves alone.
+HEARD = {
+    "start": {
+        "id", "agency_id", "family", "definition_id", "connection_id", "destination_id", "concurrency_key", "spec",
+        "retry_of", "run_at", "max_attempts", "checkpoint", "progress", "reason",
+    },
+    "claim": {"reason", "leased_by", "lease_seconds"},
+    "cancel": {"reason", "cancel_reason"},  # cancel_reason is the reason, not what the statement calls so
+    "complete": {"reason", "progress", "error", "attempts", "run_at"},
+    "fail": {"reason", "progress", "error", "attempts", "run_at"},
+    "release": {"reason", "progress", "error", "attempts", "run_at"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One execution in every status, in an agency with a member; the others have nothing to do with it."""
+
+    database: Database
+    member: User
+    claims: Mapping[str, Mapping[str, Any]]  # by attacker
+    jobs: Mapping[str, str]  # by status
+
+    def attacker(self, name: str) -> Session:
+        return self.database.session(self.claims[name])
+
+
+def make_scene(database: Database, family: str) -> Scenario:
+    member = database.member()
+    signed_out = database.user(member.agency_id)
+    database.admin.execute("delete from auth.sessions where id = %s", (signed_out.session_id,))
+    users = {
+        "member": member,
+        "stranger": database.member(),
+        "without_agency": database.user(None),
+        "signed_out": signed_out,
+    }
+    claims = {name: user.claims for name, user in users.items()} | {role: {"role": role} for role in ROLES[4:]}
+    in_two_steps = family in TWO_STEPS
+    statuses = [status for status in TRANSITIONS_TO if in_two_steps or status != "cancelling"]
+    jobs = {status: database.insert(member.agency_id, family) for status in statuses}
+    for status, job_id in jobs.items():
+        at_once = in_two_steps and status == "cancelled"
+        database.move(job_id, *([("request_cancel", "cancelled")] if at_once else TRANSITIONS_TO[status]))
+        if status in {"running", "cancelling"}:
+            database.update(job_id, checkpoint="{}")
+    return Scenario(database, member, claims, jobs)
+
+
+@pytest.fixture(scope="module")
+def scenes(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[dict[str, Scenario]]:
+    """By family; for the tests that prove that nothing changes. One database each serves them all."""
+    with ExitStack() as stack:
+        yield {family: make_scene(stack.enter_context(clone()), family) for family in FAMILIES}
+
+
+@pytest.fixture
+def scene(scenes: dict[str, Scenario]) -> Scenario:
+    return scenes["bulk_sync"]
+
+
+def columns(database: Database) -> dict[str, str]:
+    rows = database.all(
+        "select attname, format_type(atttypid, null) as type from pg_attribute"
+        " where attrelid = 'app.executions'::regclass and attnum > 0 and not attisdropped order by attnum"
+    )
+    return {row["attname"]: row["type"] for row in rows}
+
+
+def changed(session: Session, query: str | sql.Composed, parameters: Any = None, *, undo: bool) -> bool:
+    """Whether the statement (with RETURNING) touched a row."""
+    with session.connection.transaction(force_rollback=undo):
+        try:
+            with session.connection.transaction():
+                return bool(session.execute(query, parameters))
+        except psycopg.Error:
+            return False
+
+
+def assert_nothing_happens(scene: Scenario, who: str, *statements: str) -> None:
+    """Every statement is refused or touches nothing."""
+    with scene.attacker(who) as session:
+        before = scene.database.fingerprint()
+        for statement in statements:
+            response = session.attempt(statement)
+            assert scene.database.fingerprint() == before, (statement, response)
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_no_column_changes_without_a_move(scene: Scenario, who: str) -> None:
+    database = scene.database
+    allowed = {(s, c) for s, names in CHANGEABLE.items() for c in names if who in TRUSTED}
+    if who == "member":
+        allowed = {(status, "deleted_at") for status in TERMINAL}  # marked as deleted, for good
+    succeeded = set()
+    with scene.attacker(who) as session:
+        before = database.fingerprint()
+        for column, type_ in columns(database).items():
+            value = sql.SQL(FORGED[type_]).format(sql.Identifier(column))
+            query = sql.SQL("update app.executions set {} = {} where id = %s returning id")
+            for status, job_id in scene.jobs.items():
+                is_allowed = (status, column) in allowed
+                if changed(session, query.format(sql.Identifier(column), value), (job_id,), undo=is_allowed):
+                    succeeded.add((status, column))
+    assert succeeded == allowed
+    assert database.fingerprint() == before
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_no_column_is_emptied_without_a_move(scene: Scenario, who: str) -> None:
+    database = scene.database
+    allowed = {(status, "checkpoint") for status in ("running", "cancelling") if who in TRUSTED}
+    succeeded = set()
+    with scene.attacker(who) as session:
+        before = database.fingerprint()
+        for column in columns(database):
+            query = sql.SQL("update app.executions set {0} = null where id = %s and {0} is not null returning id")
+            for status, job_id in scene.jobs.items():
+                is_allowed = (status, column) in allowed
+                if changed(session, query.format(sql.Identifier(column)), (job_id,), undo=is_allowed):
+                    succeeded.add((status, column))
+    assert succeeded == allowed
+    assert database.fingerprint() == before
+
+
+@pytest.mark.parametrize("column", ["seq", "records"])
+@pytest.mark.parametrize("who", TRUSTED)
+def test_what_was_committed_is_never_counted_back(scene: Scenario, who: str, column: str) -> None:
+    with scene.attacker(who) as session:
+        query = f"update app.executions set {column} = {column} + %s where id = %s returning 1"
+        refusal = session.attempt(query, (-1, scene.jobs["running"]))
+    assert isinstance(refusal, ErrorSpec)
+    assert refusal.code == "not_a_transition"
+
+
+def may(who: str, family: str, status: str, event: str | None, to_status: str | None) -> bool:
+    status = "queued" if status == "requeued" else status
+    if who not in (*TRUSTED, "member") or to_status is None or MOVES.get((status, event or "")) != to_status:
+        return False
+    if event in {"cancel", "request_cancel"}:
+        return event == FAMILIES[family]
+    return who in TRUSTED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("who", ROLES)
+def test_every_jump_but_the_roles_own_moves_is_refused(scenes: dict[str, Scenario], who: str, family: str) -> None:
+    scene, database = scenes[family], scenes[family].database
+    leased = "" if who in USERS else ", leased_by = 'w', lease_seconds = 30"
+    query = f"update app.executions set status = %s, event = %s{leased} where id = %s returning id"
+    events = [*sorted({event for _, event in MOVES}), None, "unknown"]
+    wrong = []
+    with scene.attacker(who) as session:
+        before = database.fingerprint()
+        for status, job_id in scene.jobs.items():
+            now = "queued" if status == "requeued" else status
+            for event in events:
+                for to_status in ("queued", "running", "cancelling", *TERMINAL, None, "unknown"):
+                    expected = may(who, family, status, event, to_status)
+                    if to_status != now:
+                        done = changed(session, query, (to_status, event, job_id), undo=expected)
+                        wrong += [(status, event, to_status, done)] if done != expected else []
+    assert wrong == []
+    assert database.fingerprint() == before
+
+
+@pytest.mark.parametrize("event", ["claim", "cancel", "complete", "fail", "release"])
+def test_a_move_hears_only_what_is_its_own(database: Database, event: str) -> None:
+    types = columns(database)
+    job_id = database.put("queued" if event == "claim" else "running", database.agency())
+    before = database.execution(job_id)
+    status = MOVES["queued" if event == "claim" else "running", event]
+    forged = [c for c in types if c not in {"status", "event", "id", "agency_id"}]
+    assignments = sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(FORGED_NEW[types[c]])) for c in forged
+    )
+    query = sql.SQL("update app.executions set status = %s, event = %s, {} where id = %s").format(assignments)
+    with database.worker() as worker:
+        worker.execute(query, (status, event, job_id))
+        [shown] = worker.execute("select to_jsonb(e) as row from app.executions as e")
+    heard = {
+        c
+        for c in forged
+        if database.execution(job_id)[c] != before[c] and written(shown["row"][c]) in FORGED_NEW.values()
+    }
+    assert heard == HEARD[event]
+
+
+def written(value: Any) -> str:
+    """A value out of a row's JSON as a statement would write it."""
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def test_an_insert_begins_at_the_beginning_whatever_it_says(database: Database) -> None:
+    member = database.member()
+    connection_id = database.connection(member.agency_id)
+    original = database.put("completed", member.agency_id)
+    types = columns(database)
+    values = {c: FORGED_NEW[type_] for c, type_ in types.items()} | {
+        "agency_id": member.agency_id,
+        "family": "bulk_sync",
+        "definition_id": database.bulk_sync(member),
+        "connection_id": connection_id,
+        "destination_id": connection_id,
+        "retry_of": original,
+        "status": "running",
+    }
+    query = sql.SQL("insert into app.executions ({}) values ({})").format(
+        sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Literal, values.values()))
+    )
+    with database.worker() as worker:
+        worker.execute(query)
+    row = database.one("select to_jsonb(e) as row from app.executions as e where retry_of is not null")["row"]
+    kept = {c for c, value in values.items() if written(row[c]) == value}
+    assert kept == HEARD["start"]
+    assert (row["status"], row["event"], row["actor"], row["created_by"]) == (
+        "queued", "start", "service_role", "service_role",
+    )  # fmt: skip
+    assert (row["lease_token"], row["attempts"], row["seq"], row["records"]) == (0, 0, 0, 0)
+
+
+def test_a_member_says_of_a_new_execution_only_what_it_is(database: Database) -> None:
+    member = database.member()
+    with database.session(member.claims) as session:
+        for column, type_ in columns(database).items():
+            query = f'insert into app.executions (agency_id, family, "{column}") values (%s, %s, %s)'
+            if column not in HEARD["start"] - {"id", "max_attempts"}:
+                refusal = session.attempt(query, (member.agency_id, "historical_sync", FORGED_NEW[type_]))
+                assert isinstance(refusal, ErrorSpec), column
+                assert refusal.sqlstate == "42501", column
+    assert database.all("select from app.executions") == []
+
+
+def test_a_member_starts_nothing_outside_the_agency(database: Database) -> None:
+    member, stranger = database.member(), database.member()
+    theirs = {
+        "agency_id": stranger.agency_id,
+        "definition_id": database.bulk_sync(stranger),
+        "connection_id": database.connection(stranger.agency_id),
+        "destination_id": database.connection(stranger.agency_id),
+        "retry_of": database.put("failed", stranger.agency_id),
+    }
+    before = database.fingerprint()
+    with database.session(member.claims) as session:
+        for column, value in theirs.items():
+            values = {"agency_id": member.agency_id, "family": "bulk_sync", column: value}
+            query = sql.SQL("insert into app.executions ({}) values ({})").format(
+                sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Literal, values.values()))
+            )
+            refusal = session.attempt(query)
+            assert isinstance(refusal, ErrorSpec), column
+            assert refusal.sqlstate == ("42501" if column == "agency_id" else "23503")
+    assert database.fingerprint() == before
+
+
+@pytest.mark.parametrize("who", [role for role in ROLES if role not in ("member", *TRUSTED)])
+def test_who_may_not_start_starts_nothing(scene: Scenario, who: str) -> None:
+    assert_nothing_happens(
+        scene,
+        who,
+        f"insert into app.executions (agency_id, family) values ('{scene.member.agency_id}', 'bulk_sync')",
+        "insert into app.executions (agency_id, family) values (null, 'bulk_sync')",
+        "insert into app.executions (agency_id, family) select agency_id, family from app.executions",
+    )
+
+
+@pytest.mark.parametrize("who", [*TRUSTED, "member"])
+def test_an_unknown_family_is_refused(scene: Scenario, who: str) -> None:
+    agency = scene.member.agency_id
+    assert_nothing_happens(
+        scene,
+        who,
+        f"insert into app.executions (agency_id, family) values ('{agency}', 'espionage')",
+        f"insert into app.executions (agency_id, family) values ('{agency}', null)",
+    )
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_no_execution_that_is_not_finished_can_be_deleted(scene: Scenario, who: str) -> None:
+    assert_nothing_happens(
+        scene,
+        who,
+        "delete from app.executions",
+        *(f"delete from app.executions where id = '{scene.jobs[s]}'" for s in ("queued", "running", "cancelling")),
+        f"delete from public.agencies where id = '{scene.member.agency_id}'",
+    )
+
+
+@pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
+def test_nobody_but_the_owner_deletes_what_is_finished(scene: Scenario, who: str) -> None:
+    assert_nothing_happens(
+        scene, who, *(f"delete from app.executions where id = '{scene.jobs[status]}'" for status in TERMINAL)
+    )
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_no_table_of_executions_can_be_truncated(scene: Scenario, who: str) -> None:
+    assert_nothing_happens(
+        scene,
+        who,
+        "truncate app.executions cascade",
+        "truncate app.execution_events",
+        "truncate public.agencies cascade",
+    )
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_the_audit_is_nobodys_to_write(scene: Scenario, who: str) -> None:
+    job_id, agency_id = scene.jobs["running"], scene.member.agency_id
+    forged = (
+        "insert into app.execution_events {} (agency_id, execution_id, at, event, from_status, to_status, lease_token, actor)"
+        " {} values ({}" + f"'{agency_id}', '{job_id}', now(), 'complete', 'running', 'completed', 1, 'worker:forged')"
+    )
+    assert_nothing_happens(
+        scene,
+        who,
+        forged.format("", "", ""),
+        forged.replace("{} (", "(id, ", 1).format("overriding system value", "1, ")
+        + " on conflict (id) do update set actor = 'user:forged'",
+        "update app.execution_events set actor = 'user:forged'",
+        "update app.execution_events set reason = null, at = now()",
+        "delete from app.execution_events",
+        "merge into app.execution_events as e using (select 1) as one on true when matched then delete",
+    )
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_no_trick_changes_an_execution(scenes: dict[str, Scenario], who: str) -> None:
+    scene = scenes["historical_sync"]
+    agency_id, job_id = scene.member.agency_id, scene.jobs["running"]
+    insert = f"insert into app.executions (id, agency_id, family) values ('{job_id}', '{agency_id}', 'bulk_sync')"
+    merge = (
+        f"merge into app.executions as e using (select '{job_id}'::uuid as id) as j on e.id = j.id when matched then "
+    )
+    assert_nothing_happens(
+        scene,
+        who,
+        insert + " on conflict (id) do update set spec = excluded.spec || '[1]'",
+        insert + " on conflict (id) do update set reason = 'forged'",
+        insert + " on conflict (id) do update set status = 'completed', event = 'cancel'",
+        merge + "update set spec = '{\"forged\": true}'",
+        merge + "update set status = 'failed', event = 'cancel'",
+        merge + "delete",
+        f"update app.executions set status = 'cancelling', event = 'request_cancel' where id = '{job_id}'",
+        f"update app.executions set status = 'cancelled', event = 'cancel', reason = repeat('x', 501)"
+        f" where id = '{job_id}'",
+        f"with x as (update app.executions set reason = 'forged' where id = '{job_id}' returning *) select * from x",
+        "update public.historical_sync_jobs set status = 'cancelled'",
+        "update public.historical_sync_jobs set agency_id = gen_random_uuid()",
+        "insert into public.historical_sync_jobs (agency_id) values (gen_random_uuid())",
+        "delete from public.historical_sync_jobs",
+        f"select * from app.apply_transition((select e from app.executions as e where id = '{job_id}'), null, now())",
+        "select app.record_event()",
+        "select app.guard_execution()",
+    )
+
+
+@pytest.mark.parametrize("who", ["stranger", "without_agency", "signed_out", "anon"])
+def test_a_cancel_that_names_no_row_and_reads_none_finds_none(database: Database, who: str) -> None:
+    """Without WHERE and RETURNING only the policy for UPDATE stands before the row."""
+    scene = make_scene(database, "historical_sync")
+    with database.owner() as owner:
+        owner.execute("delete from app.executions where finished_at is not null")
+    assert_nothing_happens(scene, who, "update app.executions set status = 'cancelled', event = 'cancel'")
+
+
+@pytest.mark.parametrize("who", USERS)
+def test_a_user_cannot_take_the_guard_away(scene: Scenario, who: str) -> None:
+    database = scene.database
+    triggers = database.all("select tgname, tgenabled from pg_trigger order by tgname")
+    policies = database.all("select * from pg_policies order by policyname")
+    assert_nothing_happens(
+        scene,
+        who,
+        "alter table app.executions disable trigger all",
+        "alter table app.executions disable row level security",
+        "drop trigger guard on app.executions",
+        'drop policy "Members cancel executions of their agency" on app.executions',
+        "create policy everything on app.executions using (true)",
+        "create function app.now() returns int language sql as 'select 1'",
+        "create function public.forged() returns int language sql as 'select 1'",
+        "create trigger forged after insert on app.executions for each row execute function app.record_event()",
+        "grant all on app.executions to authenticated",
+    )
+    assert database.all("select tgname, tgenabled from pg_trigger order by tgname") == triggers
+    assert database.all("select * from pg_policies order by policyname") == policies
+
+
+def test_a_user_cannot_lock_out_the_others(database: Database) -> None:
+    with database.session(database.member().claims) as session:
+        refusal = session.attempt("begin; lock table app.executions in access exclusive mode")
+    assert isinstance(refusal, ErrorSpec)
+    assert refusal.sqlstate == "42501"
+
+
+@pytest.mark.parametrize(
+    "column", ["spec", "actor", "request_id", "lease_token", "finished_at", "cancelled_by", "records"]
+)
+def test_a_members_cancel_carries_nothing_else(scenes: dict[str, Scenario], column: str) -> None:
+    scene = scenes["historical_sync"]
+    value = FORGED_NEW[columns(scene.database)[column]]
+    assert_nothing_happens(
+        scene,
+        "member",
+        f"update app.executions set status = 'cancelled', event = 'cancel', {column} = '{value}'"
+        f" where id = '{scene.jobs['running']}'",
+    )
+
+
+def test_a_members_plain_cancel_is_a_cancel_by_name(database: Database) -> None:
+    scene = make_scene(database, "historical_sync")
+    with scene.attacker("member") as session:
+        session.execute(
+            "update app.executions set status = 'cancelled', event = 'cancel', reason = 'mine' where id = %s",
+            (scene.jobs["running"],),
+        )
+    row = database.execution(scene.jobs["running"])
+    actor = f"user:{scene.member.id}"
+    assert (row["actor"], row["cancelled_by"], row["cancel_reason"], row["request_id"]) == (
+        actor,
+        actor,
+        "mine",
+        "test",
+    )
+    event = database.events(scene.jobs["running"])[-1]
+    assert (event["actor"], event["from_status"], event["to_status"], event["lease_token"]) == (
+        actor, "running", "cancelled", 2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("who", TRUSTED)
+def test_a_cancel_is_signed_by_who_it_is(database: Database, who: str) -> None:
+    scene = make_scene(database, "historical_sync")
+    with scene.attacker(who) as session:
+        session.execute(
+            "update app.executions set status = 'cancelled', event = 'cancel', actor = 'user:forged' where id = %s",
+            (scene.jobs["queued"],),
+        )
+    assert database.execution(scene.jobs["queued"])["cancelled_by"] == who
+
+
+def test_a_workers_move_is_signed_by_the_lease(database: Database) -> None:
+    job_id = database.put("running", database.agency())
+    with database.worker() as worker:
+        worker.execute("update app.executions set status = 'completed', event = 'complete', actor = 'user:forged'")
+    assert database.events(job_id)[-1]["actor"] == "worker:w"
+
+
+def test_deleting_a_user_leaves_their_jobs_and_the_audit(database: Database) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    with database.session(user.claims) as session:
+        session.call("cancel_sync_job", job_id=job_id)
+    database.admin.execute("delete from auth.users where id = %s", (user.id,))
+    assert database.all("select from public.users") == []
+    assert database.execution(job_id)["cancelled_by"] == f"user:{user.id}"
+    assert [event["actor"] for event in database.events(job_id)] == [f"user:{user.id}"] * 2
+
+
+def test_retention_drops_what_is_finished_with_its_events(database: Database) -> None:
+    scene = make_scene(database, "bulk_sync")
+    with database.owner() as owner:
+        assert owner.execute("select app.purge_executions('1 day') as n") == [{"n": 0}]
+        assert owner.execute("select app.purge_executions('0 s', 2) as n") == [{"n": 2}]
+        assert owner.execute("select app.purge_executions('0 s') as n") == [{"n": 1}]
+        assert owner.execute("select app.purge_executions('0 s') as n") == [{"n": 0}]
+    left = {str(row["id"]) for row in database.all("select id from app.executions")}
+    assert left == {scene.jobs[status] for status in ("queued", "requeued", "running", "cancelling")}
+    assert {str(r["id"]) for r in database.all("select distinct execution_id as id from app.execution_events")} == left
+
+
+@pytest.mark.parametrize("status", TRANSITIONS_TO)
+def test_a_retry_outlives_what_it_retried(database: Database, status: str) -> None:
+    agency = database.agency()
+    original = database.put("failed", agency)
+    with database.worker() as worker:
+        worker.execute("update app.executions set deleted_at = now() where id = %s", (original,))
+    retry = database.put(status, agency, retry_of=original)
+    before = database.execution(retry)
+    with database.owner() as owner:
+        query = "delete from app.executions where id = %s returning 1"
+        assert owner.execute(query, (original,))
+    assert database.execution(retry) == before | {"retry_of": None}
+    assert database.events(original) == []
+
+
+def test_retention_drops_what_an_execution_did_with_it_and_nothing_of_what_lives(database: Database) -> None:
+    user = database.member()
+    jobs = [
+        database.put("running", user.agency_id, connection_id=database.connection(user.agency_id)) for _ in range(2)
+    ]
+    with database.worker() as worker:
+        for job_id in jobs:
+            assert worker.worker_commit_batch({"id": job_id, "lease_token": 1}, 1, "a") == "continue"
+        worker.call("worker_complete", execution_id=jobs[0], lease_token=1)
+    with database.owner() as owner:
+        assert owner.execute("select app.purge_executions('0 s') as n") == [{"n": 1}]
+    assert database.all("select execution_id::text as id from app.execution_resources") == [{"id": jobs[1]}]
+    # What was synced stays.
+    assert len(database.all("select from app.records")) == 2
+    database.admin.execute("delete from app.records")  # the invariants ask whose they are
+
+
+def test_retention_drops_deleted_connections_that_nothing_names(database: Database) -> None:
+    user = database.member()
+
+    def gone(kind: str = "http") -> str:
+        return database.connection(user.agency_id, kind, {})
+
+    kept = {
+        "alive": gone(),
+        "read by an execution": gone(),
+        "written by an execution": gone("records"),
+        "read by a definition": gone(),
+        "written by a definition": gone("records"),
+        "deleted just now": gone(),
+    }
+    dropped = {gone(), gone("records"), database.connection(database.agency())}
+    of_execution = {"connection_id": kept["read by an execution"], "destination_id": kept["written by an execution"]}
+    database.put("running", user.agency_id, "bulk_sync", **of_execution)
+    database.admin.execute(
+        "insert into app.definitions (agency_id, kind, name, source_id, destination_id, created_by, updated_by)"
+        " values (%s, 'bulk_sync', 'B', %s, %s, 'user:u', 'user:u')",
+        (user.agency_id, kept["read by a definition"], kept["written by a definition"]),
+    )
+    database.admin.execute("update app.connections set deleted_at = now() - interval '2 days'")
+    database.admin.execute("update app.connections set deleted_at = null where id = %s", (kept["alive"],))
+    database.admin.execute("update app.connections set deleted_at = now() where id = %s", (kept["deleted just now"],))
+    before = {str(row["id"]) for row in database.all("select id from app.connections")}
+    with database.owner() as owner:
+        owner.execute("select app.purge_executions('3 days')")
+        assert {str(row["id"]) for row in database.all("select id from app.connections")} == before
+        owner.execute("select app.purge_executions('1 day', 2)")
+        assert len(database.all("select from app.connections")) == len(before) - 2
+        owner.execute("select app.purge_executions('1 day')")
+    assert (
+        {str(row["id"]) for row in database.all("select id from app.connections")}
+        == before - dropped
+        == set(kept.values())
+    )
+
+
+def test_retention_drops_deleted_definitions_that_nothing_names(database: Database) -> None:
+    """And with them the connections that they alone named."""
+    user = database.member()
+
+    def gone(days: int, status: str | None = None) -> str:
+        """Deleted so many days ago with its connections; with an execution that has come so far."""
+        sync_id = database.bulk_sync(user)
+        if status is not None:
+            database.put(status, user.agency_id, "bulk_sync", definition_id=sync_id)
+        database.admin.execute(
+            "update app.definitions set deleted_at = now() - make_interval(days => %s) where id = %s", (days, sync_id)
+        )
+        return sync_id
+
+    def left(table: str) -> set[str]:
+        return {str(row["id"]) for row in database.all(f"select id from app.{table}")}
+
+    kept = {database.bulk_sync(user), gone(2, "running")}
+    until_it_is_older = {gone(0), gone(2, "completed")}
+    dropped = {gone(2), gone(2)}
+    database.admin.execute(
+        "update app.connections set deleted_at = now() - interval '2 days' where id in"
+        " (select unnest(array[source_id, destination_id]) from app.definitions where deleted_at is not null)"
+    )
+    with database.owner() as owner:
+        owner.execute("select app.purge_executions('3 days')")
+        assert left("definitions") == kept | until_it_is_older | dropped
+        owner.execute("select app.purge_executions('1 day', 1)")
+        assert len(left("definitions")) == 5
+        owner.execute("select app.purge_executions('1 day')")
+        assert left("definitions") == kept | until_it_is_older
+        assert len(left("connections")) == 2 * 4
+        owner.execute("select app.purge_executions('0 s')")
+        assert left("definitions") == kept
+        assert len(left("connections")) == 2 * 2
+
+
+@pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
+def test_retention_is_the_owners_alone(scene: Scenario, who: str) -> None:
+    assert_nothing_happens(scene, who, "select app.purge_executions('0 s')")
+
+
+@pytest.mark.parametrize("status", TERMINAL)
+def test_what_is_finished_can_be_marked_as_deleted_and_then_is_gone(database: Database, status: str) -> None:
+    user = database.member()
+    job_id = database.put(status, user.agency_id)
+    with database.worker() as worker, database.session(user.claims) as session:
+        worker.execute("update app.executions set deleted_at = now() where id = %s", (job_id,))
+        for name in ("get_historical_sync", "cancel_sync_job"):
+            assert session.refusal(name, job_id=job_id).sqlstate == "PT404"
+        assert session.execute("select from public.historical_sync_jobs") == []
+    assert len(database.events(job_id)) == len(TRANSITIONS_TO[status]) + 1
+
+
+def test_an_id_that_is_in_use_cannot_be_taken(database: Database) -> None:
+    job_id = database.put("completed", database.agency())
+    with database.worker() as worker:
+        refusal = worker.attempt(
+            "insert into app.executions (id, agency_id, family) values (%s, %s, 'bulk_sync')",
+            (job_id, database.agency()),
+        )
+    assert isinstance(refusal, ErrorSpec)
+    assert refusal.sqlstate == "23505"
+    assert uuid.UUID(job_id).version == 7

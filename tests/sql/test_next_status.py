@@ -1,0 +1,120 @@
+"""The machine and its words: every pair of status and event, every family's vocabulary."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.database import FAMILIES, TRANSITIONS_TO, TWO_STEPS
+
+if TYPE_CHECKING:
+    from tests.support.database import Database
+
+pytestmark = pytest.mark.sql
+
+STATUSES = (None, "queued", "running", "cancelling", "completed", "failed", "cancelled", "unknown", "")
+EVENTS = (
+    None, "start", "claim", "cancel", "request_cancel", "acknowledge", "expire", "complete", "fail", "release",
+    "unknown", "",
+)  # fmt: skip
+MOVES = {
+    (None, "start"): "queued",
+    ("queued", "claim"): "running",
+    ("queued", "cancel"): "cancelled",
+    ("running", "cancel"): "cancelled",
+    ("queued", "request_cancel"): "cancelled",
+    ("running", "request_cancel"): "cancelling",
+    ("cancelling", "acknowledge"): "cancelled",
+    ("cancelling", "expire"): "cancelled",
+    ("running", "complete"): "completed",
+    ("cancelling", "complete"): "completed",
+    ("running", "fail"): "failed",
+    ("cancelling", "fail"): "failed",
+    ("running", "release"): "queued",
+}
+
+# As each family's document says it; `scheduled` is queued for later, `requeued` has begun and waits again.
+WORDS = {
+    "historical_sync": {
+        "queued": "pending", "scheduled": "pending", "requeued": "in_progress", "running": "in_progress",
+        "completed": "completed", "failed": "failed", "cancelled": "cancelled",
+    },
+    "sync_job_run": {
+        "queued": "created", "scheduled": "created", "requeued": "running", "running": "running",
+        "completed": "completed", "failed": "failed", "cancelled": "stopped",
+    },
+    "bulk_sync": {
+        "queued": "created", "scheduled": "scheduled", "requeued": "running", "running": "running",
+        "cancelling": "canceling", "completed": "completed", "failed": "failed", "cancelled": "canceled",
+    },
+    "model_sync": {
+        "queued": "created", "scheduled": "scheduled", "requeued": "running", "running": "running",
+        "cancelling": "canceling", "completed": "completed", "failed": "failed", "cancelled": "canceled",
+    },
+    "bulk_action": {
+        "queued": "scheduled", "scheduled": "scheduled", "requeued": "running", "running": "running",
+        "completed": "completed", "failed": "failed", "cancelled": "cancelled",
+    },
+    "source_check": {
+        "queued": "created", "scheduled": "created", "requeued": "running", "running": "running",
+        "completed": "completed", "failed": "failed", "cancelled": "cancelled",
+    },
+}  # fmt: skip
+
+
+def test_exactly_these_moves_exist(database: Database) -> None:
+    for status in STATUSES:
+        for event in EVENTS:
+            response = database.one("select app.next_status(%s, %s) as next", (status, event))["next"]
+            assert response == MOVES.get((status, event or "")), (status, event)
+
+
+def test_the_function_knows_no_other_word(database: Database) -> None:
+    source = database.one("select prosrc from pg_proc where oid = 'app.next_status'::regproc")["prosrc"]
+    known = {word for (status, event), to_status in MOVES.items() for word in (status, event, to_status)}
+    assert set(re.findall(r"'(.*?)'", source)) == known - {None}
+
+
+def test_the_families_are_these(database: Database) -> None:
+    rows = database.all("select family, cancel_event, foreign_status, extract(epoch from grace) as s from app.families")
+    assert {row["family"]: row["cancel_event"] for row in rows} == FAMILIES
+    assert set(WORDS) == set(FAMILIES)
+    for row in rows:
+        in_two_steps = row["family"] in TWO_STEPS
+        assert (row["s"] > 0) == in_two_steps
+        assert row["foreign_status"] == (403 if row["family"] == "historical_sync" else 404)
+
+
+@pytest.mark.parametrize("family", WORDS)
+def test_a_family_says_its_own_words(database: Database, family: str) -> None:
+    agency = database.agency()
+    for status, word in WORDS[family].items():
+        if status == "scheduled":
+            job_id = database.insert(agency, family, run_at="2999-01-01")
+        else:
+            job_id = database.insert(agency, family)
+            cancel = "request_cancel" if family in TWO_STEPS and status == "cancelled" else None
+            database.move(job_id, *([(cancel, "cancelled")] if cancel else TRANSITIONS_TO[status]))
+        said = database.one("select app.public_status(e) as word from app.executions as e where id = %s", (job_id,))
+        assert said["word"] == word, status
+
+
+@pytest.mark.parametrize("family", sorted(set(WORDS) - set(TWO_STEPS)))
+def test_a_family_that_cancels_at_once_has_no_word_for_cancelling(database: Database, family: str) -> None:
+    assert database.one("select cancelling from app.families where family = %s", (family,))["cancelling"] is None
+
+
+def test_a_retry_that_waits_for_its_time_still_reads_as_running(database: Database) -> None:
+    job_id = database.start(database.member())
+    with database.worker() as worker:
+        execution = worker.claim()
+        worker.call(
+            "worker_fail",
+            execution_id=job_id,
+            lease_token=execution["lease_token"],
+            error={"code": "x", "message": "y"},
+        )
+    row = database.one("select run_at > now() as later, app.public_status(e) as word from app.executions as e")
+    assert row == {"later": True, "word": "in_progress"}

@@ -1,0 +1,517 @@
+"""Who may do what, read from the catalog: what is not in the lists here is denied, and a new object is not in them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._local import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from tests.support.database import Database
+
+pytestmark = pytest.mark.sql
+
+# By object, then role: what it may. Columns are named where a privilege is not the whole table's.
+SCHEMAS = {
+    "app": {"anon": "USAGE", "authenticated": "USAGE", "service_role": "USAGE"},
+    "public": {"public": "USAGE", "anon": "USAGE", "authenticated": "USAGE", "service_role": "USAGE"},
+}
+RELATIONS = {
+    "app.api_keys": {
+        # The hash goes in and never comes out.
+        "authenticated": "SELECT(agency_id, created_at, created_by, hint, id, last_used_at, name, revoked_at,"
+        " revoked_by) INSERT(agency_id, created_by, hash, hint, name) UPDATE(revoked_at, revoked_by)",
+        "service_role": "SELECT",
+    },
+    "app.bulk_action_items": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
+    "app.bulk_actions": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
+    "app.connections": {
+        "authenticated": "SELECT(agency_id, config, created_at, created_by, deleted_at, id, kind, name, updated_at)"
+        " INSERT(agency_id, config, created_by, deleted_at, kind, name, secret_id)"
+        " UPDATE(config, deleted_at, updated_at)",
+        "service_role": "DELETE INSERT SELECT UPDATE",
+    },
+    "app.definitions": {
+        "authenticated": "SELECT INSERT(active, agency_id, created_by, destination_id, kind, name, settings, source_id,"
+        " updated_by) UPDATE(deleted_at, name, settings, updated_at, updated_by)",
+        "service_role": "DELETE INSERT SELECT UPDATE",
+    },
+    "app.deliveries": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
+    "app.execution_events": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "app.execution_events_id_seq": {},
+    "app.execution_resources": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
+    "app.executions": {
+        "authenticated": "SELECT INSERT(agency_id, checkpoint, concurrency_key, connection_id, definition_id,"
+        " destination_id, family, progress, reason, retry_of, run_at, spec) UPDATE(deleted_at, event, reason, status)",
+        "service_role": "INSERT SELECT UPDATE",
+    },
+    "app.families": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "app.idempotency_keys": {
+        "authenticated": "DELETE INSERT SELECT",
+        "service_role": "DELETE INSERT SELECT UPDATE",
+    },
+    "app.idempotency_keys_id_seq": {},
+    "app.records": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
+    # Whose it is and where, never the value.
+    "app.secrets": {
+        "service_role": "DELETE SELECT(agency_id, created_at, delete_at, id, kept, name, used_at)"
+        " UPDATE(delete_at, used_at)",
+    },
+    "public.agencies": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
+    "public.historical_sync_jobs": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "public.sync_job_runs": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "public.sync_jobs": {"authenticated": "SELECT", "service_role": "SELECT"},
+    "public.users": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
+    "public.webhooks": {"authenticated": "SELECT", "service_role": "SELECT"},
+}
+# Who may execute it. Of `public`, these are the API.
+CALLERS = "authenticated service_role"
+AND_SERVERS = f"anon {CALLERS}"  # an agency's own server comes as anon, with its key
+FUNCTIONS = {
+    "app.act_on_items": "service_role",
+    "app.resolve_actor": CALLERS,
+    "app.actor_object": CALLERS,
+    "app.agency_id": "authenticated",
+    "app.agency_key": "anon",
+    "app.api_key_object": CALLERS,
+    "app.apply_transition": CALLERS,
+    "app.bulk_action_criteria": CALLERS,
+    "app.bulk_action_matches": CALLERS,
+    "app.bulk_action_object": CALLERS,
+    "app.bulk_sync_execution_object": CALLERS,
+    "app.bulk_sync_object": CALLERS,
+    "app.bulk_sync_schemas": CALLERS,
+    "app.caller": AND_SERVERS,
+    "app.cancel_active": CALLERS,
+    "app.cancel_definition": CALLERS,
+    "app.cancel_each": "authenticated service_role",
+    "app.cancel_execution": CALLERS,
+    "app.complete_and_claim": "service_role",
+    "app.connection_object": CALLERS,
+    "app.definitions_page": CALLERS,
+    "app.delete_definition": CALLERS,
+    "app.drop_events": "",
+    "app.purge_executions": "",
+    "app.terminal_event": "service_role",
+    "app.executions_page": CALLERS,
+    "app.exists_in_other_agency": CALLERS,
+    "app.filter_condition": CALLERS,
+    "app.filtered_page": CALLERS,
+    "app.find_bulk_action": CALLERS,
+    "app.find_connection": CALLERS,
+    "app.find_definition": CALLERS,
+    "app.find_execution": CALLERS,
+    "app.find_run": CALLERS,
+    "app.find_webhook": CALLERS,
+    "app.append_errors": "service_role",
+    "app.uuid_v7_floor": CALLERS,
+    "app.delete_secret": "",
+    "app.reject_audit_change": "",
+    "app.guard_execution": "",
+    "app.historical_sync_object": CALLERS,
+    "app.historical_sync_spec": CALLERS,
+    "app.lock_referenced_rows": "service_role",
+    "app.idempotency_key": CALLERS,
+    "app.identify": "anon authenticated",
+    "app.insert_connection": CALLERS,
+    "app.lease_result": "service_role",
+    "app.copy_secret_for_check": "authenticated",
+    "app.lock_leased_execution": "service_role",
+    "app.model_fields": CALLERS,
+    "app.model_object": CALLERS,
+    "app.model_sync_execution_object": CALLERS,
+    "app.model_sync_model": CALLERS,
+    "app.model_sync_object": CALLERS,
+    "app.newest_execution": CALLERS,
+    "app.next_status": CALLERS,
+    "app.page_response": CALLERS,
+    "app.page_size": CALLERS,
+    "app.page_token": CALLERS,
+    "app.read_page_token": CALLERS,
+    "app.reap_executions": "service_role",
+    "app.get_idempotent_response": CALLERS,
+    "app.record_event": "",
+    "app.raise_error": AND_SERVERS,
+    "app.raise_not_found": CALLERS,
+    "app.save_idempotent_response": CALLERS,
+    "app.request_id": CALLERS,
+    "app.require_args": CALLERS,
+    "app.require_identity": CALLERS,
+    "app.require_organization": CALLERS,
+    "app.require_webhook": CALLERS,
+    "app.reserve_secret": "authenticated",
+    "app.resource_nodes": CALLERS,
+    "app.restart_execution": "service_role",
+    "app.retry_delay": "service_role",
+    "app.get_secret": "service_role",
+    "app.secret_fingerprint": CALLERS,
+    "app.start_execution": CALLERS,
+    "app.start_source_check": CALLERS,
+    "app.public_status": CALLERS,
+    "app.store_records": "service_role",
+    "app.store_secret": "authenticated",
+    "app.sync_job_object": CALLERS,
+    "app.sync_job_run_object": CALLERS,
+    "app.sync_job_settings": CALLERS,
+    "app.touch_api_key": "anon",
+    "app.use_secret": "authenticated",
+    "app.uuid_v7": CALLERS,
+    "app.is_subscribed": "service_role",
+    "app.words_statuses": CALLERS,
+    "public.worker_run_bulk_action_step": "service_role",
+    "public.worker_begin_delivery": "service_role",
+    "public.cancel_bulk_action": AND_SERVERS,
+    "public.cancel_bulk_sync": AND_SERVERS,
+    "public.cancel_model_sync": AND_SERVERS,
+    "public.cancel_sync_job": CALLERS,
+    "public.worker_claim": "service_role",
+    "public.worker_claim_events": "service_role",
+    "public.worker_claim_deleted_secrets": "service_role",
+    "public.worker_commit_batch": "service_role",
+    "public.create_api_key": "authenticated",
+    "public.create_bulk_action": AND_SERVERS,
+    "public.create_bulk_sync": AND_SERVERS,
+    "public.create_connection": AND_SERVERS,
+    "public.create_model": AND_SERVERS,
+    "public.create_model_sync": AND_SERVERS,
+    "public.create_sync_job": AND_SERVERS,
+    "public.create_sync_job_run": AND_SERVERS,
+    "public.create_webhook": AND_SERVERS,
+    "public.delete_bulk_action": AND_SERVERS,
+    "public.delete_bulk_sync": AND_SERVERS,
+    "public.delete_connection": AND_SERVERS,
+    "public.delete_model": AND_SERVERS,
+    "public.delete_model_sync": AND_SERVERS,
+    "public.delete_sync_job": AND_SERVERS,
+    "public.delete_webhook": AND_SERVERS,
+    "public.worker_fail": "service_role",
+    "public.worker_complete": "service_role",
+    "public.worker_complete_all": "service_role",
+    "public.worker_complete_and_claim": "service_role",
+    "public.get_bulk_action": AND_SERVERS,
+    "public.get_bulk_sync": AND_SERVERS,
+    "public.get_bulk_sync_execution": AND_SERVERS,
+    "public.get_bulk_sync_status": AND_SERVERS,
+    "public.get_connection": AND_SERVERS,
+    "public.get_historical_sync": CALLERS,
+    "public.get_source_check": AND_SERVERS,
+    "public.cancel_source_check": AND_SERVERS,
+    "public.get_model": AND_SERVERS,
+    "public.get_model_sync": AND_SERVERS,
+    "public.get_model_sync_execution": AND_SERVERS,
+    "public.get_model_sync_status": AND_SERVERS,
+    "public.get_sync_job": AND_SERVERS,
+    "public.get_sync_job_run": AND_SERVERS,
+    "public.get_webhook": AND_SERVERS,
+    "public.worker_heartbeat": "service_role",
+    "public.list_api_keys": "authenticated",
+    "public.list_bulk_actions": AND_SERVERS,
+    "public.list_bulk_sync_executions": AND_SERVERS,
+    "public.list_bulk_syncs": AND_SERVERS,
+    "public.list_connections": AND_SERVERS,
+    "public.list_historical_syncs": CALLERS,
+    "public.list_model_sync_executions": AND_SERVERS,
+    "public.list_model_syncs": AND_SERVERS,
+    "public.list_models": AND_SERVERS,
+    "public.list_sync_job_runs": AND_SERVERS,
+    "public.list_sync_jobs": AND_SERVERS,
+    "public.list_webhooks": AND_SERVERS,
+    "public.preview_bulk_action": AND_SERVERS,
+    "public.worker_reap": "service_role",
+    "public.worker_release": "service_role",
+    "public.reserve_secret": AND_SERVERS,
+    "public.retry_historical_sync": CALLERS,
+    "public.revoke_api_key": "authenticated",
+    "public.worker_ack_event": "service_role",
+    "public.worker_ack_deleted_secret": "service_role",
+    "public.start_bulk_sync": AND_SERVERS,
+    "public.start_historical_sync": CALLERS,
+    "public.start_model_sync": AND_SERVERS,
+    "public.worker_stop": "service_role",
+    "public.stop_sync_job_run": AND_SERVERS,
+    "public.test_connection": AND_SERVERS,
+    "public.update_sync_job": AND_SERVERS,
+    "public.update_webhook": AND_SERVERS,
+    "public.worker_queue_stats": "service_role",
+}
+# What anon may execute besides: to be asked who it is.
+OF_ANON = {"app.agency_key", "app.caller", "app.identify", "app.raise_error", "app.touch_api_key"}
+DEFINERS = {
+    "app.exists_in_other_agency",
+    "app.delete_secret",
+    "app.identify",
+    "app.copy_secret_for_check",
+    "app.record_event",
+    "app.reserve_secret",
+    "app.get_secret",
+    "app.secret_fingerprint",
+    "app.store_secret",
+    "app.touch_api_key",
+    "app.use_secret",
+}
+THEIR_AGENCY = "( SELECT app.agency_id() AS agency_id)"
+
+ROLES = ("public", "anon", "authenticated", "service_role")
+OURS = "in ('app'::regnamespace, 'public'::regnamespace)"
+
+
+@pytest.fixture(scope="module")
+def house(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+    """Only the catalog is read: one database serves all."""
+    with clone() as made:
+        yield made
+
+
+def test_schemas_are_open_to_these_roles_only(house: Database) -> None:
+    rows = house.all(
+        "select nspname as name, role, privilege from pg_namespace, unnest(%s::text[]) as role,"
+        " unnest(array['USAGE', 'CREATE']) as privilege"
+        " where oid " + OURS + " and has_schema_privilege(role, oid, privilege) order by privilege",
+        (list(ROLES),),
+    )
+    assert matrix(rows, SCHEMAS) == SCHEMAS
+
+
+def test_tables_views_and_sequences_are_open_to_these_roles_only(house: Database) -> None:
+    everything = house.all(
+        "select oid, nspname || '.' || relname as name, relkind from"
+        " (select c.*, n.nspname from pg_class as c join pg_namespace as n on n.oid = relnamespace) as c"
+        " where relkind in ('r', 'p', 'v', 'm', 'S', 'f') and relnamespace " + OURS
+    )
+    found: dict[str, dict[str, str]] = {}
+    for relation in everything:
+        allowed = {role: relation_privileges(house, relation["oid"], relation["relkind"], role) for role in ROLES}
+        found[relation["name"]] = {role: privileges for role, privileges in allowed.items() if privileges}
+    assert found == RELATIONS
+
+
+def relation_privileges(house: Database, oid: int, kind: str, role: str) -> str:
+    if kind == "S":
+        rows = house.all(
+            "select p from unnest(array['USAGE', 'SELECT', 'UPDATE']) as p"
+            " where has_sequence_privilege(%s, %s::oid, p)",
+            (role, oid),
+        )
+        return " ".join(row["p"] for row in rows)
+    kinds = ["DELETE", "INSERT", "REFERENCES", "SELECT", "TRIGGER", "TRUNCATE", "UPDATE"]
+    kinds += ["MAINTAIN"] if house.admin.info.server_version >= 170000 else []
+    whole = house.all(
+        "select p from unnest(%s::text[]) as p where has_table_privilege(%s, %s::oid, p)", (kinds, role, oid)
+    )
+    names = [row["p"] for row in whole]
+    parts = house.all(
+        "select p, string_agg(attname, ', ' order by attname) as columns"
+        " from unnest(array['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) with ordinality as p (p, n), pg_attribute"
+        " where attrelid = %(oid)s and attnum > 0 and not attisdropped and not p = any(%(whole)s::text[])"
+        " and has_column_privilege(%(role)s, attrelid, attnum, p) group by p, n order by n",
+        {"oid": oid, "role": role, "whole": names},
+    )
+    return " ".join([*sorted(names), *(f"{row['p']}({row['columns']})" for row in parts)])
+
+
+def matrix(rows: list[dict[str, Any]], expected: dict[str, Any]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {name: {} for name in expected}
+    for row in rows:
+        before = found.setdefault(row["name"], {}).get(row["role"])
+        found[row["name"]][row["role"]] = f"{before} {row['privilege']}" if before else row["privilege"]
+    return found
+
+
+def functions(house: Database) -> list[dict[str, Any]]:
+    return house.all(
+        "select p.*, n.nspname || '.' || p.proname as name, p.oid::regprocedure::text as signature,"
+        " array(select role from unnest(%s::text[]) as role"
+        "  where has_function_privilege(role, p.oid, 'EXECUTE')) as roles"
+        " from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where p.pronamespace " + OURS,
+        (list(ROLES),),
+    )
+
+
+def test_functions_are_open_to_these_roles_only(house: Database) -> None:
+    found = [(function["name"], " ".join(function["roles"])) for function in functions(house)]
+    assert sorted(found) == sorted(FUNCTIONS.items())  # a list, so that no overload hides behind a name
+
+
+def test_every_function_fixes_its_search_path(house: Database) -> None:
+    loose = [f["signature"] for f in functions(house) if 'search_path=""' not in (f["proconfig"] or [])]
+    assert loose == []
+
+
+def test_these_functions_alone_run_as_their_owner(house: Database) -> None:
+    definers = {f["name"]: f for f in functions(house) if f["prosecdef"]}
+    assert set(definers) == DEFINERS
+    assert not any("public" in f["roles"] for f in definers.values())
+    # Both read the request and take nothing.
+    of_anon = {name for name, f in definers.items() if "anon" in f["roles"]}
+    assert of_anon == {"app.identify", "app.touch_api_key"}
+    assert [definers[name]["pronargs"] for name in of_anon] == [0, 0]
+
+
+def test_anon_may_ask_who_it_is_and_call_what_takes_a_key(house: Database) -> None:
+    for f in functions(house):
+        if "anon" in f["roles"] and f["name"] not in OF_ANON:
+            assert f["name"].startswith("public.")
+            assert {"authenticated", "service_role"} <= set(f["roles"])
+            # Before anything else; from there on it is an agency's, or it was refused.
+            assert re.search(r"declare\s+caller constant app\.caller := app\.caller\(\);", f["prosrc"]), f["name"]
+
+
+def test_every_call_of_the_api_asks_first_who_calls(house: Database) -> None:
+    for f in functions(house):
+        if f["name"].startswith("public.") and "authenticated" in f["roles"]:
+            assert re.match(r"\s*declare\s+caller constant app\.caller := app\.caller\(\);", f["prosrc"]), f["name"]
+
+
+def test_whoever_waits_for_a_lock_waits_a_bounded_time(house: Database) -> None:
+    """Every worker call, and whatever locks or changes a row that is there; not what passes over locked ones."""
+    bounded = {f["name"] for f in functions(house) if "lock_timeout=5s" in (f["proconfig"] or [])}
+    names = "claim worker_commit_batch fail finish worker_complete_all worker_complete_and_claim heartbeat reap release"
+    workers = {f"public.{name}" for name in names.split()}
+    locking = {
+        f["name"]
+        for f in functions(house)
+        if re.search(r"for (no key )?(update|share)\b(?! skip locked)|\bupdate app\.|\bon conflict \(", f["prosrc"])
+    }
+    # A row that the same transaction has made; rows under the lease's lock, in worker_commit_batch's time; locked before.
+    assert (
+        locking - {"app.copy_secret_for_check", "app.store_records", "app.lock_leased_execution", "app.touch_api_key"}
+        <= bounded
+    )
+    assert workers <= bounded
+
+
+def test_everything_belongs_to_the_role_of_the_migrations(house: Database) -> None:
+    owners = house.all(
+        "select distinct relowner::regrole::text as owner from pg_class where relnamespace " + OURS + " union"
+        " select proowner::regrole::text from pg_proc where pronamespace " + OURS
+    )
+    assert owners == [{"owner": "postgres"}]
+
+
+def test_every_table_has_row_level_security(house: Database) -> None:
+    assert names(house, "relkind in ('r', 'p') and not relrowsecurity") == []
+
+
+def test_every_view_asks_as_its_caller(house: Database) -> None:
+    assert names(house, "relkind in ('v', 'm') and not coalesce(reloptions @> '{security_invoker=true}', false)") == []
+
+
+def names(house: Database, condition: str) -> list[str]:
+    rows = house.all(f"select oid::regclass::text as name from pg_class where relnamespace {OURS} and {condition}")
+    return [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize("who", ["anon", "authenticated", "service_role"])
+def test_no_view_can_be_written(house: Database, who: str) -> None:
+    writable = house.all(
+        "select c.oid::regclass, p from pg_class as c, unnest(array['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) as p"
+        " where relkind in ('v', 'm') and relnamespace " + OURS + " and has_table_privilege(%s, c.oid, p)",
+        (who,),
+    )
+    assert writable == []
+
+
+def test_every_policy_asks_for_the_agency_once_and_for_nothing_else(house: Database) -> None:
+    policies = house.all("select * from pg_policies where schemaname in ('app', 'public')")
+    allowed = {
+        **dict.fromkeys({policy["tablename"] for policy in policies}, f"(agency_id = {THEIR_AGENCY})"),
+        "agencies": f"(id = {THEIR_AGENCY})",
+        # Within an agency everybody's answers are their own.
+        "idempotency_keys": f"((agency_id = {THEIR_AGENCY}) AND (actor = ( SELECT (app.caller()).actor AS actor)))",
+        "users": "(id = ( SELECT identity.user_id\n"
+        "   FROM app.identify() identity(user_id, api_key_id, agency_id, is_live)\n  WHERE identity.is_live))",
+    }
+    for policy in policies:
+        assert (policy["permissive"], policy["roles"]) == ("PERMISSIVE", ["authenticated"]), policy["policyname"]
+        expressions = {policy["qual"], policy["with_check"]} - {None}
+        assert expressions == {allowed[policy["tablename"]]}, policy["policyname"]
+
+
+def test_every_table_that_a_user_may_read_has_a_policy_for_it(house: Database) -> None:
+    """Of RLS without a policy nothing is seen: safe, and certainly not meant."""
+    without = house.all(
+        "select oid::regclass from pg_class as c where relkind in ('r', 'p') and relnamespace " + OURS + " and"
+        " has_any_column_privilege('authenticated', oid, 'SELECT')"
+        " and not exists (select from pg_policy where polrelid = c.oid and polcmd in ('r', '*'))"
+    )
+    assert without == []
+
+
+def foreign_keys(house: Database) -> list[dict[str, Any]]:
+    return house.all(
+        "select conname, conrelid, confrelid, conkey, confrelid::regclass::text as target, confdeltype,"
+        " array(select attname::text from unnest(conkey) with ordinality as k (n, i) join pg_attribute"
+        "  on attrelid = conrelid and attnum = n order by i) as own,"
+        " array(select attname::text from unnest(confkey) with ordinality as k (n, i) join pg_attribute"
+        "  on attrelid = confrelid and attnum = n order by i) as theirs,"
+        " exists (select from pg_attribute where attrelid = conrelid and attname = 'agency_id')"
+        "  and exists (select from pg_attribute where attrelid = confrelid and attname = 'agency_id') as of_tenants"
+        " from pg_constraint where contype = 'f' and connamespace " + OURS
+    )
+
+
+def test_foreign_keys_between_tenants_carry_the_agency(house: Database) -> None:
+    between = [key for key in foreign_keys(house) if key["of_tenants"]]
+    assert between != []
+    for key in between:
+        assert ("agency_id", "agency_id") in zip(key["own"], key["theirs"], strict=True), key["conname"]
+
+
+def test_every_foreign_key_is_indexed(house: Database) -> None:
+    """Else each delete or key change of its target reads the whole table, and holds its locks for as long."""
+    prefixes = defaultdict(set)
+    for index in house.all("select indrelid, indkey::int2[] as columns from pg_index where indisvalid"):
+        for length in range(1, len(index["columns"]) + 1):
+            prefixes[index["indrelid"]].add(frozenset(index["columns"][:length]))
+    bare = [key["conname"] for key in foreign_keys(house) if frozenset(key["conkey"]) not in prefixes[key["conrelid"]]]
+    assert bare == []
+
+
+def test_nothing_but_a_users_row_and_what_an_execution_did_is_deleted_by_cascade(house: Database) -> None:
+    cascades = {key["conname"] for key in foreign_keys(house) if key["confdeltype"] == "c"}
+    assert cascades == {
+        "users_id_fkey",
+        "bulk_actions_agency_id_execution_id_fkey",
+        "bulk_action_items_agency_id_execution_id_fkey",
+        "deliveries_agency_id_execution_id_fkey",
+        "execution_resources_agency_id_execution_id_fkey",
+    }
+
+
+def test_a_heartbeat_touches_no_index(house: Database) -> None:
+    for column in ("lease_expires_at", "checkpoint", "progress", "records", "seq", "attempts"):
+        indexes = house.all(
+            "select indexdef from pg_indexes where tablename = 'executions' and indexdef ~ %s", (column,)
+        )
+        assert indexes == [], column
+
+
+def function_files() -> list[Path]:
+    return [file for file in schema.declared() if "create or replace function" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", function_files(), ids=lambda file: file.stem)
+def test_a_file_holds_the_function_of_its_name_and_its_grants(file: Path) -> None:
+    name = ("public" if file.parent.name == "public" else "app") + "." + re.sub(r"^\d+_", "", file.stem)
+    shape = (
+        rf"(--.*\n)+"
+        rf"create or replace function {name}\((.|\n)*?\nas \$\$\n(.|\n)*?\$\$;\n\n"
+        rf"revoke all on function {name} from public(, anon, authenticated, service_role)?;\n"
+        rf"(grant execute on function {name} to [a-z_, ]+;\n)?"
+    )
+    text = file.read_text()
+    assert re.fullmatch(shape, text)
+    assert text.count("create or replace function") == 1
+
+
+def test_the_apis_functions_are_those_in_folders_called_public(house: Database) -> None:
+    declared = {f"public.{file.stem}" for file in function_files() if file.parent.name == "public"}
+    assert declared == {f["name"] for f in functions(house) if f["name"].startswith("public.")}

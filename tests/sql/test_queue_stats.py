@@ -1,0 +1,76 @@
+"""public.worker_queue_stats: what could be claimed now, as a tick asks to call for workers, and since when the oldest could."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.database import FAMILIES, TRANSITIONS_TO, ErrorSpec
+
+if TYPE_CHECKING:
+    from tests.support.database import Database
+
+pytestmark = pytest.mark.sql
+
+NOTHING = {"executions": 0, "oldest_seconds": 0}
+
+
+def waiting(database: Database, *families: str, **arguments: Any) -> Any:
+    with database.worker() as worker:
+        return worker.call("worker_queue_stats", families=list(families), **arguments)
+
+
+def test_only_what_is_queued_and_due(database: Database) -> None:
+    agency = database.agency()
+    for status in TRANSITIONS_TO:
+        database.put(status, agency)
+    database.insert(agency, "historical_sync", run_at=database.one("select now() + interval '1 minute' as at")["at"])
+    assert waiting(database, "historical_sync", "bulk_sync")["executions"] == len(["queued", "requeued"])
+
+
+def test_of_these_families_only(database: Database) -> None:
+    agency = database.agency()
+    for family in FAMILIES:
+        database.insert(agency, family)
+    for family in FAMILIES:
+        assert waiting(database, family)["executions"] == 1
+    assert waiting(database, *FAMILIES)["executions"] == len(FAMILIES)
+    assert waiting(database) == waiting(database, "unknown") == NOTHING
+
+
+def test_since_when(database: Database) -> None:
+    agency = database.agency()
+    database.insert(agency, run_at=database.one("select now() - interval '1 hour' as at")["at"])
+    database.insert(agency)
+    found = waiting(database, "bulk_sync")
+    assert found["executions"] == 2
+    assert 3600 <= found["oldest_seconds"] < 3700
+
+
+def test_no_more_are_counted_than_asked_for(database: Database) -> None:
+    agency = database.agency()
+    for _ in range(3):
+        database.insert(agency)
+    assert waiting(database, "bulk_sync", limit=2)["executions"] == 2
+
+
+def test_those_of_every_agency_and_nothing_is_changed(database: Database) -> None:
+    for _ in range(2):
+        database.insert(database.agency())
+    before = database.fingerprint()
+    assert waiting(database, "bulk_sync")["executions"] == 2
+    assert database.fingerprint() == before
+
+
+@pytest.mark.parametrize("limit", [0, 101, None])
+def test_a_limit_that_is_none(database: Database, limit: int | None) -> None:
+    with database.worker() as worker:
+        refused = worker.refusal("waiting", families=[], limit=limit)
+    assert refused == ErrorSpec("PT400", "invalid_limit", {})
+
+
+@pytest.mark.parametrize("families", [None, "bulk_sync", {"a": 1}])
+def test_families_that_are_no_list(database: Database, families: Any) -> None:
+    with database.worker() as worker:
+        assert isinstance(worker.refusal("waiting", families=families), ErrorSpec)

@@ -1,0 +1,539 @@
+"""Every interleaving of two or three sessions, step by step on real connections, then the same under real concurrency.
+
+A session's steps are its call, in a transaction of its own, and that transaction's end. After each step everybody is
+let run until done or waiting for a lock (as Postgres says it), so an order of steps is one interleaving, every time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from tests.support.database import TWO_STEPS, ErrorSpec, rpc
+from tests.support.wait import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from tests.support.database import Database, Session, User
+
+pytestmark = pytest.mark.sql
+
+Statement = tuple[str, dict[str, Any]]
+Call: TypeAlias = "Callable[[str], Statement]"  # of an execution's id
+Maker: TypeAlias = "Callable[[Database, User], Mapping[str, Statement]]"  # sets the scene; who calls what
+
+BATCH = 2  # records
+
+HELD = "held"  # what an answer is while another session holds the row, for a call that passes over locked rows
+WAITS = (
+    "select from pg_stat_activity as a join pg_locks as l using (pid)"
+    " where pid = %s and a.state = 'active' and a.wait_event_type = 'Lock' and not l.granted"
+)
+
+
+def normal(response: Any) -> Any:
+    """lost, continue, completed …; a status; how many were claimed or reaped; or a refusal's code."""
+    if isinstance(response, ErrorSpec):
+        return response.code
+    value = response[0]["result"]
+    if isinstance(value, dict):
+        return value.get("result") or value.get("status") or sum(value.values())
+    return len(value) if isinstance(value, list) else value
+
+
+class ChaosWorker:
+    """A session whose steps run one after the other in its own thread: one that waits keeps nobody else waiting."""
+
+    def __init__(self, database: Database, session: Session) -> None:
+        self.database = database
+        self.session = session
+        self.thread = ThreadPoolExecutor(1)
+        self.steps: list[Future[Any]] = []
+
+    def begin(self, statement: Statement) -> None:
+        self.session.execute("begin")
+        self.steps = [self.thread.submit(self.session.attempt, *statement)]
+
+    def end(self, how: str) -> None:
+        self.steps.append(self.thread.submit(self.session.execute, how))
+
+    def is_at_rest(self) -> bool:
+        """Done with all it was given, or waiting for a lock."""
+        done = all(step.done() for step in self.steps)
+        return done or bool(self.database.all(WAITS, (self.session.connection.info.backend_pid,)))
+
+    def close(self) -> None:
+        self.thread.shutdown()
+        self.session.close()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`answers`: of each session, by whom it comes after among those who changed something (None: nobody).
+
+    `events`: what the audit says when a session's transaction is committed, by its answer; else it changed nothing.
+    `records`: who has stored the batch, likewise.
+    """
+
+    make: Maker
+    answers: Mapping[str, Mapping[str | None, Any]]
+    events: Mapping[tuple[str, Any], list[str]]
+    history: Sequence[str] = ("start", "claim")
+    records: Collection[tuple[str, Any]] = ()
+    # What the audit says by the answer alone, and of the first only; and what it says instead after a cancel.
+    told_first: Mapping[Any, list[str]] = field(default_factory=dict)
+    after_cancel: Mapping[tuple[str, Any], list[str]] = field(default_factory=dict)
+
+    def expected(self, order: Sequence[str], ends: Mapping[str, str]) -> tuple[dict[str, Any], list[str], int]:
+        """Each session's answer, the events and the number of records, if the steps run in this order."""
+        answers: dict[str, Any] = {}
+        events, records = list(self.history), 0
+        first: str | None = None
+        open_: set[str] = set()
+        for name in order:
+            if name in answers:
+                open_.discard(name)
+                continue
+            table = self.answers[name]
+            answers[name] = table[HELD] if open_ and HELD in table else table.get(first, table[None])
+            open_.add(name)
+            key = (name, answers[name])
+            if ends[name] == "commit" and first is None and key[1] in self.told_first:
+                events += self.told_first[key[1]]
+                first = name
+            if ends[name] == "commit" and key in self.events:
+                events += (self.after_cancel if first == "cancel" and key in self.after_cancel else self.events)[key]
+                records = BATCH if key in self.records else records
+                first = first or name
+        return answers, events, records
+
+
+def interleavings(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """All orders of everybody's two steps."""
+    return sorted(set(itertools.permutations([*names, *names])))
+
+
+@contextmanager
+def stage(database: Database, scenario: Scenario, user: User) -> Iterator[dict[str, ChaosWorker]]:
+    with ExitStack() as stack:
+        players = {}
+        for name in scenario.answers:
+            claims = user.claims if name.startswith(("cancel", "start")) else {"role": "service_role"}
+            players[name] = ChaosWorker(database, database.session(claims))
+            stack.callback(players[name].close)
+        yield players
+
+
+def perform(
+    players: Mapping[str, ChaosWorker], calls: Mapping[str, Statement], order: Sequence[str], ends: Mapping[str, str]
+) -> dict[str, Any]:
+    begun: set[str] = set()
+    for player in players.values():
+        player.steps = []
+    for name in order:
+        if name in begun:
+            players[name].end(ends[name])
+        else:
+            players[name].begin(calls[name])
+        begun.add(name)
+        wait(players[name].steps, 0.002)  # most are done by then, which spares asking
+        until(lambda: all(player.is_at_rest() for player in players.values()))
+    for player in players.values():
+        player.steps[1].result(30)
+    return {name: normal(player.steps[0].result(30)) for name, player in players.items()}
+
+
+def play(database: Database, scenario: Scenario, all_ends: Sequence[str]) -> None:
+    user = database.member()
+    names = list(scenario.answers)
+    with stage(database, scenario, user) as players:
+        for order in interleavings(names):
+            for how in itertools.product(all_ends, repeat=len(names)):
+                ends = dict(zip(names, how, strict=True))
+                before = counts(database)
+                answers = perform(players, scenario.make(database, user), order, ends)
+                after = counts(database)
+                expected, events, records = scenario.expected(order, ends)
+                assert answers == expected, (order, ends)
+                assert after - before == Counter(events) + Counter({"record": records}), (order, ends)
+                tidy(database)
+
+
+def counts(database: Database) -> Counter[str]:
+    """How many events of each kind there are, and records."""
+    rows = database.all(
+        "select event, count(*) as n from app.execution_events group by 1"
+        " union all select 'record', count(*) from app.records"
+    )
+    return Counter({row["event"]: row["n"] for row in rows})
+
+
+def tidy(database: Database) -> None:
+    """Nothing of one performance is left for the next to claim, reap or trip over."""
+    with database.acting_as("service_role") as connection:
+        connection.execute(
+            "update app.executions as e set status = 'cancelled', event = f.cancel_event from app.families as f"
+            " where f.family = e.family and e.status in ('queued', 'running') and f.cancel_event = 'cancel'"
+        )
+        connection.execute(
+            "update app.executions set status = 'cancelling', event = 'request_cancel' where status = 'running'"
+        )
+        connection.execute(
+            "update app.executions set status = 'cancelled', reason = null,"
+            " event = case status when 'queued' then 'request_cancel' else 'expire' end, actor = 'reaper'"
+            " where status in ('queued', 'cancelling')"
+        )
+
+
+def start(connection_id: str) -> Statement:
+    january = {"date_from": "2013-01-01", "date_to": "2013-01-31"}
+    return rpc("start_historical_sync", connection_id=connection_id, **january)
+
+
+def cancel(job_id: str) -> Statement:
+    return rpc("cancel_sync_job", job_id=job_id)
+
+
+def request_cancel(job_id: str) -> Statement:
+    cancelled = "(app.cancel_execution(e.family, e.id, null)).status"
+    return f"select {cancelled} as result from app.executions as e where id = %(id)s", {"id": job_id}
+
+
+def finish(job_id: str, lease_token: int = 1) -> Statement:
+    return rpc("worker_complete", execution_id=job_id, lease_token=lease_token)
+
+
+def release(job_id: str) -> Statement:
+    return rpc("worker_release", execution_id=job_id, lease_token=1)
+
+
+def batch(job_id: str, lease_token: int = 1, seq: int = 1, keys: Sequence[str] = ()) -> Statement:
+    records = [{"key": key, "data": {}} for key in keys or (f"{job_id}{n}" for n in range(BATCH))]
+    sent = {"execution_id": job_id, "lease_token": lease_token, "seq": seq, "resource": "flights", "records": records}
+    return rpc("worker_commit_batch", **sent, checkpoint={}, progress={})
+
+
+def claim(_: str) -> Statement:
+    return rpc("worker_claim", worker="w", families=["historical_sync", *TWO_STEPS], max_executions=1)
+
+
+def reap(_: str) -> Statement:
+    return rpc("worker_reap")
+
+
+def there_is(
+    status: str, *, family: str = "historical_sync", late: bool = False, number: int = 1, **calls: Call
+) -> Maker:
+    """Executions in this status (running ones have lease 1), `late` with it expired; the calls are for the last."""
+
+    def make(database: Database, user: User) -> Mapping[str, Statement]:
+        connection_id = database.connection(user.agency_id)
+        jobs = [database.put(status, user.agency_id, family, connection_id=connection_id) for _ in range(number)]
+        if late:
+            database.expire_lease(jobs[-1])
+        return {name: call(jobs[-1]) for name, call in calls.items()}
+
+    return make
+
+
+PAIRS = {
+    "cancel and finish": Scenario(
+        there_is("running", cancel=cancel, finish=finish),
+        {"cancel": {None: "cancelled", "finish": "not_cancellable"}, "finish": {None: "completed", "cancel": "lost"}},
+        {("cancel", "cancelled"): ["cancel"], ("finish", "completed"): ["complete"]},
+    ),
+    "cancel and cancel": Scenario(
+        there_is("running", cancel_1=cancel, cancel_2=cancel),
+        {
+            "cancel_1": {None: "cancelled", "cancel_2": "not_cancellable"},
+            "cancel_2": {None: "cancelled", "cancel_1": "not_cancellable"},
+        },
+        {("cancel_1", "cancelled"): ["cancel"], ("cancel_2", "cancelled"): ["cancel"]},
+    ),
+    "cancel and worker_commit_batch": Scenario(
+        there_is("running", cancel=cancel, commit=batch),
+        {"cancel": {None: "cancelled"}, "commit": {None: "continue", "cancel": "lost"}},
+        {("cancel", "cancelled"): ["cancel"], ("commit", "continue"): []},
+        records=[("commit", "continue")],
+    ),
+    "one batch sent twice at once": Scenario(
+        there_is("running", commit_1=batch, commit_2=batch),
+        {"commit_1": {None: "continue"}, "commit_2": {None: "continue"}},
+        {("commit_1", "continue"): [], ("commit_2", "continue"): []},
+        records=[("commit_1", "continue"), ("commit_2", "continue")],
+    ),
+    "release and cancel": Scenario(
+        there_is("running", release=release, cancel=cancel),
+        {"release": {None: "queued", "cancel": "lost"}, "cancel": {None: "cancelled"}},
+        {("release", "queued"): ["release"], ("cancel", "cancelled"): ["cancel"]},
+    ),
+    "cancel and claim": Scenario(
+        there_is("queued", cancel=cancel, claim=claim),
+        {"cancel": {None: "cancelled"}, "claim": {None: 1, "cancel": 0, HELD: 0}},
+        {("cancel", "cancelled"): ["cancel"], ("claim", 1): ["claim"]},
+        ["start"],
+    ),
+    "claim and claim of one": Scenario(
+        there_is("queued", claim_1=claim, claim_2=claim),
+        {"claim_1": {None: 1, "claim_2": 0, HELD: 0}, "claim_2": {None: 1, "claim_1": 0, HELD: 0}},
+        {("claim_1", 1): ["claim"], ("claim_2", 1): ["claim"]},
+        ["start"],
+    ),
+    "claim and claim of two": Scenario(
+        there_is("queued", number=2, claim_1=claim, claim_2=claim),
+        {"claim_1": {None: 1}, "claim_2": {None: 1}},
+        {("claim_1", 1): ["claim"], ("claim_2", 1): ["claim"]},
+        ["start", "start"],
+    ),
+    "cancel and reap": Scenario(
+        there_is("running", late=True, cancel=cancel, reap=reap),
+        {"cancel": {None: "cancelled"}, "reap": {None: 1, "cancel": 0, HELD: 0}},
+        {("cancel", "cancelled"): ["cancel"], ("reap", 1): ["release"]},
+    ),
+    "finish and reap": Scenario(
+        there_is("running", late=True, finish=finish, reap=reap),
+        {"finish": {None: "completed", "reap": "lost"}, "reap": {None: 1, "finish": 0, HELD: 0}},
+        {("finish", "completed"): ["complete"], ("reap", 1): ["release"]},
+    ),
+    "worker_commit_batch and reap": Scenario(
+        there_is("running", late=True, commit=batch, reap=reap),
+        {"commit": {None: "continue", "reap": "lost"}, "reap": {None: 1, "commit": 0, HELD: 0}},
+        {("commit", "continue"): [], ("reap", 1): ["release"]},
+        records=[("commit", "continue")],
+    ),
+}
+
+
+def in_two_steps(family: str) -> dict[str, Scenario]:
+    """The same of a family whose cancel leaves the worker until its deadline, and what it has besides."""
+    requested = {("cancel", "cancelling"): ["request_cancel"]}
+    at_once = {("cancel", "cancelled"): ["request_cancel"]}
+    return {
+        "finish": Scenario(
+            there_is("running", family=family, cancel=request_cancel, finish=finish),
+            {"cancel": {None: "cancelling", "finish": "not_cancellable"}, "finish": {None: "completed"}},
+            requested | {("finish", "completed"): ["complete"]},
+        ),
+        "release": Scenario(
+            there_is("running", family=family, cancel=request_cancel, release=release),
+            {
+                "cancel": {None: "cancelling", "release": "cancelled"},
+                "release": {None: "queued", "cancel": "cancelled"},
+            },
+            requested | at_once | {("release", "queued"): ["release"], ("release", "cancelled"): ["acknowledge"]},
+        ),
+        # Asked for twice: whoever comes second is answered the same and moves nothing.
+        "cancel": Scenario(
+            there_is("running", family=family, cancel_1=request_cancel, cancel_2=request_cancel),
+            {"cancel_1": {None: "cancelling"}, "cancel_2": {None: "cancelling"}},
+            {},
+            told_first={"cancelling": ["request_cancel"]},
+        ),
+        "worker_commit_batch": Scenario(
+            there_is("running", family=family, cancel=request_cancel, commit=batch),
+            {"cancel": {None: "cancelling"}, "commit": {None: "continue", "cancel": "cancel"}},
+            requested | {("commit", "continue"): [], ("commit", "cancel"): []},
+            records=[("commit", "continue"), ("commit", "cancel")],
+        ),
+        "claim": Scenario(
+            there_is("queued", family=family, cancel=request_cancel, claim=claim),
+            {"cancel": {None: "cancelled", "claim": "cancelling"}, "claim": {None: 1, "cancel": 0, HELD: 0}},
+            requested | at_once | {("claim", 1): ["claim"]},
+            ["start"],
+        ),
+        "reap": Scenario(
+            there_is("running", family=family, late=True, cancel=request_cancel, reap=reap),
+            {"cancel": {None: "cancelling", "reap": "cancelled"}, "reap": {None: 1, HELD: 0}},
+            requested | at_once | {("reap", 1): ["release"]},
+            after_cancel={("reap", 1): ["expire"]},
+        ),
+        "acknowledge and finish": Scenario(
+            there_is("cancelling", family=family, release=release, finish=finish),
+            {
+                "release": {None: "cancelled", "finish": "lost"},
+                "finish": {None: "completed", "release": "lost"},
+            },
+            {("release", "cancelled"): ["acknowledge"], ("finish", "completed"): ["complete"]},
+            ["start", "claim", "request_cancel"],
+        ),
+    }
+
+
+@pytest.mark.parametrize("family", TWO_STEPS)
+@pytest.mark.parametrize("name", in_two_steps(""))
+def test_of_a_cancel_in_two_steps_too_the_first_wins(database: Database, family: str, name: str) -> None:
+    play(database, in_two_steps(family)[name], ["commit", "rollback"])
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_of_two_the_first_to_hold_the_row_wins_and_an_undone_one_never_was(database: Database, name: str) -> None:
+    play(database, PAIRS[name], ["commit", "rollback"])
+
+
+def make_zombie(database: Database, user: User) -> Mapping[str, Statement]:
+    """A running historical sync with its second worker (lease 3), while the first one is not quite dead (lease 1)."""
+    job_id = database.start(user)
+    database.move(job_id, ("claim", "running"), ("release", "queued"), ("claim", "running"))
+    return {"cancel": cancel(job_id), "finish": finish(job_id, 3), "zombie": batch(job_id, 1)}
+
+
+THREE = {
+    "cancel, finish and a late zombie": Scenario(
+        make_zombie,
+        {
+            "cancel": {None: "cancelled", "finish": "not_cancellable"},
+            "finish": {None: "completed", "cancel": "lost"},
+            "zombie": {None: "lost"},
+        },
+        {("cancel", "cancelled"): ["cancel"], ("finish", "completed"): ["complete"]},
+        ["start", "claim", "release", "claim"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_of_three_exactly_one_wins(database: Database, name: str) -> None:
+    play(database, THREE[name], ["commit"])
+
+
+def test_of_two_starts_on_one_connection_one_is_the_job_and_the_other_is_told_which(database: Database) -> None:
+    def make(database: Database, user: User) -> Mapping[str, Statement]:
+        statement = start(database.connection(user.agency_id))
+        return {"start_1": statement, "start_2": statement}
+
+    scenario = Scenario(
+        make,
+        {
+            "start_1": {None: "pending", "start_2": "already_active"},
+            "start_2": {None: "pending", "start_1": "already_active"},
+        },
+        {("start_1", "pending"): ["start"], ("start_2", "pending"): ["start"]},
+        [],
+    )
+    play(database, scenario, ["commit", "rollback"])
+
+
+def test_a_cancel_gets_through_when_the_worker_that_held_the_row_dies(database: Database) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    database.move(job_id, ("claim", "running"))
+    with database.worker() as worker, ExitStack() as stack:
+        worker.execute("begin")
+        worker.execute(*batch(job_id))
+        canceller = ChaosWorker(database, database.session(user.claims))
+        stack.callback(canceller.close)
+        canceller.begin(cancel(job_id))
+        canceller.end("commit")
+        until(canceller.is_at_rest)
+        assert not canceller.steps[0].done()
+        database.all("select pg_terminate_backend(%s)", (worker.connection.info.backend_pid,))
+        assert normal(canceller.steps[0].result(30)) == "cancelled"
+        canceller.steps[1].result(30)
+    assert database.all("select from app.records") == []
+
+
+@contextmanager
+def crowd(sessions: Sequence[Session]) -> Iterator[Callable[[Sequence[Statement]], list[Any]]]:
+    """Lets every session make its call at the same moment, and gives back their answers."""
+    barrier = threading.Barrier(len(sessions))
+
+    def attempt(session: Session, statement: Statement) -> Any:
+        barrier.wait(30)
+        return session.attempt(*statement)
+
+    with ExitStack() as stack, ThreadPoolExecutor(len(sessions)) as threads:
+        for session in sessions:
+            stack.callback(session.close)
+        yield lambda statements: list(threads.map(attempt, sessions, statements, timeout=60))
+
+
+def test_under_load_a_cancel_and_a_finish_never_both_win_and_a_zombie_never_writes(database: Database) -> None:
+    user = database.member()
+    won: Counter[str] = Counter()
+    with crowd([database.session(user.claims), *(database.worker() for _ in range(3))]) as at_once:
+        for _ in range(200):
+            calls = make_zombie(database, user)
+            job_id = calls["cancel"][1]["job_id"]
+            answers = at_once([calls["cancel"], calls["finish"], calls["zombie"], batch(job_id, 3)])
+            cancelled, finished, zombie, stored = map(normal, answers)
+            assert (cancelled, finished) in {("cancelled", "lost"), ("not_cancellable", "completed")}
+            assert (zombie, stored) in {("lost", "lost"), ("lost", "continue")}
+            records = database.all("select from app.records where execution_id = %s", (job_id,))
+            assert len(records) == (BATCH if stored == "continue" else 0)
+            events = [event["event"] for event in database.events(job_id)]
+            winner = "cancel" if cancelled == "cancelled" else "complete"
+            assert events == ["start", "claim", "release", "claim", winner]
+            won[winner] += 1
+    assert sum(won.values()) == 200
+
+
+def test_under_load_every_execution_is_claimed_once(database: Database) -> None:
+    agency = database.agency()
+    jobs = sorted(database.insert(agency) for _ in range(200))
+    three = rpc("worker_claim", worker="w", families=["bulk_sync"], max_executions=3)
+    claimed: list[str] = []
+    with crowd([database.worker() for _ in range(6)]) as at_once:
+        while found := [e["id"] for response in at_once([three] * 6) for e in response[0]["result"]]:
+            claimed += found
+    assert sorted(claimed) == jobs
+
+
+def test_under_load_one_connection_has_one_active_job(database: Database) -> None:
+    users = [database.member()]
+    users += [database.user(users[0].agency_id) for _ in range(3)]
+    with crowd([database.session(user.claims) for user in users]) as at_once:
+        for _ in range(25):
+            answers = at_once([start(database.connection(users[0].agency_id))] * 4)
+            [job_id] = [response[0]["result"]["job_id"] for response in answers if not isinstance(response, ErrorSpec)]
+            refused = [response for response in answers if isinstance(response, ErrorSpec)]
+            assert {(r.code, r.members["job_id"]) for r in refused} == {("already_active", job_id)}
+
+
+@pytest.mark.parametrize("mode", ["replicate", "create", "update", "updateOrCreate"])
+def test_under_load_two_executions_store_the_same_records_in_one_destination(database: Database, mode: str) -> None:
+    """In opposite orders, which without care is a deadlock."""
+    agency = database.agency()
+    destination_id = database.connection(agency, "records", {})
+    spec = json.dumps({"write": {"mode": mode}})
+
+    def job(**columns: Any) -> str:
+        columns |= {"connection_id": database.connection(agency), "destination_id": destination_id}
+        return database.put("running", agency, "model_sync", **columns)
+
+    keys = [str(n) for n in range(300)]
+    if mode == "update":  # what is there to be updated
+        with database.worker() as worker:
+            worker.execute(*batch(job(), keys=keys))
+    jobs = [job(spec=spec) for _ in range(2)]
+    with crowd([database.worker() for _ in jobs]) as at_once:
+        for seq in range(1, 21):
+            orders = zip(jobs, (keys, keys[::-1]), strict=True)
+            answers = at_once([batch(job_id, 1, seq, order) for job_id, order in orders])
+            assert [normal(response) for response in answers] == ["continue", "continue"]
+    assert database.one("select count(*) as n from app.records")["n"] == len(keys)
+    query = "select sum(inserted) as inserted, sum(updated) as updated from app.execution_resources"
+    written = database.one(f"{query} where execution_id = any(%s)", (jobs,))
+    total = 2 * 20 * len(keys)
+    inserted = 0 if mode == "update" else len(keys)
+    assert written == {"inserted": inserted, "updated": 0 if mode == "create" else total - inserted}
+
+
+def test_under_load_one_batch_sent_by_many_is_stored_once(database: Database) -> None:
+    user = database.member()
+    job_id = database.start(user)
+    database.move(job_id, ("claim", "running"))
+    with crowd([database.worker() for _ in range(4)]) as at_once:
+        for seq in range(1, 26):
+            assert [normal(response) for response in at_once([batch(job_id, 1, seq)] * 4)] == ["continue"] * 4
+    assert (database.execution(job_id)["seq"], database.execution(job_id)["records"]) == (25, 25 * BATCH)
+    [counted] = database.all("select records, inserted, updated from app.execution_resources")
+    assert counted == {"records": 25 * BATCH, "inserted": BATCH, "updated": 24 * BATCH}

@@ -1,0 +1,148 @@
+"""Bulk actions in tests: created as their callers do, taken a step at a time by a worker that may die between two."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from tests.support.database import TRANSITIONS_TO, TWO_STEPS, rpc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.support.database import Database, Session, User
+
+PATH = "/api/actions/bulk/jobs"
+PREVIEW = "/api/actions/bulk/preview"
+BATCH = 500
+COLLECTED_AT_ONCE = 5000
+OUTCOMES = ("done", "failed", "skipped", "interrupted", "not_started")
+NOTHING = dict.fromkeys(("matched", *OUTCOMES), 0)
+# What may be acted on: looks are nobody's business.
+ACTED_ON = ("historical_sync", "sync_job_run", "bulk_sync", "model_sync", "bulk_action")
+
+
+def many(database: Database, user: User, number: int, family: str = "historical_sync", **columns: Any) -> list[str]:
+    """The ids, in their order, of so many queued executions."""
+    values = {"agency_id": user.agency_id, "family": family, **columns}
+    names, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
+    query = f"insert into app.executions ({names}) select {places} from generate_series(1, {number}) returning id::text"
+    with database.acting_as("postgres") as owner:
+        return sorted(row["id"] for row in owner.execute(query, values))
+
+
+def put(database: Database, user: User, family: str, status: str, **columns: Any) -> str:
+    """An execution of any family that has come to this status in its own way."""
+    job_id = database.insert(user.agency_id, family, **columns)
+    if status == "cancelled" and family in TWO_STEPS:
+        database.move(job_id, *TRANSITIONS_TO["cancelling"], ("acknowledge", "cancelled"))
+    else:
+        database.move(job_id, *TRANSITIONS_TO[status])
+    return job_id
+
+
+def statuses(family: str) -> list[str]:
+    """Where an execution of this family may stand."""
+    return [status for status in TRANSITIONS_TO if status != "cancelling" or family in TWO_STEPS]
+
+
+def create(database: Database, user: User, action: str = "cancel", **arguments: Any) -> str:
+    """The id of a bulk action that this user has created; criteria by default all there is."""
+    arguments.setdefault("criteria", {"created_after": "2001-01-01T00:00:00Z"})
+    with database.session(user.claims) as session:
+        return str(session.call("create_bulk_action", action_type=action, **arguments)["job_id"])
+
+
+def counts(database: Database, job_id: str) -> dict[str, int]:
+    """As they are stored; that they are exact is checked here, each time."""
+    rows = database.all(
+        f"select matched, {', '.join(OUTCOMES)} from app.bulk_actions where execution_id = %s", (job_id,)
+    )
+    stored: dict[str, int] = rows[0] if rows else dict(NOTHING)
+    items = database.all(
+        "select coalesce(outcome, 'not_started') as outcome, count(*)::int as n from app.bulk_action_items"
+        " where execution_id = %s group by 1",
+        (job_id,),
+    )
+    listed = Counter({row["outcome"]: row["n"] for row in items})
+    assert stored == {"matched": listed.total(), **{outcome: listed[outcome] for outcome in OUTCOMES}}
+    return stored
+
+
+def outcome(database: Database, job_id: str, item_id: str) -> str | None:
+    rows = database.all(
+        "select outcome from app.bulk_action_items where (execution_id, item_id) = (%s, %s)", (job_id, item_id)
+    )
+    return str(rows[0]["outcome"]) if rows else None
+
+
+def step(job_id: str, lease_token: int = 1) -> tuple[str, dict[str, Any]]:
+    return rpc("worker_run_bulk_action_step", execution_id=job_id, lease_token=lease_token)
+
+
+class Worker:
+    """Holds a bulk action and takes its steps, when it is told to."""
+
+    def __init__(self, database: Database, job_id: str) -> None:
+        self.database = database
+        self.id = job_id
+        database.move(job_id, ("claim", "running"))
+        self.lease_token: int = database.execution(job_id)["lease_token"]
+        self.session: Session = database.worker()
+
+    def step(self) -> dict[str, Any]:
+        """The answer; the counts were exact before, and are after."""
+        counts(self.database, self.id)
+        response: dict[str, Any] = self.session.call(
+            "worker_run_bulk_action_step", execution_id=self.id, lease_token=self.lease_token
+        )
+        counts(self.database, self.id)
+        return response
+
+    def rest(self) -> int:
+        """Takes what steps are left and finishes; how many those were."""
+        number = 1
+        while (response := self.step()) == {"result": "continue", "more": True}:
+            number += 1
+        assert response == {"result": "continue", "more": False}
+        assert self.tell("finish") == "completed"
+        return number
+
+    def tell(self, name: str, **arguments: Any) -> str:
+        return str(self.session.call(name, execution_id=self.id, lease_token=self.lease_token, **arguments)["result"])
+
+    def close(self) -> None:
+        self.session.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def run(database: Database, job_id: str) -> dict[str, int]:
+    """The bulk action to its end; its counts."""
+    with Worker(database, job_id) as worker:
+        worker.rest()
+    return counts(database, job_id)
+
+
+def collected(database: Database, user: User, action: str = "cancel", **arguments: Any) -> str:
+    """One that runs (lease 1) and knows its items, but has acted on none."""
+    job_id = create(database, user, action, **arguments)
+    with Worker(database, job_id) as worker:
+        assert worker.step() == {"result": "continue", "more": True}
+    return job_id
+
+
+def these(ids: Sequence[str]) -> dict[str, Any]:
+    """Criteria that name them."""
+    return {"ids": [*ids]}
+
+
+def spec(action: str = "cancel", **members: Any) -> str:
+    """That of a bulk action that nobody has created with these members: as create_bulk_action would store it."""
+    common = {"action_type": action, "criteria": these([]), "action_reason": None, "max_limit": 10000}
+    return json.dumps({**common, "scheduled_at": None, "preview_count": 0, **members})

@@ -1,0 +1,353 @@
+"""A whole project for tests: a database, the Auth stand-in, the inner gateway, and the functions over HTTP.
+
+Agencies are made per test, so that tests share a database: whoever asks for a project gets the one of its setup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import secrets
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import httpx
+
+from functions._local.fake_auth import AuthServer
+from functions._local.gateway import forward, gateway
+from functions._local.web_server import WebServer
+from functions._shared import registry, runtime, services
+from functions._shared.settings import Settings
+from tests.support import documented, postgrest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from functions._local.postgrest import Postgrest
+    from functions._shared.http import Request, Response
+    from functions._shared.services import Services
+    from tests.support.database import Database, User
+
+Transport = Literal["postgres", "postgrest"]
+Signing = Literal["ES256", "HS256"]
+Check = Literal["claims", "user"]
+Status = Literal["pending", "in_progress", "released", "completed", "failed", "cancelled"]
+
+JANUARY = {"date_from": "2013-01-01", "date_to": "2013-01-31"}
+THREADS = 16
+
+
+@dataclass(frozen=True)
+class Setup:
+    transport: Transport = "postgres"
+    signing: Signing = "ES256"
+    check: Check = "claims"
+
+    def __str__(self) -> str:
+        return f"{self.transport}-{self.signing}-{self.check}"
+
+
+EVERY_SETUP = [
+    Setup(transport, signing, check)
+    for transport in ("postgres", "postgrest")
+    for signing in ("ES256", "HS256")
+    for check in ("claims", "user")
+]
+# Each door with each kind of token, and with each kind of check.
+SETUPS = [
+    Setup("postgres", "ES256", "claims"),
+    Setup("postgrest", "ES256", "claims"),
+    Setup("postgrest", "HS256", "claims"),
+    Setup("postgres", "HS256", "user"),
+    Setup("postgrest", "ES256", "user"),
+]
+BOTH_TRANSPORTS = SETUPS[:2]
+
+
+class Backend:
+    """What the functions of one project call: Auth and, once asked for, PostgREST, behind one address."""
+
+    def __init__(self, database: Database, signing: Signing) -> None:
+        self.database = database
+        self.asked: list[str] = []  # each request to the Auth server or PostgREST, as "METHOD /path"
+        self._exit = contextlib.ExitStack()
+        self._postgrest: Postgrest | None = None
+        self._rest: Callable[..., Iterable[bytes]] | None = None
+        self._inner = WebServer(gateway({"/auth/v1": self._ask_auth, "/rest/v1": self._ask_rest}))
+        self._exit.callback(self._inner.close)
+        self.url = self._inner.url
+        self.issuer = f"{self.url}/auth/v1"
+        self.jwt_secret = secrets.token_urlsafe(48)
+        self.auth = AuthServer(database.url, issuer_url=self.issuer, jwt_secret=self.jwt_secret, signing=signing)
+        self._exit.callback(self.auth.close)
+
+    @property
+    def postgrest(self) -> Postgrest:
+        if self._postgrest is None:
+            self._postgrest = postgrest.serve(self.database, self.auth.jwks_for_postgrest())
+            self._exit.callback(self._postgrest.close)
+            client = httpx.Client(timeout=30)
+            self._exit.callback(client.close)
+            self._rest = forward("/rest/v1", self._postgrest.url, client)
+        return self._postgrest
+
+    def _ask_auth(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._note(environ)
+        return self.auth(environ, start_response)
+
+    def _ask_rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._note(environ)
+        return self.rest(environ, start_response)
+
+    def rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """PostgREST as whoever calls the project sees it."""
+        assert self._rest is not None
+        return self._rest(environ, start_response)
+
+    def _note(self, environ: WSGIEnvironment) -> None:
+        self.asked.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+
+    def close(self) -> None:
+        self._exit.close()
+
+
+class Project:
+    """The functions of a project in one setup, over HTTP, and what tests do with them."""
+
+    def __init__(self, setup: Setup, backend: Backend, **settings: Any) -> None:
+        self.setup = setup
+        self.backend = backend
+        self.database = backend.database
+        self.auth = backend.auth
+        if setup.transport == "postgrest":
+            _ = backend.postgrest  # started now, not within a request
+        self.settings = dataclasses.replace(
+            Settings(
+                supabase_url=backend.url,
+                supabase_anon_key=backend.auth.anon_key(),
+                rpc_transport=setup.transport,
+                database_url=self.database.login("authenticator") if setup.transport == "postgres" else None,
+                auth_check=setup.check,
+                auth_issuer=backend.issuer,
+            ),
+            **settings,
+        )
+        self.services: Services = services.make(self.settings)
+        self.asked: deque[Request] = deque(maxlen=100)  # of the functions, the newest last
+        functions = runtime.wsgi(self._handle)
+        self._server = WebServer(
+            gateway({runtime.PREFIX: functions, "/auth/v1": backend.auth, "/rest/v1": backend.rest})
+        )
+        self.url = f"{self._server.url}{runtime.PREFIX}"
+        self._client = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=THREADS))
+
+    def _handle(self, request: Request) -> Response:
+        self.asked.append(request)
+        return registry.handle(request, self.services)
+
+    def close(self) -> None:
+        self._client.close()
+        self._server.close()
+        self.services.authenticator.close()
+        self.services.rpc.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Who is calling
+
+    def token(self, user: User, **overrides: Any) -> str:
+        """An access token of the user's session; `overrides` as AuthServer.mint."""
+        return self.auth.mint(user.id, **({"session_id": user.session_id} | overrides))
+
+    # What is called
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        token: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> httpx.Response:
+        """Any request to any function; what every answer must have is checked here."""
+        sent = {**({"authorization": f"Bearer {token}"} if token is not None else {}), **(headers or {})}
+        response = self._client.request(
+            method, f"{self.url}{path}", headers=httpx.Headers(sent, encoding="latin-1"), **options
+        )
+        check_answer(response, token)
+        return response
+
+    def start(self, token: str | None, body: object = None, **options: Any) -> httpx.Response:
+        return self._send("POST", "/start-historical-sync", token, body, options)
+
+    def cancel(self, token: str | None, body: object = None, **options: Any) -> httpx.Response:
+        return self._send("POST", "/cancel-historical-sync", token, body, options)
+
+    def get(self, token: str | None, job_id: object = None, **options: Any) -> httpx.Response:
+        options.setdefault("params", {} if job_id is None else {"job_id": job_id})
+        return self.request("GET", "/get-historical-sync", token, **options)
+
+    def jobs(self, token: str | None, **query: Any) -> httpx.Response:
+        return self.request("GET", "/list-historical-syncs", token, params=query)
+
+    def retry(self, token: str | None, body: object = None, **options: Any) -> httpx.Response:
+        return self._send("POST", "/retry-historical-sync", token, body, options)
+
+    def _send(self, method: str, path: str, token: str | None, body: object, options: Any) -> httpx.Response:
+        """`body` is sent as it is when it is bytes, as JSON otherwise."""
+        content = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+        return self.request(method, path, token, **content, **options)
+
+    def at_once(self, call: Callable[[], httpx.Response]) -> list[httpx.Response]:
+        """The same call by many threads, none of which begins before all are there."""
+        barrier = threading.Barrier(THREADS)
+
+        def one(_: int) -> httpx.Response:
+            barrier.wait()
+            return call()
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(one, range(THREADS)))
+
+    # What there is
+
+    def job(self, user: User, status: Status = "pending") -> str:
+        """A job of this user's agency that has come as far as this."""
+        job_id = self.database.start(user)
+        if status == "pending":
+            return job_id
+        if status == "cancelled":
+            with self.database.session(user.claims) as session:
+                session.call("cancel_sync_job", job_id=job_id, reason="earlier")
+            return job_id
+        execution = self.claim(job_id)
+        calls = {
+            "completed": ("finish", {}),
+            "failed": ("fail", {"error": {"code": "gone", "message": "The source is gone."}, "retry": False}),
+            "released": ("release", {}),
+        }
+        if status in calls:
+            name, arguments = calls[status]
+            with self.database.worker() as worker:
+                worker.call(name, execution_id=job_id, lease_token=execution["lease_token"], **arguments)
+        return job_id
+
+    def claim(self, job_id: str) -> dict[str, Any]:
+        """The job's execution, claimed; with it, whatever earlier tests left in the queue."""
+        with self.database.worker() as worker:
+            while True:
+                claimed = worker.call(
+                    "worker_claim", worker="w", families=["historical_sync"], max_executions=100, lease_seconds=3600
+                )
+                assert claimed, "the job is not in the queue"
+                for execution in claimed:
+                    if execution["id"] == job_id:
+                        return dict(execution)
+
+    @contextlib.contextmanager
+    def without(self, function: str) -> Iterator[None]:
+        """The database lacks this function, as after half a deployment."""
+        schema, _, name = function.partition(".")
+        self.database.admin.execute(f"alter function {function} rename to {name}_away")
+        try:
+            yield
+        finally:
+            self.database.admin.execute(f"alter function {schema}.{name}_away rename to {name}")
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Nothing in the database is another after the block: no row and no audit event."""
+        before = checksums(self.database)
+        yield
+        assert checksums(self.database) == before
+
+
+class Projects:
+    """One project per setup over one database, each made when first asked for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._backends: dict[Signing, Backend] = {}
+        self._projects: dict[Setup, Project] = {}
+
+    def __call__(self, setup: Setup) -> Project:
+        if setup not in self._projects:
+            self._projects[setup] = Project(setup, self.backend(setup.signing))
+        return self._projects[setup]
+
+    def backend(self, signing: Signing) -> Backend:
+        if signing not in self._backends:
+            self._backends[signing] = Backend(self._database, signing)
+        return self._backends[signing]
+
+    def close(self) -> None:
+        for project in self._projects.values():
+            project.close()
+        for backend in self._backends.values():
+            backend.close()
+
+
+def checksums(database: Database) -> dict[str, Any]:
+    """Of every table that is ours, a checksum of where each row lies and who wrote it: to write a row again as it was
+    is a change too. Quicker than Database.fingerprint where tests share rows.
+    """
+    tables = database.all(
+        "select c.oid::regclass::text as name from pg_class c"
+        " where c.relkind in ('r', 'p') and c.relnamespace in ('app'::regnamespace, 'public'::regnamespace)"
+    )
+    one = "select '{0}' as name, count(*) as rows, sum(hashtidextended(ctid, xmin::text::bigint)) as written from {0}"
+    rows = database.all(" union all ".join(one.format(table["name"]) for table in tables))
+    return {row["name"]: (row["rows"], row["written"]) for row in rows}
+
+
+def check_answer(response: httpx.Response, token: str | None = None) -> None:
+    """What holds for every answer, an error's included."""
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert "x-request-id" in response.headers["access-control-expose-headers"]
+    assert response.headers["x-request-id"]
+    assert response.headers["cache-control"] == "no-store"
+    assert "x-relay-error" not in response.headers
+    if response.content:
+        assert response.headers["content-type"] == "application/json"
+    documented.check(response)
+    if token:
+        assert token not in response.text
+        assert token not in str(response.headers)
+
+
+def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Checks an error's spelling, whichever API's; gives what it says besides."""
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, documented.code(body)) == (status, code), response.text
+    sentence, number, _ = documented.spelling(body)
+    members = documented.members(body)
+    assert body[sentence].endswith(".")
+    assert number is None or body[number] == status
+    assert body["requestId"] == response.headers["x-request-id"]
+    assert ("allow" in response.headers) == (status == 405)
+    assert ("retry-after" in response.headers) == (status == 503)
+    if "key" in body:
+        assert body["error"] == body["message"]
+        assert body.get("status") == (None if status == 401 else status)
+    if "statusCode" in body:
+        assert body["error"] == HTTPStatus(status).phrase
+    if "instance" in body:
+        assert (body["type"], body["title"]) == ("about:blank", HTTPStatus(status).phrase)
+        assert body["error"] == body["detail"]
+        assert body["instance"] == f"urn:request:{body['requestId']}"
+        texts = {
+            name: text if isinstance(members[name], str) else json.loads(text) for name, text in body["details"].items()
+        }
+        assert texts == members
+    return members

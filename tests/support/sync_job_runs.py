@@ -1,0 +1,301 @@
+"""What the tests of sync job runs share: a source whose records and answers a test writes, a receiver of events that
+keeps what it was sent, and a user's calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs, unquote
+
+from functions._local.web_server import WebServer
+from functions.sync_job.get_sync_job import SyncJob
+from functions.sync_job_run.get_sync_job_run import SyncJobRun
+from functions.webhook.create_webhook import WebhookCreated
+from tests.support.wait import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    import httpx
+    from pydantic import BaseModel
+
+    from tests.support.database import Database, User
+    from tests.support.project import Project
+
+ACCOUNTS, CONTACTS, NOTES = "crm/accounts", "crm/contacts", "crm/notes"
+NAMES = (ACCOUNTS, CONTACTS, NOTES, "plain")
+
+
+class Gate:
+    """Whoever comes waits until it is opened."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self.waiting = 0
+
+    def wait(self) -> None:
+        self.waiting += 1
+        self._open.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for a page of a resource, or for one record of it; `query` is all but the paging."""
+
+    resource: str
+    page: int
+    key: str | None
+    query: Mapping[str, list[str]]
+
+
+class Tree:
+    """A source: `tables` by resource, of which a query's parameters choose by equality (`of=1`: records with of = 1).
+
+    `before(asked)` is called for each request; it may wait, change the tables, or answer a status instead.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.before: Callable[[Asked], int | None] = lambda _: None
+        self.asked: list[Asked] = []
+        self._server = WebServer(self._answer, threads=16)
+
+    def config(self, size: int = 2) -> dict[str, Any]:
+        pagination = {"type": "page_number", "param": "page", "size_param": "size", "size": size, "total": "total"}
+        return {
+            "base_url": self._server.url,
+            "auth": {"type": "none"},
+            "timeout_seconds": 3600,
+            "resources": {
+                name: {"path": f"/{name}", "primary_key": ["id"], "records": "data", "pagination": pagination}
+                for name in NAMES
+            },
+        }
+
+    def family(self, accounts: int, contacts: int = 0, notes: int = 0) -> None:
+        """So many accounts, each with so many contacts, each with so many notes; ids a1, a1c1, a1c1n1."""
+        self.tables = {ACCOUNTS: [{"id": f"a{a}", "name": f"account {a}"} for a in range(accounts)]}
+        self.tables[CONTACTS] = [
+            {"id": f"{account['id']}c{c}", "of": account["id"]}
+            for account in self.tables[ACCOUNTS]
+            for c in range(contacts)
+        ]
+        self.tables[NOTES] = [
+            {"id": f"{contact['id']}n{n}", "of": contact["id"]}
+            for contact in self.tables[CONTACTS]
+            for n in range(notes)
+        ]
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        path = unquote(environ["PATH_INFO"]).strip("/")
+        resource = next((name for name in NAMES if path == name or path.startswith(f"{name}/")), "")
+        key = path.removeprefix(resource).strip("/") or None
+        page, size = int(query.pop("page", ["1"])[0]), int(query.pop("size", ["1000"])[0])
+        asked = Asked(resource, page, key, query)
+        self.asked.append(asked)
+        status = self.before(asked) or 200
+        rows = [row for row in self.tables.get(resource, []) if all(str(row.get(n)) in v for n, v in query.items())]
+        if key is None:
+            body: Any = {"data": rows[(page - 1) * size : page * size], "total": len(rows)}
+        else:
+            body = next(({"data": row} for row in rows if str(row["id"]) == key), None)
+            status = status if body or status != 200 else 404
+        content = json.dumps(body or {}).encode()
+        start_response(f"{status} x", [("content-type", "application/json"), ("content-length", str(len(content)))])
+        return [content]
+
+    def close(self) -> None:
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class WebhookMessage:
+    """One request that a receiver got."""
+
+    headers: Mapping[str, str]
+    content: bytes
+    body: dict[str, Any] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        return str(self.body["id"])
+
+    @property
+    def event(self) -> str:
+        return str(self.body["event"]).removeprefix("sync_job_run:")
+
+    @property
+    def run(self) -> str:
+        payload = self.body["payload"]
+        return str(payload.get("sync_job_run_id") or payload["id"])
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the records in it."""
+        return [record["id"] for record in self.body["payload"].get("records", [])]
+
+    def is_signed_with(self, secret: str) -> bool:
+        mac = hmac.new(secret.encode(), self.content, hashlib.sha256).hexdigest()
+        return self.headers["x-truto-signature"] == f"format=sha256,v={mac}"
+
+
+class Receiver:
+    """Keeps each letter as it comes, then answers what `answer(letter)` says, which may wait; 200 without."""
+
+    def __init__(self) -> None:
+        self.messages: list[WebhookMessage] = []
+        self.answered: list[tuple[str, int]] = []  # id and status
+        self.answer: Callable[[WebhookMessage], int | None] = lambda _: None
+        self.under_way: Counter[str] = Counter()
+        self.most_under_way = 0
+        self._lock = threading.Lock()
+        self._server = WebServer(self._receive, threads=16)
+        self.url = f"{self._server.url}/events"
+
+    def _receive(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        content = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        headers = {
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_") or name == "CONTENT_TYPE"
+        }
+        message = WebhookMessage(headers, content, json.loads(content))
+        with self._lock:
+            self.messages.append(message)
+            self.under_way[message.run] += 1
+            self.most_under_way = max(self.most_under_way, *self.under_way.values())
+        status = self.answer(message) or 200
+        with self._lock:
+            self.under_way[message.run] -= 1
+            self.answered.append((message.id, status))
+        start_response(f"{status} x", [("content-length", "0")])
+        return []
+
+    def of(self, run_id: str, *events: str) -> list[WebhookMessage]:
+        """Those about a run (and of these events)."""
+        return [one for one in [*self.messages] if one.run == run_id and (not events or one.event in events)]
+
+    def events(self, run_id: str) -> list[str]:
+        return [message.event for message in self.of(run_id)]
+
+    def keys(self, run_id: str) -> list[str]:
+        """Of the records of all letters, each letter counted once."""
+        once = {message.id: message for message in self.of(run_id, "record")}
+        return [key for message in once.values() for key in message.keys]
+
+    def close(self) -> None:
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+LIST_ACCOUNTS = {"resource": ACCOUNTS, "method": "list"}
+LIST_CONTACTS = {
+    "resource": CONTACTS,
+    "method": "list",
+    "query": {"of": "{{resources.crm.accounts.id}}"},
+    "depends_on": ACCOUNTS,
+}
+LIST_NOTES = {
+    "resource": NOTES,
+    "method": "list",
+    "query": {"of": "{{resources.crm.contacts.id}}"},
+    "depends_on": CONTACTS,
+}
+
+
+@dataclass(frozen=True)
+class Client:
+    """One user's calls."""
+
+    project: Project
+    user: User
+    _token: list[str] = field(default_factory=list)
+
+    @property
+    def token(self) -> str:
+        if not self._token:
+            self._token.append(self.project.token(self.user))
+        return self._token[0]
+
+    @property
+    def database(self) -> Database:
+        return self.project.database
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self.project.request(method, path, self.token, **options)
+
+    def other(self) -> Client:
+        """Somebody of another agency."""
+        return Client(self.project, self.database.member())
+
+    def webhook(self, target_url: str = "https://example.com/events", **members: Any) -> dict[str, Any]:
+        return accepted(self.ask("POST", "/webhook", json={"target_url": target_url, **members}), WebhookCreated)
+
+    def job(self, *resources: Mapping[str, Any], **members: Any) -> dict[str, Any]:
+        body = {"resources": [*(resources or [LIST_ACCOUNTS])], **members}
+        return accepted(self.ask("POST", "/sync-job", json=body), SyncJob)
+
+    def account(self, config: Mapping[str, Any] | None = None) -> str:
+        """An integrated account: a connection that can be read."""
+        usual = {"base_url": "http://127.0.0.1:9", "resources": {name: {} for name in NAMES}}
+        return self.database.connection(self.user.agency_id, config=config or usual)
+
+    def start(self, job_id: str, account_id: str, **members: Any) -> httpx.Response:
+        destination = {} if {"daemon_group_key", "webhook_id"} & {*members} else {"daemon_group_key": "default"}
+        ids = {"sync_job_id": job_id, "integrated_account_id": account_id}
+        return self.ask("POST", "/sync-job-run", json={**ids, **destination, **members})
+
+    def run(self, job_id: str, account_id: str, **members: Any) -> dict[str, Any]:
+        return accepted(self.start(job_id, account_id, **members), SyncJobRun)
+
+    def get(self, run_id: str) -> dict[str, Any]:
+        return accepted(self.ask("GET", f"/sync-job-run/{run_id}"), SyncJobRun)
+
+    def stop(self, run_id: str, **options: Any) -> httpx.Response:
+        return self.ask("DELETE", f"/sync-job-run/{run_id}", **options)
+
+    def ended(self, run_id: str, seconds: float = 60) -> dict[str, Any]:
+        """The run, once it has."""
+        until(lambda: self.database.execution(run_id)["finished_at"], seconds)
+        return self.get(run_id)
+
+
+def accepted(response: httpx.Response, model: type[BaseModel]) -> dict[str, Any]:
+    """A successful answer, which has all members of its model and no other."""
+    assert response.status_code == 200, response.text
+    model.model_validate_json(response.content, strict=True, extra="forbid")
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def deliveries(database: Database, run_id: str) -> list[dict[str, Any]]:
+    """What there was and is to deliver for a run, in order; what tells of its end is the last."""
+    return database.all("select * from app.deliveries where execution_id = %s order by number = -1, number", (run_id,))
+
+
+def stored(database: Database, run_id: str) -> dict[tuple[str, str], Any]:
+    """What a run has stored, by resource and key."""
+    rows = database.all("select resource, key, data from app.records where execution_id = %s", (run_id,))
+    return {(row["resource"], row["key"]): row["data"] for row in rows}

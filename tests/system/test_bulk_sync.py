@@ -1,0 +1,531 @@
+"""functions/worker/runners/bulk_sync.py over real sources, and what its executions show at each moment: what is counted
+is what is stored, whoever dies in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._shared.rpc import PostgresRpc
+from functions.worker.client import Execution, Protocol, service_caller
+from functions.worker.engine import Engine, Signals
+from tests.support.flights import Logged
+from tests.support.project import BOTH_TRANSPORTS
+from tests.support.syncs import BULK, DIRECT, LOCAL, Client, Hand, Shelf, rows, run
+from tests.support.wait import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.database import Database
+    from tests.support.project import Project
+
+through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+through_one_door = pytest.mark.parametrize("project", DIRECT, indirect=True, ids=str)
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    """Five flights on three pages, no planes, three airports on two."""
+    with Shelf() as running:
+        running.put("flights", *({"id": n, "number": f"F{n}"} for n in range(5)))
+        running.put("planes")
+        running.put("airports", *({"id": n, "name": f"A{n}"} for n in range(3)))
+        yield running
+
+
+NAMES = ["flights", "planes", "airports"]
+BATCHES = 3 + 1 + 2
+
+
+class Scenario:
+    def __init__(self, project: Project, shelf: Shelf) -> None:
+        self.client = Client(project, BULK, project.database.member())
+        self.database = project.database
+        self.shelf = shelf
+        self.source = self.database.connection(self.client.user.agency_id, config=shelf.config(*NAMES))
+        self.destination = self.client.records_connection()
+
+    def sync(self, **members: Any) -> str:
+        body = {"source_connection_id": self.source, "destination_connection_id": self.destination, "schemas": NAMES}
+        return self.client.made(**{**body, **members})
+
+    def rows(self) -> dict[str, Any]:
+        return rows(self.database, self.destination)
+
+    def held(self, *names: str, prefix: str = "") -> dict[str, Any]:
+        """What a destination holds once these tables are copied."""
+        return {f"{prefix}{name} [{one['id']}]": one for name in names or NAMES for one in self.shelf.tables[name]}
+
+    def shown(self, sync_id: str, execution_id: str) -> dict[str, tuple[str, int]]:
+        """Status and count of each schema; whatever else holds for every execution is checked here."""
+        execution = self.client.execution(sync_id, execution_id)
+        schemas = execution["schemas"]
+        assert execution["record_count"] == sum(one["record_count"] for one in schemas)
+        assert execution["error_count"] == sum(one["error_count"] for one in schemas) == 0
+        for one in schemas:
+            begun, ended = one["started_at"], one["completed_at"]
+            assert (one["status"] in {"completed", "canceled", "failed"}) == (ended is not None)
+            assert one["status"] not in {"running", "completed"} or begun is not None
+            assert begun is None or execution["created_at"] <= begun
+            assert begun is None or ended is None or begun <= ended
+        return {one["schema"]: (one["status"], one["record_count"]) for one in schemas}
+
+
+@pytest.fixture
+def scene(project: Project, shelf: Shelf) -> Scenario:
+    return Scenario(project, shelf)
+
+
+# From the first batch to the last
+
+
+@through_both_doors
+def test_each_schema_from_created_to_completed(scene: Scenario) -> None:
+    sync_id = scene.sync()
+    execution_id = scene.client.started(sync_id)
+    states = [
+        {"flights": ("created", 0), "planes": ("created", 0), "airports": ("created", 0)},
+        {"flights": ("running", 2), "planes": ("created", 0), "airports": ("created", 0)},
+        {"flights": ("running", 4), "planes": ("created", 0), "airports": ("created", 0)},
+        {"flights": ("completed", 5), "planes": ("created", 0), "airports": ("created", 0)},
+        {"flights": ("completed", 5), "planes": ("completed", 0), "airports": ("created", 0)},
+        {"flights": ("completed", 5), "planes": ("completed", 0), "airports": ("running", 2)},
+        {"flights": ("completed", 5), "planes": ("completed", 0), "airports": ("completed", 3)},
+    ]
+    assert scene.shown(sync_id, execution_id) == states[0]
+    with Hand(scene.database, execution_id) as hand:
+        for state in states:
+            assert scene.shown(sync_id, execution_id) == state
+            assert len(scene.rows()) == sum(count for _, count in state.values())
+            assert scene.client.execution(sync_id, execution_id)["version"] == str(hand.seq)
+            if state is not states[-1]:
+                hand.steps(1)
+        assert scene.client.execution(sync_id, execution_id)["status"] == "running"
+        assert hand.rest() == 0
+    ended = scene.client.execution(sync_id, execution_id)
+    assert (ended["status"], ended["record_count"], ended["status_message"]) == ("completed", 8, None)
+    assert scene.shown(sync_id, execution_id) == states[-1]
+    assert scene.rows() == scene.held()
+
+
+@through_both_doors
+@pytest.mark.parametrize("done", range(BATCHES))
+@pytest.mark.parametrize("end", ["canceled", "failed"])
+def test_what_an_end_in_the_middle_leaves_of_each_schema(scene: Scenario, done: int, end: str) -> None:
+    sync_id = scene.sync()
+    execution_id = scene.client.started(sync_id)
+    with Hand(scene.database, execution_id) as hand:
+        hand.steps(done)
+        before = scene.shown(sync_id, execution_id)
+        if end == "failed":
+            assert hand.fails() == "failed"
+        else:
+            assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
+            assert scene.client.execution(sync_id, execution_id)["status"] == "canceling"
+            assert scene.shown(sync_id, execution_id) == before
+            assert hand.tell("release") == "cancelled"
+    after = scene.shown(sync_id, execution_id)
+    assert after == {name: (status if status == "completed" else end, n) for name, (status, n) in before.items()}
+    execution = scene.client.execution(sync_id, execution_id)
+    message = "The source is gone." if end == "failed" else None
+    assert (execution["status"], execution["status_message"]) == (end, message)
+    for one in execution["schemas"]:
+        assert one["status_message"] == (None if one["status"] == "completed" else message)
+    assert len(scene.rows()) == execution["record_count"] == sum(count for _, count in after.values())
+
+
+@through_both_doors
+def test_one_that_is_cancelled_before_anybody_claims_it(scene: Scenario) -> None:
+    sync_id = scene.sync()
+    execution_id = scene.client.started(sync_id)
+    assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceled"
+    assert scene.shown(sync_id, execution_id) == dict.fromkeys(NAMES, ("canceled", 0))
+    assert scene.rows() == {}
+
+
+@through_both_doors
+def test_the_next_execution_begins_its_counts_anew(scene: Scenario) -> None:
+    sync_id = scene.sync()
+    first = scene.client.started(sync_id)
+    run(scene.database, first)
+    shown = scene.client.execution(sync_id, first)
+    scene.shelf.tables["flights"].append({"id": 5, "number": "F5"})
+    scene.shelf.tables["airports"][0] = {"id": 0, "name": "another"}
+    second = scene.client.started(sync_id)
+    assert scene.shown(sync_id, second) == dict.fromkeys(NAMES, ("created", 0))
+    run(scene.database, second)
+    assert scene.shown(sync_id, second)["flights"] == ("completed", 6)
+    assert scene.client.execution(sync_id, first) == shown
+    assert scene.rows() == scene.held()
+
+
+@through_both_doors
+def test_a_record_that_the_source_has_no_more_stays(scene: Scenario) -> None:
+    """A bulk sync brings, it does not take away (retain); a row is replaced as a whole."""
+    sync_id = scene.sync()
+    run(scene.database, scene.client.started(sync_id))
+    gone = scene.held()
+    scene.shelf.put("flights", {"id": 0})
+    run(scene.database, scene.client.started(sync_id))
+    assert scene.rows() == {**gone, "flights [0]": {"id": 0}}
+
+
+# Some of the schemas, and their names
+
+
+@through_both_doors
+def test_a_partial_start_touches_nothing_else(scene: Scenario) -> None:
+    sync_id = scene.sync()
+    execution_id = scene.client.started(sync_id, {"schemas": ["airports"]})
+    assert scene.shown(sync_id, execution_id) == {"airports": ("created", 0)}
+    run(scene.database, execution_id)
+    assert scene.shown(sync_id, execution_id) == {"airports": ("completed", 3)}
+    assert scene.client.execution(sync_id, execution_id)["is_partial"] is True
+    assert scene.rows() == scene.held("airports")
+    assert {resource for resource, _ in scene.shelf.asked} == {"airports"}
+
+
+@through_both_doors
+def test_a_prefix_is_where_the_rows_are(scene: Scenario) -> None:
+    sync_id = scene.sync(destination_configuration={"schema": "crm.日本"})
+    execution_id = scene.client.started(sync_id)
+    with Hand(scene.database, execution_id) as hand:
+        hand.steps(1)
+        assert scene.shown(sync_id, execution_id)["flights"] == ("running", 2)
+        hand.rest()
+    assert scene.shown(sync_id, execution_id)["flights"] == ("completed", 5)
+    assert scene.rows() == scene.held(prefix="crm.日本.")
+    assert {one["output_name"] for one in scene.client.execution(sync_id, execution_id)["schemas"]} == {
+        f"crm.日本.{name}" for name in NAMES
+    }
+
+
+@through_both_doors
+def test_the_longest_names_that_are_accepted_are_stored(scene: Scenario) -> None:
+    scene.shelf.put("x" * 99, {"id": 1})
+    source = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config("x" * 99))
+    destination_configuration = {"schema": "y" * 100}
+    sync_id = scene.sync(source_connection_id=source, schemas=None, destination_configuration=destination_configuration)
+    run(scene.database, scene.client.started(sync_id))
+    assert scene.rows() == {f"{'y' * 100}.{'x' * 99} [1]": {"id": 1}}
+
+
+@through_both_doors
+def test_two_syncs_into_one_destination(scene: Scenario) -> None:
+    """At once: of the same rows the last word counts, and each counts what it did."""
+    other = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config(*NAMES))
+    syncs = [
+        scene.sync(),
+        scene.sync(source_connection_id=other),
+        scene.sync(destination_configuration={"schema": "b"}),
+    ]
+    executions = [scene.client.started(sync_id) for sync_id in syncs]
+    with contextlib.ExitStack() as stack:
+        hands = [stack.enter_context(Hand(scene.database, one)) for one in executions]
+        for _ in range(BATCHES):
+            for hand in hands:
+                hand.steps(1)
+        for hand in hands:
+            assert hand.rest() == 0
+    for sync_id, execution_id in zip(syncs, executions, strict=True):
+        assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.shelf.tables[n])) for n in NAMES}
+    assert scene.rows() == {**scene.held(), **scene.held(prefix="b.")}
+
+
+@through_both_doors
+def test_many_workers_store_the_same_rows_without_a_deadlock(scene: Scenario) -> None:
+    """Each has the records in another order."""
+    sources = [Shelf() for _ in range(4)]
+    try:
+        executions = []
+        for nth, shelf in enumerate(sources):
+            records = [{"id": n, "from": nth} for n in range(400)]
+            random.Random(nth).shuffle(records)
+            shelf.put("flights", *records)
+            source = scene.database.connection(scene.client.user.agency_id, config=shelf.config("flights", size=50))
+            executions.append(scene.client.started(scene.sync(source_connection_id=source, schemas=["flights"])))
+        hands = [Hand(scene.database, one) for one in executions]
+        threads = [threading.Thread(target=hand.rest) for hand in hands]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for hand in hands:
+            hand.close()
+    finally:
+        for shelf in sources:
+            shelf.close()
+    assert {scene.database.execution(one)["status"] for one in executions} == {"completed"}
+    assert {scene.database.execution(one)["records"] for one in executions} == {400}
+    assert len(scene.rows()) == 400
+
+
+# Append
+
+
+@through_both_doors
+def test_append_adds_every_record_of_every_execution(scene: Scenario) -> None:
+    sync_id = scene.sync(mode="append")
+    for times in (1, 2, 3):
+        execution_id = scene.client.started(sync_id)
+        run(scene.database, execution_id)
+        assert scene.client.execution(sync_id, execution_id)["record_count"] == 8
+        stored = sorted(json.dumps(one) for one in scene.rows().values())
+        assert stored == sorted(json.dumps(one) for one in scene.held().values() for _ in range(times))
+
+
+@through_both_doors
+@pytest.mark.parametrize("done", range(1, BATCHES + 1))
+def test_append_doubles_nothing_when_its_worker_dies(scene: Scenario, done: int) -> None:
+    sync_id = scene.sync(mode="append")
+    execution_id = scene.client.started(sync_id)
+    hand = Hand(scene.database, execution_id)
+    hand.steps(done - 1)
+    batch = hand.batch()
+    assert batch is not None
+    assert hand.commit(batch) == "continue"
+    assert hand.commit(batch, hand.seq) == "continue"  # its answer was lost, it asks again
+    hand.dies()
+    run(scene.database, execution_id)
+    assert sorted(json.dumps(one) for one in scene.rows().values()) == sorted(
+        json.dumps(one) for one in scene.held().values()
+    )
+    assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.shelf.tables[n])) for n in NAMES}
+
+
+# Whoever dies
+
+
+@through_both_doors
+@pytest.mark.parametrize("done", range(BATCHES + 1))
+def test_from_wherever_a_worker_died_another_goes_on(scene: Scenario, done: int) -> None:
+    """Between schemas or within one: nothing is read again, nothing is lost, nothing is counted twice."""
+    sync_id = scene.sync()
+    execution_id = scene.client.started(sync_id)
+    hand = Hand(scene.database, execution_id)
+    hand.steps(done)
+    before = scene.shown(sync_id, execution_id)
+    late = hand.batch()
+    hand.dies()
+    heir = Hand(scene.database, execution_id)
+    assert scene.shown(sync_id, execution_id) == before
+    scene.shelf.asked.clear()
+    with heir:
+        assert heir.rest() == BATCHES - done
+    assert len(scene.shelf.asked) == BATCHES - done
+    assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.shelf.tables[n])) for n in NAMES}
+    assert scene.client.execution(sync_id, execution_id)["record_count"] == 8
+    assert scene.rows() == scene.held()
+    assert late is None or done < BATCHES
+
+
+@through_one_door
+def test_a_late_batch_of_a_dead_worker_is_not_stored(scene: Scenario) -> None:
+    execution_id = scene.client.started(scene.sync())
+    with Hand(scene.database, execution_id) as dead:
+        dead.steps(2)
+        late = dead.batch()
+        assert late is not None
+        scene.database.expire_lease(execution_id)
+        with Hand(scene.database, execution_id) as heir:
+            with scene.client.project.unchanged():
+                assert dead.commit(late) == "lost"
+            heir.rest()
+    assert scene.rows() == scene.held()
+
+
+@through_both_doors
+def test_a_page_that_is_cut_into_batches_goes_on_within_it(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("functions.worker.runners.pages.BATCH_RECORDS", 2)
+    scene.shelf.put("flights", *({"id": n} for n in range(7)))
+    source = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config("flights", size=7))
+    for done in range(5):
+        sync_id = scene.sync(source_connection_id=source, schemas=["flights"])
+        execution_id = scene.client.started(sync_id)
+        hand = Hand(scene.database, execution_id)
+        hand.steps(done)
+        assert scene.shown(sync_id, execution_id)["flights"][1] == min(2 * done, 7)
+        hand.dies()
+        with Hand(scene.database, execution_id) as heir:
+            assert heir.rest() == 4 - done
+        assert scene.shown(sync_id, execution_id) == {"flights": ("completed", 7)}
+    assert scene.rows() == scene.held("flights")
+
+
+@through_one_door
+def test_what_is_complete_reads_nothing(scene: Scenario) -> None:
+    """The worker died between its last batch and its word that it is done."""
+    execution_id = scene.client.started(scene.sync())
+    hand = Hand(scene.database, execution_id)
+    hand.steps(BATCHES)
+    hand.dies()
+    scene.shelf.asked.clear()
+    scene.database.admin.execute("update app.connections set config = '{}' where id = %s", (scene.source,))
+    with Hand(scene.database, execution_id) as heir:
+        assert heir.rest() == 0
+    assert scene.shelf.asked == []
+
+
+@through_one_door
+def test_a_resource_whose_config_has_changed_begins_anew(scene: Scenario) -> None:
+    """A position is an answer to another question. What was stored is written again and counted again, and only once
+    there.
+    """
+    sync_id = scene.sync()
+    execution_id = scene.client.started(sync_id)
+    hand = Hand(scene.database, execution_id)
+    hand.steps(1)
+    hand.dies()
+    changed = json.dumps(scene.shelf.config(*NAMES, size=3))
+    scene.database.admin.execute("update app.connections set config = %s where id = %s", (changed, scene.source))
+    run(scene.database, execution_id)
+    assert scene.rows() == scene.held()
+    assert scene.shown(sync_id, execution_id)["flights"] == ("completed", 2 + 5)
+
+
+# With the engine
+
+
+def ended(database: Database, execution_id: str) -> str:
+    """How the execution ends with a real engine."""
+    with Hand(database, execution_id) as claimed:
+        execution = Execution(**claimed.claimed)
+    protocol = Protocol(PostgresRpc(database.login("authenticator")), service_caller(""))
+    try:
+        return asyncio.run(Engine(protocol, 5).run(execution, LOCAL["bulk_sync"], Signals()))
+    finally:
+        protocol.close()
+
+
+@through_both_doors
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, "source_unauthorized"), (404, "source_not_found"), (418, "source_refused")]
+)
+def test_a_source_that_refuses_in_the_middle(scene: Scenario, status: int, code: str) -> None:
+    sync_id = scene.sync()
+    execution_id = scene.client.started(sync_id)
+    scene.shelf.before = lambda resource, page: status if (resource, page) == ("airports", 2) else None
+    assert ended(scene.database, execution_id) == "failed"
+    row = scene.database.execution(execution_id)
+    assert row["error"]["code"] == code
+    assert scene.shown(sync_id, execution_id) == {
+        "flights": ("completed", 5),
+        "planes": ("completed", 0),
+        "airports": ("failed", 2),
+    }
+    schemas = scene.client.execution(sync_id, execution_id)["schemas"]
+    assert [one["status_message"] for one in schemas] == [None, None, row["error"]["message"]]
+    assert len(scene.rows()) == 7
+    # Started again, it does everything.
+    scene.shelf.before = lambda _resource, _page: None
+    again = scene.client.started(sync_id)
+    assert ended(scene.database, again) == "completed"
+    assert scene.rows() == scene.held()
+
+
+@through_one_door
+@pytest.mark.parametrize("what", ["resource", "connection kind"])
+def test_a_source_that_is_not_what_it_was(scene: Scenario, what: str) -> None:
+    execution_id = scene.client.started(scene.sync())
+    if what == "resource":
+        changed = json.dumps(scene.shelf.config("flights", "planes"))
+        scene.database.admin.execute("update app.connections set config = %s where id = %s", (changed, scene.source))
+    else:
+        scene.database.admin.execute("update app.connections set kind = 'records' where id = %s", (scene.source,))
+    assert ended(scene.database, execution_id) == "failed"
+    code = {"resource": "source_resource_gone", "connection kind": "source_not_readable"}[what]
+    assert scene.database.execution(execution_id)["error"]["code"] == code
+    assert len(scene.rows()) == {"resource": 5, "connection kind": 0}[what]
+
+
+@through_one_door
+def test_a_record_that_is_none_fails_what_it_is_in(scene: Scenario) -> None:
+    sync_id = scene.sync()
+    for broken in (1, {"number": "no id"}, {"id": None}, {"id": [1]}, {"id": "x" * 2001}):
+        scene.shelf.tables["airports"] = [{"id": 1}, broken]
+        execution_id = scene.client.started(sync_id)
+        assert ended(scene.database, execution_id) == "failed"
+        assert scene.database.execution(execution_id)["error"]["code"] == "source_malformed"
+        assert scene.shown(sync_id, execution_id)["airports"] == ("failed", 0)
+
+
+@through_one_door
+def test_whatever_json_holds_is_stored_as_it_is(scene: Scenario) -> None:
+    records: list[dict[str, Any]] = [
+        {
+            "id": 1,
+            "big": 12345678901234567890123,
+            "small": 1.5e-7,
+            "text": "日本 🛫 \u2028 \x7f",
+            "deep": [[{"a": []}]],
+        },
+        {"id": "1", "null": None, "true": True, "": {}, "'; --": '"'},
+        {"id": -1.5, "zero": 0, "empty": ""},
+        {"id": True},
+    ]
+    scene.shelf.put("flights", *records)
+    sync_id = scene.sync(schemas=["flights"])
+    execution_id = scene.client.started(sync_id)
+    assert ended(scene.database, execution_id) == "completed"
+    keys = ["[1]", '["1"]', "[-1.5]", "[true]"]
+    assert rows(scene.database, scene.destination, "flights") == dict(zip(keys, records, strict=True))
+    assert scene.shown(sync_id, execution_id) == {"flights": ("completed", 4)}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_again_and_again(mortal_database: Database, shelf: Shelf, tmp_path: Path, seed: int) -> None:
+    """Real workers, and SIGKILL wherever they are."""
+    database, chance = mortal_database, random.Random(seed)
+    for name in NAMES:
+        shelf.put(name, *({"id": n} for n in range(40)))
+    pause = threading.Event()
+    shelf.before = lambda _resource, _page: pause.wait(0.01) and None
+    user = database.member()
+    source = database.connection(user.agency_id, config=shelf.config(*NAMES))
+    destination = database.connection(user.agency_id, "records", {})
+    with database.session(user.claims) as session:
+        sync = session.call(
+            "create_bulk_sync",
+            name="S",
+            source_connection_id=source,
+            destination_connection_id=destination,
+            schemas=[{"id": name} for name in NAMES],
+        )["data"]
+        execution_id = session.call("start_bulk_sync", sync_id=sync["id"])["data"]["id"]
+    options = {
+        "DATABASE_URL": database.login("authenticator"),
+        "WORKER_LEASE_SECONDS": "1",
+        "WORKER_HEARTBEAT_SECONDS": "0.1",
+        "WORKER_TICK_SECONDS": "0.05",
+        "WORKER_ALLOW_PRIVATE_ADDRESSES": "true",
+    }
+    workers = []
+    try:
+        for kill in range(4):
+            worker = Logged(tmp_path / f"{kill}.log", options)
+            workers.append(worker)
+            if kill == 3:
+                break
+            seq = database.execution(execution_id)["seq"] + chance.randint(1, 12)
+            until(lambda: (row := database.execution(execution_id))["seq"] >= seq or row["finished_at"])  # noqa: B023
+            worker.send(signal.SIGKILL)
+            worker.process.wait()
+        row = until(lambda: (row := database.execution(execution_id)) and row["finished_at"] and row)
+    finally:
+        for worker in workers:
+            worker.close()
+    assert (row["status"], row["records"], row["seq"]) == ("completed", 120, 60)
+    assert rows(database, destination) == {f"{name} [{n}]": {"id": n} for name in NAMES for n in range(40)}
+    with database.session(user.claims) as session:
+        shown = session.call("get_bulk_sync_execution", sync_id=sync["id"], execution_id=execution_id)["data"]
+    assert [(one["status"], one["record_count"]) for one in shown["schemas"]] == [("completed", 40)] * 3

@@ -1,0 +1,172 @@
+"""Who is woken, when, and what becomes of it where AWS does not do as it should."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from moto import mock_aws
+
+from functions._local.web_server import WebServer
+from functions._shared import aws, dispatch, registry
+from functions._shared.errors import ApiError
+from functions._shared.http import Request
+from functions._shared.services import Services
+from functions._shared.settings import from_environment
+from tests.support.stub import Stub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+# Those whose success leaves something to be run, or an end to be told to a webhook.
+WAKING = {
+    "create_bulk_action",
+    "create_sync_job_run",
+    "delete_connection",
+    "delete_sync_job",
+    "retry_historical_sync",
+    "start_bulk_sync",
+    "start_historical_sync",
+    "start_model_sync",
+    "stop_sync_job_run",
+}
+
+
+class Woken:
+    """A dispatcher that keeps what it was asked for, and what had been called by then."""
+
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
+        self.asked: list[tuple[str, int, list[str]]] = []
+
+    def notify(self, queue: dispatch.Queue, count: int = 1) -> None:
+        called = [step[1] for step in self._stub.steps if step[0] == "call"]
+        self.asked.append((queue, count, called))
+
+
+def start(stub: Stub) -> tuple[int, Woken]:
+    woken = Woken(stub)
+    services = Services(stub.services.settings, stub.services.authenticator, stub, woken)
+    body = {"connection_id": UNKNOWN, "date_from": "2013-01-01", "date_to": "2013-01-02"}
+    request = Request("POST", "/start-historical-sync", body=json.dumps(body).encode())
+    return registry.handle(request, services).status, woken
+
+
+def test_after_the_commit_a_worker_is_woken() -> None:
+    assert start(Stub())[1].asked == [("runs", 1, ["start_historical_sync"])]
+
+
+@pytest.mark.parametrize("failure", [ApiError(409, "already_active", "No."), RuntimeError()])
+def test_what_was_refused_wakes_nobody(failure: Exception) -> None:
+    status, woken = start(Stub(response=failure))
+    assert status in (409, 500)
+    assert woken.asked == []
+
+
+def test_which_do() -> None:
+    assert {endpoint.name for endpoint in registry.endpoints() if endpoint.notifies_worker} == WAKING
+
+
+# What AWS is told
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 11, 25])
+def test_a_message_for_each_worker(account: None, count: int) -> None:
+    with mock_aws():
+        sqs = aws.client("sqs")
+        runs, checks = (sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("runs", "checks"))
+        dispatch.make(runs, checks).notify("runs", count)
+        bodies = []
+        while messages := sqs.receive_message(QueueUrl=runs, MaxNumberOfMessages=10).get("Messages"):
+            bodies += [json.loads(message["Body"]) for message in messages]
+        assert bodies == [{"queue": "runs"}] * count
+        assert "Messages" not in sqs.receive_message(QueueUrl=checks)
+
+
+def test_without_queues_nobody_is_told() -> None:
+    assert isinstance(dispatch.make(None, None), dispatch.PollingDispatcher)
+    dispatch.make(None, None).notify("runs", 3)
+
+
+@pytest.mark.parametrize("missing", ["QUEUE_URL", "CHECK_QUEUE_URL"])
+def test_half_of_the_queues_is_a_mistake(missing: str) -> None:
+    both = {"QUEUE_URL": "https://q.example/a", "CHECK_QUEUE_URL": "https://q.example/b"}
+    with pytest.raises(RuntimeError, match="Set both QUEUE_URL and CHECK_QUEUE_URL, or neither"):
+        from_environment({"SUPABASE_URL": "http://p", "SUPABASE_ANON_KEY": "k", **both, missing: ""})
+
+
+class Troubled:
+    """SQS as it answers when it does not: each of these in turn, the last for ever."""
+
+    def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        self.asked += 1
+        status, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        start_response(f"{status} X", [("content-type", "application/x-amz-json-1.0")])
+        return [json.dumps(body).encode()]
+
+
+THROTTLED = (400, {"__type": "com.amazonaws.sqs#RequestThrottled", "message": "slow down"})
+BROKEN = (500, {"__type": "com.amazonaws.sqs#InternalError", "message": "sorry"})
+DENIED = (403, {"__type": "com.amazon.coral.service#AccessDeniedException", "message": "not you"})
+SENT = (200, {"Successful": [{"Id": "0", "MessageId": "m"}]})
+REFUSED = (200, {"Successful": [], "Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]})
+
+
+@pytest.fixture
+def answering(account: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Troubled]:
+    sqs = Troubled(SENT)
+    server = WebServer(sqs)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    yield sqs
+    server.close()
+
+
+def notify(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What is logged."""
+    with caplog.at_level(logging.WARNING, "functions"):
+        dispatch.make("http://127.0.0.1/1/runs", "http://127.0.0.1/1/looks").notify("runs")
+    return [f"{record.message}: {record.error}" for record in caplog.records]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("trouble", [THROTTLED, BROKEN])
+def test_what_passes_is_tried_again(answering: Troubled, caplog: pytest.LogCaptureFixture, trouble: Any) -> None:
+    answering.answers = [trouble, trouble, SENT]
+    assert notify(caplog) == []
+    assert answering.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("trouble", "tries", "name"),
+    [
+        (THROTTLED, 3, "RequestThrottled"),
+        (BROKEN, 3, "InternalError"),
+        (DENIED, 1, "AccessDenied"),
+        (REFUSED, 1, "InternalError"),
+    ],
+)
+def test_what_does_not_pass_is_logged_and_nobodys_error(
+    answering: Troubled, caplog: pytest.LogCaptureFixture, trouble: Any, tries: int, name: str
+) -> None:
+    answering.answers = [trouble]
+    [line] = notify(caplog)
+    assert answering.asked == tries
+    assert line.startswith("nobody was woken")
+    assert name in line
+
+
+def test_a_queue_out_of_reach_is_nobodys_error(
+    account: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    [line] = notify(caplog)
+    assert "EndpointConnectionError" in line

@@ -1,0 +1,321 @@
+"""functions/worker/runners/historical_sync.py: the plan's arithmetic, and batches from the local source."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections import Counter
+from datetime import date, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions._local.source import RESOURCES, Source, table
+from functions._shared.rpc import PostgresRpc
+from functions.worker.client import Batch, Execution, Protocol, service_caller
+from functions.worker.connectors import open_source
+from functions.worker.connectors.errors import SourceRefused
+from functions.worker.engine import Engine, Signals
+from functions.worker.runners import pages
+from functions.worker.runners.historical_sync import Plan, historical_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.database import Database
+
+RUN = partial(historical_sync, open_source=partial(open_source, allow_private_addresses=True))  # the source is local
+STYLES = ["page_number", "offset", "cursor", "link_header"]
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Source]:
+    with Source() as running:
+        yield running
+
+
+# The plan
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    first = draw(st.dates())
+    span = draw(st.integers(0, 200))
+    last = date.max if (date.max - first).days < span else first + timedelta(days=span)
+    names = draw(st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=4, unique=True))
+    return Plan(first, last, {name: draw(st.none() | st.integers(1, 40)) for name in names})
+
+
+def days_of(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+@given(plans())
+def test_windows_hold_each_day_of_each_resource_once_in_order(plan: Plan) -> None:
+    windows = list(plan.windows(None))
+    assert [window.number for window in windows] == list(range(plan.total))
+    assert list(dict.fromkeys(window.resource for window in windows)) == list(plan.days_per_window)
+    for resource, size in plan.days_per_window.items():
+        spans = [window.days for window in windows if window.resource == resource]
+        if size is None:
+            assert spans == [None]
+            continue
+        dated = [span for span in spans if span is not None]
+        assert len(dated) == len(spans)
+        assert all(len(days_of(*span)) == size for span in dated[:-1])
+        assert 1 <= len(days_of(*dated[-1])) <= size
+        assert [day for span in dated for day in days_of(*span)] == days_of(plan.first, plan.last)
+
+
+@given(plans(), st.data())
+def test_from_any_window_on_exactly_the_rest_is_left(plan: Plan, data: st.DataObject) -> None:
+    windows = list(plan.windows(None))
+    nth = data.draw(st.integers(0, len(windows) - 1))
+    stored = json.loads(json.dumps(windows[nth].start))
+    assert list(plan.windows(stored)) == windows[nth:]
+
+
+@given(plans(), st.data())
+def test_no_day_is_lost_when_the_windows_are_cut_anew(plan: Plan, data: st.DataObject) -> None:
+    """The connection's config was changed between two runs."""
+    windows = list(plan.windows(None))
+    stored = data.draw(st.sampled_from(windows)).start
+    names = list(plan.days_per_window)
+    other = Plan(plan.first, plan.last, {name: data.draw(st.none() | st.integers(1, 40)) for name in names})
+    left = list(other.windows(stored))
+    at = names.index(stored["resource"])
+    assert list(dict.fromkeys(window.resource for window in left)) == names[at:]
+    first = left[0].days
+    assert first is None or stored["date"] is None or first[0] <= date.fromisoformat(stored["date"])
+    assert [window.number for window in left] == list(range(other.total))[-len(left) :]
+
+
+@pytest.mark.parametrize("days", [1, 7, 10**12])
+def test_a_plan_of_all_time_is_made_as_it_is_needed(days: int) -> None:
+    plan = Plan(date.min, date.max, {"a": None, "b": days})
+    assert plan.total == 1 + -(-3_652_059 // days)
+    windows = plan.windows(None)
+    assert next(windows).days is None
+    second = next(windows).days
+    assert second is not None
+    assert second[0] == date.min
+    *_, last = plan.windows({"resource": "b", "date": "9999-12-31", "page": None, "skip": 0})
+    assert last.days is not None
+    assert (last.number, last.days[1]) == (plan.total - 1, date.max)
+
+
+# Batches from the local source
+
+
+def rows(resource: str, first: str = "2013-01-01", last: str = "2014-01-01") -> list[dict[str, Any]]:
+    """What the source holds, read past it."""
+    held = table(resource)
+    start, stop = held.between(first, last) if RESOURCES[resource].dated else (0, len(held))
+    return [dict(row) for row in json.loads(b"[" + held.rows(start, stop) + b"]")]
+
+
+def execution(
+    source: Source, first: str, last: str, *resources: str, checkpoint: dict[str, Any] | None = None, **options: Any
+) -> Execution:
+    config, secret = source.connection(resources, **options)
+    return Execution(
+        id="00000000-0000-4000-8000-000000000000",
+        agency_id="00000000-0000-4000-8000-000000000001",
+        family="historical_sync",
+        lease_token=1,
+        seq=0,
+        spec={"date_from": first, "date_to": last, "resources": list(resources)},
+        checkpoint=checkpoint,
+        progress={},
+        connection_id=None,
+        connection={"kind": "http", "config": config, "secret": secret},
+    )
+
+
+def batches(one: Execution) -> list[Batch]:
+    async def collect() -> list[Batch]:
+        return [batch async for batch in RUN(one)]
+
+    return asyncio.run(collect())
+
+
+def data(some: list[Batch], resource: str) -> list[dict[str, Any]]:
+    return [record["data"] for batch in some if batch.resource == resource for record in batch.records]
+
+
+def with_resource(one: Execution, name: str, **changes: Any) -> Execution:
+    """The same, after its connection's config was edited."""
+    connection = copy.deepcopy(one.connection)
+    assert connection is not None
+    connection["config"]["resources"][name] |= changes
+    return Execution(**(vars(one) | {"connection": connection}))
+
+
+def resumed(one: Execution, checkpoint: dict[str, Any]) -> Execution:
+    return Execution(**(vars(one) | {"checkpoint": json.loads(json.dumps(checkpoint))}))
+
+
+def test_every_row_comes_once_with_its_key(source: Source) -> None:
+    found = batches(execution(source, "2013-02-01", "2013-02-02", "flights", "weather", "airlines", page_size=400))
+    for resource, first, last in [
+        ("flights", "2013-02-01", "2013-02-02"),
+        ("weather", "2013-02-01", "2013-02-02"),
+        ("airlines", "", ""),
+    ]:
+        assert data(found, resource) == rows(resource, first, last)
+        members = RESOURCES[resource].primary_key
+        records = [record for batch in found if batch.resource == resource for record in batch.records]
+        assert [json.loads(record["key"]) for record in records] == [
+            [record["data"][member] for member in members] for record in records
+        ]
+
+
+def test_progress_counts_windows_and_ends_complete(source: Source) -> None:
+    found = batches(execution(source, "2013-02-01", "2013-02-03", "flights", "airlines", page_size=400))
+    done = [batch.progress["windows_done"] for batch in found]
+    assert done == sorted(done)
+    assert set(done) == {0, 1, 2, 3, 4}
+    assert {batch.progress["windows_total"] for batch in found} == {4}
+    assert found[-1].checkpoint == {"complete": True}
+    assert done[-1] == 4
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_after_any_batch_exactly_the_rest_is_left(source: Source, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the middle of a page: a batch is smaller than one here."""
+    monkeypatch.setattr(pages, "BATCH_RECORDS", 150)
+    one = execution(
+        source, "2013-02-02", "2013-02-03", "flights", "weather", "airlines", pagination=style, page_size=400
+    )
+    found = batches(one)
+    sizes = [len(batch.records) for batch in found]
+    assert max(sizes) == 150
+    assert any(batch.checkpoint.get("skip") for batch in found)
+    assert sum(sizes) == len(rows("flights", "2013-02-02", "2013-02-03")) + 2 * 72 + 16
+    for nth, batch in enumerate(found):
+        assert batches(resumed(one, batch.checkpoint)) == found[nth + 1 :]
+
+
+def test_a_page_that_fills_its_batches_leaves_no_empty_one(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "BATCH_RECORDS", 24)
+    found = batches(execution(source, "2013-02-02", "2013-02-02", "weather", page_size=72))
+    assert [len(batch.records) for batch in found] == [24, 24, 24]
+
+
+def test_a_page_of_large_records_is_cut_by_bytes(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of flights is some 300 bytes: half a thousand of them are more than one batch may hold here."""
+    monkeypatch.setattr(pages, "BATCH_BYTES", 10_000)
+    found = batches(execution(source, "2013-02-02", "2013-02-02", "flights", page_size=500))
+    assert sum(len(batch.records) for batch in found) == len(rows("flights", "2013-02-02", "2013-02-02"))
+    assert max(len(batch.records) for batch in found) < 60
+
+
+def test_an_empty_window_moves_the_checkpoint(source: Source) -> None:
+    found = batches(execution(source, "2012-12-30", "2013-01-01", "weather"))
+    assert [(len(batch.records), batch.checkpoint.get("date")) for batch in found] == [
+        (0, "2012-12-31"),
+        (0, "2013-01-01"),
+        (len(rows("weather", "2013-01-01", "2013-01-01")), None),
+    ]
+    assert [batch.progress["windows_done"] for batch in found] == [1, 2, 3]
+
+
+def test_what_is_complete_stays_so_whatever_became_of_its_connection(source: Source) -> None:
+    done = execution(source, "2013-02-01", "2013-02-03", "flights", checkpoint={"complete": True})
+    before = len(source.requests)
+    assert batches(done) == []
+    assert batches(Execution(**(vars(done) | {"connection": None}))) == []
+    assert len(source.requests) == before
+
+
+def test_a_resource_that_is_gone_from_the_config_is_said_so(source: Source) -> None:
+    one = execution(source, "2013-02-01", "2013-02-03", "flights")
+    one.spec["resources"] = ["flights", "weather"]
+    with pytest.raises(SourceRefused) as refused:
+        batches(one)
+    assert refused.value.code == "source_resource_gone"
+
+
+@pytest.mark.parametrize("kind", ["records", None])
+def test_a_connection_that_cannot_be_read_from_is_refused(source: Source, kind: str | None) -> None:
+    one = execution(source, "2013-02-01", "2013-02-03", "flights")
+    connection = {"kind": kind, "config": {}, "secret": {}} if kind else None
+    with pytest.raises(SourceRefused) as refused:
+        batches(Execution(**(vars(one) | {"connection": connection})))
+    assert refused.value.code == "source_not_readable"
+
+
+@pytest.mark.parametrize(
+    ("style", "changes"),
+    [
+        ("page_number", {"window_days": 3}),
+        ("offset", {"window_days": 3}),
+        ("page_number", {"window_days": 2}),
+        ("page_number", {"pagination": "page_number 900"}),
+        ("offset", {"pagination": "page_number 400"}),
+        ("page_number", {"pagination": "cursor 400"}),
+    ],
+    ids=str,
+)
+def test_no_row_is_lost_when_the_config_is_changed_in_the_middle_of_a_window(
+    source: Source, style: str, changes: dict[str, Any]
+) -> None:
+    """A position means something to the question that it was the answer to, and to no other."""
+    if pagination := changes.get("pagination"):
+        other_style, size = pagination.split()
+        config: Any = source.connection(["weather"], pagination=other_style, page_size=int(size))[0]
+        changes = {"pagination": config["resources"]["weather"]["pagination"]}
+    one = execution(source, "2013-02-01", "2013-02-04", "weather", pagination=style, page_size=30)
+    found = batches(one)
+    expected = Counter(row["time_hour"] for row in rows("weather", "2013-02-01", "2013-02-04"))
+    for nth, batch in enumerate(found):
+        rest = batches(with_resource(resumed(one, batch.checkpoint), "weather", **changes))
+        landed = {record["key"]: record["data"] for some in (*found[: nth + 1], *rest) for record in some.records}
+        times = Counter(row["time_hour"] for row in landed.values() if row["time_hour"][:10] < "2013-02-05")
+        assert {time: times[time] for time in expected} == expected
+
+
+def test_a_position_is_kept_when_only_the_secret_or_another_resource_changes(source: Source) -> None:
+    one = execution(source, "2013-02-01", "2013-02-02", "flights", "weather", page_size=400)
+    found = batches(one)
+    middle = next(nth for nth, batch in enumerate(found) if batch.checkpoint["page"])
+    edited = with_resource(resumed(one, found[middle].checkpoint), "weather", window_days=2)
+    assert batches(edited)[0].records == found[middle + 1].records
+
+
+# The whole way into app.records
+
+
+@pytest.mark.parametrize(
+    ("style", "auth"), list(zip(STYLES, ["bearer", "api_key", "basic", "api_key_query"], strict=True))
+)
+def test_records_are_the_source_s_rows_exactly(database: Database, source: Source, style: str, auth: str) -> None:
+    user = database.member()
+    config, secret = source.connection(["flights", "weather", "airlines"], auth=auth, pagination=style, page_size=350)
+    connection_id = database.connection(user.agency_id, config=config, secret=secret)
+    with database.session(user.claims) as session:
+        started = session.call(
+            "start_historical_sync", connection_id=connection_id, date_from="2013-07-03", date_to="2013-07-04"
+        )
+    protocol = Protocol(PostgresRpc(database.login("authenticator")), service_caller(""))
+
+    async def scenario() -> str:
+        [claimed] = await protocol.claim("w", ["historical_sync"], 1, 30)
+        return await Engine(protocol, 5).run(claimed, RUN, Signals())
+
+    assert asyncio.run(scenario()) == "completed"
+    protocol.close()
+    total = 0
+    for resource in ("flights", "weather", "airlines"):
+        expected = rows(resource, "2013-07-03", "2013-07-04")
+        members = RESOURCES[resource].primary_key
+        stored = database.all("select key, data from app.records where resource = %s", (resource,))
+        assert {row["key"]: row["data"] for row in stored} == {
+            json.dumps([row[member] for member in members], separators=(",", ":")): row for row in expected
+        }
+        total += len(expected)
+    assert database.execution(started["job_id"])["records"] == total

@@ -1,0 +1,123 @@
+"""The real Supabase CLI against a real Postgres, without Docker: what it pushes, advises, lints and generates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._local import schema
+from tests.support.database import VAULT
+from tests.support.dumps import built, dump
+from tests.support.installed import NODE_MODULES, installed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from functions._local.postgres import Postgres
+    from tests.support.database import Database
+
+FROM_NPM = NODE_MODULES / "@supabase" / "cli-linux-x64" / "bin" / "supabase"
+SQL = schema.ROOT / "sql"
+
+# It speaks to the database alone: nothing is sent home, and no newer version is looked for.
+QUIET = {"DO_NOT_TRACK": "1", "SUPABASE_TELEMETRY_DISABLED": "1", "SUPABASE_NO_UPDATE_NOTIFIER": "1"}
+
+
+class Supabase:
+    """The CLI in a folder whose `supabase` is this project's sql/, with a home of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._binary = installed("Supabase CLI", Path(os.environ.get("SUPABASE_CLI") or FROM_NPM))
+        self._folder = folder
+        (folder / "supabase").symlink_to(SQL)
+
+    def __call__(self, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self._binary, "--workdir", self._folder, "--output-format=json", *arguments, f"--remote={url}"],
+            env={"PATH": os.defpath, "HOME": str(self._folder), "PGSSLMODE": "disable", **QUIET},
+            stdin=subprocess.DEVNULL,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def response(self, url: str, *arguments: str) -> dict[str, Any]:
+        """What a command that succeeds says, without its target."""
+        result = self(url, *arguments)
+        response = json.loads(result.stdout) if result.stdout.startswith("{") else {"said": result.stdout}
+        assert result.returncode == 0, (response, result.stderr)
+        response.pop("target")
+        return dict(response)
+
+
+@pytest.fixture(scope="module")
+def supabase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supabase]:
+    before = sorted(SQL.rglob("*"))
+    yield Supabase(tmp_path_factory.mktemp("project"))
+    assert sorted(SQL.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def pushed(postgres: Postgres, supabase: Supabase) -> Iterator[str]:
+    """The name of a database that was empty until `supabase db push`, as the role that has no superuser's rights."""
+    with built(postgres, []) as name:
+        response = supabase.response(postgres.url(name, user="postgres"), "db", "push", "--yes")
+        assert response["migrations"] == [file.name for file in schema.migrations()]
+        yield name
+
+
+@pytest.mark.sql
+def test_a_push_builds_the_declared_schema(postgres: Postgres, pushed: str) -> None:
+    with built(postgres, schema.declared()) as declared:
+        assert dump(postgres, pushed).splitlines() == dump(postgres, declared).splitlines()
+
+
+@pytest.mark.sql
+def test_a_second_push_has_nothing_to_do(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
+    response = supabase.response(postgres.url(pushed, user="postgres"), "db", "push", "--yes")
+    assert (response["upToDate"], response["migrations"]) == (True, [])
+
+
+@pytest.mark.sql
+def test_the_advisors_find_nothing_to_warn_of(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
+    url = postgres.url(pushed, user="postgres")
+    assert supabase.response(url, "db", "advisors", "--fail-on=warn")["results"] == []
+
+
+@pytest.mark.sql
+def test_types_are_generated_for_what_callers_use(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
+    types = supabase(postgres.url(pushed, user="postgres"), "gen", "types", "--lang=typescript", "--schema=public")
+    assert types.returncode == 0, types.stderr
+    assert '"cancel_sync_job"' in types.stdout
+    assert '"historical_sync_jobs"' in types.stdout
+    assert '"executions"' not in types.stdout
+
+
+@pytest.fixture(scope="module")
+def checked(debian_clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+    """With plpgsql_check, which looks into functions that no test has called, and a Vault, as a project has."""
+    with debian_clone() as made:
+        made.admin.execute(VAULT.read_bytes())
+        made.admin.execute("create extension plpgsql_check")
+        yield made
+
+
+def test_lint_finds_no_error_in_any_function(checked: Database, supabase: Supabase) -> None:
+    response = supabase.response(checked.login("postgres"), "db", "lint", "--level=error", "--fail-on=error")
+    assert response["results"] == []
+
+
+def test_lint_finds_no_error_in_any_trigger(checked: Database) -> None:
+    """The CLI leaves trigger functions out: they can only be checked with their table."""
+    found = checked.all(
+        "select tgname, relation::text, finding.* from pg_trigger, lateral (select tgrelid::regclass) as r (relation),"
+        " lateral plpgsql_check_function_tb(tgfoid, tgrelid) as finding where not tgisinternal and level = 'error'"
+    )
+    assert found == []

@@ -1,0 +1,309 @@
+"""AWS events (payload 2.0) and WSGI environments become the same request, and responses go back as each expects."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._local.web_server import WebServer
+from functions._shared import registry, runtime
+from functions._shared.http import Request, Response
+from tests.support.stub import Stub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ID = "550e8400-e29b-41d4-a716-446655440000"
+BODY = f'{{"job_id": "{ID}"}}'
+
+# As AWS sends them; account and addresses made up.
+HTTP_API: dict[str, Any] = {
+    "version": "2.0",
+    "routeKey": "POST /functions/v1/cancel-historical-sync",
+    "rawPath": "/functions/v1/cancel-historical-sync",
+    "rawQueryString": "",
+    "cookies": ["sb-access-token=t0p", "theme=dark"],
+    "headers": {
+        "accept": "*/*",
+        "Authorization": "Bearer a.b.c",
+        "content-length": "50",
+        "Content-Type": "application/json",
+        "host": "abc123.execute-api.eu-central-1.amazonaws.com",
+        "origin": "https://app.example",
+        "X-Request-Id": "req-1",
+        "x-forwarded-for": "203.0.113.7",
+        "x-forwarded-port": "443",
+        "x-forwarded-proto": "https",
+    },
+    "requestContext": {
+        "accountId": "123456789012",
+        "apiId": "abc123",
+        "domainName": "abc123.execute-api.eu-central-1.amazonaws.com",
+        "domainPrefix": "abc123",
+        "http": {
+            "method": "POST",
+            "path": "/functions/v1/cancel-historical-sync",
+            "protocol": "HTTP/1.1",
+            "sourceIp": "203.0.113.7",
+            "userAgent": "supabase-js",
+        },
+        "requestId": "JKJaXmPLvHcESHA=",
+        "routeKey": "POST /functions/v1/cancel-historical-sync",
+        "stage": "$default",
+        "time": "22/Nov/2026:13:38:00 +0000",
+        "timeEpoch": 1795354680000,
+    },
+    "body": BODY,
+    "isBase64Encoded": False,
+}
+FUNCTION_URL: dict[str, Any] = {
+    "version": "2.0",
+    "routeKey": "$default",
+    "rawPath": "/get-historical-sync",
+    "rawQueryString": f"job_id={ID}&x=%C3%A9",
+    "headers": {"authorization": "Bearer a.b.c", "host": "xyz.lambda-url.eu-central-1.on.aws"},
+    "queryStringParameters": {"job_id": ID, "x": "é"},
+    "requestContext": {
+        "accountId": "anonymous",
+        "apiId": "xyz",
+        "domainName": "xyz.lambda-url.eu-central-1.on.aws",
+        "domainPrefix": "xyz",
+        "http": {
+            "method": "GET",
+            "path": "/get-historical-sync",
+            "protocol": "HTTP/1.1",
+            "sourceIp": "203.0.113.7",
+            "userAgent": "curl",
+        },
+        "requestId": "e1506fd5-9e7b-434f-bd42-4f8fa224b599",
+        "routeKey": "$default",
+        "stage": "$default",
+        "time": "22/Nov/2026:13:38:00 +0000",
+        "timeEpoch": 1795354680000,
+    },
+    "isBase64Encoded": False,
+}
+
+
+class Seen:
+    """A function that remembers its request."""
+
+    def __init__(self, response: Response | None = None) -> None:
+        self.response = response or Response(200, b'{"ok": true}', {"content-type": "application/json"})
+        self.request = Request("", "")
+
+    def __call__(self, request: Request) -> Response:
+        self.request = request
+        return self.response
+
+
+def event(of: dict[str, Any] = HTTP_API, /, **changes: Any) -> tuple[Request, dict[str, Any]]:
+    """What a function is asked, and what AWS is told."""
+    seen = Seen()
+    result = runtime.lambda_handler(seen)({**of, **changes}, object())
+    json.dumps(result)  # what Lambda does with it
+    return seen.request, result
+
+
+def test_an_event_of_an_http_api() -> None:
+    request, result = event()
+    assert (request.method, request.path, request.query) == ("POST", "/cancel-historical-sync", {})
+    assert request.body == BODY.encode()
+    assert request.headers["authorization"] == "Bearer a.b.c"
+    assert request.headers["content-type"] == "application/json"
+    assert request.request_id == "req-1"
+    assert "t0p" not in str(request)  # cookies are nobody's credentials here
+    assert result == {"statusCode": 200, "headers": {"content-type": "application/json"}, "body": '{"ok": true}'}
+
+
+def test_an_event_of_a_function_url() -> None:
+    request, _ = event(FUNCTION_URL)
+    assert (request.method, request.path) == ("GET", "/get-historical-sync")
+    assert request.query == {"job_id": ID, "x": "é"}
+    assert request.body == b""
+    assert len(request.request_id) == 36
+
+
+@pytest.mark.parametrize("content", [b"", BODY.encode(), b"\xff\xfe\0", "日本 🛑".encode()])
+def test_a_base64_body(content: bytes) -> None:
+    request, _ = event(body=base64.b64encode(content).decode(), isBase64Encoded=True)
+    assert request.body == content
+
+
+@pytest.mark.parametrize("body", ["", "{}", "日本 🛑", "eyJ9"])
+def test_a_plain_body(body: str) -> None:
+    assert event(body=body)[0].body == body.encode()
+
+
+def test_a_body_that_no_encoding_has_is_still_an_answer() -> None:
+    assert isinstance(event(body='{"reason": "\ud800"}')[0].body, bytes)
+
+
+@pytest.mark.parametrize("missing", ["body", "headers", "rawQueryString", "isBase64Encoded", "cookies", "routeKey"])
+def test_what_may_be_missing(missing: str) -> None:
+    seen = Seen()
+    runtime.lambda_handler(seen)({name: value for name, value in HTTP_API.items() if name != missing}, None)
+    assert seen.request.method == "POST"
+    runtime.lambda_handler(seen)({**HTTP_API, missing: None}, None)
+    assert seen.request.method == "POST"
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {}),
+        ("a", {"a": ""}),
+        ("a=", {"a": ""}),
+        ("a=1&a=2", {"a": "2"}),
+        ("a=%20+b", {"a": "  b"}),
+        ("a=%FF", {"a": "\ufffd"}),
+        ("%zz=%", {"%zz": "%"}),
+        ("&&=&", {"": ""}),
+        ("a=1;b=2", {"a": "1;b=2"}),
+        ("a[]=1", {"a[]": "1"}),
+    ],
+)
+def test_queries(query: str, expected: dict[str, str]) -> None:
+    assert event(rawQueryString=query)[0].query == expected
+    assert environ(QUERY_STRING=query)[0].query == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/functions/v1/a", "/a"),
+        ("/a", "/a"),
+        ("/functions/v1/a/", "/a"),
+        ("//functions//v1///a//b/", "/a/b"),
+        ("/functions/v1", ""),
+        ("/functions/v1/functions/v1/a", "/functions/v1/a"),
+        ("/", "/"),
+        ("", "/"),
+    ],
+)
+def test_paths(path: str, expected: str) -> None:
+    assert event(rawPath=path)[0].path == expected
+    assert environ(PATH_INFO=path)[0].path == expected
+
+
+@pytest.mark.parametrize(
+    "given", ["a\r\nset-cookie: x=1", "a\n", "\na", "x" * 101, "", " a", "a b", "é", "a;b", '"', "<script>", "\0"]
+)
+def test_a_malicious_request_id_is_replaced(given: str) -> None:
+    request, _ = event(headers={"x-request-id": given})
+    assert request.request_id != given
+    assert len(request.request_id) == 36
+
+
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "DELETE"])
+def test_the_real_functions_answer_events(method: str) -> None:
+    stub = Stub(answer=f'{{"job_id": "{ID}", "status": "cancelled"}}'.encode())
+    changed = {**HTTP_API, "requestContext": {"http": {"method": method}}}
+    result = runtime.lambda_handler(lambda request: registry.handle(request, stub.services))(changed, None)
+    assert result["statusCode"] == {"POST": 200, "OPTIONS": 204, "DELETE": 405}[method]
+    assert result["headers"]["access-control-allow-origin"] == "*"
+    assert result["headers"]["x-request-id"] == "req-1"
+    assert all(isinstance(value, str) for value in result["headers"].values())
+    assert (result["body"] == "") == (method == "OPTIONS")
+
+
+# WSGI
+
+
+def environ(response: Response | None = None, /, body: bytes = b"", **changes: Any) -> tuple[Request, list[Any]]:
+    """What a function is asked, and [status, headers, body] as the server is told."""
+    seen = Seen(response)
+    told: list[Any] = []
+    environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/a", "wsgi.input": io.BytesIO(body), **changes}
+    content = runtime.wsgi(seen)(environment, lambda status, headers: told.extend((status, dict(headers))))
+    return seen.request, [*told, b"".join(content)]
+
+
+def test_an_environment() -> None:
+    request, told = environ(
+        body=b"{}x", REQUEST_METHOD="POST", CONTENT_LENGTH="2", HTTP_AUTHORIZATION="Bearer t", HTTP_X_REQUEST_ID="r"
+    )
+    assert (request.method, request.path, request.body, request.request_id) == ("POST", "/a", b"{}", "r")
+    assert request.headers["authorization"] == "Bearer t"
+    assert told == ["200 OK", {"content-type": "application/json", "content-length": "12"}, b'{"ok": true}']
+
+
+@pytest.mark.parametrize("length", [None, "", "0"])
+def test_without_a_length_nothing_is_read(length: str | None) -> None:
+    request, _ = environ(body=b"{}", **({} if length is None else {"CONTENT_LENGTH": length}))
+    assert request.body == b""
+
+
+def test_a_path_in_another_script() -> None:
+    assert environ(PATH_INFO="/日本".encode().decode("latin-1"))[0].path == "/日本"
+    assert environ(PATH_INFO="/\xff\xfe")[0].path == "/\ufffd\ufffd"
+
+
+def test_no_content_has_no_length() -> None:
+    assert environ(Response(204))[1] == ["204 No Content", {}, b""]
+
+
+def test_head_has_the_length_and_not_the_body() -> None:
+    _, told = environ(Response(405, b"{}"), REQUEST_METHOD="HEAD")
+    assert told == ["405 Method Not Allowed", {"content-length": "2"}, b""]
+
+
+# A real server in between
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Seen, WebServer]]:
+    seen = Seen()
+    web = WebServer(runtime.wsgi(seen))
+    yield seen, web
+    web.close()
+
+
+def raw(server: WebServer, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_a_chunked_body(server: tuple[Seen, WebServer]) -> None:
+    seen, web = server
+    head = b"POST /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert raw(web, head + b'3\r\n{"a\r\n4\r\n":1}\r\n0\r\n\r\n').startswith(b"HTTP/1.1 200 OK\r\n")
+    assert seen.request.body == b'{"a":1}'
+
+
+def test_a_post_without_a_length(server: tuple[Seen, WebServer]) -> None:
+    seen, web = server
+    assert raw(web, b"POST /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
+    assert seen.request.body == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [(b"/%E6%97%A5", "/日"), (b"/%FF", "/\ufffd"), (b"/%00", "/\0"), (b"/a%2Fb", "/a/b")]
+)
+def test_paths_as_bytes(server: tuple[Seen, WebServer], path: bytes, expected: str) -> None:
+    seen, web = server
+    raw(web, b"GET " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert seen.request.path == expected
+
+
+def test_headers_as_bytes(server: tuple[Seen, WebServer]) -> None:
+    seen, web = server
+    raw(web, b"GET / HTTP/1.1\r\nhost: x\r\nX-ReQuest-ID: r\xe9\r\nAUTHORIZATION: a\r\nconnection: close\r\n\r\n")
+    assert seen.request.headers["authorization"] == "a"
+    assert seen.request.request_id.isascii()
+
+
+def test_an_answer_without_content_ends(server: tuple[Seen, WebServer]) -> None:
+    seen, web = server
+    seen.response = Response(204, headers={"x-a": "b"})
+    answer = raw(web, b"OPTIONS / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"content-length" not in answer.lower()
+    assert b"transfer-encoding" not in answer.lower()

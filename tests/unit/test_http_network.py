@@ -1,0 +1,322 @@
+"""functions/worker/connectors/http/network.py: what only our own network can reach is out of reach.
+
+Resolvers are scripted; sockets, TLS and the names of this machine are real. A public address leads to a server here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpcore
+import httpx
+import pytest
+
+from functions._local.source import RESOURCES, Source
+from functions.worker.connectors import open_source
+from functions.worker.connectors.errors import SourceRefused, SourceUnavailable
+from functions.worker.connectors.http import Backoff, HttpConnector
+from functions.worker.connectors.http.network import ADDRESS_SECONDS, PooledTransport, PublicNetwork
+from tests.support.tls_server import TlsServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PUBLIC, OTHER_PUBLIC = "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
+NAME = "api.example"
+
+PRIVATE = [
+    "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.0.1", "224.0.0.1",
+    "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe",
+    "2002:7f00:1::", "fd00:ec2::254", "fe80::1", "fe80::1%1", "ff02::1", "2001:db8::1",
+]  # fmt: skip
+
+
+# What stands in for the internet
+
+
+class Names:
+    """A resolver that gives each answer once, and the last for ever."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self._answers = deque(answers)
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str) -> list[str]:
+        self.asked.append(host)
+        return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+
+
+class Detour(httpcore.AnyIOBackend):
+    """The real network, but that the public addresses lead to a port of this machine; nobody answers at the `dead`."""
+
+    def __init__(self, port: int, *dead: str) -> None:
+        self._port = port
+        self._dead = dead
+        self.dialled: list[str] = []
+        self.timeouts: list[float | None] = []
+
+    async def connect_tcp(self, host: str, port: int, *options: Any, **named: Any) -> httpcore.AsyncNetworkStream:
+        self.dialled.append(host)
+        self.timeouts.append(options[0])
+        if host in self._dead:
+            raise httpcore.ConnectTimeout("nobody answers")
+        way = ("127.0.0.1", self._port) if host in {PUBLIC, OTHER_PUBLIC} else (host, port)
+        return await super().connect_tcp(*way, *options, **named)
+
+
+@contextmanager
+def listening() -> Iterator[tuple[int, Callable[[], bool]]]:
+    """A port of this machine, and whether anybody has connected to it."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    with socket.create_server(("", 0), family=family, dualstack_ipv6=dual) as listener:
+        listener.setblocking(False)
+
+        def was_reached() -> bool:
+            try:
+                listener.accept()[0].close()
+            except BlockingIOError:
+                return False
+            return True
+
+        yield listener.getsockname()[1], was_reached
+
+
+def connection(base_url: str) -> tuple[dict[str, Any], dict[str, str]]:
+    pages = {"type": "page_number", "param": "page", "size_param": None, "size": 1}
+    resource = {"path": "/things", "primary_key": ["id"], "records": "data", "pagination": pages}
+    config = {"base_url": base_url, "auth": {"type": "none"}, "timeout_seconds": 5, "resources": {"things": resource}}
+    return config, {}
+
+
+async def walk(connector: HttpConnector, resource: str = "things") -> list[str]:
+    return [record.key async for page in connector.pages(resource, None) for record in page.records]
+
+
+def read(base_url: str) -> list[str]:
+    """As a worker does to which nothing more is allowed."""
+
+    async def run() -> list[str]:
+        config, secret = connection(base_url)
+        async with open_source({"kind": "http", "config": config, "secret": secret}) as connector:
+            return await walk(connector)
+
+    return asyncio.run(run())
+
+
+class Internet:
+    """Names that lead to one server, and who asked for what on the way."""
+
+    def __init__(self, server: TlsServer, *answers: list[str], dead: tuple[str, ...] = ()) -> None:
+        self.server = server
+        self.port = server.server_address[1]
+        self.names = Names(*answers)
+        self.network = Detour(self.port, *dead)
+        self.waits: list[float] = []
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def read(self, host: str = NAME, **options: Any) -> list[str]:
+        async def run() -> list[str]:
+            transport = PooledTransport(PublicNetwork(self.names, self.network), self.server.trust)
+            async with httpx.AsyncClient(transport=transport, **options) as client:
+                backoff = Backoff(attempts=2, sleep=self._sleep)
+                config, secret = connection(f"https://{host}:{self.port}")
+                return await walk(HttpConnector(config, secret, client=client, backoff=backoff))
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TlsServer]:
+    with TlsServer(tmp_path, NAME) as running:
+        yield running
+
+
+def check_refusal(refused: SourceRefused) -> None:
+    """Nothing of what was found is told: no address, and no error that would name it."""
+    message = "base_url leads to an address that is not public. Set it to one that the internet can reach."
+    assert (refused.code, refused.message) == ("source_address_not_allowed", message)
+    assert refused.__cause__ is refused.__context__ is None
+
+
+# What is reached
+
+
+def test_a_public_host_is_read_under_its_name_over_one_connection(server: TlsServer) -> None:
+    internet = Internet(server, [PUBLIC])
+    assert internet.read() == ["[1]", "[2]", "[3]"]
+    assert server.requests == [f"{NAME}:{internet.port} /things?page={page}" for page in (1, 2, 3, 4)]
+    assert server.names == internet.names.asked == [NAME]
+    assert internet.network.dialled == [PUBLIC]
+
+
+@pytest.mark.parametrize("name", [PUBLIC, "other.example"])
+def test_a_certificate_must_be_for_the_name_not_for_the_address(tmp_path: Path, name: str) -> None:
+    with TlsServer(tmp_path, name) as server:
+        internet = Internet(server, [PUBLIC])
+        with pytest.raises(SourceUnavailable):
+            internet.read()
+        assert server.names == [NAME, NAME]
+        assert server.requests == []
+
+
+def test_an_address_that_does_not_answer_leaves_the_others(server: TlsServer) -> None:
+    internet = Internet(server, [OTHER_PUBLIC, OTHER_PUBLIC, PUBLIC], dead=(OTHER_PUBLIC,))
+    assert internet.read() == ["[1]", "[2]", "[3]"]
+    assert internet.network.dialled == [OTHER_PUBLIC, PUBLIC]
+    assert internet.network.timeouts == [ADDRESS_SECONDS, None]
+
+
+def test_a_host_that_does_not_answer_at_all_is_unavailable(server: TlsServer) -> None:
+    internet = Internet(server, [OTHER_PUBLIC, PUBLIC], dead=(OTHER_PUBLIC, PUBLIC))
+    with pytest.raises(SourceUnavailable):
+        internet.read()
+    assert internet.network.dialled == [OTHER_PUBLIC, PUBLIC] * 2
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", f"{'a' * 64}.invalid", f"{'a.' * 200}invalid"])
+def test_a_name_without_addresses_is_unavailable(host: str) -> None:
+    async def run() -> None:
+        config, secret = connection(f"https://{host}")
+        async with HttpConnector(config, secret, backoff=Backoff(attempts=1)) as connector:
+            await walk(connector)
+
+    with pytest.raises(SourceUnavailable):
+        asyncio.run(run())
+
+
+# What is not
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "localhost", "LOCALHOST", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
+        "0.0.0.0", "0", "127.1", "2130706433", "0x7f000001", "017700000001", "0x7f.1", "127.255.255.254",
+    ],
+)  # fmt: skip
+def test_no_spelling_reaches_this_machine(host: str) -> None:
+    with listening() as (port, was_reached):
+        with pytest.raises(SourceRefused) as refused:
+            read(f"https://{host}:{port}")
+        assert not was_reached()
+    check_refusal(refused.value)
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_a_name_with_any_private_address_is_not_connected_to(address: str) -> None:
+    for response in ([address], [PUBLIC, address], [address, PUBLIC]):
+        network = Detour(9)
+        with pytest.raises(SourceRefused) as refused:
+            asyncio.run(PublicNetwork(Names(response), network).connect_tcp(NAME, 443))
+        check_refusal(refused.value)
+        assert network.dialled == []
+
+
+def test_a_refusal_is_not_tried_again(server: TlsServer) -> None:
+    internet = Internet(server, ["127.0.0.1"])
+    with pytest.raises(SourceRefused) as refused:
+        internet.read()
+    check_refusal(refused.value)
+    assert (internet.names.asked, internet.waits, internet.network.dialled) == ([NAME], [], [])
+
+
+def test_what_was_looked_at_is_what_is_connected_to(server: TlsServer) -> None:
+    """The name leads to this machine when it is asked for again; only the first answer counts."""
+    with listening() as (port, was_reached):
+        network = Detour(server.server_address[1])
+
+        async def run() -> None:
+            stream = await PublicNetwork(Names([PUBLIC], ["127.0.0.1"]), network).connect_tcp("localhost", port)
+            await stream.aclose()
+
+        asyncio.run(run())
+        assert not was_reached()
+    assert network.dialled == [PUBLIC]
+
+
+def test_every_new_connection_is_looked_at(tmp_path: Path) -> None:
+    """The name is bound anew between two pages."""
+    with TlsServer(tmp_path, NAME, close_each=True) as server:
+        internet = Internet(server, [PUBLIC], [PUBLIC], ["127.0.0.1"])
+        with pytest.raises(SourceRefused) as refused:
+            internet.read()
+        check_refusal(refused.value)
+        assert internet.network.dialled == [PUBLIC, PUBLIC]
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_redirect_leads_nowhere(server: TlsServer, follow: bool) -> None:
+    with listening() as (port, was_reached):
+        server.location = f"http://127.0.0.1:{port}/latest/meta-data"
+        internet = Internet(server, [PUBLIC])
+        with pytest.raises(SourceRefused, match="Redirects are not followed"):
+            internet.read(follow_redirects=follow)
+        assert not was_reached()
+    assert internet.network.dialled == [PUBLIC]
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_is_no_way_around(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as (port, was_reached):
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+        with pytest.raises(SourceRefused) as refused:
+            read("https://10.0.0.1")
+        assert not was_reached()
+    check_refusal(refused.value)
+
+
+def test_a_unix_socket_is_not_there() -> None:
+    with pytest.raises(NotImplementedError):
+        asyncio.run(PublicNetwork().connect_unix_socket("/var/run/docker.sock"))
+
+
+# What is allowed
+
+
+def test_with_permission_a_local_source_is_read_whatever_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Source() as source, listening() as (port, was_reached):
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+        config, secret = source.connection(["airlines"])
+
+        async def run() -> list[str]:
+            get_resource = {"kind": "http", "config": config, "secret": secret}
+            async with open_source(get_resource, allow_private_addresses=True) as connector:
+                return await walk(connector, "airlines")
+
+        assert len(asyncio.run(run())) == RESOURCES["airlines"].count
+        assert not was_reached()
+
+
+# The transport
+
+
+def errors_of_httpcore() -> list[type[Exception]]:
+    found = [error for error in vars(httpcore).values() if isinstance(error, type) and issubclass(error, Exception)]
+    return [error for error in found if error is not httpcore.ConnectionNotAvailable]  # never leaves its pool
+
+
+@pytest.mark.parametrize("error", errors_of_httpcore())
+def test_each_error_of_httpcore_becomes_httpxs(error: type[Exception]) -> None:
+    """One that does not would be a failure of the worker instead of one of the source."""
+
+    class Failing(httpcore.AsyncNetworkBackend):
+        async def connect_tcp(self, *_: Any, **__: Any) -> Any:
+            raise error("no")
+
+    async def run() -> None:
+        async with httpx.AsyncClient(transport=PooledTransport(Failing())) as client:
+            await client.get("http://api.example")
+
+    with pytest.raises(httpx.TransportError) as raised:
+        asyncio.run(run())
+    assert type(raised.value) is getattr(httpx, error.__name__)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from datetime import date
+from typing import Any
+
+import pytest
+
+from functions._local.source import Source
+from functions.worker.connectors.errors import SourceRefused
+from functions.worker.connectors.http import HttpConnector
+from functions.worker.runners.pages import chunks, position
+
+WEEK = (date(2013, 3, 1), date(2013, 3, 7))
+
+
+def connector() -> HttpConnector:
+    config = {
+        "base_url": "https://api.example",
+        "auth": {"type": "none"},
+        "resources": {
+            name: {"path": f"/{name}", "primary_key": ["id"], "records": "data", "pagination": {"type": "none"}}
+            for name in ("a", "b")
+        },
+    }
+    return HttpConnector(config, {})
+
+
+def at(source: HttpConnector, params: Any = None, name: str = "a", days: Any = None, checkpoint: Any = None) -> Any:
+    return position(source, name, days, {"start": True}, checkpoint, params=params)
+
+
+def test_a_checkpoint_holds_for_the_very_question_alone() -> None:
+    source = connector()
+    stored = {**at(source, {"carrier": "AA", "x": [1, 2]}), "page": {"page": 7}, "skip": 3}
+    assert at(source, {"carrier": "AA", "x": [1, 2]}, checkpoint=stored) == stored
+    assert at(source, {"x": ["1", 2, None], "carrier": "AA", "y": None, "z": []}, checkpoint=stored) == stored
+    others: list[Any] = [
+        None,
+        {},
+        {"carrier": "AA"},
+        {"carrier": "UA", "x": [1, 2]},
+        {"carrier": "AA", "x": [2, 1]},
+        {"carrier": "AA", "x": "12"},
+        {"carrier": "AA", "x": [1, 2], "y": ""},
+    ]
+    for params in others:
+        again = at(source, params, checkpoint=stored)
+        assert (again["page"], again["skip"], again["start"]) == (None, 0, True)
+        assert again["of"] != stored["of"]
+    assert len({at(source, params)["of"] for params in others[1:]}) == len(others) - 1
+
+
+def test_without_parameters_the_question_is_what_it_was() -> None:
+    source = connector()
+    assert at(source) == at(source, {}) == at(source, {"x": None, "y": []})
+    questions = [at(source), at(source, name="b"), at(source, days=WEEK), at(source, {"days": str(WEEK)})]
+    assert len({one["of"] for one in questions}) == len(questions)
+
+
+def test_a_checkpoint_of_before_there_were_parameters_still_holds() -> None:
+    source = connector()
+    question = f"a None {source.resources['a'].model_dump_json()}"
+    stored = {"page": {"page": 2}, "skip": 0, "of": hashlib.sha256(question.encode()).hexdigest()[:16]}
+    assert at(source, checkpoint=stored) == stored
+
+
+def test_what_cannot_be_asked_is_refused_before_it_is_asked() -> None:
+    with pytest.raises(SourceRefused) as refused:
+        at(connector(), {"x": {"y": 1}})
+    assert refused.value.code == "source_params_invalid"
+
+
+def test_pieces_are_read_with_the_parameters() -> None:
+    with Source() as server:
+        config, secret = server.connection(["weather"], page_size=10)
+
+        async def run() -> list[str]:
+            async with HttpConnector(config, secret, allow_private_addresses=True) as source:
+                params = {"origin": "EWR"}
+                begin = position(source, "weather", WEEK, {}, None, params=params)
+                read = chunks(source, "weather", WEEK, begin, {"complete": True}, params=params)
+                return [record["data"]["origin"] async for piece in read for record in piece.records]
+
+        origins = asyncio.run(run())
+        assert set(origins) == {"EWR"}
+        assert all("origin=EWR" in request.query for request in server.requests)
+        assert len(server.requests) > 1

@@ -1,0 +1,184 @@
+"""functions/worker/runners/source_check.py: which fields a page's records have, and what a look makes of a source."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from functions._local.postgres import free_port
+from functions._local.source import RESOURCES, Source
+from functions.worker.client import Batch, Execution
+from functions.worker.connectors import open_source
+from functions.worker.connectors.errors import SourceRefused
+from functions.worker.runners import CHECKS, RUNNERS
+from functions.worker.runners.source_check import fields, source_check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FOR_EVER = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("records", "types"),
+    [
+        ([], {}),
+        ([{}], {}),
+        ([{}, {"a": 1}, {}], {"a": "number"}),
+        ([{"s": "x", "i": 1, "f": 1.5, "b": True, "l": [1], "o": {"x": 1}}], {
+            "s": "string", "i": "number", "f": "number", "b": "boolean", "l": "array", "o": "object"}),
+        ([{"a": None}], {"a": "unknown"}),
+        ([{"a": None}, {"a": "x"}, {"a": None}], {"a": "string"}),
+        ([{"a": 1}, {"a": 2.5}, {"a": -0.0}], {"a": "number"}),
+        ([{"a": 1}, {"a": "1"}], {"a": "unknown"}),
+        ([{"a": True}, {"a": 1}], {"a": "unknown"}),
+        ([{"a": False}, {"a": None}], {"a": "boolean"}),
+        ([{"a": {}}, {"a": []}], {"a": "unknown"}),
+        ([{"a": {"b": {"c": None}}}, {"a": {"d": 1}}], {"a": "object"}),
+        ([{"a": [None]}, {"a": []}], {"a": "array"}),
+        ([{"a": ""}, {"a": "x" * 10**6}], {"a": "string"}),
+        ([{"a": 10**100}, {"a": 1e300}], {"a": "number"}),
+        ([{"": 1, " ": "x", "日本 🛫": None, "a.b": []}], {
+            "": "number", " ": "string", "日本 🛫": "unknown", "a.b": "array"}),
+    ],
+    ids=lambda value: json.dumps(value, ensure_ascii=True)[:40],
+)  # fmt: skip
+def test_fields(records: list[dict[str, Any]], types: dict[str, str]) -> None:
+    assert fields(records) == [{"name": name, "type": type_} for name, type_ in types.items()]
+
+
+def test_fields_come_in_the_order_of_their_appearance() -> None:
+    records: list[dict[str, Any]] = [{"z": 1, "a": 1}, {"m": 1, "a": 2}, {"b": None, "z": 1}]
+    assert [field["name"] for field in fields(iter(records))] == ["z", "a", "m", "b"]
+
+
+def test_looks_have_a_lane_of_their_own() -> None:
+    assert set(CHECKS) == {"source_check"}
+    assert not set(CHECKS) & set(RUNNERS)
+
+
+# The runner
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Source]:
+    with Source() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def no_faults(source: Source) -> Iterator[None]:
+    yield
+    source.faults.clear()
+
+
+def look(connection: Mapping[str, Any] | None, resource: str | None = None, **members: Any) -> list[Batch]:
+    """The batches of a look at this connection."""
+    about: dict[str, Any] = {
+        "id": "x",
+        "agency_id": "a",
+        "family": "source_check",
+        "lease_token": 1,
+        "seq": 0,
+        "progress": {},
+    }
+    values = {"spec": {"resource": resource}, "checkpoint": None, "connection_id": "c"} | members
+    execution = Execution(**about, **values, connection=None if connection is None else dict(connection))
+
+    async def run() -> list[Batch]:
+        async with contextlib.aclosing(
+            source_check(execution, partial(open_source, allow_private_addresses=True))
+        ) as batches:
+            return [batch async for batch in batches]
+
+    return asyncio.run(run())
+
+
+def connection(source: Source, *resources: str, **changes: Any) -> dict[str, Any]:
+    config, secret = source.connection(resources or None)
+    return {"kind": "http", "config": config | changes, "secret": secret}
+
+
+def refused(connection: Mapping[str, Any] | None, resource: str | None = None) -> SourceRefused:
+    with pytest.raises(SourceRefused) as raised:
+        look(connection, resource)
+    return raised.value
+
+
+@pytest.mark.parametrize("resource", ["airports", "weather", None])
+def test_one_page_is_asked_for_and_nothing_is_stored(source: Source, resource: str | None) -> None:
+    before = len(source.requests)
+    [batch] = look(connection(source, "airports", "weather"), resource)
+    assert [request.path for request in source.requests[before:]] == [f"/{resource or 'airports'}"]
+    assert (batch.resource, batch.records, batch.done, batch.errors) == (resource or "airports", [], True, ())
+    assert batch.checkpoint == {"complete": True}
+    names = [field["name"] for field in batch.progress["fields"]]
+    assert set(RESOURCES[batch.resource].primary_key) <= set(names)
+    assert {field["type"] for field in batch.progress["fields"]} <= {"string", "number", "unknown", "boolean"}
+
+
+def test_a_look_that_is_taken_over_after_its_end_asks_nothing(source: Source) -> None:
+    before = len(source.requests)
+    assert look(connection(source), checkpoint={"complete": True}) == []
+    assert len(source.requests) == before
+
+
+def test_a_source_that_answers_rubbish(source: Source) -> None:
+    source.faults.invalid_json()
+    assert refused(connection(source), "airports").code == "source_malformed"
+
+
+def test_records_are_not_where_they_should_be(source: Source) -> None:
+    made = connection(source, "airports")
+    made["config"]["resources"]["airports"]["records"] = "nowhere"
+    assert refused(made).code == "source_malformed"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(401, "source_unauthorized"), (404, "source_not_found"), (302, "source_refused"), (400, "source_refused")],
+)
+def test_a_source_that_refuses(source: Source, status: int, code: str) -> None:
+    source.faults.status(status)
+    assert refused(connection(source), "airports").code == code
+
+
+def test_a_wrong_secret(source: Source) -> None:
+    made = connection(source) | {"secret": {"token": "n0t-the-token"}}
+    error = refused(made, "airports")
+    assert error.code == "source_unauthorized"
+    assert "n0t" not in error.message
+
+
+@pytest.mark.parametrize("secret", [{}, {"token": 1}, {"api_key": "x"}], ids=str)
+def test_a_secret_that_was_forgotten_or_never_fitted(source: Source, secret: dict[str, Any]) -> None:
+    assert refused(connection(source) | {"secret": secret}).code == "source_config_invalid"
+
+
+def test_what_cannot_be_read_from(source: Source) -> None:
+    assert refused(None).code == "source_not_readable"
+    assert refused({"kind": "records", "config": {}, "secret": {}}).code == "source_not_readable"
+    assert refused({"kind": "http", "config": {}, "secret": {}}).code == "source_config_invalid"
+    assert refused(connection(source, "airports"), "flights").code == "source_resource_gone"
+
+
+def test_who_waits_is_told_that_the_source_is_down(source: Source) -> None:
+    """Refused, as the engine says it, and so not tried again behind the back of who has gone."""
+    made = connection(source, "airports", base_url=f"http://127.0.0.1:{free_port()}")
+    error = refused(made)
+    assert error.code == "source_unavailable"
+    assert type(error) is SourceRefused
+
+
+def test_a_source_that_does_not_answer_is_given_up(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the connection's own timeout: nobody waits any more, and the next look does."""
+    monkeypatch.setattr(sys.modules[source_check.__module__], "LOOK_SECONDS", 0.05)
+    source.faults.delay_seconds = FOR_EVER
+    error = refused(connection(source, "airports", timeout_seconds=3600))
+    assert error.code == "source_unavailable"
