@@ -15,7 +15,7 @@ BENCH_PEERS := $(patsubst tests/bench/requirements/%.txt,$(VENV)/bench/%/install
 BENCH_FROM_NPM := tests/bench/node_modules/.package-lock.json
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check bench torture bulk bundle deploy migration openapi readme polytomic lock clean
+.PHONY: demo serve test check bench chaos bulk bundle deploy migration openapi readme polytomic lock clean
 
 ## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -52,7 +52,7 @@ deploy: $(INSTALLED)
 	@$(BIN)/python -m functions._build.deploy
 
 ## Attack it for SECONDS (60): races, crashes, lies, strangers; SEED and ROUND repeat what was found, ONLY names one attack
-torture: $(INSTALLED) $(FROM_NPM) $(SCHEMATHESIS)
+chaos: $(INSTALLED) $(FROM_NPM) $(SCHEMATHESIS)
 	@$(BIN)/python -m tests.chaos --seconds=$(SECONDS) $(SEED:%=--seed=%) $(ROUND:%=--round=%) $(ONLY:%=--only=%)
 
 ## Write the declared schema as the migration that `supabase db push` sends
@@ -92,7 +92,7 @@ $(VENV)/polytomic/%/installed: tests/support/clients/polytomic-%.txt | $(INSTALL
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(@D) -r $< && touch $@ \
 	|| echo "polytomic $* cannot be installed now: its tests are skipped (make polytomic)." >&2
 
-# An environment of its own: what it pins is nobody else's business. Without it `make torture` says what it could not try.
+# An environment of its own: what it pins is nobody else's business. Without it `make chaos` says what it could not try.
 $(SCHEMATHESIS): tests/schemathesis.txt | $(INSTALLED)
 	@rm -rf $(@D)
 	@$(PYTHON) -m venv $(@D)

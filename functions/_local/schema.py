@@ -1,7 +1,8 @@
-"""The declared schema (`sql/schemas`, in path order) and how it reaches a database or a migration."""
+"""The declared schema and how it is applied to a database. `sql/config.toml` lists the files in loading order."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,15 @@ if TYPE_CHECKING:
     import psycopg
 
 ROOT = Path(__file__).parents[2]
-SCHEMAS = ROOT / "sql" / "schemas"
-MIGRATIONS = ROOT / "sql" / "migrations"
+SQL = ROOT / "sql"
+MIGRATIONS = SQL / "migrations"
 PLAIN_POSTGRES = Path(__file__).with_name("plain_postgres.sql")
 
 
 def declared() -> list[Path]:
-    return sorted(SCHEMAS.rglob("*.sql"))
+    """The files that `schema_paths` matches, each once, sorted within each pattern. Their order is that of loading."""
+    patterns = tomllib.loads((SQL / "config.toml").read_text())["db"]["migrations"]["schema_paths"]
+    return list(dict.fromkeys(file for pattern in patterns for file in sorted(SQL.glob(pattern))))
 
 
 def migrations() -> list[Path]:
@@ -44,7 +47,7 @@ def install(connection: psycopg.Connection[Any], files: list[Path]) -> None:
 
 def as_migration() -> str:
     """All of the declared schema as one migration: right until the first release, when migrations become steps."""
-    return "".join(f"-- {file.relative_to(SCHEMAS)}\n{file.read_text()}\n" for file in declared())
+    return "".join(f"-- {file.relative_to(SQL)}\n{file.read_text()}\n" for file in declared())
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Unauthorized(Exception):
     def __init__(self, code: ErrorSpec) -> None:
         super().__init__(code)
         self.code = code
-        self.sentence = SENTENCES[code]
+        self.message = SENTENCES[code]
 
 
 class AuthUnavailable(Exception):

@@ -29,8 +29,8 @@ class ApiError(Exception):
 
     status: int
     code: str
-    sentence: str
-    members: dict[str, Any] = field(default_factory=dict)
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -92,7 +92,7 @@ def from_database(code: str | None, message: str, detail: str | None, hint: str 
     if code.startswith(_NOT_NOW):
         return database_unavailable()
     native = _NATIVE.get(code) or _NATIVE.get(code[:2])
-    return ApiError(native.status, native.code, native.sentence) if native else None
+    return ApiError(native.status, native.code, native.message) if native else None
 
 
 def _members(hint: str | None) -> dict[str, Any]:

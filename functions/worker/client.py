@@ -116,7 +116,7 @@ class Protocol:
 
     async def claim(self, worker: str, families: Sequence[str], limit: int, lease_seconds: int) -> list[Execution]:
         """In one call and one commit with what ends at the same moment, if that is little."""
-        wanted = {"worker": worker, "families": list(families), "limit": limit, "lease_seconds": lease_seconds}
+        wanted = {"worker": worker, "families": list(families), "max_executions": limit, "lease_seconds": lease_seconds}
         rows = None
         moment = self._moment
         if moment and not moment.wanted and len(moment.ending) <= MAX_COMPLETIONS_WITH_CLAIM:
@@ -129,7 +129,7 @@ class Protocol:
     async def heartbeat(self, execution: Execution) -> LeaseResult:
         return cast("LeaseResult", await self._lease_call("worker_heartbeat", execution))
 
-    async def worker_commit_batch(self, execution: Execution, seq: int, batch: Batch) -> LeaseResult:
+    async def commit_batch(self, execution: Execution, seq: int, batch: Batch) -> LeaseResult:
         response = await self._lease_call(
             "worker_commit_batch",
             execution,
@@ -150,7 +150,7 @@ class Protocol:
         step.more = response.get("more", False)
         return cast("LeaseResult", response["result"])
 
-    async def worker_begin_delivery(self, execution: Execution, seq: int, delivery: Delivery) -> dict[str, Any]:
+    async def begin_delivery(self, execution: Execution, seq: int, delivery: Delivery) -> dict[str, Any]:
         """{answer} as every lease holder's call; with `continue` also wanted, and if it is, delivery and created_at."""
         arguments = {"seq": seq, "event": delivery.event, "records": delivery.records}
         response = await self._call(
@@ -161,17 +161,17 @@ class Protocol:
     async def stop(self, execution: Execution, reason: str) -> str:
         return str(await self._lease_call("worker_stop", execution, reason=reason))
 
-    async def worker_claim_events(self, limit: int) -> list[dict[str, Any]]:
+    async def claim_events(self, limit: int) -> list[dict[str, Any]]:
         return cast("list[dict[str, Any]]", await self._call("worker_claim_events", max_events=limit))
 
-    async def worker_ack_event(self, event: Mapping[str, Any], *, delivered: bool) -> None:
+    async def ack_event(self, event: Mapping[str, Any], *, delivered: bool) -> None:
         await self._call("worker_ack_event", delivery_id=event["id"], attempt=event["attempt"], delivered=delivered)
 
-    async def worker_claim_deleted_secrets(self, limit: int) -> list[dict[str, str]]:
+    async def claim_deleted_secrets(self, limit: int) -> list[dict[str, str]]:
         """Those that the store outside has still: {id, name}."""
         return cast("list[dict[str, str]]", await self._call("worker_claim_deleted_secrets", max_secrets=limit))
 
-    async def worker_ack_deleted_secret(self, secret: Mapping[str, str]) -> None:
+    async def ack_deleted_secret(self, secret: Mapping[str, str]) -> None:
         await self._call("worker_ack_deleted_secret", secret_id=secret["id"])
 
     async def finish(self, execution: Execution) -> str:

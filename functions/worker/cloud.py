@@ -29,7 +29,7 @@ RESERVE_SECONDS = 15.0
 def work(count: int, seconds: float) -> bool:
     """Runs at most `count` executions at once, for less than so many seconds. False: the database was out of reach."""
     environment = with_secrets(os.environ)
-    return asyncio.run(_work(environment, cast("Lane", environment.get("WORKER_QUEUE", "runs")), count, seconds))
+    return asyncio.run(_work(environment, cast("Queue", environment.get("WORKER_QUEUE", "runs")), count, seconds))
 
 
 async def _work(environment: Mapping[str, str], queue: Queue, count: int, seconds: float) -> bool:

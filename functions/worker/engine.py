@@ -92,13 +92,13 @@ class Engine:
             response = await self._deliver(execution, seq, batch.delivery)
             if response != "continue":
                 return response
-        return await self.protocol.worker_commit_batch(execution, seq, batch)
+        return await self.protocol.commit_batch(execution, seq, batch)
 
     async def _deliver(self, execution: Execution, seq: int, delivery: Delivery) -> LeaseResult:
         """Hands a batch to the receiver; every attempt is announced first, so that none begins after the end."""
         assert self.post is not None
         for wait in (*DELIVERY_WAITS_SECONDS, None):
-            begun = await self.protocol.worker_begin_delivery(execution, seq, delivery)
+            begun = await self.protocol.begin_delivery(execution, seq, delivery)
             if begun["result"] != "continue" or not begun["wanted"]:
                 return cast("LeaseResult", begun["result"])
             letter = WebhookMessage.of(execution, delivery, begun)

@@ -47,7 +47,7 @@ class Outbox:
 
     async def _send_some(self) -> bool:
         """Whether more may be due."""
-        events = await self._protocol.worker_claim_events(MAX_CONCURRENT)
+        events = await self._protocol.claim_events(MAX_CONCURRENT)
         await asyncio.gather(*map(self._send, events))
         return len(events) == MAX_CONCURRENT
 
@@ -61,4 +61,4 @@ class Outbox:
         except Exception:  # of ours; the others' letters do not wait for it
             log.exception("an event was not sent", extra={"delivery_id": message.id})
             delivered = False
-        await self._protocol.worker_ack_event(event, delivered=delivered)
+        await self._protocol.ack_event(event, delivered=delivered)

@@ -21,14 +21,14 @@ MAX_CONCURRENT = 100
 
 async def forget_secrets(protocol: Protocol, secrets: SecretStore) -> int:
     """How many were forgotten. Where the store does not answer, the rest is handed out again in five minutes."""
-    claimed = await protocol.worker_claim_deleted_secrets(MAX_CONCURRENT)
+    claimed = await protocol.claim_deleted_secrets(MAX_CONCURRENT)
     for number, secret in enumerate(claimed):
         try:
             await asyncio.to_thread(secrets.forget, secret["name"])
         except SecretUnavailable as error:
             log.warning("secrets are not forgotten yet", extra={"secret_id": secret["id"], "error": str(error)})
             return number
-        await protocol.worker_ack_deleted_secret(secret)
+        await protocol.ack_deleted_secret(secret)
     return len(claimed)
 
 

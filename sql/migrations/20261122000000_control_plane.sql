@@ -1,25 +1,10 @@
--- 00_app.sql
+-- schemas/tables/00_app.sql
 -- Tables and rules live in `app`, which no API exposes; `public` holds what callers may use, and nothing else.
 create schema app;
 revoke all on schema app from public;
 grant usage on schema app to anon, authenticated, service_role;
 
--- 10_core/00_refuse.sql
--- Every refusal: PostgREST turns SQLSTATE PTnnn into HTTP status nnn, and the direct door does the same.
--- message = stable code, detail = a sentence, hint = further members of the answer as JSON.
-create or replace function app.refuse(http_status int, code text, sentence text, members jsonb default '{}')
-returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  raise exception using errcode = 'PT' || http_status, message = code, detail = sentence, hint = members::text;
-end $$;
-
-revoke all on function app.refuse from public;
-grant execute on function app.refuse to anon, authenticated, service_role;
-
--- 10_core/01_uuid_v7.sql
+-- schemas/tables/01_uuid_v7.sql
 -- Time-ordered ids (RFC 9562) keep the primary key's index warm; Postgres has its own only from 18 on.
 create or replace function app.uuid_v7()
 returns uuid
@@ -40,7 +25,11 @@ end $$;
 revoke all on function app.uuid_v7 from public;
 grant execute on function app.uuid_v7 to authenticated, service_role;
 
--- 10_core/02_families.sql
+-- schemas/tables/02_caller_type.sql
+-- Who calls, as app.caller() answers: the agency (null: any) and the name that the audit shows.
+create type app.caller as (agency_id uuid, actor text);
+
+-- schemas/tables/03_families.sql
 -- The vocabulary of each family on one screen: how it cancels, what it calls each status, and what a stranger sees.
 --   cancel_event    `cancel` ends at once; `request_cancel` leaves the worker until the deadline (`grace`)
 --   queued          the word while it may start; `scheduled` while its `run_at` is still to come
@@ -53,57 +42,13 @@ select * from (values
   ('model_sync',      'request_cancel', interval '30s', 404, 'created',   'scheduled', 'running',     'canceling', 'completed', 'failed', 'canceled'),
   ('bulk_action',     'cancel',         interval '0',   404, 'scheduled', 'scheduled', 'running',     null,        'completed', 'failed', 'cancelled'),
   -- Our own, while a caller waits: what a source has to show (see 35_looks).
-  ('source_look',     'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
+  ('source_check',     'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
 ) as vocabulary (family, cancel_event, grace, foreign_status, queued, scheduled, running, cancelling, completed, failed, cancelled);
 
 revoke all on app.families from public;
 grant select on app.families to authenticated, service_role;
 
--- 10_core/03_next_status.sql
--- The whole machine on one screen. Null: the move is not allowed. No move leaves completed, failed or cancelled.
-create or replace function app.next_status(status text, event text)
-returns text
-language plpgsql
-immutable
-parallel safe
-set search_path = ''
-as $$
-begin
-  return case event
-    when 'start'          then case when status is null then 'queued' end
-    when 'claim'          then case status when 'queued' then 'running' end
-    when 'cancel'         then case when status in ('queued', 'running') then 'cancelled' end
-    when 'request_cancel' then case status when 'queued' then 'cancelled' when 'running' then 'cancelling' end
-    when 'acknowledge'    then case status when 'cancelling' then 'cancelled' end
-    when 'expire'         then case status when 'cancelling' then 'cancelled' end
-    when 'complete'       then case when status in ('running', 'cancelling') then 'completed' end
-    when 'fail'           then case when status in ('running', 'cancelling') then 'failed' end
-    when 'release'        then case status when 'running' then 'queued' end
-  end;
-end $$;
-
-revoke all on function app.next_status from public;
-grant execute on function app.next_status to authenticated, service_role;
-
--- 10_core/05_first_id.sql
--- The first id (app.uuid_v7) that can be of this time: an index on ids narrows by time with it.
-create or replace function app.first_id(at timestamptz)
-returns uuid
-language plpgsql
-stable
-strict
-set search_path = ''
-as $$
-declare
-  milliseconds constant bigint := least(greatest(extract(epoch from at) * 1000, 0), 281474976710655);
-begin
-  return (lpad(to_hex(milliseconds), 12, '0') || repeat('0', 20))::uuid;
-end $$;
-
-revoke all on function app.first_id from public;
-grant execute on function app.first_id to authenticated, service_role;
-
--- 10_core/10_tables/10_agencies.sql
+-- schemas/tables/10_agencies.sql
 create table public.agencies (
   id uuid primary key default gen_random_uuid(),
   name text not null check (length(name) between 1 and 200),
@@ -115,7 +60,7 @@ revoke all on public.agencies from public, anon, authenticated, service_role;
 grant select on public.agencies to authenticated;
 grant select, insert, update, delete on public.agencies to service_role;
 
--- 10_core/10_tables/20_users.sql
+-- schemas/tables/20_users.sql
 -- The only source of a user's agency: nothing that a user can edit is asked.
 create table public.users (
   id uuid primary key references auth.users on delete cascade,
@@ -130,36 +75,36 @@ revoke all on public.users from public, anon, authenticated, service_role;
 grant select on public.users to authenticated;
 grant select, insert, update, delete on public.users to service_role;
 
--- 10_core/10_tables/28_secrets.sql
+-- schemas/tables/28_secrets.sql
 -- Where a connection's secret is: here (`database`), in Supabase Vault, or in a store outside, which calls it `name`.
--- A value is read by app.reveal_secret alone. A forgotten secret's row is gone; one outside stays until the worker has
+-- A value is read by app.get_secret alone. A forgotten secret's row is gone; one outside stays until the worker has
 -- forgotten it there.
 create table app.secrets (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies,
-  kept text not null check (kept in ('database', 'vault', 'outside')),
+  storage text not null check (storage in ('database', 'vault', 'external')),
   value jsonb check (jsonb_typeof(value) = 'object'),
   vault_id uuid,
   name text check (length(name) between 1 and 400),
   fingerprint text, -- of one outside: what an Idempotency-Key's repetition is compared by
   created_at timestamptz not null default now(),
   used_at timestamptz, -- from then on no further connection may name it
-  forget_at timestamptz, -- of one outside: from when on the worker is to forget it
+  delete_at timestamptz, -- of one outside: from when on the worker is to forget it
   unique (agency_id, id),
   constraint kept_in_one_place check (
-    (kept = 'database') = (value is not null) and (kept = 'vault') = (vault_id is not null)
-    and (kept = 'outside') = (name is not null)),
-  constraint forgotten_outside check (forget_at is null or kept = 'outside')
+    (storage = 'database') = (value is not null) and (storage = 'vault') = (vault_id is not null)
+    and (storage = 'external') = (name is not null)),
+  constraint forgotten_outside check (delete_at is null or storage = 'external')
 );
 
-create index secrets_to_forget on app.secrets (forget_at) where forget_at is not null;
+create index secrets_to_forget on app.secrets (delete_at) where delete_at is not null;
 
 alter table app.secrets enable row level security;
 revoke all on app.secrets from public, anon, authenticated, service_role;
-grant select (id, agency_id, kept, name, created_at, used_at, forget_at), update (used_at, forget_at), delete
+grant select (id, agency_id, storage, name, created_at, used_at, delete_at), update (used_at, delete_at), delete
   on app.secrets to service_role;
 
--- 10_core/10_tables/30_connections.sql
+-- schemas/tables/30_connections.sql
 -- A system that data comes from or goes to. Its secret is for the worker alone, and forgotten with the connection.
 -- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
 create table app.connections (
@@ -191,7 +136,7 @@ grant insert (agency_id, kind, name, config, secret_id, created_by, deleted_at) 
 grant update (config, updated_at, deleted_at) on app.connections to authenticated;
 grant select, insert, update, delete on app.connections to service_role;
 
--- 10_core/10_tables/35_definitions.sql
+-- schemas/tables/35_definitions.sql
 -- What can be started again and again: a bulk sync, a model sync, a sync job; and the models that model syncs read.
 -- `settings` is in its kind's own words, checked by the function that creates it.
 create table app.definitions (
@@ -227,7 +172,7 @@ grant insert (agency_id, kind, name, source_id, destination_id, active, settings
 grant update (name, settings, updated_at, updated_by, deleted_at) on app.definitions to authenticated;
 grant select, insert, update, delete on app.definitions to service_role;
 
--- 10_core/10_tables/40_executions.sql
+-- schemas/tables/40_executions.sql
 -- One row is one execution of any family; the guard trigger decides what may happen to it.
 create table app.executions (
   id uuid primary key default app.uuid_v7(),
@@ -255,7 +200,7 @@ create table app.executions (
   request_id text,
 
   -- Every claim and every fencing adds one; a worker's calls carry the lease that its claim answered.
-  lease bigint not null default 0,
+  lease_token bigint not null default 0,
   leased_by text,
   lease_seconds int,
   lease_expires_at timestamptz, -- not indexed: heartbeats stay HOT
@@ -315,7 +260,7 @@ grant insert (agency_id, family, definition_id, connection_id, destination_id, c
 grant update (status, event, reason, deleted_at) on app.executions to authenticated;
 grant select, insert, update on app.executions to service_role;
 
--- 10_core/10_tables/50_execution_events.sql
+-- schemas/tables/50_execution_events.sql
 -- The audit: one row per move, written by a trigger alone. Nobody holds INSERT, UPDATE or DELETE.
 create table app.execution_events (
   id bigint generated always as identity,
@@ -325,7 +270,7 @@ create table app.execution_events (
   event text not null,
   from_status text,
   to_status text not null,
-  lease bigint not null,
+  lease_token bigint not null,
   actor text not null,
   reason text,
   request_id text,
@@ -338,9 +283,9 @@ alter table app.execution_events enable row level security;
 revoke all on app.execution_events from public;
 grant select on app.execution_events to authenticated, service_role;
 
--- 10_core/10_tables/60_records.sql
+-- schemas/tables/60_records.sql
 -- Where synced rows land: the latest state of each source row, by the connection it belongs to.
--- No foreign keys: only commit_batch writes here, with ids from the execution it has locked, and a check per record costs.
+-- No foreign keys: only worker_commit_batch writes here, with ids from the execution it has locked, and a check per record costs.
 create table app.records (
   agency_id uuid not null,
   connection_id uuid not null,
@@ -357,8 +302,8 @@ revoke all on app.records from public;
 grant select on app.records to authenticated;
 grant select, insert, update on app.records to service_role;
 
--- 10_core/10_tables/65_execution_resources.sql
--- What an execution has done for each resource, kept by commit_batch in the transaction that stores the records: these
+-- schemas/tables/65_execution_resources.sql
+-- What an execution has done for each resource, kept by worker_commit_batch in the transaction that stores the records: these
 -- counts are true. What became of a resource (its status) follows from here and from the execution, see the families.
 create table app.execution_resources (
   agency_id uuid not null,
@@ -381,7 +326,7 @@ revoke all on app.execution_resources from public;
 grant select on app.execution_resources to authenticated;
 grant select, insert, update on app.execution_resources to service_role;
 
--- 10_core/10_tables/67_deliveries.sql
+-- schemas/tables/67_deliveries.sql
 -- What is handed to other systems. The intent is committed under the lease before it is sent, and at most one of an
 -- execution is under way: what a cancel cannot recall, it counts. `queued` are events about an execution's end, which
 -- are sent after it.
@@ -411,7 +356,7 @@ revoke all on app.deliveries from public;
 grant select on app.deliveries to authenticated;
 grant select, insert, update on app.deliveries to service_role;
 
--- 10_core/10_tables/70_idempotency_keys.sql
+-- schemas/tables/70_idempotency_keys.sql
 -- Answers that may be asked for again for a day, each written in its move's own transaction.
 create table app.idempotency_keys (
   id bigint generated always as identity primary key,
@@ -420,7 +365,7 @@ create table app.idempotency_keys (
   function text not null,
   key text not null check (length(key) between 1 and 255),
   request jsonb not null, -- the arguments; a request is at most 1 MiB, usually some hundred bytes
-  answer jsonb not null,
+  response jsonb not null,
   created_at timestamptz not null default now(),
   unique nulls not distinct (agency_id, actor, function, key)
 );
@@ -433,7 +378,7 @@ grant select, insert, delete on app.idempotency_keys to authenticated;
 -- `for update` in the reaper asks for UPDATE, though it only deletes.
 grant select, insert, update, delete on app.idempotency_keys to service_role;
 
--- 10_core/10_tables/80_api_keys.sql
+-- schemas/tables/80_api_keys.sql
 -- Keys with which an agency's own servers call: shown once, kept as a hash. 256 random bits need no slow hash.
 create table app.api_keys (
   id uuid primary key default gen_random_uuid(),
@@ -458,8 +403,8 @@ grant insert (agency_id, name, hash, hint, created_by) on app.api_keys to authen
 grant update (revoked_at, revoked_by) on app.api_keys to authenticated;
 grant select on app.api_keys to service_role;
 
--- 10_core/10_tables/90_bulk_actions.sql
--- What a bulk action has found and done: exact at every moment. Written by act_in_bulk, with the items' own moves.
+-- schemas/tables/90_bulk_actions.sql
+-- What a bulk action has found and done: exact at every moment. Written by worker_run_bulk_action_step, with the items' own moves.
 create table app.bulk_actions (
   agency_id uuid not null,
   execution_id uuid not null,
@@ -496,7 +441,22 @@ revoke all on app.bulk_actions, app.bulk_action_items from public;
 grant select on app.bulk_actions, app.bulk_action_items to authenticated;
 grant select, insert, update on app.bulk_actions, app.bulk_action_items to service_role;
 
--- 10_core/20_caller/05_agency_key.sql
+-- schemas/core/caller/agency_id.sql
+-- The agency of the policies; null, so that nothing matches, for whoever is not live or belongs to none.
+create or replace function app.agency_id()
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (select identity.agency_id from app.identify() as identity where identity.is_live);
+end $$;
+
+revoke all on function app.agency_id from public;
+grant execute on function app.agency_id to authenticated;
+
+-- schemas/core/caller/agency_key.sql
 -- The agency's key that came with this request, or null.
 create or replace function app.agency_key()
 returns text
@@ -511,7 +471,47 @@ end $$;
 revoke all on function app.agency_key from public;
 grant execute on function app.agency_key to anon;
 
--- 10_core/20_caller/10_identify.sql
+-- schemas/core/caller/caller.sql
+-- The first call of every RPC, reads included. 401: revoked or deleted; 403: a user without an agency.
+-- A trusted server calls as service_role: no agency, so it acts for any. An agency's server calls as anon with its key and
+-- goes on as authenticated, with that agency: from here on the same policies hold.
+create or replace function app.caller()
+returns app.caller
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  by_key constant boolean := coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'anon', false);
+  identity record;
+begin
+  if current_user not in ('anon', 'authenticated') then
+    return (null, current_user::text)::app.caller;
+  end if;
+  select * into identity from app.identify();
+  if not identity.is_live and by_key then
+    perform app.raise_error(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
+  end if;
+  -- An anonymous request is no user's, whatever else its claims say.
+  if not identity.is_live or current_user = 'anon' and not by_key then
+    perform app.raise_error(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
+  end if;
+  if identity.agency_id is null then
+    perform app.raise_error(403, 'no_agency', 'Your user belongs to no agency. Ask an administrator to add you to one.');
+  end if;
+  if current_user = 'anon' then
+    if current_setting('transaction_read_only') = 'off' then
+      perform app.touch_api_key();
+    end if;
+    perform set_config('role', 'authenticated', true);
+  end if;
+  return (identity.agency_id, coalesce('user:' || identity.user_id, 'api_key:' || identity.api_key_id))::app.caller;
+end $$;
+
+revoke all on function app.caller from public;
+grant execute on function app.caller to anon, authenticated, service_role;
+
+-- schemas/core/caller/identify.sql
 -- Who made this request: a user by the verified claims, or an agency's server by its key (header x-agency-key, which counts
 -- for an anonymous request only). A definer, because callers can read neither the auth schema nor the hashes; it reads the
 -- request, never an argument, so it tells nobody about anybody else.
@@ -548,26 +548,22 @@ end $$;
 revoke all on function app.identify from public;
 grant execute on function app.identify to anon, authenticated;
 
--- 10_core/20_caller/20_agency_id.sql
--- The agency of the policies; null, so that nothing matches, for whoever is not live or belongs to none.
-create or replace function app.agency_id()
-returns uuid
+-- schemas/core/caller/request_id.sql
+-- The id that the door gave this request (header x-request-id), for the audit.
+create or replace function app.request_id()
+returns text
 language plpgsql
 stable
 set search_path = ''
 as $$
 begin
-  return (select identity.agency_id from app.identify() as identity where identity.is_live);
+  return left(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 100);
 end $$;
 
-revoke all on function app.agency_id from public;
-grant execute on function app.agency_id to authenticated;
+revoke all on function app.request_id from public;
+grant execute on function app.request_id to authenticated, service_role;
 
--- 10_core/20_caller/25_caller_type.sql
--- Who calls, as app.caller() answers: the agency (null: any) and the name that the audit shows.
-create type app.caller as (agency_id uuid, actor text);
-
--- 10_core/20_caller/27_touch_api_key.sql
+-- schemas/core/caller/touch_api_key.sql
 -- Notes that a key is in use, to the minute and without waiting for anybody. Not in a transaction that only reads.
 create or replace function app.touch_api_key()
 returns void
@@ -587,62 +583,1308 @@ end $$;
 revoke all on function app.touch_api_key from public;
 grant execute on function app.touch_api_key to anon;
 
--- 10_core/20_caller/30_caller.sql
--- The first call of every RPC, reads included. 401: revoked or deleted; 403: a user without an agency.
--- A trusted server calls as service_role: no agency, so it acts for any. An agency's server calls as anon with its key and
--- goes on as authenticated, with that agency: from here on the same policies hold.
-create or replace function app.caller()
-returns app.caller
+-- schemas/core/definitions/actor_object.sql
+-- Who did it, as the published APIs show it: {id, type, name}.
+create or replace function app.actor_object(actor text)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object('id', split_part(actor, ':', 2), 'type', split_part(actor, ':', 1), 'name', actor);
+end $$;
+
+revoke all on function app.actor_object from public;
+grant execute on function app.actor_object to authenticated, service_role;
+
+-- schemas/core/definitions/cancel_active.sql
+-- Cancels whatever is active for this definition. When nothing is, the newest execution if that was cancelled (whoever asks
+-- again gets the same answer, however fast the worker was), else null.
+create or replace function app.cancel_active(definition app.definitions, reason text default null)
+returns app.executions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  active app.executions;
+begin
+  select * into active from app.executions as e
+  where e.agency_id = definition.agency_id and e.family = definition.kind and e.concurrency_key = definition.id::text
+    and e.status in ('queued', 'running', 'cancelling')
+  for update;
+  if found then
+    return app.cancel_execution(active.family, active.id, reason);
+  end if;
+  active := app.newest_execution(definition);
+  return case when active.status = 'cancelled' then active end;
+end $$;
+
+revoke all on function app.cancel_active from public;
+grant execute on function app.cancel_active to authenticated, service_role;
+
+-- schemas/core/definitions/cancel_definition.sql
+-- A cancel in two steps, for every family that is defined and started: what waits is canceled at once, what runs is
+-- `canceling` until its worker has stopped, at most until the deadline. Asked again it answers the same and changes nothing.
+-- Answer: {data: {message, execution_id, status}}, the last two null when nothing was active. Heeds an Idempotency-Key.
+create or replace function app.cancel_definition(caller app.caller, kind text, id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  request constant jsonb := jsonb_build_object('id', id);
+  response jsonb := app.get_idempotent_response(caller, 'cancel_' || kind, request);
+  execution app.executions;
+begin
+  if response is not null then
+    return response;
+  end if;
+  execution := app.cancel_active(app.find_definition(kind, id));
+  response := jsonb_build_object('data', jsonb_build_object(
+    'message', case when execution.id is null then 'Nothing is running' else 'Cancellation requested' end,
+    'execution_id', execution.id,
+    'status', app.public_status(execution)));
+  return app.save_idempotent_response(caller, 'cancel_' || kind, request, response);
+end $$;
+
+revoke all on function app.cancel_definition from public;
+grant execute on function app.cancel_definition to authenticated, service_role;
+
+-- schemas/core/definitions/delete_definition.sql
+-- Cancels what runs, then the definition is gone for its callers; executions and audit stay.
+create or replace function app.delete_definition(kind text, id uuid)
+returns app.definitions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  definition app.definitions;
+begin
+  select * into definition from app.definitions as d
+  where d.id = delete_definition.id and d.kind = delete_definition.kind and d.deleted_at is null
+  for update;
+  if not found then
+    perform app.find_definition(kind, id);
+  end if;
+  perform app.cancel_active(definition, 'deleted');
+  update app.definitions as d
+  set deleted_at = clock_timestamp(), updated_at = clock_timestamp(), updated_by = caller.actor
+  where d.id = definition.id;
+  return definition;
+end $$;
+
+revoke all on function app.delete_definition from public;
+grant execute on function app.delete_definition to authenticated, service_role;
+
+-- schemas/core/definitions/find_connection.sql
+-- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes
+-- it before this transaction ends; who only reads waits for nobody.
+create or replace function app.find_connection(id uuid, hold boolean default true)
+returns app.connections
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  connection app.connections;
+begin
+  if hold then
+    perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
+  end if;
+  select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
+  into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
+    connection.created_by, connection.updated_at
+  from app.connections as c
+  where c.id = find_connection.id and c.deleted_at is null and c.kind <> 'webhook';
+  if not found then
+    perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  return connection;
+end $$;
+
+revoke all on function app.find_connection from public;
+grant execute on function app.find_connection to authenticated, service_role;
+
+-- schemas/core/definitions/find_definition.sql
+-- A definition of this kind, or 404: another agency's is as unknown as none. With `hold`, nobody deletes it before this
+-- transaction ends.
+create or replace function app.find_definition(kind text, id uuid, hold boolean default false)
+returns app.definitions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  definition app.definitions;
+begin
+  if hold then
+    select * into definition from app.definitions as d
+    where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null
+    for share;
+  else
+    select * into definition from app.definitions as d
+    where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null;
+  end if;
+  if not found then
+    perform app.raise_error(404, kind || '_not_found', 'There is no ' || replace(kind, '_', ' ') || ' with this id.');
+  end if;
+  return definition;
+end $$;
+
+revoke all on function app.find_definition from public;
+grant execute on function app.find_definition to authenticated, service_role;
+
+-- schemas/core/definitions/find_execution.sql
+-- An execution of this definition, or 404.
+create or replace function app.find_execution(definition app.definitions, id uuid)
+returns app.executions
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  by_key constant boolean := coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'anon', false);
-  identity record;
+  execution app.executions;
 begin
-  if current_user not in ('anon', 'authenticated') then
-    return (null, current_user::text)::app.caller;
+  select * into execution from app.executions as e
+  where e.id = find_execution.id and e.agency_id = definition.agency_id and e.definition_id = definition.id;
+  if not found then
+    perform app.raise_error(404, 'execution_not_found', 'This sync has no execution with this id.');
   end if;
-  select * into identity from app.identify();
-  if not identity.is_live and by_key then
-    perform app.refuse(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
-  end if;
-  -- An anonymous request is no user's, whatever else its claims say.
-  if not identity.is_live or current_user = 'anon' and not by_key then
-    perform app.refuse(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
-  end if;
-  if identity.agency_id is null then
-    perform app.refuse(403, 'no_agency', 'Your user belongs to no agency. Ask an administrator to add you to one.');
-  end if;
-  if current_user = 'anon' then
-    if current_setting('transaction_read_only') = 'off' then
-      perform app.touch_api_key();
-    end if;
-    perform set_config('role', 'authenticated', true);
-  end if;
-  return (identity.agency_id, coalesce('user:' || identity.user_id, 'api_key:' || identity.api_key_id))::app.caller;
+  return execution;
 end $$;
 
-revoke all on function app.caller from public;
-grant execute on function app.caller to anon, authenticated, service_role;
+revoke all on function app.find_execution from public;
+grant execute on function app.find_execution to authenticated, service_role;
 
--- 10_core/20_caller/40_request_id.sql
--- The id that the door gave this request (header x-request-id), for the audit.
-create or replace function app.request_id()
+-- schemas/core/definitions/newest_execution.sql
+-- The newest execution of a definition, or the newest that has ended; null when there is none.
+create or replace function app.newest_execution(definition app.definitions, ended boolean default false)
+returns app.executions
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  execution app.executions;
+begin
+  -- At most one is active, so this reads at most two rows.
+  select * into execution from app.executions as e
+  where e.agency_id = definition.agency_id and e.definition_id = definition.id
+    and (not ended or e.finished_at is not null)
+  order by e.id desc limit 1;
+  return execution;
+end $$;
+
+revoke all on function app.newest_execution from public;
+grant execute on function app.newest_execution to authenticated, service_role;
+
+-- schemas/core/definitions/require_organization.sql
+-- The published APIs call an agency an organization and let callers name it: it can only be their own.
+create or replace function app.require_organization(caller app.caller, organization_id uuid)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if organization_id is not null and organization_id is distinct from caller.agency_id then
+    perform app.raise_error(403, 'other_organization', 'You can only act in your own organization. Leave its id out.');
+  end if;
+end $$;
+
+revoke all on function app.require_organization from public;
+grant execute on function app.require_organization to authenticated, service_role;
+
+-- schemas/core/errors/raise_error.sql
+-- Every refusal: PostgREST turns SQLSTATE PTnnn into HTTP status nnn, and the direct door does the same.
+-- message = stable code, detail = a sentence, hint = further members of the answer as JSON.
+create or replace function app.raise_error(http_status int, code text, sentence text, members jsonb default '{}')
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  raise exception using errcode = 'PT' || http_status, message = code, detail = sentence, hint = members::text;
+end $$;
+
+revoke all on function app.raise_error from public;
+grant execute on function app.raise_error to anon, authenticated, service_role;
+
+-- schemas/core/errors/raise_not_found.sql
+-- For a row that the caller cannot see: 403 where the family's document says so, else 404. `noun`: job, connection, …
+create or replace function app.raise_not_found(family text, kind text, noun text, id uuid)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  shows_foreign constant boolean := exists (
+    select from app.families as f where f.family = raise_not_found.family and f.foreign_status = 403);
+begin
+  if shows_foreign and app.exists_in_other_agency(kind, id) then
+    perform app.raise_error(403, noun || '_of_another_agency', 'This ' || noun || ' belongs to another agency.');
+  end if;
+  perform app.raise_error(404, noun || '_not_found', 'There is no ' || noun || ' with this id.');
+end $$;
+
+revoke all on function app.raise_not_found from public;
+grant execute on function app.raise_not_found to authenticated, service_role;
+
+-- schemas/core/executions/cancel_each.sql
+-- Cancels those of them that are active, in id order, as everybody who locks several.
+create or replace function app.cancel_each(ids uuid[], reason text)
+returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  active app.executions;
+begin
+  for active in
+    select * from app.executions as e
+    where e.id = any(ids) and e.status in ('queued', 'running', 'cancelling')
+    order by e.id for update
+  loop
+    perform app.cancel_execution(active.family, active.id, reason);
+  end loop;
+end $$;
+
+revoke all on function app.cancel_each from public;
+grant execute on function app.cancel_each to authenticated, service_role;
+
+-- schemas/core/executions/cancel_execution.sql
+-- A caller's cancel, for every family. The lock is a statement of its own: what follows sees the row as it is now,
+-- so of a cancel and an outcome exactly one wins, and the row tells which.
+create or replace function app.cancel_execution(family text, id uuid, reason text)
+returns app.executions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  cancel_event constant text := (select f.cancel_event from app.families as f where f.family = cancel_execution.family);
+  execution app.executions;
+  was_running boolean;
+  next_ text;
+begin
+  if length(reason) > 500 then
+    perform app.raise_error(400, 'reason_too_long', 'The reason may have at most 500 characters.');
+  end if;
+  select * into execution from app.executions as e
+  where e.id = cancel_execution.id and e.family = cancel_execution.family and e.deleted_at is null
+  for update;
+  if not found then
+    perform app.raise_not_found(family, family, 'job', id);
+  end if;
+
+  if execution.status = 'cancelling' then
+    return execution; -- asked for already: nothing moves, and the deadline stays
+  end if;
+  next_ := app.next_status(execution.status, cancel_event);
+  if next_ is null then
+    perform app.raise_error(400, 'not_cancellable',
+      'This job is ' || app.public_status(execution) || ' and can no longer be cancelled.',
+      jsonb_build_object('current_status', app.public_status(execution)));
+  end if;
+
+  was_running := execution.status = 'running';
+  update app.executions as e
+  set status = next_, event = cancel_event, reason = cancel_execution.reason
+  where e.id = execution.id
+  returning * into execution;
+  if was_running then
+    -- A hint for the worker, which asks the row before it believes it.
+    perform pg_notify('execution_cancelled', execution.id::text);
+  end if;
+  return execution;
+end $$;
+
+revoke all on function app.cancel_execution from public;
+grant execute on function app.cancel_execution to authenticated, service_role;
+
+-- schemas/core/executions/exists_in_other_agency.sql
+-- Tells a stranger's row from no row at all, and nothing else about it.
+create or replace function app.exists_in_other_agency(kind text, id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return case kind
+    when 'connection' then exists (select from app.connections as c where c.id = exists_in_other_agency.id and c.deleted_at is null)
+    else exists (
+      select from app.executions as e
+      where e.id = exists_in_other_agency.id and e.family = kind and e.deleted_at is null)
+  end;
+end $$;
+
+revoke all on function app.exists_in_other_agency from public;
+grant execute on function app.exists_in_other_agency to authenticated, service_role;
+
+-- schemas/core/executions/public_status.sql
+-- What the family calls this execution's status. One that has begun before reads as running while it waits again.
+create or replace function app.public_status(execution app.executions)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  word app.families;
+begin
+  select * into word from app.families as f where f.family = execution.family;
+  return case execution.status
+    when 'queued' then case
+      when execution.started_at is not null then word.running
+      when execution.run_at > now() then word.scheduled
+      else word.queued end
+    when 'running' then word.running
+    when 'cancelling' then word.cancelling
+    when 'completed' then word.completed
+    when 'failed' then word.failed
+    when 'cancelled' then word.cancelled
+  end;
+end $$;
+
+revoke all on function app.public_status from public;
+grant execute on function app.public_status to authenticated, service_role;
+
+-- schemas/core/executions/purge_executions.sql
+-- Retention: drops finished executions with their events, at most `limit_` of them, and definitions and connections that
+-- were deleted before then and that nothing names any more. For the owner alone. Answer: how many executions.
+create or replace function app.purge_executions(older_than interval, v_max_rows int default 1000)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+declare
+  dropped int;
+begin
+  delete from app.executions as e
+  where e.id = any(array(
+    select f.id from app.executions as f
+    -- What ended before then began before then, and an id begins with the time: no index on the end is needed. The
+    -- minute is for clocks that are set.
+    where f.finished_at < now() - older_than and f.id < app.uuid_v7_floor(now() - older_than + interval '1 minute')
+    order by f.id limit v_max_rows for update skip locked));
+  get diagnostics dropped = row_count;
+  delete from app.definitions as d
+  where d.id = any(array(
+    select gone.id from app.definitions as gone
+    where gone.deleted_at < now() - older_than
+      and not exists (select from app.executions as e where (e.agency_id, e.definition_id) = (gone.agency_id, gone.id))
+    order by gone.deleted_at limit v_max_rows for update skip locked));
+  delete from app.connections as c
+  where c.id = any(array(
+    select gone.id from app.connections as gone
+    where gone.deleted_at < now() - older_than
+      and not exists (select from app.executions as e where (e.agency_id, e.connection_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.executions as e where (e.agency_id, e.destination_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.definitions as d where (d.agency_id, d.source_id) = (gone.agency_id, gone.id))
+      and not exists (select from app.definitions as d where (d.agency_id, d.destination_id) = (gone.agency_id, gone.id))
+    order by gone.deleted_at limit v_max_rows for update skip locked));
+  return dropped;
+end $$;
+
+revoke all on function app.purge_executions from public;
+
+-- schemas/core/executions/start_execution.sql
+-- Queues an execution and wakes a worker; of `wanted`, what a caller may choose. With a concurrency key there is at most
+-- one active execution: then 409 already_active, and its id.
+create or replace function app.start_execution(wanted app.executions)
+returns app.executions
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  started app.executions;
+  active uuid;
+begin
+  loop
+    insert into app.executions
+      (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, run_at, retry_of,
+       checkpoint, progress)
+    values
+      (wanted.agency_id, wanted.family, wanted.definition_id, wanted.connection_id, wanted.destination_id,
+       wanted.concurrency_key, wanted.spec, coalesce(wanted.run_at, now()), wanted.retry_of,
+       wanted.checkpoint, coalesce(wanted.progress, '{}'))
+    on conflict (agency_id, family, concurrency_key)
+      where status in ('queued', 'running', 'cancelling') and concurrency_key is not null do nothing
+    returning * into started;
+    exit when found;
+
+    select e.id into active from app.executions as e
+    where e.agency_id = wanted.agency_id and e.family = wanted.family
+      and e.concurrency_key = wanted.concurrency_key and e.status in ('queued', 'running', 'cancelling');
+    if found then
+      perform app.raise_error(409, 'already_active', 'A job is already active here. Wait for it, or cancel it first.',
+        jsonb_build_object('job_id', active));
+    end if;
+    -- It ended between the two statements: try again.
+  end loop;
+  perform pg_notify('execution_queued', wanted.family);
+  return started;
+end $$;
+
+revoke all on function app.start_execution from public;
+grant execute on function app.start_execution to authenticated, service_role;
+
+-- schemas/core/executions/words_statuses.sql
+-- Which statuses a family's word may stand for: the index narrows by these, app.public_status decides. A word that the
+-- family does not have is refused.
+create or replace function app.words_statuses(family text, word text)
+returns text[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v app.families;
+  statuses text[];
+begin
+  select * into v from app.families as f where f.family = words_statuses.family;
+  statuses := array_remove(array[
+    case when word in (v.queued, v.scheduled, v.running) then 'queued' end,
+    case when word = v.running then 'running' end,
+    case when word = v.cancelling then 'cancelling' end,
+    case when word = v.completed then 'completed' end,
+    case when word = v.failed then 'failed' end,
+    case when word = v.cancelled then 'cancelled' end], null);
+  if statuses = '{}' then
+    perform app.raise_error(400, 'unknown_status', 'There is no such status.', jsonb_build_object('known',
+      (select jsonb_agg(distinct known) from unnest(array[v.queued, v.scheduled, v.running, v.cancelling, v.completed,
+        v.failed, v.cancelled]) as known where known is not null)));
+  end if;
+  return statuses;
+end $$;
+
+revoke all on function app.words_statuses from public;
+grant execute on function app.words_statuses to authenticated, service_role;
+
+-- schemas/core/idempotency/get_idempotent_response.sql
+-- The answer that this caller was given before for this Idempotency-Key. Null: do the work, then app.save_idempotent_response.
+--   409 idempotency_key_in_use   its first use is still under way
+--   422 idempotency_key_reused   it came with another request before
+create or replace function app.get_idempotent_response(caller app.caller, function text, request jsonb)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  key_ constant text := app.idempotency_key();
+  known app.idempotency_keys;
+begin
+  if key_ is null then
+    return null;
+  end if;
+  if length(key_) > 255 then
+    perform app.raise_error(400, 'invalid_idempotency_key', 'An Idempotency-Key has at most 255 characters.');
+  end if;
+  -- Whoever comes second is told so at once instead of waiting. The lock ends with the transaction.
+  if not pg_try_advisory_xact_lock(
+      hashtextextended(jsonb_build_array(caller.agency_id, caller.actor, function, key_)::text, 0)) then
+    perform app.raise_error(409, 'idempotency_key_in_use',
+      'A request with this Idempotency-Key is still under way. Try again in a moment.');
+  end if;
+  select * into known from app.idempotency_keys as k
+  where k.agency_id is not distinct from caller.agency_id and k.actor = caller.actor
+    and k.function = get_idempotent_response.function and k.key = key_;
+  if known.created_at < now() - interval '24 hours' then
+    delete from app.idempotency_keys as k where k.id = known.id;
+    return null;
+  end if;
+  if known.request <> request then
+    perform app.raise_error(422, 'idempotency_key_reused', 'This Idempotency-Key came with another request. Use a new one.');
+  end if;
+  return known.response;
+end $$;
+
+revoke all on function app.get_idempotent_response from public;
+grant execute on function app.get_idempotent_response to authenticated, service_role;
+
+-- schemas/core/idempotency/idempotency_key.sql
+-- The request's Idempotency-Key header, or null.
+create or replace function app.idempotency_key()
 returns text
 language plpgsql
 stable
 set search_path = ''
 as $$
 begin
-  return left(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 100);
+  return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'idempotency-key', '');
 end $$;
 
-revoke all on function app.request_id from public;
-grant execute on function app.request_id to authenticated, service_role;
+revoke all on function app.idempotency_key from public;
+grant execute on function app.idempotency_key to authenticated, service_role;
 
--- 10_core/20_caller/50_policies.sql
+-- schemas/core/idempotency/save_idempotent_response.sql
+-- Stores an answer for its Idempotency-Key, if there is one, in the transaction of the move that it is about.
+create or replace function app.save_idempotent_response(caller app.caller, function text, request jsonb, response jsonb)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if app.idempotency_key() is not null then
+    insert into app.idempotency_keys (agency_id, actor, function, key, request, response)
+    values (caller.agency_id, caller.actor, save_idempotent_response.function, app.idempotency_key(),
+            save_idempotent_response.request, save_idempotent_response.response);
+  end if;
+  return response;
+end $$;
+
+revoke all on function app.save_idempotent_response from public;
+grant execute on function app.save_idempotent_response to authenticated, service_role;
+
+-- schemas/core/lists/definitions_page.sql
+-- A page of the caller's definitions of this kind, the last changed first, and the token of the next page ('' ends).
+-- Null filters are none; `mode` is that of the settings.
+create or replace function app.definitions_page(
+  kind text, page_token text, "limit" int, active boolean default null, destination_id uuid default null,
+  mode text default null, out ids uuid[], out next_page_token text)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  size constant int := app.page_size("limit", 50);
+  after constant record := app.read_page_token(page_token);
+begin
+  ids := array(
+    select d.id from app.definitions as d
+    where d.kind = definitions_page.kind and d.deleted_at is null
+      and (caller.agency_id is null or d.agency_id = caller.agency_id)
+      and (definitions_page.active is null or d.active = definitions_page.active)
+      and (definitions_page.destination_id is null or d.destination_id = definitions_page.destination_id)
+      and (definitions_page.mode is null or d.settings ->> 'mode' = definitions_page.mode)
+      and (after.id is null or d.updated_at <= after.updated_at and (d.updated_at < after.updated_at or d.id > after.id))
+    order by d.updated_at desc, d.id
+    limit size + 1);
+  next_page_token := '';
+  if cardinality(ids) > size then
+    ids := ids[:size];
+    next_page_token := (select app.page_token(d.updated_at, d.id) from app.definitions as d where d.id = ids[size]);
+  end if;
+end $$;
+
+revoke all on function app.definitions_page from public;
+grant execute on function app.definitions_page to authenticated, service_role;
+
+-- schemas/core/lists/executions_page.sql
+-- A page of a definition's executions, the newest first (or last), and the token of the next page ('' ends). At most one is
+-- active at a time, so the order of starting is that of ending.
+create or replace function app.executions_page(
+  definition app.definitions, page_token text, "limit" int, ascending boolean, only_ended boolean,
+  out ids uuid[], out next_page_token text)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  size constant int := app.page_size("limit", 100);
+  after uuid;
+begin
+  if page_token <> '' then
+    if page_token !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
+      perform app.raise_error(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+    end if;
+    after := page_token::uuid;
+  end if;
+  if ascending then
+    ids := array(
+      select e.id from app.executions as e
+      where e.agency_id = definition.agency_id and e.definition_id = definition.id
+        and (after is null or e.id > after) and (not only_ended or e.finished_at is not null)
+      order by e.id limit size + 1);
+  else
+    ids := array(
+      select e.id from app.executions as e
+      where e.agency_id = definition.agency_id and e.definition_id = definition.id
+        and (after is null or e.id < after) and (not only_ended or e.finished_at is not null)
+      order by e.id desc limit size + 1);
+  end if;
+  next_page_token := case when cardinality(ids) > size then ids[size]::text else '' end;
+  ids := ids[:size];
+end $$;
+
+revoke all on function app.executions_page from public;
+grant execute on function app.executions_page to authenticated, service_role;
+
+-- schemas/core/lists/filter_condition.sql
+-- One filter of a list as a condition on its view: {field, op, value}. Fields are the view's columns of plain types.
+create or replace function app.filter_condition(listed regclass, filter jsonb)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  fields constant text[] := array(
+    select a.attname::text from pg_catalog.pg_attribute as a
+    where a.attrelid = listed and a.attnum > 0
+      and a.atttypid in ('uuid'::regtype, 'text'::regtype, 'timestamptz'::regtype, 'int'::regtype, 'boolean'::regtype));
+  field constant text := filter ->> 'field';
+  op constant text := coalesce(filter ->> 'op', 'eq');
+  value constant text := filter ->> 'value';
+  list constant text[] := string_to_array(value, ',');
+  type_ text;
+  condition text;
+begin
+  if not field = any(fields) then
+    perform app.raise_error(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
+      'field', left(field, 200), 'available', fields));
+  end if;
+  select format_type(a.atttypid, null) into type_
+  from pg_catalog.pg_attribute as a where a.attrelid = listed and a.attname = field;
+  condition := case op
+    when 'eq' then format('l.%I = %L', field, value)
+    when 'ne' then format('l.%I is distinct from %L', field, value)
+    when 'gt' then format('l.%I > %L', field, value)
+    when 'gte' then format('l.%I >= %L', field, value)
+    when 'lt' then format('l.%I < %L', field, value)
+    when 'lte' then format('l.%I <= %L', field, value)
+    when 'in' then format('l.%I = any(%L::%s[])', field, list, type_)
+    when 'nin' then format('(l.%I = any(%L::%s[])) is not true', field, list, type_)
+    when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
+    when 'like' then format('l.%I::text like %L', field, value)
+    when 'ilike' then format('l.%I::text ilike %L', field, value)
+  end;
+  if condition is null then
+    perform app.raise_error(400, 'unknown_operator',
+      'A filter is field=value or field[op]=value, op one of eq, ne, gt, gte, lt, lte, in, nin, exists, like, ilike.',
+      jsonb_build_object('operator', left(op, 50)));
+  end if;
+  return condition;
+end $$;
+
+revoke all on function app.filter_condition from public;
+grant execute on function app.filter_condition to authenticated, service_role;
+
+-- schemas/core/lists/filtered_page.sql
+-- A page of a view (with an `id` in the order of time), the newest first or with sort `created_at` the oldest:
+-- its ids, and the cursors of the pages around it, null where there is none.
+create or replace function app.filtered_page(
+  listed regclass, filters jsonb, "limit" int, next_cursor text, prev_cursor text, sort text,
+  out ids uuid[], out next_ text, out prev_ text, out size int)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  cursor_ constant text := coalesce(nullif(next_cursor, ''), nullif(prev_cursor, ''));
+  backwards constant boolean := coalesce(next_cursor, '') = '' and coalesce(prev_cursor, '') <> '';
+  newest_first constant boolean := coalesce(nullif(sort, ''), '-created_at') = '-created_at';
+  descending constant boolean := newest_first <> backwards;
+  conditions text;
+begin
+  if coalesce(nullif(sort, ''), '-created_at') not in ('-created_at', 'created_at') then
+    perform app.raise_error(400, 'unknown_sort', 'sort is created_at or -created_at.');
+  end if;
+  if cursor_ !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
+    perform app.raise_error(400, 'invalid_cursor', 'This cursor is not one that a list has given. Begin without it.');
+  end if;
+  size := case when "limit" between 1 and 5000 then "limit" when "limit" > 5000 then 5000 else 100 end;
+  select coalesce(string_agg(' and ' || app.filter_condition(listed, f), ''), '') into conditions
+  from jsonb_array_elements(coalesce(filters, '[]')) as f;
+  -- `nulls last` is the order of an agency's index.
+  execute format('select array(select l.id from %s as l where true%s%s order by l.id %s limit $2)', listed, conditions,
+    case when cursor_ is not null then case when descending then ' and l.id < $1' else ' and l.id > $1' end else '' end,
+    case when descending then 'desc nulls last' else 'asc nulls first' end)
+  into ids using cursor_::uuid, size + 1;
+  if backwards then
+    prev_ := case when cardinality(ids) > size then ids[size] end;
+    ids := array(select id from unnest(ids[:size]) with ordinality as i (id, position) order by position desc);
+    next_ := ids[cardinality(ids)];
+  else
+    next_ := case when cardinality(ids) > size then ids[size] end;
+    ids := ids[:size];
+    prev_ := case when cursor_ is not null then ids[1] end;
+  end if;
+end $$;
+
+revoke all on function app.filtered_page from public;
+grant execute on function app.filtered_page to authenticated, service_role;
+
+-- schemas/core/lists/page_response.sql
+-- A list as these APIs answer it.
+create or replace function app.page_response(result jsonb, next_cursor text, prev_cursor text, size int)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'result', coalesce(result, '[]'), 'next_cursor', next_cursor, 'prev_cursor', prev_cursor, 'limit', size);
+end $$;
+
+revoke all on function app.page_response from public;
+grant execute on function app.page_response to authenticated, service_role;
+
+-- schemas/core/lists/page_size.sql
+-- How many rows a page has: at most `most`, which it is too when nothing sensible was asked for.
+create or replace function app.page_size("limit" int, most int)
+returns int
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case when "limit" between 1 and most then "limit" else most end;
+end $$;
+
+revoke all on function app.page_size from public;
+grant execute on function app.page_size to authenticated, service_role;
+
+-- schemas/core/lists/page_token.sql
+-- Where the next page begins, after the row that was last: opaque to callers.
+create or replace function app.page_token(updated_at timestamptz, id uuid)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return translate(encode(convert_to(jsonb_build_array(extract(epoch from updated_at)::numeric(20, 6), id)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+end $$;
+
+revoke all on function app.page_token from public;
+grant execute on function app.page_token to authenticated, service_role;
+
+-- schemas/core/lists/read_page_token.sql
+-- What app.page_token wrote; 400 for anything else.
+create or replace function app.read_page_token(token text, out updated_at timestamptz, out id uuid)
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  position jsonb;
+begin
+  if token is null or token = '' then
+    return;
+  end if;
+  if length(token) > 200 then
+    raise invalid_parameter_value; -- longer than any, and perhaps deeper than the parser goes
+  end if;
+  position := convert_from(decode(rpad(translate(token, '-_', '+/'), (length(token) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
+  updated_at := 'epoch'::timestamptz + (position ->> 0)::numeric * interval '1 second';
+  id := (position ->> 1)::uuid;
+  if updated_at is null or id is null then
+    raise invalid_parameter_value;
+  end if;
+exception when data_exception then
+  perform app.raise_error(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+end $$;
+
+revoke all on function app.read_page_token from public;
+grant execute on function app.read_page_token to authenticated, service_role;
+
+-- schemas/core/lists/uuid_v7_floor.sql
+-- The first id (app.uuid_v7) that can be of this time: an index on ids narrows by time with it.
+create or replace function app.uuid_v7_floor(at timestamptz)
+returns uuid
+language plpgsql
+stable
+strict
+set search_path = ''
+as $$
+declare
+  milliseconds constant bigint := least(greatest(extract(epoch from at) * 1000, 0), 281474976710655);
+begin
+  return (lpad(to_hex(milliseconds), 12, '0') || repeat('0', 20))::uuid;
+end $$;
+
+revoke all on function app.uuid_v7_floor from public;
+grant execute on function app.uuid_v7_floor to authenticated, service_role;
+
+-- schemas/core/secrets/delete_secret.sql
+-- Forgets the secret that a connection had, unless a living one names it (a test borrows the stored connection's). Fires
+-- whoever deletes it, so nobody has to think of it. A definer, as callers may not write secrets; no call reaches it.
+create or replace function app.delete_secret()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  secret app.secrets;
+begin
+  if exists (
+      select from app.connections as c
+      where c.agency_id = old.agency_id and c.secret_id = old.secret_id and c.deleted_at is null) then
+    return null;
+  end if;
+  update app.secrets as s set used_at = coalesce(s.used_at, now()), delete_at = now()
+  where s.id = old.secret_id and s.storage = 'external';
+  delete from app.secrets as s where s.id = old.secret_id and s.storage <> 'external' returning s.* into secret;
+  if secret.vault_id is not null then
+    delete from vault.secrets as v where v.id = secret.vault_id;
+  end if;
+  return null;
+end $$;
+
+revoke all on function app.delete_secret from public;
+
+-- schemas/core/secrets/get_secret.sql
+-- A connection's secret, for the worker: {secret}, or {secret_ref} where the store outside has it. One that cannot be read
+-- is empty, which the connector refuses: it must not keep the claims of all others from being answered.
+-- A definer: nobody else reads a value.
+create or replace function app.get_secret(id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  secret app.secrets;
+begin
+  if id is null then
+    return '{"secret": {}}';
+  end if;
+  select * into secret from app.secrets as s where s.id = get_secret.id;
+  if secret.storage = 'external' then
+    return jsonb_build_object('secret_ref', secret.name);
+  end if;
+  if secret.storage = 'vault' then
+    begin
+      select d.decrypted_secret::jsonb into secret.value from vault.decrypted_secrets as d where d.id = secret.vault_id;
+    exception when others then
+      raise warning 'the secret % in the Vault cannot be read: %', id, sqlstate;
+    end;
+  end if;
+  return jsonb_build_object('secret', case when jsonb_typeof(secret.value) = 'object' then secret.value else '{}' end);
+end $$;
+
+revoke all on function app.get_secret from public;
+grant execute on function app.get_secret to service_role;
+
+-- schemas/core/secrets/reserve_secret.sql
+-- A name in the store outside, for a secret of the caller's agency. A definer, as callers may not write secrets; it takes
+-- no agency. Without a connection that uses it, it is forgotten an hour later.
+create or replace function app.reserve_secret(fingerprint text)
+returns app.secrets
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_id constant uuid := app.uuid_v7();
+  agency constant uuid := app.agency_id();
+  reserved app.secrets;
+begin
+  insert into app.secrets (id, agency_id, storage, name, fingerprint, delete_at)
+  values (v_id, agency, 'external', agency || '/' || v_id, reserve_secret.fingerprint, now() + interval '1 hour')
+  returning * into reserved;
+  return reserved;
+end $$;
+
+revoke all on function app.reserve_secret from public;
+grant execute on function app.reserve_secret to authenticated;
+
+-- schemas/core/secrets/secret_fingerprint.sql
+-- What a secret of the caller's agency was reserved with; null for any other. A definer, as callers may not read secrets.
+create or replace function app.secret_fingerprint(id uuid)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return (
+    select s.fingerprint from app.secrets as s
+    where s.id = secret_fingerprint.id and s.agency_id = app.agency_id());
+end $$;
+
+revoke all on function app.secret_fingerprint from public;
+grant execute on function app.secret_fingerprint to authenticated, service_role;
+
+-- schemas/core/secrets/store_secret.sql
+-- Stores a secret of the caller's agency, in Supabase Vault where that is installed. Answers its id; null for an empty one.
+-- A definer, as callers may neither read nor write secrets; it takes none but their own agency.
+create or replace function app.store_secret(agency uuid, value jsonb)
+returns uuid
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_id constant uuid := app.uuid_v7();
+begin
+  if (agency = app.agency_id()) is not true then
+    perform app.raise_error(403, 'forbidden', 'You may not do this.');
+  end if;
+  if coalesce(value, '{}') = '{}' then
+    return null;
+  end if;
+  if to_regprocedure('vault.create_secret(text,text,text,uuid)') is null then
+    insert into app.secrets (id, agency_id, storage, value, used_at) values (v_id, agency, 'database', value, now());
+  else
+    insert into app.secrets (id, agency_id, storage, vault_id, used_at)
+    values (v_id, agency, 'vault', vault.create_secret(value::text, agency || '/' || v_id, 'A connection''s secret'), now());
+  end if;
+  return v_id;
+end $$;
+
+revoke all on function app.store_secret from public;
+grant execute on function app.store_secret to authenticated;
+
+-- schemas/core/secrets/use_secret.sql
+-- Takes a reserved secret into use, once, or 400. A definer, as callers may not write secrets; it finds their own
+-- agency's only.
+create or replace function app.use_secret(id uuid)
+returns uuid
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  update app.secrets as s set used_at = now(), delete_at = null
+  where s.id = use_secret.id and s.agency_id = app.agency_id() and s.storage = 'external' and s.used_at is null;
+  if not found then
+    perform app.raise_error(400, 'unknown_secret', 'secret_id names no unused secret of your agency. Reserve another one.');
+  end if;
+  return id;
+end $$;
+
+revoke all on function app.use_secret from public;
+grant execute on function app.use_secret to authenticated;
+
+-- schemas/core/transitions/apply_transition.sql
+-- A legal move's consequences for the row. Starting from the old row, so that a move changes nothing it does not own.
+create or replace function app.apply_transition(before app.executions, wanted app.executions, v_now timestamptz)
+returns app.executions
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_row app.executions := before;
+begin
+  v_row.status := wanted.status;
+  v_row.event := wanted.event;
+  v_row.reason := wanted.reason;
+  v_row.request_id := app.request_id();
+  -- Whoever cancels is asked who they are; the reaper names itself; all else is done by the worker with the lease.
+  v_row.actor := case
+    when wanted.event in ('cancel', 'request_cancel') then app.resolve_actor(before.agency_id, nullif(wanted.actor, before.actor))
+    when wanted.actor = 'reaper' and wanted.event in ('expire', 'fail', 'release') then 'reaper'
+    else 'worker:' || case wanted.event when 'claim' then wanted.leased_by else before.leased_by end
+  end;
+
+  -- From here on nothing that carries the old lease is accepted.
+  if wanted.event in ('claim', 'cancel', 'request_cancel', 'expire', 'release') and wanted.status <> 'cancelling' then
+    v_row.lease_token := before.lease_token + 1;
+  end if;
+
+  if wanted.status = 'running' then
+    v_row.started_at := coalesce(before.started_at, v_now);
+    v_row.leased_by := wanted.leased_by;
+    v_row.lease_seconds := wanted.lease_seconds;
+    v_row.lease_expires_at := v_now + make_interval(secs => wanted.lease_seconds);
+  elsif wanted.status <> 'cancelling' then
+    v_row.leased_by := null;
+    v_row.lease_seconds := null;
+    v_row.lease_expires_at := null;
+  end if;
+
+  if wanted.event in ('complete', 'fail', 'release') then
+    v_row.progress := wanted.progress;
+    v_row.error := wanted.error;
+    v_row.attempts := wanted.attempts;
+    v_row.run_at := wanted.run_at;
+  end if;
+
+  if wanted.event in ('cancel', 'request_cancel') then
+    v_row.cancel_requested_at := v_now;
+    v_row.cancelled_by := v_row.actor;
+    v_row.cancel_reason := wanted.reason;
+    v_row.cancel_deadline := v_now + (select f.grace from app.families as f where f.family = before.family);
+  end if;
+
+  if wanted.status in ('completed', 'failed', 'cancelled') then
+    v_row.finished_at := v_now;
+  end if;
+  return v_row;
+end $$;
+
+revoke all on function app.apply_transition from public;
+grant execute on function app.apply_transition to authenticated, service_role;
+
+-- schemas/core/transitions/drop_events.sql
+-- An execution takes its events with it: retention's alone, as the guard lets nobody else delete one.
+create or replace function app.drop_events()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from app.execution_events as e where (e.agency_id, e.execution_id) = (old.agency_id, old.id);
+  return null;
+end $$;
+
+revoke all on function app.drop_events from public;
+
+-- schemas/core/transitions/guard_execution.sql
+-- What the database allows, whoever asks: authenticated users start and cancel, trusted roles make the other legal
+-- moves, and nobody makes an illegal one. It alone sets lease, actor of a user, and timestamps; it runs after the
+-- row is locked, hence clock_timestamp(). SECURITY INVOKER: current_user is whoever it really is.
+create or replace function app.guard_execution()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  by_user constant boolean := current_user = 'authenticated';
+  v_now constant timestamptz := clock_timestamp();
+  owner name; -- of the table, where it is the owner who acts
+  probe app.executions;
+  is_legal boolean;
+begin
+  -- Queries stand in statements of their own: an expression that holds one costs a query even where it is not needed.
+  if not by_user and current_user <> 'service_role' then
+    owner := pg_catalog.pg_get_userbyid((select c.relowner from pg_catalog.pg_class as c where c.oid = tg_relid));
+    if current_user <> owner then
+      perform app.raise_error(403, 'role_not_allowed', 'This role may not change executions.');
+    end if;
+  end if;
+
+  if tg_op = 'TRUNCATE' then
+    perform app.raise_error(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
+  end if;
+
+  if tg_op = 'DELETE' then
+    if owner is null or old.finished_at is null then
+      perform app.raise_error(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
+    end if;
+    return old;
+  end if;
+
+  if tg_op = 'INSERT' then
+    if not exists (select from app.families as f where f.family = new.family) then
+      perform app.raise_error(400, 'unknown_family', 'There is no such family of executions.');
+    end if;
+    new.status := 'queued';
+    new.event := 'start';
+    new.actor := app.resolve_actor(new.agency_id, new.actor);
+    new.request_id := app.request_id();
+    new.created_at := v_now;
+    new.created_by := new.actor;
+    -- Everything that moves set begins empty, whatever the statement said.
+    select 0, null, null, null, 0, 0, 0, null, null, null, null, null, null, null, null
+    into new.lease_token, new.leased_by, new.lease_seconds, new.lease_expires_at, new.attempts, new.seq, new.records,
+      new.error, new.started_at, new.finished_at, new.deleted_at,
+      new.cancel_requested_at, new.cancel_deadline, new.cancelled_by, new.cancel_reason;
+    return new;
+  end if;
+
+  if new.status = old.status then
+    -- No move. A finished row may be marked as deleted; a leased one moves forward; anything else is refused,
+    -- but for the foreign key's own update, when retention drops what this execution retried.
+    probe := new;
+    if new.retry_of is null and old.retry_of is not null
+       and not exists (select from app.executions as e where e.id = old.retry_of) then
+      probe.retry_of := old.retry_of;
+    end if;
+    if old.finished_at is not null and by_user and old.deleted_at is null and new.deleted_at is not null then
+      new.deleted_at := v_now;
+      probe.deleted_at := null;
+    elsif old.finished_at is not null and not by_user then
+      probe.deleted_at := old.deleted_at;
+    elsif not by_user and old.leased_by is not null and new.seq >= old.seq and new.records >= old.records then
+      probe.lease_expires_at := old.lease_expires_at;
+      probe.attempts := old.attempts;
+      probe.seq := old.seq;
+      probe.checkpoint := old.checkpoint;
+      probe.records := old.records;
+      probe.progress := old.progress;
+    end if;
+    if probe is distinct from old then
+      perform app.raise_error(403, 'not_a_transition', 'An execution changes by its moves alone.', jsonb_build_object('current_status', old.status));
+    end if;
+    return new;
+  end if;
+
+  is_legal := app.next_status(old.status, new.event) is not distinct from new.status;
+  if new.event in ('cancel', 'request_cancel') then
+    is_legal := is_legal and new.event = (select f.cancel_event from app.families as f where f.family = old.family);
+  elsif by_user then
+    is_legal := false;
+  end if;
+  if is_legal is not true then
+    perform app.raise_error(409, 'invalid_transition', 'An execution that is ' || old.status || ' cannot do that.', jsonb_build_object('current_status', old.status));
+  end if;
+  return app.apply_transition(old, new, v_now);
+end $$;
+
+revoke all on function app.guard_execution from public;
+
+-- schemas/core/transitions/is_subscribed.sql
+-- Whether an execution's receiver is to be told of this event: active, and neither side has narrowed it out.
+create or replace function app.is_subscribed(execution app.executions, event text)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  receiver jsonb;
+begin
+  select c.config into receiver from app.connections as c
+  where c.agency_id = execution.agency_id and c.id = execution.destination_id and c.deleted_at is null;
+  return coalesce((receiver ->> 'is_active')::boolean, false)
+    and (jsonb_array_length(receiver -> 'event_types') = 0 or receiver -> 'event_types' ? event)
+    and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
+end $$;
+
+revoke all on function app.is_subscribed from public;
+grant execute on function app.is_subscribed to service_role;
+
+-- schemas/core/transitions/next_status.sql
+-- The whole machine on one screen. Null: the move is not allowed. No move leaves completed, failed or cancelled.
+create or replace function app.next_status(status text, event text)
+returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+begin
+  return case event
+    when 'start'          then case when status is null then 'queued' end
+    when 'claim'          then case status when 'queued' then 'running' end
+    when 'cancel'         then case when status in ('queued', 'running') then 'cancelled' end
+    when 'request_cancel' then case status when 'queued' then 'cancelled' when 'running' then 'cancelling' end
+    when 'acknowledge'    then case status when 'cancelling' then 'cancelled' end
+    when 'expire'         then case status when 'cancelling' then 'cancelled' end
+    when 'complete'       then case when status in ('running', 'cancelling') then 'completed' end
+    when 'fail'           then case when status in ('running', 'cancelling') then 'failed' end
+    when 'release'        then case status when 'running' then 'queued' end
+  end;
+end $$;
+
+revoke all on function app.next_status from public;
+grant execute on function app.next_status to authenticated, service_role;
+
+-- schemas/core/transitions/record_event.sql
+-- The only writer of the audit: a definer, because nobody holds INSERT on it. With the lease, what was being delivered
+-- under it is given up in the same commit: its outcome is unknown, and counted. The end of an execution that delivers is
+-- itself an event to deliver.
+create or replace function app.record_event()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  delivers constant boolean := coalesce(new.spec -> 'write' ->> 'mode' = 'deliver', false);
+  given_up int;
+begin
+  if delivers and tg_op = 'UPDATE' and old.leased_by is not null and new.leased_by is null then
+    update app.deliveries as d set status = 'unknown', finished_at = clock_timestamp()
+    where d.execution_id = new.id and d.status = 'sending';
+    get diagnostics given_up = row_count;
+  end if;
+  if delivers and new.finished_at is not null and app.is_subscribed(new, app.terminal_event(new)) then
+    insert into app.deliveries (agency_id, execution_id, number, event, status, due_at)
+    values (new.agency_id, new.id, -1, app.terminal_event(new), 'queued', clock_timestamp());
+  end if;
+  insert into app.execution_events
+    (agency_id, execution_id, at, event, from_status, to_status, lease_token, actor, reason, request_id, in_flight)
+  values
+    (new.agency_id, new.id, clock_timestamp(), new.event, case when tg_op = 'UPDATE' then old.status end, new.status,
+     new.lease_token, new.actor, new.reason, new.request_id, given_up);
+  return null;
+end $$;
+
+revoke all on function app.record_event from public;
+
+-- schemas/core/transitions/reject_audit_change.sql
+-- The audit is closed to its owner too: an event comes from a move's trigger and goes from its execution's, so either is
+-- done from inside another trigger.
+create or replace function app.reject_audit_change()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if tg_op in ('UPDATE', 'TRUNCATE') or pg_trigger_depth() < 2 then
+    perform app.raise_error(403, 'audit_is_closed', 'The audit is written by moves alone.');
+  end if;
+  return null;
+end $$;
+
+revoke all on function app.reject_audit_change from public;
+
+-- schemas/core/transitions/resolve_actor.sql
+-- Who starts or cancels: the caller; or, where a worker says so, a bulk action of the same agency that runs right now.
+create or replace function app.resolve_actor(agency uuid, claimed text)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  uuid_ constant text := '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}';
+begin
+  if claimed ~ ('^bulk_action:' || uuid_ || '$') and current_user = 'service_role' and exists (
+      select from app.executions as e
+      where e.id = right(claimed, 36)::uuid and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
+    return claimed;
+  end if;
+  return (app.caller()).actor;
+end $$;
+
+revoke all on function app.resolve_actor from public;
+grant execute on function app.resolve_actor to authenticated, service_role;
+
+-- schemas/core/transitions/terminal_event.sql
+-- The event that tells of an execution's end, in its family's words: sync_job_run:stopped.
+create or replace function app.terminal_event(execution app.executions)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select execution.family || ':' || case execution.status
+      when 'completed' then f.completed when 'failed' then f.failed when 'cancelled' then f.cancelled end
+    from app.families as f where f.family = execution.family);
+end $$;
+
+revoke all on function app.terminal_event from public;
+grant execute on function app.terminal_event to service_role;
+
+-- schemas/triggers/executions.sql
+create trigger guard before insert or update or delete on app.executions
+  for each row execute function app.guard_execution();
+create trigger guard_truncate before truncate on app.executions
+  for each statement execute function app.guard_execution();
+
+create trigger audit_start after insert on app.executions
+  for each row execute function app.record_event();
+create trigger audit_move after update on app.executions
+  for each row when (old.status is distinct from new.status) execute function app.record_event();
+create trigger audit_end after delete on app.executions
+  for each row execute function app.drop_events();
+
+create trigger guard before insert or update or delete or truncate on app.execution_events
+  for each statement execute function app.reject_audit_change();
+
+-- schemas/triggers/policies.sql
 -- Whose row it is, and nothing else: a status in an UPDATE policy would hide rows from `for update`.
 create policy "Users see themselves" on public.users
   for select to authenticated
@@ -697,1244 +1939,543 @@ create policy "Callers see their own answers" on app.idempotency_keys
   using (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor))
   with check (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor));
 
--- 10_core/25_idempotency/10_idempotency_key.sql
--- The request's Idempotency-Key header, or null.
-create or replace function app.idempotency_key()
-returns text
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'idempotency-key', '');
-end $$;
-
-revoke all on function app.idempotency_key from public;
-grant execute on function app.idempotency_key to authenticated, service_role;
-
--- 10_core/25_idempotency/20_recall_answer.sql
--- The answer that this caller was given before for this Idempotency-Key. Null: do the work, then app.remember_answer.
---   409 idempotency_key_in_use   its first use is still under way
---   422 idempotency_key_reused   it came with another request before
-create or replace function app.recall_answer(caller app.caller, function text, request jsonb)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  key_ constant text := app.idempotency_key();
-  known app.idempotency_keys;
-begin
-  if key_ is null then
-    return null;
-  end if;
-  if length(key_) > 255 then
-    perform app.refuse(400, 'invalid_idempotency_key', 'An Idempotency-Key has at most 255 characters.');
-  end if;
-  -- Whoever comes second is told so at once instead of waiting. The lock ends with the transaction.
-  if not pg_try_advisory_xact_lock(
-      hashtextextended(jsonb_build_array(caller.agency_id, caller.actor, function, key_)::text, 0)) then
-    perform app.refuse(409, 'idempotency_key_in_use',
-      'A request with this Idempotency-Key is still under way. Try again in a moment.');
-  end if;
-  select * into known from app.idempotency_keys as k
-  where k.agency_id is not distinct from caller.agency_id and k.actor = caller.actor
-    and k.function = recall_answer.function and k.key = key_;
-  if known.created_at < now() - interval '24 hours' then
-    delete from app.idempotency_keys as k where k.id = known.id;
-    return null;
-  end if;
-  if known.request <> request then
-    perform app.refuse(422, 'idempotency_key_reused', 'This Idempotency-Key came with another request. Use a new one.');
-  end if;
-  return known.answer;
-end $$;
-
-revoke all on function app.recall_answer from public;
-grant execute on function app.recall_answer to authenticated, service_role;
-
--- 10_core/25_idempotency/30_remember_answer.sql
--- Stores an answer for its Idempotency-Key, if there is one, in the transaction of the move that it is about.
-create or replace function app.remember_answer(caller app.caller, function text, request jsonb, answer jsonb)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if app.idempotency_key() is not null then
-    insert into app.idempotency_keys (agency_id, actor, function, key, request, answer)
-    values (caller.agency_id, caller.actor, remember_answer.function, app.idempotency_key(),
-            remember_answer.request, remember_answer.answer);
-  end if;
-  return answer;
-end $$;
-
-revoke all on function app.remember_answer from public;
-grant execute on function app.remember_answer to authenticated, service_role;
-
--- 10_core/27_secrets/10_store_secret.sql
--- Stores a secret of the caller's agency, in Supabase Vault where that is installed. Answers its id; null for an empty one.
--- A definer, as callers may neither read nor write secrets; it takes none but their own agency.
-create or replace function app.store_secret(agency uuid, value jsonb)
-returns uuid
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  id_ constant uuid := app.uuid_v7();
-begin
-  if (agency = app.agency_id()) is not true then
-    perform app.refuse(403, 'forbidden', 'You may not do this.');
-  end if;
-  if coalesce(value, '{}') = '{}' then
-    return null;
-  end if;
-  if to_regprocedure('vault.create_secret(text,text,text,uuid)') is null then
-    insert into app.secrets (id, agency_id, kept, value, used_at) values (id_, agency, 'database', value, now());
-  else
-    insert into app.secrets (id, agency_id, kept, vault_id, used_at)
-    values (id_, agency, 'vault', vault.create_secret(value::text, agency || '/' || id_, 'A connection''s secret'), now());
-  end if;
-  return id_;
-end $$;
-
-revoke all on function app.store_secret from public;
-grant execute on function app.store_secret to authenticated;
-
--- 10_core/27_secrets/20_reserve_secret.sql
--- A name in the store outside, for a secret of the caller's agency. A definer, as callers may not write secrets; it takes
--- no agency. Without a connection that uses it, it is forgotten an hour later.
-create or replace function app.reserve_secret(fingerprint text)
-returns app.secrets
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  id_ constant uuid := app.uuid_v7();
-  agency constant uuid := app.agency_id();
-  reserved app.secrets;
-begin
-  insert into app.secrets (id, agency_id, kept, name, fingerprint, forget_at)
-  values (id_, agency, 'outside', agency || '/' || id_, reserve_secret.fingerprint, now() + interval '1 hour')
-  returning * into reserved;
-  return reserved;
-end $$;
-
-revoke all on function app.reserve_secret from public;
-grant execute on function app.reserve_secret to authenticated;
-
--- 10_core/27_secrets/25_secret_fingerprint.sql
--- What a secret of the caller's agency was reserved with; null for any other. A definer, as callers may not read secrets.
-create or replace function app.secret_fingerprint(id uuid)
-returns text
-language plpgsql
-stable
-security definer
-set search_path = ''
-as $$
-begin
-  return (
-    select s.fingerprint from app.secrets as s
-    where s.id = secret_fingerprint.id and s.agency_id = app.agency_id());
-end $$;
-
-revoke all on function app.secret_fingerprint from public;
-grant execute on function app.secret_fingerprint to authenticated, service_role;
-
--- 10_core/27_secrets/30_use_secret.sql
--- Takes a reserved secret into use, once, or 400. A definer, as callers may not write secrets; it finds their own
--- agency's only.
-create or replace function app.use_secret(id uuid)
-returns uuid
-language plpgsql
-security definer
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-begin
-  update app.secrets as s set used_at = now(), forget_at = null
-  where s.id = use_secret.id and s.agency_id = app.agency_id() and s.kept = 'outside' and s.used_at is null;
-  if not found then
-    perform app.refuse(400, 'unknown_secret', 'secret_id names no unused secret of your agency. Reserve another one.');
-  end if;
-  return id;
-end $$;
-
-revoke all on function app.use_secret from public;
-grant execute on function app.use_secret to authenticated;
-
--- 10_core/27_secrets/40_reveal_secret.sql
--- A connection's secret, for the worker: {secret}, or {secret_ref} where the store outside has it. One that cannot be read
--- is empty, which the connector refuses: it must not keep the claims of all others from being answered.
--- A definer: nobody else reads a value.
-create or replace function app.reveal_secret(id uuid)
-returns jsonb
-language plpgsql
-stable
-security definer
-set search_path = ''
-as $$
-declare
-  secret app.secrets;
-begin
-  if id is null then
-    return '{"secret": {}}';
-  end if;
-  select * into secret from app.secrets as s where s.id = reveal_secret.id;
-  if secret.kept = 'outside' then
-    return jsonb_build_object('secret_ref', secret.name);
-  end if;
-  if secret.kept = 'vault' then
-    begin
-      select d.decrypted_secret::jsonb into secret.value from vault.decrypted_secrets as d where d.id = secret.vault_id;
-    exception when others then
-      raise warning 'the secret % in the Vault cannot be read: %', id, sqlstate;
-    end;
-  end if;
-  return jsonb_build_object('secret', case when jsonb_typeof(secret.value) = 'object' then secret.value else '{}' end);
-end $$;
-
-revoke all on function app.reveal_secret from public;
-grant execute on function app.reveal_secret to service_role;
-
--- 10_core/27_secrets/50_forget_secret.sql
--- Forgets the secret that a connection had, unless a living one names it (a test borrows the stored connection's). Fires
--- whoever deletes it, so nobody has to think of it. A definer, as callers may not write secrets; no call reaches it.
-create or replace function app.forget_secret()
-returns trigger
-language plpgsql
-security definer
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  secret app.secrets;
-begin
-  if exists (
-      select from app.connections as c
-      where c.agency_id = old.agency_id and c.secret_id = old.secret_id and c.deleted_at is null) then
-    return null;
-  end if;
-  update app.secrets as s set used_at = coalesce(s.used_at, now()), forget_at = now()
-  where s.id = old.secret_id and s.kept = 'outside';
-  delete from app.secrets as s where s.id = old.secret_id and s.kept <> 'outside' returning s.* into secret;
-  if secret.vault_id is not null then
-    delete from vault.secrets as v where v.id = secret.vault_id;
-  end if;
-  return null;
-end $$;
-
-revoke all on function app.forget_secret from public;
-
--- 10_core/27_secrets/60_triggers.sql
-create trigger forget_secret after update of secret_id, deleted_at on app.connections
+-- schemas/triggers/secrets.sql
+create trigger delete_secret after update of secret_id, deleted_at on app.connections
   for each row
   when (old.secret_id is not null
     and (new.secret_id is distinct from old.secret_id or old.deleted_at is null and new.deleted_at is not null))
-  execute function app.forget_secret();
-create trigger forget_secret_of_dropped after delete on app.connections
-  for each row when (old.secret_id is not null) execute function app.forget_secret();
+  execute function app.delete_secret();
+create trigger delete_secret_of_dropped after delete on app.connections
+  for each row when (old.secret_id is not null) execute function app.delete_secret();
 
--- 10_core/30_guard/02_acting.sql
--- Who starts or cancels: the caller; or, where a worker says so, a bulk action of the same agency that runs right now.
-create or replace function app.acting(agency uuid, claimed text)
-returns text
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  uuid_ constant text := '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}';
-begin
-  if claimed ~ ('^bulk_action:' || uuid_ || '$') and current_user = 'service_role' and exists (
-      select from app.executions as e
-      where e.id = right(claimed, 36)::uuid and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
-    return claimed;
-  end if;
-  return (app.caller()).actor;
-end $$;
+-- schemas/historical_sync/views/historical_sync_jobs.sql
+-- The family's jobs in its own words. security_invoker: the caller's policies decide which rows.
+-- windows_done, windows_total: of the date range, null until its worker has begun (a retry knows at once).
+-- eta_seconds: at this job's own pace (windows_before were done when it began), so null until it has done one.
+create view public.historical_sync_jobs with (security_invoker = true) as
+select
+  e.id as job_id,
+  e.agency_id,
+  e.connection_id,
+  app.public_status(e) as status,
+  (e.spec ->> 'date_from')::date as date_from,
+  (e.spec ->> 'date_to')::date as date_to,
+  e.spec -> 'resources' as resources,
+  e.records,
+  (e.progress ->> 'windows_done')::int as windows_done,
+  (e.progress ->> 'windows_total')::int as windows_total,
+  case when e.status = 'completed' then 100
+    else coalesce(
+      floor(100 * (e.progress ->> 'windows_done')::numeric / nullif((e.progress ->> 'windows_total')::numeric, 0)), 0)::int
+  end as percent,
+  case when e.status = 'running' and (e.progress ->> 'windows_done')::int > (e.progress ->> 'windows_before')::int
+    then ceil(extract(epoch from now() - e.started_at)
+      * ((e.progress ->> 'windows_total')::numeric - (e.progress ->> 'windows_done')::numeric)
+      / ((e.progress ->> 'windows_done')::numeric - (e.progress ->> 'windows_before')::numeric))::bigint
+  end as eta_seconds,
+  -- Where it stands. The page is left out: it may hold what the source meant for the worker alone.
+  case when e.checkpoint is not null
+    then jsonb_build_object('resource', e.checkpoint -> 'resource', 'date', e.checkpoint -> 'date') end as position,
+  e.error,
+  e.cancelled_by,
+  e.cancel_reason,
+  e.retry_of,
+  e.created_by,
+  e.created_at,
+  e.started_at,
+  e.cancel_requested_at,
+  e.finished_at
+from app.executions as e
+where e.family = 'historical_sync' and e.deleted_at is null;
 
-revoke all on function app.acting from public;
-grant execute on function app.acting to authenticated, service_role;
+revoke all on public.historical_sync_jobs from public, anon, authenticated, service_role;
+grant select on public.historical_sync_jobs to authenticated, service_role;
 
--- 10_core/30_guard/05_apply_move.sql
--- A legal move's consequences for the row. Starting from the old row, so that a move changes nothing it does not own.
-create or replace function app.apply_move(before app.executions, wanted app.executions, now_ timestamptz)
-returns app.executions
-language plpgsql
-set search_path = ''
-as $$
-declare
-  row_ app.executions := before;
-begin
-  row_.status := wanted.status;
-  row_.event := wanted.event;
-  row_.reason := wanted.reason;
-  row_.request_id := app.request_id();
-  -- Whoever cancels is asked who they are; the reaper names itself; all else is done by the worker with the lease.
-  row_.actor := case
-    when wanted.event in ('cancel', 'request_cancel') then app.acting(before.agency_id, nullif(wanted.actor, before.actor))
-    when wanted.actor = 'reaper' and wanted.event in ('expire', 'fail', 'release') then 'reaper'
-    else 'worker:' || case wanted.event when 'claim' then wanted.leased_by else before.leased_by end
-  end;
+-- schemas/sync_job/views/sync_jobs.sql
+-- The agency's sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
+create view public.sync_jobs with (security_invoker = true) as
+select
+  d.id,
+  d.agency_id as environment_id,
+  d.name as label,
+  d.settings ->> 'integration_name' as integration_name,
+  d.settings -> 'args_schema' as args_schema,
+  d.settings -> 'resources' as resources,
+  (d.settings ->> 'default_runtime_version')::int as default_runtime_version,
+  d.created_at,
+  d.updated_at
+from app.definitions as d
+where d.kind = 'sync_job' and d.deleted_at is null;
 
-  -- From here on nothing that carries the old lease is accepted.
-  if wanted.event in ('claim', 'cancel', 'request_cancel', 'expire', 'release') and wanted.status <> 'cancelling' then
-    row_.lease := before.lease + 1;
-  end if;
+revoke all on public.sync_jobs from public, anon, authenticated, service_role;
+grant select on public.sync_jobs to authenticated, service_role;
 
-  if wanted.status = 'running' then
-    row_.started_at := coalesce(before.started_at, now_);
-    row_.leased_by := wanted.leased_by;
-    row_.lease_seconds := wanted.lease_seconds;
-    row_.lease_expires_at := now_ + make_interval(secs => wanted.lease_seconds);
-  elsif wanted.status <> 'cancelling' then
-    row_.leased_by := null;
-    row_.lease_seconds := null;
-    row_.lease_expires_at := null;
-  end if;
+-- schemas/sync_job_run/views/sync_job_runs.sql
+-- The agency's runs of sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
+create view public.sync_job_runs with (security_invoker = true) as
+select
+  e.id,
+  e.agency_id as environment_id,
+  e.definition_id as sync_job_id,
+  e.connection_id as integrated_account_id,
+  app.public_status(e) as status,
+  e.spec ->> 'daemon_group_key' as daemon_group_key,
+  e.destination_id as webhook_id,
+  e.spec ->> 'error_handling' as error_handling,
+  (e.spec ->> 'ignore_previous_run')::boolean as ignore_previous_run,
+  (e.spec ->> 'version')::int as version,
+  e.created_at,
+  greatest(e.created_at, e.started_at, e.finished_at) as updated_at,
+  e.started_at,
+  e.finished_at
+from app.executions as e
+where e.family = 'sync_job_run' and e.deleted_at is null;
 
-  if wanted.event in ('complete', 'fail', 'release') then
-    row_.progress := wanted.progress;
-    row_.error := wanted.error;
-    row_.attempts := wanted.attempts;
-    row_.run_at := wanted.run_at;
-  end if;
+revoke all on public.sync_job_runs from public, anon, authenticated, service_role;
+grant select on public.sync_job_runs to authenticated, service_role;
 
-  if wanted.event in ('cancel', 'request_cancel') then
-    row_.cancel_requested_at := now_;
-    row_.cancelled_by := row_.actor;
-    row_.cancel_reason := wanted.reason;
-    row_.cancel_deadline := now_ + (select f.grace from app.families as f where f.family = before.family);
-  end if;
+-- schemas/webhook/views/webhooks.sql
+-- The agency's receivers of events, in their API's words. security_invoker: the caller's policies decide which rows.
+create view public.webhooks with (security_invoker = true) as
+select
+  c.id,
+  c.agency_id as environment_id,
+  c.config ->> 'target_url' as target_url,
+  (c.config ->> 'is_active')::boolean as is_active,
+  c.config -> 'event_types' as event_types,
+  c.created_at,
+  c.updated_at
+from app.connections as c
+where c.kind = 'webhook' and c.deleted_at is null;
 
-  if wanted.status in ('completed', 'failed', 'cancelled') then
-    row_.finished_at := now_;
-  end if;
-  return row_;
-end $$;
+revoke all on public.webhooks from public, anon, authenticated, service_role;
+grant select on public.webhooks to authenticated, service_role;
 
-revoke all on function app.apply_move from public;
-grant execute on function app.apply_move to authenticated, service_role;
-
--- 10_core/30_guard/10_guard_execution.sql
--- What the database allows, whoever asks: authenticated users start and cancel, trusted roles make the other legal
--- moves, and nobody makes an illegal one. It alone sets lease, actor of a user, and timestamps; it runs after the
--- row is locked, hence clock_timestamp(). SECURITY INVOKER: current_user is whoever it really is.
-create or replace function app.guard_execution()
-returns trigger
-language plpgsql
-set search_path = ''
-as $$
-declare
-  by_user constant boolean := current_user = 'authenticated';
-  now_ constant timestamptz := clock_timestamp();
-  owner name; -- of the table, where it is the owner who acts
-  probe app.executions;
-  is_legal boolean;
-begin
-  -- Queries stand in statements of their own: an expression that holds one costs a query even where it is not needed.
-  if not by_user and current_user <> 'service_role' then
-    owner := pg_catalog.pg_get_userbyid((select c.relowner from pg_catalog.pg_class as c where c.oid = tg_relid));
-    if current_user <> owner then
-      perform app.refuse(403, 'role_not_allowed', 'This role may not change executions.');
-    end if;
-  end if;
-
-  if tg_op = 'TRUNCATE' then
-    perform app.refuse(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
-  end if;
-
-  if tg_op = 'DELETE' then
-    if owner is null or old.finished_at is null then
-      perform app.refuse(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
-    end if;
-    return old;
-  end if;
-
-  if tg_op = 'INSERT' then
-    if not exists (select from app.families as f where f.family = new.family) then
-      perform app.refuse(400, 'unknown_family', 'There is no such family of executions.');
-    end if;
-    new.status := 'queued';
-    new.event := 'start';
-    new.actor := app.acting(new.agency_id, new.actor);
-    new.request_id := app.request_id();
-    new.created_at := now_;
-    new.created_by := new.actor;
-    -- Everything that moves set begins empty, whatever the statement said.
-    select 0, null, null, null, 0, 0, 0, null, null, null, null, null, null, null, null
-    into new.lease, new.leased_by, new.lease_seconds, new.lease_expires_at, new.attempts, new.seq, new.records,
-      new.error, new.started_at, new.finished_at, new.deleted_at,
-      new.cancel_requested_at, new.cancel_deadline, new.cancelled_by, new.cancel_reason;
-    return new;
-  end if;
-
-  if new.status = old.status then
-    -- No move. A finished row may be marked as deleted; a leased one moves forward; anything else is refused,
-    -- but for the foreign key's own update, when retention drops what this execution retried.
-    probe := new;
-    if new.retry_of is null and old.retry_of is not null
-       and not exists (select from app.executions as e where e.id = old.retry_of) then
-      probe.retry_of := old.retry_of;
-    end if;
-    if old.finished_at is not null and by_user and old.deleted_at is null and new.deleted_at is not null then
-      new.deleted_at := now_;
-      probe.deleted_at := null;
-    elsif old.finished_at is not null and not by_user then
-      probe.deleted_at := old.deleted_at;
-    elsif not by_user and old.leased_by is not null and new.seq >= old.seq and new.records >= old.records then
-      probe.lease_expires_at := old.lease_expires_at;
-      probe.attempts := old.attempts;
-      probe.seq := old.seq;
-      probe.checkpoint := old.checkpoint;
-      probe.records := old.records;
-      probe.progress := old.progress;
-    end if;
-    if probe is distinct from old then
-      perform app.refuse(403, 'not_a_move', 'An execution changes by its moves alone.', jsonb_build_object('current_status', old.status));
-    end if;
-    return new;
-  end if;
-
-  is_legal := app.next_status(old.status, new.event) is not distinct from new.status;
-  if new.event in ('cancel', 'request_cancel') then
-    is_legal := is_legal and new.event = (select f.cancel_event from app.families as f where f.family = old.family);
-  elsif by_user then
-    is_legal := false;
-  end if;
-  if is_legal is not true then
-    perform app.refuse(409, 'illegal_move', 'An execution that is ' || old.status || ' cannot do that.', jsonb_build_object('current_status', old.status));
-  end if;
-  return app.apply_move(old, new, now_);
-end $$;
-
-revoke all on function app.guard_execution from public;
-
--- 10_core/30_guard/15_end_event.sql
--- The event that tells of an execution's end, in its family's words: sync_job_run:stopped.
-create or replace function app.end_event(execution app.executions)
-returns text
+-- schemas/api_key/api_key_object.sql
+-- One key as its agency sees it: everything but the key, of which nobody keeps more than a hash.
+create or replace function app.api_key_object(key_id uuid)
+returns jsonb
 language plpgsql
 stable
 set search_path = ''
 as $$
 begin
   return (
-    select execution.family || ':' || case execution.status
-      when 'completed' then f.completed when 'failed' then f.failed when 'cancelled' then f.cancelled end
-    from app.families as f where f.family = execution.family);
+    select jsonb_build_object(
+      'id', k.id, 'name', k.name, 'hint', k.hint, 'created_at', k.created_at, 'created_by', k.created_by,
+      'last_used_at', k.last_used_at, 'revoked_at', k.revoked_at, 'revoked_by', k.revoked_by)
+    from app.api_keys as k where k.id = key_id);
 end $$;
 
-revoke all on function app.end_event from public;
-grant execute on function app.end_event to service_role;
+revoke all on function app.api_key_object from public;
+grant execute on function app.api_key_object to authenticated, service_role;
 
--- 10_core/30_guard/16_wants_event.sql
--- Whether an execution's receiver is to be told of this event: active, and neither side has narrowed it out.
-create or replace function app.wants_event(execution app.executions, event text)
-returns boolean
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  receiver jsonb;
-begin
-  select c.config into receiver from app.connections as c
-  where c.agency_id = execution.agency_id and c.id = execution.destination_id and c.deleted_at is null;
-  return coalesce((receiver ->> 'is_active')::boolean, false)
-    and (jsonb_array_length(receiver -> 'event_types') = 0 or receiver -> 'event_types' ? event)
-    and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
-end $$;
-
-revoke all on function app.wants_event from public;
-grant execute on function app.wants_event to service_role;
-
--- 10_core/30_guard/20_record_event.sql
--- The only writer of the audit: a definer, because nobody holds INSERT on it. With the lease, what was being delivered
--- under it is given up in the same commit: its outcome is unknown, and counted. The end of an execution that delivers is
--- itself an event to deliver.
-create or replace function app.record_event()
-returns trigger
-language plpgsql
-security definer
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  delivers constant boolean := coalesce(new.spec -> 'write' ->> 'mode' = 'deliver', false);
-  given_up int;
-begin
-  if delivers and tg_op = 'UPDATE' and old.leased_by is not null and new.leased_by is null then
-    update app.deliveries as d set status = 'unknown', finished_at = clock_timestamp()
-    where d.execution_id = new.id and d.status = 'sending';
-    get diagnostics given_up = row_count;
-  end if;
-  if delivers and new.finished_at is not null and app.wants_event(new, app.end_event(new)) then
-    insert into app.deliveries (agency_id, execution_id, number, event, status, due_at)
-    values (new.agency_id, new.id, -1, app.end_event(new), 'queued', clock_timestamp());
-  end if;
-  insert into app.execution_events
-    (agency_id, execution_id, at, event, from_status, to_status, lease, actor, reason, request_id, in_flight)
-  values
-    (new.agency_id, new.id, clock_timestamp(), new.event, case when tg_op = 'UPDATE' then old.status end, new.status,
-     new.lease, new.actor, new.reason, new.request_id, given_up);
-  return null;
-end $$;
-
-revoke all on function app.record_event from public;
-
--- 10_core/30_guard/22_drop_events.sql
--- An execution takes its events with it: retention's alone, as the guard lets nobody else delete one.
-create or replace function app.drop_events()
-returns trigger
-language plpgsql
-set search_path = ''
-as $$
-begin
-  delete from app.execution_events as e where (e.agency_id, e.execution_id) = (old.agency_id, old.id);
-  return null;
-end $$;
-
-revoke all on function app.drop_events from public;
-
--- 10_core/30_guard/25_guard_event.sql
--- The audit is closed to its owner too: an event comes from a move's trigger and goes from its execution's, so either is
--- done from inside another trigger.
-create or replace function app.guard_event()
-returns trigger
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if tg_op in ('UPDATE', 'TRUNCATE') or pg_trigger_depth() < 2 then
-    perform app.refuse(403, 'audit_is_closed', 'The audit is written by moves alone.');
-  end if;
-  return null;
-end $$;
-
-revoke all on function app.guard_event from public;
-
--- 10_core/30_guard/30_triggers.sql
-create trigger guard before insert or update or delete on app.executions
-  for each row execute function app.guard_execution();
-create trigger guard_truncate before truncate on app.executions
-  for each statement execute function app.guard_execution();
-
-create trigger audit_start after insert on app.executions
-  for each row execute function app.record_event();
-create trigger audit_move after update on app.executions
-  for each row when (old.status is distinct from new.status) execute function app.record_event();
-create trigger audit_end after delete on app.executions
-  for each row execute function app.drop_events();
-
-create trigger guard before insert or update or delete or truncate on app.execution_events
-  for each statement execute function app.guard_event();
-
--- 10_core/40_executions/10_status_word.sql
--- What the family calls this execution's status. One that has begun before reads as running while it waits again.
-create or replace function app.status_word(execution app.executions)
-returns text
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  word app.families;
-begin
-  select * into word from app.families as f where f.family = execution.family;
-  return case execution.status
-    when 'queued' then case
-      when execution.started_at is not null then word.running
-      when execution.run_at > now() then word.scheduled
-      else word.queued end
-    when 'running' then word.running
-    when 'cancelling' then word.cancelling
-    when 'completed' then word.completed
-    when 'failed' then word.failed
-    when 'cancelled' then word.cancelled
-  end;
-end $$;
-
-revoke all on function app.status_word from public;
-grant execute on function app.status_word to authenticated, service_role;
-
--- 10_core/40_executions/20_exists_elsewhere.sql
--- Tells a stranger's row from no row at all, and nothing else about it.
-create or replace function app.exists_elsewhere(kind text, id uuid)
-returns boolean
-language plpgsql
-stable
-security definer
-set search_path = ''
-as $$
-begin
-  return case kind
-    when 'connection' then exists (select from app.connections as c where c.id = exists_elsewhere.id and c.deleted_at is null)
-    else exists (
-      select from app.executions as e
-      where e.id = exists_elsewhere.id and e.family = kind and e.deleted_at is null)
-  end;
-end $$;
-
-revoke all on function app.exists_elsewhere from public;
-grant execute on function app.exists_elsewhere to authenticated, service_role;
-
--- 10_core/40_executions/30_refuse_missing.sql
--- For a row that the caller cannot see: 403 where the family's document says so, else 404. `noun`: job, connection, …
-create or replace function app.refuse_missing(family text, kind text, noun text, id uuid)
-returns void
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  shows_foreign constant boolean := exists (
-    select from app.families as f where f.family = refuse_missing.family and f.foreign_status = 403);
-begin
-  if shows_foreign and app.exists_elsewhere(kind, id) then
-    perform app.refuse(403, noun || '_of_another_agency', 'This ' || noun || ' belongs to another agency.');
-  end if;
-  perform app.refuse(404, noun || '_not_found', 'There is no ' || noun || ' with this id.');
-end $$;
-
-revoke all on function app.refuse_missing from public;
-grant execute on function app.refuse_missing to authenticated, service_role;
-
--- 10_core/40_executions/40_cancel_execution.sql
--- A caller's cancel, for every family. The lock is a statement of its own: what follows sees the row as it is now,
--- so of a cancel and an outcome exactly one wins, and the row tells which.
-create or replace function app.cancel_execution(family text, id uuid, reason text)
-returns app.executions
+-- schemas/bulk_action/act_on_items.sql
+-- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
+create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  caller constant app.caller := app.caller();
-  cancel_event constant text := (select f.cancel_event from app.families as f where f.family = cancel_execution.family);
-  execution app.executions;
+  actor_ constant text := 'bulk_action:' || job.id;
+  action constant text := job.spec ->> 'action_type';
+  moved uuid[];
   was_running boolean;
-  next_ text;
 begin
-  if length(reason) > 500 then
-    perform app.refuse(400, 'reason_too_long', 'The reason may have at most 500 characters.');
-  end if;
-  select * into execution from app.executions as e
-  where e.id = cancel_execution.id and e.family = cancel_execution.family and e.deleted_at is null
-  for update;
-  if not found then
-    perform app.refuse_missing(family, family, 'job', id);
-  end if;
-
-  if execution.status = 'cancelling' then
-    return execution; -- asked for already: nothing moves, and the deadline stays
-  end if;
-  next_ := app.next_status(execution.status, cancel_event);
-  if next_ is null then
-    perform app.refuse(400, 'not_cancellable',
-      'This job is ' || app.status_word(execution) || ' and can no longer be cancelled.',
-      jsonb_build_object('current_status', app.status_word(execution)));
-  end if;
-
-  was_running := execution.status = 'running';
-  update app.executions as e
-  set status = next_, event = cancel_event, reason = cancel_execution.reason
-  where e.id = execution.id
-  returning * into execution;
-  if was_running then
-    -- A hint for the worker, which asks the row before it believes it.
-    perform pg_notify('execution_cancelled', execution.id::text);
-  end if;
-  return execution;
-end $$;
-
-revoke all on function app.cancel_execution from public;
-grant execute on function app.cancel_execution to authenticated, service_role;
-
--- 10_core/40_executions/45_cancel_each.sql
--- Cancels those of them that are active, in id order, as everybody who locks several.
-create or replace function app.cancel_each(ids uuid[], reason text)
-returns void
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  active app.executions;
-begin
-  for active in
-    select * from app.executions as e
-    where e.id = any(ids) and e.status in ('queued', 'running', 'cancelling')
-    order by e.id for update
-  loop
-    perform app.cancel_execution(active.family, active.id, reason);
-  end loop;
-end $$;
-
-revoke all on function app.cancel_each from public;
-grant execute on function app.cancel_each to authenticated, service_role;
-
--- 10_core/40_executions/50_start_execution.sql
--- Queues an execution and wakes a worker; of `wanted`, what a caller may choose. With a concurrency key there is at most
--- one active execution: then 409 already_active, and its id.
-create or replace function app.start_execution(wanted app.executions)
-returns app.executions
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  started app.executions;
-  active uuid;
-begin
-  loop
-    insert into app.executions
-      (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, run_at, retry_of,
-       checkpoint, progress)
-    values
-      (wanted.agency_id, wanted.family, wanted.definition_id, wanted.connection_id, wanted.destination_id,
-       wanted.concurrency_key, wanted.spec, coalesce(wanted.run_at, now()), wanted.retry_of,
-       wanted.checkpoint, coalesce(wanted.progress, '{}'))
-    on conflict (agency_id, family, concurrency_key)
-      where status in ('queued', 'running', 'cancelling') and concurrency_key is not null do nothing
-    returning * into started;
-    exit when found;
-
-    select e.id into active from app.executions as e
-    where e.agency_id = wanted.agency_id and e.family = wanted.family
-      and e.concurrency_key = wanted.concurrency_key and e.status in ('queued', 'running', 'cancelling');
-    if found then
-      perform app.refuse(409, 'already_active', 'A job is already active here. Wait for it, or cancel it first.',
-        jsonb_build_object('job_id', active));
+  if action = 'cancel' then
+    with acted as (
+      update app.executions as e
+      set status = app.next_status(e.status, f.cancel_event), event = f.cancel_event, reason = job.spec ->> 'action_reason',
+          actor = actor_
+      from app.families as f
+      where e.id = any(items) and e.agency_id = job.agency_id and e.id <> job.id and f.family = e.family
+        and app.next_status(e.status, f.cancel_event) is not null
+      returning e.id, e.started_at is not null as had_begun
+    )
+    select array_agg(a.id), bool_or(a.had_begun) into moved, was_running from acted as a;
+    if was_running then
+      perform pg_notify('execution_cancelled', '*'); -- once, for whoever runs one of them
     end if;
-    -- It ended between the two statements: try again.
-  end loop;
-  perform pg_notify('execution_queued', wanted.family);
-  return started;
+  else
+    select array_agg(e.id) into moved
+    from app.executions as e
+    where e.id = any(items) and e.agency_id = job.agency_id
+      and app.restart_execution(e, action, actor_, job.spec ->> 'action_reason') is not null;
+    if moved is not null then
+      perform pg_notify('execution_queued', 'bulk_action');
+    end if;
+  end if;
+  update app.bulk_action_items as i
+  set outcome = case when i.item_id = any(coalesce(moved, '{}')) then 'done' else 'skipped' end
+  where i.agency_id = job.agency_id and i.execution_id = job.id and i.item_id = any(items);
+  done := coalesce(cardinality(moved), 0);
+  skipped := cardinality(items) - done;
 end $$;
 
-revoke all on function app.start_execution from public;
-grant execute on function app.start_execution to authenticated, service_role;
+revoke all on function app.act_on_items from public;
+grant execute on function app.act_on_items to service_role;
 
--- 10_core/40_executions/60_drop_finished.sql
--- Retention: drops finished executions with their events, at most `limit_` of them, and definitions and connections that
--- were deleted before then and that nothing names any more. For the owner alone. Answer: how many executions.
-create or replace function app.drop_finished(older_than interval, limit_ int default 1000)
-returns int
+-- schemas/bulk_action/bulk_action_criteria.sql
+-- Criteria as they are stored, checked: {family, status, connection_id, created_before, created_after, ids}, at least one.
+-- status is a word of the family.
+create or replace function app.bulk_action_criteria(criteria jsonb)
+returns jsonb
 language plpgsql
+stable
 set search_path = ''
 as $$
-declare
-  dropped int;
 begin
-  delete from app.executions as e
-  where e.id = any(array(
-    select f.id from app.executions as f
-    -- What ended before then began before then, and an id begins with the time: no index on the end is needed. The
-    -- minute is for clocks that are set.
-    where f.finished_at < now() - older_than and f.id < app.first_id(now() - older_than + interval '1 minute')
-    order by f.id limit limit_ for update skip locked));
-  get diagnostics dropped = row_count;
-  delete from app.definitions as d
-  where d.id = any(array(
-    select gone.id from app.definitions as gone
-    where gone.deleted_at < now() - older_than
-      and not exists (select from app.executions as e where (e.agency_id, e.definition_id) = (gone.agency_id, gone.id))
-    order by gone.deleted_at limit limit_ for update skip locked));
-  delete from app.connections as c
-  where c.id = any(array(
-    select gone.id from app.connections as gone
-    where gone.deleted_at < now() - older_than
-      and not exists (select from app.executions as e where (e.agency_id, e.connection_id) = (gone.agency_id, gone.id))
-      and not exists (select from app.executions as e where (e.agency_id, e.destination_id) = (gone.agency_id, gone.id))
-      and not exists (select from app.definitions as d where (d.agency_id, d.source_id) = (gone.agency_id, gone.id))
-      and not exists (select from app.definitions as d where (d.agency_id, d.destination_id) = (gone.agency_id, gone.id))
-    order by gone.deleted_at limit limit_ for update skip locked));
-  return dropped;
+  criteria := jsonb_strip_nulls(criteria);
+  -- A member that nobody knows would narrow nothing down.
+  if jsonb_typeof(criteria) is distinct from 'object'
+     or criteria - array['family', 'status', 'connection_id', 'created_before', 'created_after', 'ids'] <> '{}' then
+    perform app.raise_error(400, 'invalid_criteria', 'criteria is an object of family, status, connection_id, created_before, created_after and ids.');
+  end if;
+  if criteria = '{}' then
+    perform app.raise_error(400, 'no_criteria', 'criteria names at least one of family, status, connection_id, created_before, created_after and ids.');
+  end if;
+  if criteria ? 'family' and not exists (
+      select from app.families as f where f.family = criteria ->> 'family' and f.family <> 'source_check') then
+    perform app.raise_error(400, 'unknown_family', 'There is no such family of executions.', jsonb_build_object(
+      'known', (select jsonb_agg(f.family) from app.families as f where f.family <> 'source_check')));
+  end if;
+  if criteria ? 'status' and not criteria ? 'family' then
+    perform app.raise_error(400, 'family_required', 'A status is a word of a family: name the family too.');
+  end if;
+  if criteria ? 'status' then
+    perform app.words_statuses(criteria ->> 'family', criteria ->> 'status');
+  end if;
+  return criteria;
 end $$;
 
-revoke all on function app.drop_finished from public;
+revoke all on function app.bulk_action_criteria from public;
+grant execute on function app.bulk_action_criteria to authenticated, service_role;
 
--- 10_core/40_executions/70_words_statuses.sql
--- Which statuses a family's word may stand for: the index narrows by these, app.status_word decides. A word that the
--- family does not have is refused.
-create or replace function app.words_statuses(family text, word text)
-returns text[]
+-- schemas/bulk_action/bulk_action_matches.sql
+-- The next executions of an agency that criteria match, after one id and not beyond another, in id order.
+create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, after_ uuid, horizon uuid, "limit" int)
+returns uuid[]
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  v app.families;
-  statuses text[];
+  statuses constant text[] := case when criteria ? 'status'
+    then app.words_statuses(criteria ->> 'family', criteria ->> 'status') else array['any'] end;
+  -- An id is made a moment before its created_at: the minute is for clocks that are set.
+  from_ constant uuid := greatest(after_, app.uuid_v7_floor((criteria ->> 'created_after')::timestamptz - interval '1 minute'));
+  to_ constant uuid := least(horizon, app.uuid_v7_floor((criteria ->> 'created_before')::timestamptz + interval '1 minute'));
+  found_ uuid[];
 begin
-  select * into v from app.families as f where f.family = words_statuses.family;
-  statuses := array_remove(array[
-    case when word in (v.queued, v.scheduled, v.running) then 'queued' end,
-    case when word = v.running then 'running' end,
-    case when word = v.cancelling then 'cancelling' end,
-    case when word = v.completed then 'completed' end,
-    case when word = v.failed then 'failed' end,
-    case when word = v.cancelled then 'cancelled' end], null);
-  if statuses = '{}' then
-    perform app.refuse(400, 'unknown_status', 'There is no such status.', jsonb_build_object('known',
-      (select jsonb_agg(distinct known) from unnest(array[v.queued, v.scheduled, v.running, v.cancelling, v.completed,
-        v.failed, v.cancelled]) as known where known is not null)));
-  end if;
-  return statuses;
+  -- Status by status, so that an index gives each in id order, and only as many as are wanted.
+  execute 'select array(select found.id from unnest($5) as wanted (status), lateral (select e.id from app.executions as e'
+    || ' where e.agency_id = $1 and e.deleted_at is null and e.id <= $2'
+    || case when from_ is not null then ' and e.id > $3' else '' end
+    || case when criteria ? 'family' then ' and e.family = $4' else ' and e.family <> ''source_check''' end
+    || case when criteria ? 'status' then ' and e.status = wanted.status' else '' end
+    -- For what waits the word says more; within a case, or the planner takes it for rare and forgoes the indexes' order.
+    || case when 'queued' = any(statuses) then ' and case when e.status = ''queued'' then app.public_status(e) = $6 else true end' else '' end
+    || case when criteria ? 'connection_id' then ' and e.connection_id = $7' else '' end
+    -- The ids say nearly all that these two say. Within a case, or the planner counts it twice, expects next to nothing
+    -- and may read everybody's of that time instead.
+    || case when criteria ? 'created_before' then ' and case when e.created_at < $8 then true end' else '' end
+    || case when criteria ? 'created_after' then ' and case when e.created_at > $9 then true end' else '' end
+    || case when criteria ? 'ids' then ' and e.id = any($10)' else '' end
+    -- The order of the indexes that serve lists, read backwards; that of an agency's ids is the plain one.
+    || case when criteria ?| array['family', 'connection_id'] then ' order by e.id asc nulls first' else ' order by e.id' end
+    || ' limit $11) as found order by found.id limit $11)'
+  into found_
+  using agency, to_, from_, criteria ->> 'family', statuses, criteria ->> 'status', (criteria ->> 'connection_id')::uuid,
+    (criteria ->> 'created_before')::timestamptz, (criteria ->> 'created_after')::timestamptz,
+    array(select jsonb_array_elements_text(criteria -> 'ids'))::uuid[], "limit";
+  return found_;
 end $$;
 
-revoke all on function app.words_statuses from public;
-grant execute on function app.words_statuses to authenticated, service_role;
+revoke all on function app.bulk_action_matches from public;
+grant execute on function app.bulk_action_matches to authenticated, service_role;
 
--- 10_core/50_definitions/10_find_definition.sql
--- A definition of this kind, or 404: another agency's is as unknown as none. With `hold`, nobody deletes it before this
--- transaction ends.
-create or replace function app.find_definition(kind text, id uuid, hold boolean default false)
-returns app.definitions
+-- schemas/bulk_action/bulk_action_object.sql
+-- One bulk action as callers see it, with its counts.
+create or replace function app.bulk_action_object(job app.executions)
+returns jsonb
 language plpgsql
+stable
 set search_path = ''
-set lock_timeout = '5s'
 as $$
 declare
-  definition app.definitions;
+  counts app.bulk_actions;
 begin
-  if hold then
-    select * into definition from app.definitions as d
-    where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null
-    for share;
-  else
-    select * into definition from app.definitions as d
-    where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null;
-  end if;
-  if not found then
-    perform app.refuse(404, kind || '_not_found', 'There is no ' || replace(kind, '_', ' ') || ' with this id.');
-  end if;
-  return definition;
+  select * into counts from app.bulk_actions as b where b.agency_id = job.agency_id and b.execution_id = job.id;
+  return jsonb_build_object(
+    'job_id', job.id,
+    'criteria_json', (job.spec -> 'criteria')::text,
+    'action_type', job.spec -> 'action_type',
+    'action_duration', null,
+    'action_reason', job.spec -> 'action_reason',
+    'scheduled_at', case when job.spec ->> 'scheduled_at' is not null then job.run_at end,
+    'executed_at', job.started_at,
+    'completed_at', job.finished_at,
+    'max_limit', job.spec -> 'max_limit',
+    'preview_count', job.spec -> 'preview_count',
+    'affected_count', coalesce(counts.done, 0),
+    'counts', jsonb_build_object(
+      'matched', coalesce(counts.matched, 0), 'done', coalesce(counts.done, 0), 'failed', coalesce(counts.failed, 0),
+      'skipped', coalesce(counts.skipped, 0), 'interrupted', coalesce(counts.interrupted, 0),
+      'not_started', coalesce(counts.not_started, 0)),
+    'status', app.public_status(job),
+    'progress_percent', case when job.status = 'completed' then 100
+      when counts.is_collected then 100 * (counts.matched - counts.not_started) / greatest(counts.matched, 1) else 0 end,
+    'cancelled_by', job.cancelled_by,
+    'cancel_reason', job.cancel_reason,
+    'error', job.error,
+    'created_by', job.created_by,
+    'created_at', job.created_at,
+    'updated_at', greatest(job.created_at, job.started_at, job.finished_at));
 end $$;
 
-revoke all on function app.find_definition from public;
-grant execute on function app.find_definition to authenticated, service_role;
+revoke all on function app.bulk_action_object from public;
+grant execute on function app.bulk_action_object to authenticated, service_role;
 
--- 10_core/50_definitions/15_cancel_active.sql
--- Cancels whatever is active for this definition. When nothing is, the newest execution if that was cancelled (whoever asks
--- again gets the same answer, however fast the worker was), else null.
-create or replace function app.cancel_active(definition app.definitions, reason text default null)
+-- schemas/bulk_action/find_bulk_action.sql
+-- A bulk action of the caller's, or 404: another agency's is as unknown as none.
+create or replace function app.find_bulk_action(id uuid)
 returns app.executions
 language plpgsql
+stable
 set search_path = ''
-set lock_timeout = '5s'
 as $$
 declare
-  active app.executions;
+  job app.executions;
 begin
-  select * into active from app.executions as e
-  where e.agency_id = definition.agency_id and e.family = definition.kind and e.concurrency_key = definition.id::text
-    and e.status in ('queued', 'running', 'cancelling')
-  for update;
-  if found then
-    return app.cancel_execution(active.family, active.id, reason);
-  end if;
-  active := app.newest_execution(definition);
-  return case when active.status = 'cancelled' then active end;
-end $$;
-
-revoke all on function app.cancel_active from public;
-grant execute on function app.cancel_active to authenticated, service_role;
-
--- 10_core/50_definitions/20_delete_definition.sql
--- Cancels what runs, then the definition is gone for its callers; executions and audit stay.
-create or replace function app.delete_definition(kind text, id uuid)
-returns app.definitions
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  caller constant app.caller := app.caller();
-  definition app.definitions;
-begin
-  select * into definition from app.definitions as d
-  where d.id = delete_definition.id and d.kind = delete_definition.kind and d.deleted_at is null
-  for update;
+  select * into job from app.executions as e
+  where e.id = find_bulk_action.id and e.family = 'bulk_action' and e.deleted_at is null;
   if not found then
-    perform app.find_definition(kind, id);
+    perform app.raise_error(404, 'bulk_action_not_found', 'There is no bulk action job with this id.');
   end if;
-  perform app.cancel_active(definition, 'deleted');
-  update app.definitions as d
-  set deleted_at = clock_timestamp(), updated_at = clock_timestamp(), updated_by = caller.actor
-  where d.id = definition.id;
-  return definition;
+  return job;
 end $$;
 
-revoke all on function app.delete_definition from public;
-grant execute on function app.delete_definition to authenticated, service_role;
+revoke all on function app.find_bulk_action from public;
+grant execute on function app.find_bulk_action to authenticated, service_role;
 
--- 10_core/50_definitions/30_find_connection.sql
--- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes
--- it before this transaction ends; who only reads waits for nobody.
-create or replace function app.find_connection(id uuid, hold boolean default true)
-returns app.connections
+-- schemas/bulk_action/lock_referenced_rows.sql
+-- Nobody deletes the connections and definitions of a bulk action's items while a step starts them again. To be called before
+-- the items are locked: connections, definitions, executions is the order in which whoever deletes takes them, too.
+create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])
+returns void
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
-declare
-  connection app.connections;
 begin
-  if hold then
-    perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
-  end if;
-  select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
-  into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
-    connection.created_by, connection.updated_at
-  from app.connections as c
-  where c.id = find_connection.id and c.deleted_at is null and c.kind <> 'webhook';
-  if not found then
-    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
-  end if;
-  return connection;
-end $$;
-
-revoke all on function app.find_connection from public;
-grant execute on function app.find_connection to authenticated, service_role;
-
--- 10_core/50_definitions/40_actor_object.sql
--- Who did it, as the published APIs show it: {id, type, name}.
-create or replace function app.actor_object(actor text)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return jsonb_build_object('id', split_part(actor, ':', 2), 'type', split_part(actor, ':', 1), 'name', actor);
-end $$;
-
-revoke all on function app.actor_object from public;
-grant execute on function app.actor_object to authenticated, service_role;
-
--- 10_core/50_definitions/45_cancel_definition.sql
--- A cancel in two steps, for every family that is defined and started: what waits is canceled at once, what runs is
--- `canceling` until its worker has stopped, at most until the deadline. Asked again it answers the same and changes nothing.
--- Answer: {data: {message, execution_id, status}}, the last two null when nothing was active. Heeds an Idempotency-Key.
-create or replace function app.cancel_definition(caller app.caller, kind text, id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  request constant jsonb := jsonb_build_object('id', id);
-  answer jsonb := app.recall_answer(caller, 'cancel_' || kind, request);
-  execution app.executions;
-begin
-  if answer is not null then
-    return answer;
-  end if;
-  execution := app.cancel_active(app.find_definition(kind, id));
-  answer := jsonb_build_object('data', jsonb_build_object(
-    'message', case when execution.id is null then 'Nothing is running' else 'Cancellation requested' end,
-    'execution_id', execution.id,
-    'status', app.status_word(execution)));
-  return app.remember_answer(caller, 'cancel_' || kind, request, answer);
-end $$;
-
-revoke all on function app.cancel_definition from public;
-grant execute on function app.cancel_definition to authenticated, service_role;
-
--- 10_core/50_definitions/50_page_token.sql
--- Where the next page begins, after the row that was last: opaque to callers.
-create or replace function app.page_token(updated_at timestamptz, id uuid)
-returns text
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return translate(encode(convert_to(jsonb_build_array(extract(epoch from updated_at)::numeric(20, 6), id)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
-end $$;
-
-revoke all on function app.page_token from public;
-grant execute on function app.page_token to authenticated, service_role;
-
--- 10_core/50_definitions/60_read_page_token.sql
--- What app.page_token wrote; 400 for anything else.
-create or replace function app.read_page_token(token text, out updated_at timestamptz, out id uuid)
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  position jsonb;
-begin
-  if token is null or token = '' then
+  if items = '{}' or (select e.spec ->> 'action_type' = 'cancel' from app.executions as e where e.id = bulk_action) then
     return;
   end if;
-  if length(token) > 200 then
-    raise invalid_parameter_value; -- longer than any, and perhaps deeper than the parser goes
-  end if;
-  position := convert_from(decode(rpad(translate(token, '-_', '+/'), (length(token) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
-  updated_at := 'epoch'::timestamptz + (position ->> 0)::numeric * interval '1 second';
-  id := (position ->> 1)::uuid;
-  if updated_at is null or id is null then
-    raise invalid_parameter_value;
-  end if;
-exception when data_exception then
-  perform app.refuse(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+  perform from app.connections as c
+  where c.id = any(array(
+    select e.connection_id from app.executions as e where e.id = any(items)
+    union select e.destination_id from app.executions as e where e.id = any(items)))
+  order by c.id for share;
+  perform from app.definitions as d
+  where d.id = any(array(select distinct e.definition_id from app.executions as e where e.id = any(items)))
+  order by d.id for share;
 end $$;
 
-revoke all on function app.read_page_token from public;
-grant execute on function app.read_page_token to authenticated, service_role;
+revoke all on function app.lock_referenced_rows from public;
+grant execute on function app.lock_referenced_rows to service_role;
 
--- 10_core/50_definitions/65_page_size.sql
--- How many rows a page has: at most `most`, which it is too when nothing sensible was asked for.
-create or replace function app.page_size("limit" int, most int)
-returns int
+-- schemas/bulk_action/restart_execution.sql
+-- A new execution of what has ended, for a bulk action: `retry` goes on at the checkpoint, `start` begins anew. Null where
+-- that cannot be: it has not ended, another is active in its place, or what it needs was deleted.
+create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
+returns uuid
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  v_id uuid;
+begin
+  if ended.family in ('bulk_action', 'source_check') or ended.finished_at is null
+     or action = 'retry' and ended.status = 'completed'
+     or exists (select from app.connections as c where c.agency_id = ended.agency_id
+                and c.id in (ended.connection_id, ended.destination_id) and c.deleted_at is not null)
+     or exists (select from app.definitions as d where d.agency_id = ended.agency_id
+                and d.id = ended.definition_id and d.deleted_at is not null) then
+    return null;
+  end if;
+  insert into app.executions
+    (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, retry_of, checkpoint, progress,
+     actor, reason)
+  values
+    (ended.agency_id, ended.family, ended.definition_id, ended.connection_id, ended.destination_id, ended.concurrency_key,
+     ended.spec, case when action = 'retry' then ended.id end, case when action = 'retry' then ended.checkpoint end,
+     case when action = 'retry' then ended.progress || case when ended.progress ? 'windows_done'
+       then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor,
+     restart_execution.reason)
+  on conflict (agency_id, family, concurrency_key)
+    where status in ('queued', 'running', 'cancelling') and concurrency_key is not null do nothing
+  returning id into v_id;
+  return v_id;
+end $$;
+
+revoke all on function app.restart_execution from public;
+grant execute on function app.restart_execution to service_role;
+
+-- schemas/bulk_sync/bulk_sync_execution_object.sql
+-- One execution as callers see it, with each schema's own status: created until its first batch, completed after its last,
+-- and what the execution came to if that was before.
+create or replace function app.bulk_sync_execution_object(execution app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  schemas jsonb;
+begin
+  if execution.id is null then
+    return null;
+  end if;
+  select jsonb_agg(jsonb_build_object(
+    'schema', s.value -> 'id',
+    'output_name', s.value -> 'output_name',
+    'status', case
+      when r.finished_at is not null then 'completed'
+      when execution.finished_at is not null then app.public_status(execution)
+      when r.started_at is not null then 'running'
+      else 'created' end,
+    'status_message', case when r.finished_at is null and execution.finished_at is not null then execution.error ->> 'message' end,
+    'record_count', coalesce(r.records, 0),
+    'error_count', coalesce(r.failed, 0),
+    'warning_count', 0,
+    'created_at', execution.created_at,
+    'started_at', r.started_at,
+    'completed_at', coalesce(r.finished_at, execution.finished_at),
+    'updated_at', coalesce(r.finished_at, execution.finished_at, r.started_at, execution.created_at)
+  ) order by s.position)
+  into schemas
+  from jsonb_array_elements(execution.spec -> 'schemas') with ordinality as s (value, position)
+  left join app.execution_resources as r
+    on r.agency_id = execution.agency_id and r.execution_id = execution.id and r.resource = s.value ->> 'output_name';
+
+  return jsonb_build_object(
+    'id', execution.id,
+    'status', app.public_status(execution),
+    'status_message', execution.error -> 'message',
+    'type', 'manual',
+    'created_at', execution.created_at,
+    'started_at', execution.started_at,
+    'completed_at', execution.finished_at,
+    'updated_at', greatest(execution.created_at, execution.started_at, execution.cancel_requested_at, execution.finished_at),
+    'is_test', false,
+    'is_resync', false,
+    'is_partial', execution.spec -> 'is_partial',
+    'fetch_mode', 'full',
+    'output_disposition', 'retain',
+    'version', execution.seq::text,
+    'record_count', execution.records,
+    'error_count', (select coalesce(sum((s ->> 'error_count')::bigint), 0) from jsonb_array_elements(schemas) as s),
+    'warning_count', 0,
+    'cancel_requested_at', execution.cancel_requested_at,
+    'cancel_deadline', case when execution.status = 'cancelling' then execution.cancel_deadline end,
+    'cancelled_by', execution.cancelled_by,
+    'schemas', schemas);
+end $$;
+
+revoke all on function app.bulk_sync_execution_object from public;
+grant execute on function app.bulk_sync_execution_object to authenticated, service_role;
+
+-- schemas/bulk_sync/bulk_sync_object.sql
+-- One bulk sync as callers see it: a superset of what the published versions of the API answer, old and new.
+create or replace function app.bulk_sync_object(sync app.definitions)
+returns jsonb
 language plpgsql
 immutable
 set search_path = ''
 as $$
+declare
+  by_hand constant jsonb := jsonb_build_object('frequency', 'manual');
 begin
-  return case when "limit" between 1 and most then "limit" else most end;
+  return jsonb_build_object(
+    'id', sync.id,
+    'name', sync.name,
+    'organization_id', sync.agency_id,
+    'active', sync.active,
+    'mode', sync.settings -> 'mode',
+    'source_connection_id', sync.source_id,
+    'source_configuration', '{}'::jsonb,
+    'destination_connection_id', sync.destination_id,
+    'destination_configuration', sync.settings -> 'destination_configuration',
+    'schemas', sync.settings -> 'schemas',
+    'schedule', by_hand,
+    'default_schedule', by_hand || jsonb_build_object('id', sync.id),
+    'additional_schedules', '[]'::jsonb,
+    'policies', '[]'::jsonb,
+    'discover', false,
+    'automatically_add_new_fields', 'all',
+    'automatically_add_new_objects', 'none',
+    'normalize_names', 'disabled',
+    'disable_record_timestamps', false,
+    'created_at', sync.created_at,
+    'created_by', app.actor_object(sync.created_by),
+    'updated_at', sync.updated_at,
+    'updated_by', app.actor_object(sync.updated_by));
 end $$;
 
-revoke all on function app.page_size from public;
-grant execute on function app.page_size to authenticated, service_role;
+revoke all on function app.bulk_sync_object from public;
+grant execute on function app.bulk_sync_object to authenticated, service_role;
 
--- 10_core/50_definitions/70_require_organization.sql
--- The published APIs call an agency an organization and let callers name it: it can only be their own.
-create or replace function app.require_organization(caller app.caller, organization_id uuid)
-returns void
+-- schemas/bulk_sync/bulk_sync_schemas.sql
+-- The schemas of a source that are wanted, as [{id, output_name}]: every schema is one resource of the connection.
+-- wanted: [{id, enabled}], or null for all. `namespace` goes before the names in the destination.
+create or replace function app.bulk_sync_schemas(source app.connections, wanted jsonb, namespace text)
+returns jsonb
 language plpgsql
 immutable
 set search_path = ''
 as $$
-begin
-  if organization_id is not null and organization_id is distinct from caller.agency_id then
-    perform app.refuse(403, 'other_organization', 'You can only act in your own organization. Leave its id out.');
-  end if;
-end $$;
-
-revoke all on function app.require_organization from public;
-grant execute on function app.require_organization to authenticated, service_role;
-
--- 10_core/50_definitions/75_definitions_page.sql
--- A page of the caller's definitions of this kind, the last changed first, and the token of the next page ('' ends).
--- Null filters are none; `mode` is that of the settings.
-create or replace function app.definitions_page(
-  kind text, page_token text, "limit" int, active boolean default null, destination_id uuid default null,
-  mode text default null, out ids uuid[], out next_page_token text)
-language plpgsql
-set search_path = ''
-as $$
 declare
-  caller constant app.caller := app.caller();
-  size constant int := app.page_size("limit", 50);
-  after constant record := app.read_page_token(page_token);
+  available constant jsonb := case jsonb_typeof(source.config -> 'resources')
+    when 'object' then source.config -> 'resources' else '{}' end;
+  names text[];
+  unknown text;
 begin
-  ids := array(
-    select d.id from app.definitions as d
-    where d.kind = definitions_page.kind and d.deleted_at is null
-      and (caller.agency_id is null or d.agency_id = caller.agency_id)
-      and (definitions_page.active is null or d.active = definitions_page.active)
-      and (definitions_page.destination_id is null or d.destination_id = definitions_page.destination_id)
-      and (definitions_page.mode is null or d.settings ->> 'mode' = definitions_page.mode)
-      and (after.id is null or d.updated_at <= after.updated_at and (d.updated_at < after.updated_at or d.id > after.id))
-    order by d.updated_at desc, d.id
-    limit size + 1);
-  next_page_token := '';
-  if cardinality(ids) > size then
-    ids := ids[:size];
-    next_page_token := (select app.page_token(d.updated_at, d.id) from app.definitions as d where d.id = ids[size]);
-  end if;
-end $$;
-
-revoke all on function app.definitions_page from public;
-grant execute on function app.definitions_page to authenticated, service_role;
-
--- 10_core/50_definitions/80_newest_execution.sql
--- The newest execution of a definition, or the newest that has ended; null when there is none.
-create or replace function app.newest_execution(definition app.definitions, ended boolean default false)
-returns app.executions
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  execution app.executions;
-begin
-  -- At most one is active, so this reads at most two rows.
-  select * into execution from app.executions as e
-  where e.agency_id = definition.agency_id and e.definition_id = definition.id
-    and (not ended or e.finished_at is not null)
-  order by e.id desc limit 1;
-  return execution;
-end $$;
-
-revoke all on function app.newest_execution from public;
-grant execute on function app.newest_execution to authenticated, service_role;
-
--- 10_core/50_definitions/85_find_execution.sql
--- An execution of this definition, or 404.
-create or replace function app.find_execution(definition app.definitions, id uuid)
-returns app.executions
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  execution app.executions;
-begin
-  select * into execution from app.executions as e
-  where e.id = find_execution.id and e.agency_id = definition.agency_id and e.definition_id = definition.id;
-  if not found then
-    perform app.refuse(404, 'execution_not_found', 'This sync has no execution with this id.');
-  end if;
-  return execution;
-end $$;
-
-revoke all on function app.find_execution from public;
-grant execute on function app.find_execution to authenticated, service_role;
-
--- 10_core/50_definitions/90_executions_page.sql
--- A page of a definition's executions, the newest first (or last), and the token of the next page ('' ends). At most one is
--- active at a time, so the order of starting is that of ending.
-create or replace function app.executions_page(
-  definition app.definitions, page_token text, "limit" int, ascending boolean, only_ended boolean,
-  out ids uuid[], out next_page_token text)
-language plpgsql
-set search_path = ''
-as $$
-declare
-  size constant int := app.page_size("limit", 100);
-  after uuid;
-begin
-  if page_token <> '' then
-    if page_token !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
-      perform app.refuse(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
-    end if;
-    after := page_token::uuid;
-  end if;
-  if ascending then
-    ids := array(
-      select e.id from app.executions as e
-      where e.agency_id = definition.agency_id and e.definition_id = definition.id
-        and (after is null or e.id > after) and (not only_ended or e.finished_at is not null)
-      order by e.id limit size + 1);
+  if wanted is null then
+    names := array(select jsonb_object_keys(available));
   else
-    ids := array(
-      select e.id from app.executions as e
-      where e.agency_id = definition.agency_id and e.definition_id = definition.id
-        and (after is null or e.id < after) and (not only_ended or e.finished_at is not null)
-      order by e.id desc limit size + 1);
+    names := array(
+      select w.value ->> 'id' from jsonb_array_elements(wanted) with ordinality as w (value, position)
+      where coalesce((w.value ->> 'enabled')::boolean, true)
+      group by 1 order by min(w.position));
   end if;
-  next_page_token := case when cardinality(ids) > size then ids[size]::text else '' end;
-  ids := ids[:size];
+  select name into unknown from unnest(names) as name where not available ? name limit 1;
+  if found then
+    perform app.raise_error(400, 'unknown_schema', 'The source has no schema of that name.',
+      jsonb_build_object('schema', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
+  end if;
+  if cardinality(names) = 0 then
+    perform app.raise_error(400, 'no_schemas', 'At least one schema must be enabled; leave schemas out for all.');
+  end if;
+  -- As worker_commit_batch: else no batch could ever be stored.
+  select name into unknown from unnest(names) as name
+  where octet_length(concat_ws('.', namespace, name)) not between 1 and 200 limit 1;
+  if found then
+    perform app.raise_error(400, 'invalid_output_name', 'The name in the destination, with what goes before it, has 1 to 200 bytes.',
+      jsonb_build_object('schema', left(unknown, 200)));
+  end if;
+  return (
+    select jsonb_agg(jsonb_build_object('id', name, 'output_name', concat_ws('.', namespace, name)) order by position)
+    from unnest(names) with ordinality as n (name, position));
 end $$;
 
-revoke all on function app.executions_page from public;
-grant execute on function app.executions_page to authenticated, service_role;
+revoke all on function app.bulk_sync_schemas from public;
+grant execute on function app.bulk_sync_schemas to authenticated, service_role;
 
--- 10_core/60_filtered_lists/10_filter_condition.sql
--- One filter of a list as a condition on its view: {field, op, value}. Fields are the view's columns of plain types.
-create or replace function app.filter_condition(listed regclass, filter jsonb)
-returns text
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  fields constant text[] := array(
-    select a.attname::text from pg_catalog.pg_attribute as a
-    where a.attrelid = listed and a.attnum > 0
-      and a.atttypid in ('uuid'::regtype, 'text'::regtype, 'timestamptz'::regtype, 'int'::regtype, 'boolean'::regtype));
-  field constant text := filter ->> 'field';
-  op constant text := coalesce(filter ->> 'op', 'eq');
-  value constant text := filter ->> 'value';
-  list constant text[] := string_to_array(value, ',');
-  type_ text;
-  condition text;
-begin
-  if not field = any(fields) then
-    perform app.refuse(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
-      'field', left(field, 200), 'available', fields));
-  end if;
-  select format_type(a.atttypid, null) into type_
-  from pg_catalog.pg_attribute as a where a.attrelid = listed and a.attname = field;
-  condition := case op
-    when 'eq' then format('l.%I = %L', field, value)
-    when 'ne' then format('l.%I is distinct from %L', field, value)
-    when 'gt' then format('l.%I > %L', field, value)
-    when 'gte' then format('l.%I >= %L', field, value)
-    when 'lt' then format('l.%I < %L', field, value)
-    when 'lte' then format('l.%I <= %L', field, value)
-    when 'in' then format('l.%I = any(%L::%s[])', field, list, type_)
-    when 'nin' then format('(l.%I = any(%L::%s[])) is not true', field, list, type_)
-    when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
-    when 'like' then format('l.%I::text like %L', field, value)
-    when 'ilike' then format('l.%I::text ilike %L', field, value)
-  end;
-  if condition is null then
-    perform app.refuse(400, 'unknown_operator',
-      'A filter is field=value or field[op]=value, op one of eq, ne, gt, gte, lt, lte, in, nin, exists, like, ilike.',
-      jsonb_build_object('operator', left(op, 50)));
-  end if;
-  return condition;
-end $$;
-
-revoke all on function app.filter_condition from public;
-grant execute on function app.filter_condition to authenticated, service_role;
-
--- 10_core/60_filtered_lists/20_filtered_page.sql
--- A page of a view (with an `id` in the order of time), the newest first or with sort `created_at` the oldest:
--- its ids, and the cursors of the pages around it, null where there is none.
-create or replace function app.filtered_page(
-  listed regclass, filters jsonb, "limit" int, next_cursor text, prev_cursor text, sort text,
-  out ids uuid[], out next_ text, out prev_ text, out size int)
-language plpgsql
-set search_path = ''
-as $$
-declare
-  cursor_ constant text := coalesce(nullif(next_cursor, ''), nullif(prev_cursor, ''));
-  backwards constant boolean := coalesce(next_cursor, '') = '' and coalesce(prev_cursor, '') <> '';
-  newest_first constant boolean := coalesce(nullif(sort, ''), '-created_at') = '-created_at';
-  descending constant boolean := newest_first <> backwards;
-  conditions text;
-begin
-  if coalesce(nullif(sort, ''), '-created_at') not in ('-created_at', 'created_at') then
-    perform app.refuse(400, 'unknown_sort', 'sort is created_at or -created_at.');
-  end if;
-  if cursor_ !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
-    perform app.refuse(400, 'invalid_cursor', 'This cursor is not one that a list has given. Begin without it.');
-  end if;
-  size := case when "limit" between 1 and 5000 then "limit" when "limit" > 5000 then 5000 else 100 end;
-  select coalesce(string_agg(' and ' || app.filter_condition(listed, f), ''), '') into conditions
-  from jsonb_array_elements(coalesce(filters, '[]')) as f;
-  -- `nulls last` is the order of an agency's index.
-  execute format('select array(select l.id from %s as l where true%s%s order by l.id %s limit $2)', listed, conditions,
-    case when cursor_ is not null then case when descending then ' and l.id < $1' else ' and l.id > $1' end else '' end,
-    case when descending then 'desc nulls last' else 'asc nulls first' end)
-  into ids using cursor_::uuid, size + 1;
-  if backwards then
-    prev_ := case when cardinality(ids) > size then ids[size] end;
-    ids := array(select id from unnest(ids[:size]) with ordinality as i (id, position) order by position desc);
-    next_ := ids[cardinality(ids)];
-  else
-    next_ := case when cardinality(ids) > size then ids[size] end;
-    ids := ids[:size];
-    prev_ := case when cursor_ is not null then ids[1] end;
-  end if;
-end $$;
-
-revoke all on function app.filtered_page from public;
-grant execute on function app.filtered_page to authenticated, service_role;
-
--- 10_core/60_filtered_lists/30_page_answer.sql
--- A list as these APIs answer it.
-create or replace function app.page_answer(result jsonb, next_cursor text, prev_cursor text, size int)
+-- schemas/connection/connection_object.sql
+-- One connection as callers see it: everything but its secret.
+create or replace function app.connection_object(connection app.connections)
 returns jsonb
 language plpgsql
 immutable
@@ -1942,36 +2483,740 @@ set search_path = ''
 as $$
 begin
   return jsonb_build_object(
-    'result', coalesce(result, '[]'), 'next_cursor', next_cursor, 'prev_cursor', prev_cursor, 'limit', size);
+    'id', connection.id,
+    'name', connection.name,
+    'organization_id', connection.agency_id,
+    'type', jsonb_build_object('id', connection.kind, 'name', initcap(connection.kind)),
+    'configuration', connection.config,
+    'policies', '[]'::jsonb,
+    'saved', true,
+    'status', null,
+    'status_error', null,
+    'created_at', connection.created_at,
+    'created_by', case when connection.created_by is not null then app.actor_object(connection.created_by) end,
+    'updated_at', connection.updated_at);
 end $$;
 
-revoke all on function app.page_answer from public;
-grant execute on function app.page_answer to authenticated, service_role;
+revoke all on function app.connection_object from public;
+grant execute on function app.connection_object to authenticated, service_role;
 
--- 20_worker/10_lock_lease.sql
--- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
-create or replace function app.lock_lease(id uuid, lease bigint)
+-- schemas/connection/copy_secret_for_check.sql
+-- For a test of a change that brings no secret: the stored one's. Only where it goes to the same address in the same way:
+-- who changes those has to know the secret, or could have it sent to themselves. A definer, as callers cannot read which
+-- secret it is; both connections are of the caller's agency, and the one written to was made for the test.
+create or replace function app.copy_secret_for_check(stored uuid, tested uuid)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  agency constant uuid := app.agency_id();
+begin
+  update app.connections as t set secret_id = s.secret_id
+  from app.connections as s
+  where s.id = stored and s.agency_id = agency and s.deleted_at is null
+    and t.id = tested and t.agency_id = agency and t.deleted_at is not null and t.secret_id is null
+    and t.config -> 'base_url' = s.config -> 'base_url'
+    and t.config -> 'auth' -> 'type' = s.config -> 'auth' -> 'type';
+end $$;
+
+revoke all on function app.copy_secret_for_check from public;
+grant execute on function app.copy_secret_for_check to authenticated;
+
+-- schemas/connection/insert_connection.sql
+-- Stores a connection; one that is only to be tested is deleted from the start. Its secret is in `configuration`, or was
+-- reserved outside (`secret_id`). Answers it without its secret.
+create or replace function app.insert_connection(
+  caller app.caller, name text, kind text, configuration jsonb, secret_id uuid, only_test boolean default false)
+returns app.connections
+language plpgsql
+set search_path = ''
+as $$
+declare
+  config_ constant jsonb := configuration - 'secret';
+  secret_ constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
+  connection app.connections;
+begin
+  if caller.agency_id is null then
+    perform app.raise_error(403, 'no_agency', 'A connection belongs to an agency: create it as one of its users.');
+  end if;
+  if kind not in ('http', 'records') then
+    perform app.raise_error(400, 'unknown_type', 'type is http or records.');
+  end if;
+  if (jsonb_typeof(config_) = 'object' and jsonb_typeof(secret_) = 'object') is not true then
+    perform app.raise_error(400, 'invalid_configuration', 'configuration is an object, and so is its secret.');
+  end if;
+  if secret_ <> '{}' and secret_id is not null then
+    perform app.raise_error(400, 'invalid_configuration', 'The secret is in the configuration or secret_id names it, not both.');
+  end if;
+  if kind = 'http' and jsonb_typeof(config_ -> 'resources') is distinct from 'object' then
+    perform app.raise_error(400, 'invalid_configuration', 'configuration.resources is an object, a member per resource.');
+  end if;
+  if kind = 'records' and (configuration <> '{}' or secret_id is not null) then
+    perform app.raise_error(400, 'invalid_configuration', 'A connection of type records has no configuration.');
+  end if;
+  insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by, deleted_at)
+  values (caller.agency_id, insert_connection.kind, insert_connection.name, config_,
+    case when secret_id is null then app.store_secret(caller.agency_id, secret_) else app.use_secret(secret_id) end,
+    caller.actor, case when only_test then clock_timestamp() end)
+  returning c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
+  into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
+    connection.created_by, connection.updated_at;
+  return connection;
+end $$;
+
+revoke all on function app.insert_connection from public;
+grant execute on function app.insert_connection to authenticated, service_role;
+
+-- schemas/historical_sync/historical_sync_object.sql
+-- One job as callers see it.
+create or replace function app.historical_sync_object(job public.historical_sync_jobs)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'job_id', job.job_id,
+    'status', job.status,
+    'connection_id', job.connection_id,
+    'date_from', job.date_from,
+    'date_to', job.date_to,
+    'resources', job.resources,
+    'progress', jsonb_build_object(
+      'records', job.records,
+      'windows_done', job.windows_done,
+      'windows_total', job.windows_total,
+      'percent', job.percent,
+      'eta_seconds', job.eta_seconds),
+    'position', job.position,
+    'error', job.error,
+    'cancelled_by', job.cancelled_by,
+    'cancel_reason', job.cancel_reason,
+    'retry_of', job.retry_of,
+    'created_by', job.created_by,
+    'created_at', job.created_at,
+    'started_at', job.started_at,
+    'cancel_requested_at', job.cancel_requested_at,
+    'finished_at', job.finished_at);
+end $$;
+
+revoke all on function app.historical_sync_object from public;
+grant execute on function app.historical_sync_object to authenticated, service_role;
+
+-- schemas/historical_sync/historical_sync_spec.sql
+-- What a historical sync will run, checked before it exists: {date_from, date_to, resources}, every resource one that
+-- the connection has (all of them when none is named).
+create or replace function app.historical_sync_spec(connection app.connections, date_from date, date_to date, resources jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  available constant jsonb := case jsonb_typeof(connection.config -> 'resources')
+    when 'object' then connection.config -> 'resources' else '{}' end;
+  unknown text;
+begin
+  -- Of the years that others can read too: no infinity, none before Christ.
+  if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
+    perform app.raise_error(400, 'invalid_dates', 'date_from and date_to are dates, the first not after the second.');
+  end if;
+  if connection.kind <> 'http' then
+    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
+  end if;
+  if resources is null then
+    resources := (select jsonb_agg(name) from jsonb_object_keys(available) as name);
+  end if;
+  if jsonb_typeof(resources) is distinct from 'array' or jsonb_array_length(resources) = 0 then
+    perform app.raise_error(400, 'invalid_resources', 'resources is a list of at least one name; leave it out for all.');
+  end if;
+  select name into unknown from jsonb_array_elements_text(resources) as name where (available ? name) is not true limit 1;
+  if found then
+    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.',
+      jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
+  end if;
+  return jsonb_build_object('date_from', date_from, 'date_to', date_to, 'resources',
+    (select jsonb_agg(distinct name) from jsonb_array_elements_text(resources) as name));
+end $$;
+
+revoke all on function app.historical_sync_spec from public;
+grant execute on function app.historical_sync_spec to authenticated, service_role;
+
+-- schemas/model/model_fields.sql
+-- The fields of a model as a look has found them, all or those named: [{id, name, label, type}].
+create or replace function app.model_fields(seen jsonb, wanted jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  unknown text;
+begin
+  select name into unknown from jsonb_array_elements_text(wanted) as name
+  where not seen @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
+  if unknown is not null then
+    perform app.raise_error(400, 'unknown_field', 'The source''s records have no field of that name.', jsonb_build_object(
+      'field', left(unknown, 200), 'available', (select coalesce(jsonb_agg(f -> 'name'), '[]') from jsonb_array_elements(seen) as f)));
+  end if;
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object(
+      'id', f.value -> 'name', 'name', f.value -> 'name', 'label', f.value -> 'name', 'type', f.value -> 'type'
+    ) order by f.position), '[]')
+    from jsonb_array_elements(seen) with ordinality as f (value, position)
+    where wanted is null or wanted ? (f.value ->> 'name'));
+end $$;
+
+revoke all on function app.model_fields from public;
+grant execute on function app.model_fields to authenticated, service_role;
+
+-- schemas/model/model_object.sql
+-- One model as callers see it: a query over a resource of a connection, and the fields that a look has found.
+create or replace function app.model_object(model app.definitions)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', model.id,
+    'name', model.name,
+    'organization_id', model.agency_id,
+    'connection_id', model.source_id,
+    'configuration', model.settings -> 'configuration',
+    'fields', model.settings -> 'fields',
+    'identifier', model.settings -> 'identifier',
+    'type', 'http',
+    'version', 1,
+    'labels', '[]'::jsonb,
+    'policies', '[]'::jsonb,
+    'relations', '[]'::jsonb,
+    'tracking_columns', '[]'::jsonb,
+    'created_at', model.created_at,
+    'created_by', app.actor_object(model.created_by),
+    'updated_at', model.updated_at,
+    'updated_by', app.actor_object(model.updated_by));
+end $$;
+
+revoke all on function app.model_object from public;
+grant execute on function app.model_object to authenticated, service_role;
+
+-- schemas/model_sync/model_sync_execution_object.sql
+-- One execution as callers see it, with what it did in the target: counts are those of worker_commit_batch, hence true.
+create or replace function app.model_sync_execution_object(execution app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  done app.execution_resources;
+begin
+  if execution.id is null then
+    return null;
+  end if;
+  select * into done from app.execution_resources as r
+  where r.agency_id = execution.agency_id and r.execution_id = execution.id and r.resource = execution.spec ->> 'object';
+  return jsonb_build_object(
+    'id', execution.id,
+    'status', app.public_status(execution),
+    'type', 'manual',
+    'created_at', execution.created_at,
+    'started_at', execution.started_at,
+    'completed_at', execution.finished_at,
+    'version', execution.seq::text,
+    'counts', jsonb_build_object(
+      'total', execution.records,
+      'insert', coalesce(done.inserted, 0),
+      'update', coalesce(done.updated, 0),
+      'delete', 0,
+      'upserts', 0,
+      'error', coalesce(done.failed, 0),
+      'warnings', 0),
+    'errors', case when execution.error is null then '[]' else jsonb_build_array(execution.error -> 'message') end
+      || coalesce(done.errors, '[]'),
+    'cancel_requested_at', execution.cancel_requested_at,
+    'cancel_deadline', case when execution.status = 'cancelling' then execution.cancel_deadline end,
+    'cancelled_by', execution.cancelled_by);
+end $$;
+
+revoke all on function app.model_sync_execution_object from public;
+grant execute on function app.model_sync_execution_object to authenticated, service_role;
+
+-- schemas/model_sync/model_sync_model.sql
+-- The one model that these mappings read, held until the transaction ends; every field that they name is one of its.
+create or replace function app.model_sync_model(fields jsonb, identity jsonb)
+returns app.definitions
+language plpgsql
+set search_path = ''
+as $$
+declare
+  sources constant jsonb := jsonb_path_query_array(fields, '$[*].source') || coalesce(identity -> 'source', '[]');
+  ids constant text[] := array(select distinct s ->> 'model_id' from jsonb_array_elements(sources) as s);
+  model app.definitions;
+begin
+  if cardinality(ids) > 1 then
+    perform app.raise_error(422, 'unsupported_field', 'All fields must be of one model; several do not work yet.',
+      jsonb_build_object('fields', jsonb_build_array('fields.source.model_id')));
+  end if;
+  model := app.find_definition('model', ids[1]::uuid, hold => true);
+  perform app.model_fields(
+    model.settings -> 'fields', (select jsonb_agg(distinct s -> 'field') from jsonb_array_elements(sources) as s));
+  return model;
+end $$;
+
+revoke all on function app.model_sync_model from public;
+grant execute on function app.model_sync_model to authenticated, service_role;
+
+-- schemas/model_sync/model_sync_object.sql
+-- One model sync as callers see it: a superset of what the published versions of the API answer, old and new.
+create or replace function app.model_sync_object(sync app.definitions)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', sync.id,
+    'name', sync.name,
+    'organization_id', sync.agency_id,
+    'active', sync.active,
+    'mode', sync.settings -> 'mode',
+    'model_ids', jsonb_build_array(sync.settings -> 'model_id'),
+    'fields', sync.settings -> 'fields',
+    'identity', sync.settings -> 'identity',
+    'target', jsonb_build_object(
+      'connection_id', sync.destination_id, 'object', sync.settings -> 'object', 'configuration', '{}'::jsonb),
+    'target_connection_id', sync.destination_id,
+    'target_object', sync.settings -> 'object',
+    'schedule', jsonb_build_object('frequency', 'manual'),
+    'sync_all_records', sync.settings -> 'sync_all_records',
+    'override_fields', '[]'::jsonb,
+    'overrides', '[]'::jsonb,
+    'filters', '[]'::jsonb,
+    'filter_logic', '',
+    'only_enrich_updates', false,
+    'skip_initial_backfill', false,
+    'policies', '[]'::jsonb,
+    'problems', '[]'::jsonb,
+    'created_at', sync.created_at,
+    'created_by', app.actor_object(sync.created_by),
+    'updated_at', sync.updated_at,
+    'updated_by', app.actor_object(sync.updated_by));
+end $$;
+
+revoke all on function app.model_sync_object from public;
+grant execute on function app.model_sync_object to authenticated, service_role;
+
+-- schemas/model_sync/require_identity.sql
+-- Rows of a connection of type records are found by their key. So where an object has rows already, a sync that matches
+-- records must match them by the field that is their key; an empty object gets its keys from the sync.
+create or replace function app.require_identity(destination app.connections, object text, identity jsonb)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  known app.records;
+begin
+  if identity is null then
+    return;
+  end if;
+  select * into known from app.records as r
+  where r.agency_id = destination.agency_id and r.connection_id = destination.id and r.resource = object
+  limit 1;
+  if found and (known.key not like '[%' or known.key::jsonb <> jsonb_build_array(known.data -> (identity ->> 'target'))) then
+    perform app.raise_error(400, 'not_the_identity', 'The object has rows already, and this identity is not what they are told apart by.',
+      jsonb_build_object('object', object, 'target', identity -> 'target'));
+  end if;
+end $$;
+
+revoke all on function app.require_identity from public;
+grant execute on function app.require_identity to authenticated, service_role;
+
+-- schemas/source_check/start_source_check.sql
+-- Queues a look at a source: one page of a resource (null: of any). It goes before everything else, somebody is waiting.
+create or replace function app.start_source_check(connection app.connections, resource text)
 returns app.executions
 language plpgsql
 set search_path = ''
 as $$
 declare
-  execution app.executions;
+  look app.executions;
 begin
-  select * into execution from app.executions as e where e.id = lock_lease.id for update;
-  if execution.lease = lock_lease.lease and execution.status in ('running', 'cancelling') then
-    return execution;
+  if connection.kind <> 'http' then
+    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
-  return null;
+  if resource is not null and not connection.config -> 'resources' ? resource then
+    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
+      'resource', left(resource, 200), 'available', array(select jsonb_object_keys(connection.config -> 'resources'))));
+  end if;
+  look.agency_id := connection.agency_id;
+  look.family := 'source_check';
+  look.connection_id := connection.id;
+  look.spec := jsonb_build_object('resource', resource);
+  return app.start_execution(look);
 end $$;
 
-revoke all on function app.lock_lease from public;
-grant execute on function app.lock_lease to service_role;
+revoke all on function app.start_source_check from public;
+grant execute on function app.start_source_check to authenticated, service_role;
 
--- 20_worker/20_lease_answer.sql
+-- schemas/sync_job/require_args.sql
+-- Arguments as their schema wants them, in either of its published forms: {type: object, properties: {name: …}}, or
+-- {name: {type, format, required, description}} itself. 400 invalid_argument names the first that is wrong.
+create or replace function app.require_args(args_schema jsonb, args jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  properties constant jsonb := case
+    when args_schema ->> 'type' = 'object' and jsonb_typeof(args_schema -> 'properties') = 'object' then args_schema -> 'properties'
+    else args_schema end;
+  also_required constant jsonb := case jsonb_typeof(args_schema -> 'required') when 'array' then args_schema -> 'required' else '[]' end;
+  name text;
+  rule jsonb;
+  value jsonb;
+  wrong text;
+begin
+  for name, rule in select key, p.value from jsonb_each(properties) as p where jsonb_typeof(p.value) = 'object' order by key loop
+    value := nullif(args -> name, 'null');
+    wrong := case
+      when value is null and (rule -> 'required' = 'true' or also_required ? name) then 'is required'
+      when value is null then null
+      when rule ->> 'type' = 'integer' and not (jsonb_typeof(value) = 'number' and value::text !~ '[.eE]') then 'should be an integer'
+      when rule ->> 'type' in ('string', 'number', 'boolean', 'array', 'object') and jsonb_typeof(value) <> rule ->> 'type' then
+        'should be of type ' || (rule ->> 'type')
+      when jsonb_typeof(rule -> 'enum') = 'array' and not rule -> 'enum' @> jsonb_build_array(value) then 'is not one of the values allowed'
+      when rule ->> 'format' in ('integrated_account_id', 'webhook_id', 'datastore_id', 'uuid')
+        and value #>> '{}' !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'should be a uuid'
+      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}$' then 'should be a date like 2013-01-31'
+      when rule ->> 'format' in ('date-time', 'updated_at') and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$' then
+        'should be a time like 2013-01-31T00:00:00Z'
+    end;
+    if wrong is not null then
+      perform app.raise_error(400, 'invalid_argument', 'args.' || left(name, 200) || ' ' || wrong || '.', jsonb_build_object('argument', left(name, 200)));
+    end if;
+  end loop;
+end $$;
+
+revoke all on function app.require_args from public;
+grant execute on function app.require_args to authenticated, service_role;
+
+-- schemas/sync_job/resource_nodes.sql
+-- Resources as the worker runs them, checked: each with its `parent` (a position in the list, from 0), which is another of
+-- the name that it depends on, one that is listed rather than fetched singly, and `persist` decided. No cycles.
+create or replace function app.resource_nodes(resources jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  size constant int := case jsonb_typeof(resources) when 'array' then jsonb_array_length(resources) else 0 end;
+  node jsonb;
+  parents int[] := '{}';
+  parent int;
+  nodes jsonb := '[]';
+begin
+  if size not between 1 and 100 then
+    perform app.raise_error(400, 'invalid_resources', 'resources is a list of 1 to 100 resources.');
+  end if;
+  for i in 0 .. size - 1 loop
+    node := resources -> i;
+    if (jsonb_typeof(node -> 'resource') = 'string' and length(node ->> 'resource') between 1 and 200) is not true then
+      perform app.raise_error(400, 'invalid_resources', 'Every resource has a name: resources.' || i || '.resource.');
+    end if;
+    if (node ->> 'method' in ('list', 'get')) is not true then
+      perform app.raise_error(422, 'unsupported_field', 'Only the methods list and get work so far.',
+        jsonb_build_object('fields', jsonb_build_array('resources.' || i || '.method')));
+    end if;
+    if node ->> 'method' = 'get' and coalesce(node ->> 'id', '') = '' then
+      perform app.raise_error(400, 'invalid_resources', 'The method get needs an id: resources.' || i || '.id.');
+    end if;
+    parent := null;
+    if node ->> 'depends_on' is not null then
+      select j into parent from generate_series(0, size - 1) as j
+      where j <> i and resources -> j -> 'resource' = node -> 'depends_on'
+      order by resources -> j ->> 'method' = 'list' desc, j limit 1;
+      if not found then
+        perform app.raise_error(400, 'unknown_dependency', 'resources.' || i || '.depends_on names no other resource of this job.',
+          jsonb_build_object('depends_on', left(node ->> 'depends_on', 200)));
+      end if;
+    end if;
+    parents := parents || parent;
+    nodes := nodes || jsonb_build_array(node || jsonb_build_object('parent', parent, 'persist', coalesce(
+      (node ->> 'persist')::boolean, position('/' in node ->> 'resource') > 0)));
+  end loop;
+  for i in 1 .. size loop
+    parent := parents[i];
+    for step in 1 .. size loop
+      exit when parent is null;
+      parent := parents[parent + 1];
+    end loop;
+    if parent is not null then
+      perform app.raise_error(400, 'circular_dependency', 'These resources depend on each other in a circle.',
+        jsonb_build_object('resource', resources -> (i - 1) -> 'resource'));
+    end if;
+  end loop;
+  return nodes;
+end $$;
+
+revoke all on function app.resource_nodes from public;
+grant execute on function app.resource_nodes to authenticated, service_role;
+
+-- schemas/sync_job/sync_job_object.sql
+-- One sync job as callers see it, also where it was deleted and a run of it is shown.
+create or replace function app.sync_job_object(job app.definitions)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', job.id,
+    'label', job.name,
+    'integration_name', job.settings -> 'integration_name',
+    'environment_id', job.agency_id,
+    'args_schema', job.settings -> 'args_schema',
+    'resources', job.settings -> 'resources',
+    'default_runtime_version', job.settings -> 'default_runtime_version',
+    'created_at', job.created_at,
+    'updated_at', job.updated_at);
+end $$;
+
+revoke all on function app.sync_job_object from public;
+grant execute on function app.sync_job_object to authenticated, service_role;
+
+-- schemas/sync_job/sync_job_settings.sql
+-- What a sync job holds, checked before it is stored.
+create or replace function app.sync_job_settings(
+  integration_name text, resources jsonb, args_schema jsonb, default_runtime_version int)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  perform app.resource_nodes(resources);
+  if default_runtime_version not between 1 and 3 then
+    perform app.raise_error(422, 'unsupported_field', 'Versions 1 to 3 work so far.',
+      jsonb_build_object('fields', jsonb_build_array('default_runtime_version')));
+  end if;
+  return jsonb_build_object(
+    'integration_name', coalesce(integration_name, ''),
+    'resources', resources,
+    'args_schema', coalesce(args_schema, '{}'),
+    'default_runtime_version', coalesce(default_runtime_version, 3));
+end $$;
+
+revoke all on function app.sync_job_settings from public;
+grant execute on function app.sync_job_settings to authenticated, service_role;
+
+-- schemas/sync_job_run/find_run.sql
+-- A run of the caller's, or 404.
+create or replace function app.find_run(id uuid)
+returns app.executions
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  run app.executions;
+begin
+  select * into run from app.executions as e
+  where e.id = find_run.id and e.family = 'sync_job_run' and e.deleted_at is null;
+  if not found then
+    perform app.raise_error(404, 'sync_job_run_not_found', 'There is no sync job run with this id.');
+  end if;
+  return run;
+end $$;
+
+revoke all on function app.find_run from public;
+grant execute on function app.find_run to authenticated, service_role;
+
+-- schemas/sync_job_run/sync_job_run_object.sql
+-- One run as callers and receivers see it, with its sync job. resource_stats: per resource and method, {fetched, persisted}
+-- as worker_commit_batch counts them, so never older than the last batch.
+create or replace function app.sync_job_run_object(run app.executions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'id', run.id,
+    'args', run.spec -> 'args',
+    'resources', run.spec -> 'resources',
+    'sync_job_id', run.definition_id,
+    'integrated_account_id', run.connection_id,
+    'environment_id', run.agency_id,
+    'status', app.public_status(run),
+    'daemon_id', case when run.started_at is not null then run.spec -> 'daemon_group_key' end,
+    'daemon_group_key', run.spec -> 'daemon_group_key',
+    'webhook_id', run.destination_id,
+    'error_handling', run.spec -> 'error_handling',
+    'ignore_previous_run', run.spec -> 'ignore_previous_run',
+    'version', run.spec -> 'version',
+    'resource_stats', (
+      select coalesce(jsonb_object_agg(stats.resource, stats.methods), '{}') from (
+        select r.resource, jsonb_object_agg(r.method, jsonb_build_object(
+          'fetched', r.records, 'persisted', r.inserted + r.updated)) as methods
+        from app.execution_resources as r
+        where r.agency_id = run.agency_id and r.execution_id = run.id
+        group by r.resource) as stats),
+    'created_at', run.created_at,
+    'updated_at', greatest(run.created_at, run.started_at, run.finished_at),
+    'started_at', run.started_at,
+    'finished_at', run.finished_at,
+    'sync_job', (
+      select app.sync_job_object(d) from app.definitions as d
+      where d.agency_id = run.agency_id and d.id = run.definition_id));
+end $$;
+
+revoke all on function app.sync_job_run_object from public;
+grant execute on function app.sync_job_run_object to authenticated, service_role;
+
+-- schemas/webhook/find_webhook.sql
+-- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
+-- nobody.
+create or replace function app.find_webhook(id uuid, hold boolean default false)
+returns public.webhooks
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  webhook public.webhooks;
+begin
+  if hold then
+    perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
+  end if;
+  select * into webhook from public.webhooks as w where w.id = find_webhook.id;
+  if not found then
+    perform app.raise_error(404, 'webhook_not_found', 'There is no webhook with this id.');
+  end if;
+  return webhook;
+end $$;
+
+revoke all on function app.find_webhook from public;
+grant execute on function app.find_webhook to authenticated, service_role;
+
+-- schemas/webhook/require_webhook.sql
+-- What a webhook may hold, as far as it is given.
+create or replace function app.require_webhook(target_url text, event_types jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then
+    perform app.raise_error(400, 'invalid_target_url', 'target_url is an https address of at most 2000 characters.');
+  end if;
+  if event_types is not null and (jsonb_typeof(event_types) <> 'array' or jsonb_path_exists(event_types, '$[*] ? (@.type() != "string")')) then
+    perform app.raise_error(400, 'invalid_event_types', 'event_types is a list of names of events.');
+  end if;
+end $$;
+
+revoke all on function app.require_webhook from public;
+grant execute on function app.require_webhook to authenticated, service_role;
+
+-- schemas/worker/append_errors.sql
+-- The first hundred sentences, each of at most 500 characters: enough to see what is wrong, whatever the number of records.
+create or replace function app.append_errors(known jsonb, further jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if jsonb_array_length(known) >= 100 or jsonb_array_length(further) = 0 then
+    return known;
+  end if;
+  return (
+    select jsonb_agg(left(sentence, 500) order by position)
+    from jsonb_array_elements_text(known || further) with ordinality as e (sentence, position)
+    where position <= 100);
+end $$;
+
+revoke all on function app.append_errors from public;
+grant execute on function app.append_errors to service_role;
+
+-- schemas/worker/complete_and_claim.sql
+-- A worker's turn, one statement and one commit: those that `leases` still hold go running or cancelling → completed, and
+-- at most `limit` queued executions of these families are leased to it, oldest first. Waits for nobody: what somebody else
+-- has locked is passed over.
+-- leases: {execution_id: lease}, at most 100; families: JSON array of names.
+-- A plan is kept for a session's life and may be made while the table is empty: whatever it promises then, this reads the
+-- queue's index in its order and no more of it than it takes.
+create or replace function app.complete_and_claim(
+  leases jsonb, worker text default null, families jsonb default '[]', "limit" int default 0, lease_seconds int default null,
+  out completed uuid[], out leased uuid[])
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan -- the settings below leave one plan: to make it anew takes longer than to run it
+set lock_timeout = '5s'
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+  held uuid[];
+  wanted text[];
+  first_family text;
+  last_family text;
+begin
+  if jsonb_typeof(leases) is distinct from 'object' then
+    perform app.raise_error(400, 'invalid_leases', 'leases is an object: each execution''s lease_token by its id.');
+  end if;
+  held := array(select jsonb_object_keys(leases)::uuid order by 1);
+  if cardinality(held) > 100 then
+    perform app.raise_error(400, 'invalid_leases', 'At most 100 executions are finished at once.');
+  end if;
+  -- Before 17 the index knows no list of families, but it knows their range: one family's claim passes over the others'
+  -- entries without reading their rows.
+  select array_agg(f.family), min(f.family), max(f.family) into wanted, first_family, last_family
+  from jsonb_array_elements_text(families) as f (family);
+  with moved as (
+    -- Of what is set here the guard takes for each what its move owns.
+    update app.executions as e
+    set status = case e.status when 'queued' then 'running' else 'completed' end,
+        event = case e.status when 'queued' then 'claim' else 'complete' end,
+        reason = null, error = null, leased_by = worker, lease_seconds = complete_and_claim.lease_seconds
+    where e.id = any(array(
+      select q.id from app.executions as q
+      where q.id = any(held) and q.lease_token = (leases ->> q.id::text)::bigint and q.status in ('running', 'cancelling')
+      for update skip locked) || array(
+      select q.id from app.executions as q
+      where q.status = 'queued' and q.run_at <= now() and q.family = any(wanted)
+        and q.family between first_family and last_family
+      order by q.run_at, q.id
+      limit complete_and_claim."limit"
+      for update skip locked))
+    returning e.id, e.status
+  )
+  select coalesce(array_agg(m.id) filter (where m.status = 'completed'), '{}'),
+    coalesce(array_agg(m.id) filter (where m.status = 'running'), '{}')
+  into completed, leased from moved as m;
+end $$;
+
+revoke all on function app.complete_and_claim from public;
+grant execute on function app.complete_and_claim to service_role;
+
+-- schemas/worker/lease_result.sql
 -- What every worker call answers: `continue`; `cancel` (with its deadline: stop, then release); `lost`: nothing was
 -- stored or changed, and nothing with this lease ever will be.
-create or replace function app.lease_answer(execution app.executions)
+create or replace function app.lease_result(execution app.executions)
 returns jsonb
 language plpgsql
 stable
@@ -1979,31 +3224,36 @@ set search_path = ''
 as $$
 begin
   return case execution.status
-    when 'running' then jsonb_build_object('answer', 'continue')
-    when 'cancelling' then jsonb_build_object('answer', 'cancel', 'deadline', execution.cancel_deadline)
-    else jsonb_build_object('answer', 'lost')
+    when 'running' then jsonb_build_object('result', 'continue')
+    when 'cancelling' then jsonb_build_object('result', 'cancel', 'deadline', execution.cancel_deadline)
+    else jsonb_build_object('result', 'lost')
   end;
 end $$;
 
-revoke all on function app.lease_answer from public;
-grant execute on function app.lease_answer to service_role;
+revoke all on function app.lease_result from public;
+grant execute on function app.lease_result to service_role;
 
--- 20_worker/30_retry_delay.sql
--- How long an execution waits after its nth failure in a row: 2 s, 4 s, 8 s … at most 5 minutes.
-create or replace function app.retry_delay(attempts int)
-returns interval
+-- schemas/worker/lock_leased_execution.sql
+-- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
+create or replace function app.lock_leased_execution(id uuid, lease_token bigint)
+returns app.executions
 language plpgsql
-immutable
 set search_path = ''
 as $$
+declare
+  execution app.executions;
 begin
-  return make_interval(secs => least(2 ^ least(attempts, 10), 300));
+  select * into execution from app.executions as e where e.id = lock_leased_execution.id for update;
+  if execution.lease_token = lock_leased_execution.lease_token and execution.status in ('running', 'cancelling') then
+    return execution;
+  end if;
+  return null;
 end $$;
 
-revoke all on function app.retry_delay from public;
-grant execute on function app.retry_delay to service_role;
+revoke all on function app.lock_leased_execution from public;
+grant execute on function app.lock_leased_execution to service_role;
 
--- 20_worker/40_reap_executions.sql
+-- schemas/worker/reap_executions.sql
 -- Takes back what dead workers hold: a lost lease is queued again, or failed after the last attempt; a cancel that
 -- nobody acknowledged in time is forced. Rows that somebody has locked are alive and left alone.
 -- Answer: {released, failed, cancelled}, counts.
@@ -2051,89 +3301,22 @@ end $$;
 revoke all on function app.reap_executions from public;
 grant execute on function app.reap_executions to service_role;
 
--- 20_worker/42_complete_and_lease.sql
--- A worker's turn, one statement and one commit: those that `leases` still hold go running or cancelling → completed, and
--- at most `limit` queued executions of these families are leased to it, oldest first. Waits for nobody: what somebody else
--- has locked is passed over.
--- leases: {execution_id: lease}, at most 100; families: JSON array of names.
--- A plan is kept for a session's life and may be made while the table is empty: whatever it promises then, this reads the
--- queue's index in its order and no more of it than it takes.
-create or replace function app.complete_and_lease(
-  leases jsonb, worker text default null, families jsonb default '[]', "limit" int default 0, lease_seconds int default null,
-  out completed uuid[], out leased uuid[])
-language plpgsql
-set search_path = ''
-set plan_cache_mode = force_generic_plan -- the settings below leave one plan: to make it anew takes longer than to run it
-set lock_timeout = '5s'
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_sort = off
-as $$
-declare
-  held uuid[];
-  wanted text[];
-  first_family text;
-  last_family text;
-begin
-  if jsonb_typeof(leases) is distinct from 'object' then
-    perform app.refuse(400, 'invalid_leases', 'leases is an object: each execution''s lease by its id.');
-  end if;
-  held := array(select jsonb_object_keys(leases)::uuid order by 1);
-  if cardinality(held) > 100 then
-    perform app.refuse(400, 'invalid_leases', 'At most 100 executions are finished at once.');
-  end if;
-  -- Before 17 the index knows no list of families, but it knows their range: one family's claim passes over the others'
-  -- entries without reading their rows.
-  select array_agg(f.family), min(f.family), max(f.family) into wanted, first_family, last_family
-  from jsonb_array_elements_text(families) as f (family);
-  with moved as (
-    -- Of what is set here the guard takes for each what its move owns.
-    update app.executions as e
-    set status = case e.status when 'queued' then 'running' else 'completed' end,
-        event = case e.status when 'queued' then 'claim' else 'complete' end,
-        reason = null, error = null, leased_by = worker, lease_seconds = complete_and_lease.lease_seconds
-    where e.id = any(array(
-      select q.id from app.executions as q
-      where q.id = any(held) and q.lease = (leases ->> q.id::text)::bigint and q.status in ('running', 'cancelling')
-      for update skip locked) || array(
-      select q.id from app.executions as q
-      where q.status = 'queued' and q.run_at <= now() and q.family = any(wanted)
-        and q.family between first_family and last_family
-      order by q.run_at, q.id
-      limit complete_and_lease."limit"
-      for update skip locked))
-    returning e.id, e.status
-  )
-  select coalesce(array_agg(m.id) filter (where m.status = 'completed'), '{}'),
-    coalesce(array_agg(m.id) filter (where m.status = 'running'), '{}')
-  into completed, leased from moved as m;
-end $$;
-
-revoke all on function app.complete_and_lease from public;
-grant execute on function app.complete_and_lease to service_role;
-
--- 20_worker/45_first_errors.sql
--- The first hundred sentences, each of at most 500 characters: enough to see what is wrong, whatever the number of records.
-create or replace function app.first_errors(known jsonb, further jsonb)
-returns jsonb
+-- schemas/worker/retry_delay.sql
+-- How long an execution waits after its nth failure in a row: 2 s, 4 s, 8 s … at most 5 minutes.
+create or replace function app.retry_delay(attempts int)
+returns interval
 language plpgsql
 immutable
 set search_path = ''
 as $$
 begin
-  if jsonb_array_length(known) >= 100 or jsonb_array_length(further) = 0 then
-    return known;
-  end if;
-  return (
-    select jsonb_agg(left(sentence, 500) order by position)
-    from jsonb_array_elements_text(known || further) with ordinality as e (sentence, position)
-    where position <= 100);
+  return make_interval(secs => least(2 ^ least(attempts, 10), 300));
 end $$;
 
-revoke all on function app.first_errors from public;
-grant execute on function app.first_errors to service_role;
+revoke all on function app.retry_delay from public;
+grant execute on function app.retry_delay to service_role;
 
--- 20_worker/50_store_records.sql
+-- schemas/worker/store_records.sql
 -- Stores a batch's records where its execution writes, as the execution's `spec.write` says (frozen at the start, never the
 -- worker's choice): {mode, only_changed}. Answer: how many rows are new, and how many that were there were written.
 --   replicate        each key's latest state (the default)
@@ -2141,7 +3324,7 @@ grant execute on function app.first_errors to service_role;
 --   create           only keys that are not there yet
 --   update           only keys that are there: the record's members are set, the others stay
 --   updateOrCreate   both
---   deliver          none here: what was announced with begin_delivery for this batch has been delivered
+--   deliver          none here: what was announced with worker_begin_delivery for this batch has been delivered
 -- Of a key that comes twice in a batch the last counts. Rows are locked in the keys' order, so two executions never wait
 -- for each other in a circle.
 create or replace function app.store_records(
@@ -2222,687 +3405,75 @@ end $$;
 revoke all on function app.store_records from public;
 grant execute on function app.store_records to service_role;
 
--- 20_worker/public/act_in_bulk.sql
--- One step of a bulk action, a short transaction of its own: finds the next 5,000 of its items, and when all are found acts
--- on the next 500. The rows, its own among them, are locked in id order, like everybody's who locks several.
--- Answer: as app.lease_answer, with `more` while there is something left to do.
-create or replace function public.act_in_bulk(execution_id uuid, lease bigint)
+-- schemas/api_key/public/create_api_key.sql
+-- Makes a key of the user's agency. Answer: {key, api_key}; the key itself is shown this once.
+create or replace function public.create_api_key(name text)
 returns jsonb
 language plpgsql
 set search_path = ''
-set lock_timeout = '5s'
 as $$
 declare
-  job app.executions;
-  action app.bulk_actions;
-  items uuid[];
-  counted record;
+  caller constant app.caller := app.caller();
+  -- Two random uuids have 244 random bits.
+  key constant text := 'sync_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
+  id uuid;
 begin
-  items := array(
-    select i.item_id from app.bulk_action_items as i
-    where i.execution_id = act_in_bulk.execution_id and i.outcome is null
-      and exists (select from app.bulk_actions as b where b.agency_id = i.agency_id and b.execution_id = i.execution_id and b.is_collected)
-    order by i.item_id limit 500);
-  perform app.hold_what_is_started(execution_id, items);
-  perform from app.executions as e where e.id = any(items || execution_id) order by e.id for update;
-  job := app.lock_lease(execution_id, lease);
-  if job.id is null or job.status <> 'running' then
-    return app.lease_answer(job);
-  end if;
-  -- A step whose answer was lost is asked for again, and may have been under way until now: then these are done.
-  items := array(
-    select i.item_id from app.bulk_action_items as i
-    where i.execution_id = job.id and i.item_id = any(items) and i.outcome is null
-    order by i.item_id);
-
-  select * into action from app.bulk_actions as b where b.agency_id = job.agency_id and b.execution_id = job.id;
-  if not found then
-    insert into app.bulk_actions (agency_id, execution_id, horizon) values (job.agency_id, job.id, app.uuid_v7())
-    returning * into action;
-  end if;
-  if not action.is_collected then
-    items := app.bulk_action_matches(job.agency_id, job.spec -> 'criteria', action.collected_to, action.horizon,
-      least(5000, (job.spec ->> 'max_limit')::int - action.matched));
-    insert into app.bulk_action_items (agency_id, execution_id, item_id)
-    select job.agency_id, job.id, item from unnest(items) as item;
-    update app.bulk_actions as b
-    set matched = b.matched + cardinality(items), not_started = b.not_started + cardinality(items),
-        collected_to = coalesce(items[cardinality(items)], b.collected_to),
-        is_collected = cardinality(items) < 5000 or b.matched + cardinality(items) >= (job.spec ->> 'max_limit')::int
-    where b.agency_id = job.agency_id and b.execution_id = job.id;
-    return app.lease_answer(job) || jsonb_build_object('more', true);
-  end if;
-
-  select * into counted from app.act_on_items(job, items);
-  update app.bulk_actions as b
-  set done = b.done + counted.done, skipped = b.skipped + counted.skipped, not_started = b.not_started - cardinality(items)
-  where b.agency_id = job.agency_id and b.execution_id = job.id
-  returning * into action;
-  update app.executions as e
-  set seq = e.seq + 1, attempts = 0, lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
-  where e.id = job.id;
-  return app.lease_answer(job) || jsonb_build_object('more', action.not_started > 0);
+  insert into app.api_keys (agency_id, name, hash, hint, created_by)
+  values (caller.agency_id, create_api_key.name, sha256(convert_to(key, 'UTF8')), right(key, 4), caller.actor)
+  returning api_keys.id into id;
+  return jsonb_build_object('key', key, 'api_key', app.api_key_object(id));
 end $$;
 
-revoke all on function public.act_in_bulk from public, anon, authenticated, service_role;
-grant execute on function public.act_in_bulk to service_role;
+revoke all on function public.create_api_key from public, anon, authenticated, service_role;
+grant execute on function public.create_api_key to authenticated;
 
--- 20_worker/public/begin_delivery.sql
--- Announces that batch `seq` is about to be handed to the execution's receiver: committed before it is sent, again before
--- it is sent again. At most one is under way; once the lease is lost none begins. `records`: how many it carries.
--- Answer: as app.lease_answer, with `delivery` (its id) and `created_at`, the same for every attempt; with `wanted`
--- false the receiver is not to be told of this event, and nothing was announced.
-create or replace function public.begin_delivery(execution_id uuid, lease bigint, seq bigint, event text, records int default 0)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  execution app.executions := app.lock_lease(execution_id, lease);
-  answer constant jsonb := app.lease_answer(execution);
-  begun app.deliveries;
-begin
-  if answer ->> 'answer' <> 'continue' then
-    return answer;
-  end if;
-  if seq is distinct from execution.seq + 1 then
-    perform app.refuse(409, 'unexpected_seq', 'The next batch is number ' || execution.seq + 1 || '.',
-      jsonb_build_object('expected_seq', execution.seq + 1));
-  end if;
-  if not app.wants_event(execution, event) then
-    return answer || jsonb_build_object('wanted', false);
-  end if;
-  insert into app.deliveries as d (agency_id, execution_id, number, event, records, status, attempts)
-  values (execution.agency_id, execution.id, seq, begin_delivery.event, begin_delivery.records, 'sending', 1)
-  on conflict on constraint deliveries_agency_id_execution_id_number_key do update
-  set status = 'sending', event = excluded.event, records = excluded.records, attempts = d.attempts + 1, finished_at = null
-  where d.status in ('sending', 'unknown')
-  returning * into begun;
-  return answer || jsonb_build_object('wanted', true, 'delivery', begun.id, 'created_at', begun.created_at);
-end $$;
-
-revoke all on function public.begin_delivery from public, anon, authenticated, service_role;
-grant execute on function public.begin_delivery to service_role;
-
--- 20_worker/public/claim.sql
--- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
--- connection and the connection's secret, as app.reveal_secret answers it. Where the queue holds fewer, what dead workers
--- left behind is released and handed out too; behind a longer queue that is the tick's to do (see reap).
--- families: JSON array of family names. Answer: JSON array of executions.
-create or replace function public.claim(worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-begin
-  return public.finish_and_claim('{}', worker, families, "limit", lease_seconds) -> 'claimed';
-end $$;
-
-revoke all on function public.claim from public, anon, authenticated, service_role;
-grant execute on function public.claim to service_role;
-
--- 20_worker/public/claim_events.sql
--- Hands at most `limit` events about ended executions to whoever sends them, each for a minute: if its outcome is not told
--- by then (settle_event), it is handed out again, ten times at most; one whose webhook was deleted is given up.
--- Answer: JSON array of
--- {id, attempt, event, payload, created_at, environment_id, webhook_id, url, secret}.
-create or replace function public.claim_events("limit" int default 10)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  claimed jsonb;
-begin
-  if ("limit" between 1 and 100) is not true then
-    perform app.refuse(400, 'invalid_limit', 'limit is 1 to 100.');
-  end if;
-  update app.deliveries as d set status = 'failed', due_at = null, finished_at = clock_timestamp()
-  where d.id = any(array(
-    select q.id from app.deliveries as q
-    join app.executions as e on (e.agency_id, e.id) = (q.agency_id, q.execution_id)
-    join app.connections as c on (c.agency_id, c.id) = (e.agency_id, e.destination_id)
-    where q.status = 'queued' and q.due_at <= now() and (c.deleted_at is not null or q.attempts >= 10)
-    order by q.due_at limit 100 for update of q skip locked));
-  with taken as (
-    update app.deliveries as d set attempts = d.attempts + 1, due_at = now() + interval '1 minute'
-    where d.id = any(array(
-      select q.id from app.deliveries as q where q.status = 'queued' and q.due_at <= now()
-      order by q.due_at limit claim_events."limit" for update skip locked))
-    returning d.*
-  )
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'id', t.id, 'attempt', t.attempts, 'event', t.event, 'payload', app.sync_job_run_object(e), 'created_at', t.created_at,
-    'environment_id', t.agency_id, 'webhook_id', c.id, 'url', c.config -> 'target_url', 'secret', app.reveal_secret(c.secret_id) #> '{secret,secret}')
-    order by t.due_at, t.id), '[]')
-  into claimed
-  from taken as t
-  join app.executions as e on (e.agency_id, e.id) = (t.agency_id, t.execution_id)
-  join app.connections as c on (c.agency_id, c.id) = (e.agency_id, e.destination_id);
-  return claimed;
-end $$;
-
-revoke all on function public.claim_events from public, anon, authenticated, service_role;
-grant execute on function public.claim_events to service_role;
-
--- 20_worker/public/claim_forgotten_secrets.sql
--- Hands at most `limit` secrets, which the worker is to forget in the store outside: those of deleted connections, and
--- those that no connection came for. Each for five minutes; unless it is settled by then (settle_forgotten_secret), it is
--- handed out again. Answer: JSON array of {id, name}.
-create or replace function public.claim_forgotten_secrets("limit" int default 100)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  claimed jsonb;
-begin
-  if ("limit" between 1 and 1000) is not true then
-    perform app.refuse(400, 'invalid_limit', 'limit is 1 to 1000.');
-  end if;
-  with taken as (
-    update app.secrets as s set used_at = coalesce(s.used_at, now()), forget_at = now() + interval '5 minutes'
-    where s.id = any(array(
-      select due.id from app.secrets as due
-      where due.forget_at <= now()
-      order by due.forget_at limit claim_forgotten_secrets."limit" for update skip locked))
-    returning s.id, s.name
-  )
-  select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.id), '[]') into claimed
-  from taken as t;
-  return claimed;
-end $$;
-
-revoke all on function public.claim_forgotten_secrets from public, anon, authenticated, service_role;
-grant execute on function public.claim_forgotten_secrets to service_role;
-
--- 20_worker/public/commit_batch.sql
--- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock: to persist is to ask
--- whether to go on. `continue` and `cancel` mean stored, `lost` means nothing was (see app.lease_answer).
---   seq      the last committed + 1 stores; the last repeats its answer, so a lost answer can be asked for again
---   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000 bytes: it is indexed) sent
---            before is written again as app.store_records says
---   errors   JSON array of sentences, one per record of the source that cannot be stored
---   done     this was the resource's last batch
---   fetched  how many records were read where they are not stored: passed on only, or delivered (see begin_delivery)
-create or replace function public.commit_batch(
-  execution_id uuid, lease bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb,
-  done boolean default false, errors jsonb default '[]', method text default 'list', fetched int default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  size int;
-  execution app.executions;
-  stored record;
-begin
-  if (jsonb_typeof(records) = 'array' and jsonb_typeof(checkpoint) = 'object' and jsonb_typeof(progress) = 'object'
-      and jsonb_typeof(errors) = 'array' and done is not null and length(method) between 1 and 50
-      and octet_length(resource) between 1 and 200) is not true then
-    perform app.refuse(400, 'invalid_batch',
-      'A batch has a resource of 1 to 200 bytes, lists of records and errors, and a checkpoint and progress that are objects.');
-  end if;
-  size := jsonb_array_length(records);
-  if size + jsonb_array_length(errors) > 5000 or fetched not between 0 and 100000 or pg_column_size(records) > 16 * 1024 * 1024 then
-    perform app.refuse(413, 'batch_too_large', 'A batch has at most 5000 records and 16 MiB.');
-  end if;
-  if exists (
-    select from jsonb_array_elements(records) as item
-    where (jsonb_typeof(item -> 'key') = 'string' and octet_length(item ->> 'key') <= 2000 and item ? 'data') is not true
-  ) then
-    perform app.refuse(400, 'invalid_batch', 'A record has a key, which is a text of at most 2000 bytes, and data.');
-  end if;
-  execution := app.lock_lease(execution_id, lease);
-  if execution.id is null or execution.seq = commit_batch.seq and commit_batch.seq > 0 then
-    return app.lease_answer(execution);
-  end if;
-  if execution.seq + 1 is distinct from commit_batch.seq then
-    perform app.refuse(409, 'unexpected_seq', 'The next batch is number ' || execution.seq + 1 || '.',
-      jsonb_build_object('expected_seq', execution.seq + 1));
-  end if;
-
-  select * into stored from app.store_records(execution, resource, records, seq);
-  size := coalesce(fetched, size + jsonb_array_length(errors));
-  insert into app.execution_resources as r
-    (agency_id, execution_id, resource, method, started_at, finished_at, records, inserted, updated, failed, errors)
-  values
-    (execution.agency_id, execution.id, commit_batch.resource, commit_batch.method, clock_timestamp(),
-     case when done then clock_timestamp() end, size, stored.inserted, stored.updated,
-     jsonb_array_length(commit_batch.errors), app.first_errors('[]', commit_batch.errors))
-  on conflict on constraint execution_resources_pkey do update
-  set finished_at = excluded.finished_at, records = r.records + excluded.records, inserted = r.inserted + excluded.inserted,
-      updated = r.updated + excluded.updated, failed = r.failed + excluded.failed,
-      errors = app.first_errors(r.errors, commit_batch.errors);
-
-  update app.executions as e
-  set seq = commit_batch.seq, checkpoint = commit_batch.checkpoint, progress = commit_batch.progress,
-      records = e.records + size, attempts = 0,
-      lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
-  where e.id = execution.id;
-  return app.lease_answer(execution);
-end $$;
-
-revoke all on function public.commit_batch from public, anon, authenticated, service_role;
-grant execute on function public.commit_batch to service_role;
-
--- 20_worker/public/fail.sql
--- The work failed. With `retry` it is queued again after a growing delay, until its attempts are used up; without,
--- or then, it is failed. One that was being cancelled is cancelled instead of retried.
--- error: {code, message}, shown to users. Answer: {answer: queued | failed | cancelled | lost}.
-create or replace function public.fail(execution_id uuid, lease bigint, error jsonb, retry boolean default true)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  execution app.executions := app.lock_lease(execution_id, lease);
-  event_ text;
-begin
-  if execution.id is null then
-    return app.lease_answer(execution);
-  end if;
-  event_ := case
-    when not retry then 'fail'
-    when execution.status = 'cancelling' then 'acknowledge'
-    when execution.attempts + 1 >= execution.max_attempts then 'fail'
-    else 'release'
-  end;
-  update app.executions as e
-  set status = app.next_status(e.status, event_), event = event_, actor = 'worker:' || e.leased_by,
-      reason = left(fail.error ->> 'code', 500), error = fail.error, attempts = e.attempts + 1,
-      run_at = clock_timestamp() + app.retry_delay(e.attempts + 1)
-  where e.id = execution.id
-  returning * into execution;
-  return jsonb_build_object('answer', execution.status);
-end $$;
-
-revoke all on function public.fail from public, anon, authenticated, service_role;
-grant execute on function public.fail to service_role;
-
--- 20_worker/public/finish.sql
--- The work is done: running or cancelling → completed. Answer: {answer: completed | lost}.
-create or replace function public.finish(execution_id uuid, lease bigint, progress jsonb default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  execution app.executions := app.lock_lease(execution_id, lease);
-begin
-  if execution.id is null then
-    return app.lease_answer(execution);
-  end if;
-  update app.executions as e
-  set status = 'completed', event = 'complete', actor = 'worker:' || e.leased_by, reason = null,
-      progress = coalesce(finish.progress, e.progress), error = null
-  where e.id = execution.id;
-  return jsonb_build_object('answer', 'completed');
-end $$;
-
-revoke all on function public.finish from public, anon, authenticated, service_role;
-grant execute on function public.finish to service_role;
-
--- 20_worker/public/finish_all.sql
--- The work of several is done: those that their lease still holds go running or cancelling → completed, in one commit (see
--- app.complete_and_lease). leases: {execution_id: lease}, at most 100. Answer: JSON array of the ids that are completed
--- now; `finish` says what became of another.
-create or replace function public.finish_all(leases jsonb)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-begin
-  return to_jsonb((app.complete_and_lease(leases)).completed);
-end $$;
-
-revoke all on function public.finish_all from public, anon, authenticated, service_role;
-grant execute on function public.finish_all to service_role;
-
--- 20_worker/public/finish_and_claim.sql
--- A worker goes on from what is done to what is next in one call and one commit: finish_all, then claim.
--- Answer: {completed, claimed}, what the two answer.
-create or replace function public.finish_and_claim(
-  leases jsonb, worker text, families jsonb, "limit" int default 1, lease_seconds int default 30)
-returns jsonb
-language plpgsql
-set search_path = ''
-set plan_cache_mode = force_generic_plan -- as in app.complete_and_lease
-set lock_timeout = '5s'
-set enable_seqscan = off
-as $$
-declare
-  turn record;
-  claimed uuid[];
-begin
-  if ("limit" between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
-      and jsonb_typeof(families) = 'array') is not true then
-    perform app.refuse(400, 'invalid_claim',
-      'limit is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
-  end if;
-  turn := app.complete_and_lease(leases, worker, families, "limit", lease_seconds);
-  claimed := turn.leased;
-  if cardinality(claimed) < "limit" and (app.reap_executions("limit") ->> 'released')::int > 0 then
-    claimed := claimed
-      || (app.complete_and_lease('{}', worker, families, "limit" - cardinality(claimed), lease_seconds)).leased;
-  end if;
-  return jsonb_build_object('completed', turn.completed, 'claimed', coalesce((
-    select jsonb_agg(jsonb_build_object(
-      'id', e.id, 'agency_id', e.agency_id, 'family', e.family, 'lease', e.lease, 'spec', e.spec, 'seq', e.seq,
-      'checkpoint', e.checkpoint, 'progress', e.progress, 'connection_id', e.connection_id, 'definition_id', e.definition_id,
-      'connection', (
-        select jsonb_build_object('kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
-        from app.connections as c where c.agency_id = e.agency_id and c.id = e.connection_id),
-      'destination', (
-        select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.reveal_secret(c.secret_id)
-        from app.connections as c where c.agency_id = e.agency_id and c.id = e.destination_id)
-      ) order by e.id)
-    from app.executions as e where e.id = any(claimed)), '[]'));
-end $$;
-
-revoke all on function public.finish_and_claim from public, anon, authenticated, service_role;
-grant execute on function public.finish_and_claim to service_role;
-
--- 20_worker/public/heartbeat.sql
--- Keeps the lease for another `lease_seconds` of its claim. Answer: see app.lease_answer.
-create or replace function public.heartbeat(execution_id uuid, lease bigint)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  execution app.executions := app.lock_lease(execution_id, lease);
-begin
-  if execution.id is not null then
-    update app.executions as e
-    set lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
-    where e.id = execution.id;
-  end if;
-  return app.lease_answer(execution);
-end $$;
-
-revoke all on function public.heartbeat from public, anon, authenticated, service_role;
-grant execute on function public.heartbeat to service_role;
-
--- 20_worker/public/reap.sql
--- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
--- connections that were only to be tested, five minutes ago.
--- Answer: {released, failed, cancelled}, counts of executions.
-create or replace function public.reap("limit" int default 100)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-begin
-  if ("limit" between 1 and 1000) is not true then
-    perform app.refuse(400, 'invalid_limit', 'limit is 1 to 1000.');
-  end if;
-  delete from app.idempotency_keys as k
-  where k.id = any(array(
-    select old.id from app.idempotency_keys as old
-    where old.created_at < now() - interval '24 hours'
-    order by old.created_at limit 1000 for update skip locked));
-  update app.connections as c set secret_id = null
-  where c.id = any(array(
-    select tested.id from app.connections as tested
-    where tested.deleted_at < now() - interval '5 minutes' and tested.secret_id is not null
-    order by tested.id limit 1000 for update skip locked));
-  return app.reap_executions("limit");
-end $$;
-
-revoke all on function public.reap from public, anon, authenticated, service_role;
-grant execute on function public.reap to service_role;
-
--- 20_worker/public/release.sql
--- The worker stops here of its own accord: out of time, shutting down, or told to cancel. The checkpoint is kept and no
--- attempt is counted; one that is being cancelled is cancelled now. Answer: {answer: queued | cancelled | lost}.
-create or replace function public.release(execution_id uuid, lease bigint, reason text default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  execution app.executions := app.lock_lease(execution_id, lease);
-  event_ constant text := case execution.status when 'cancelling' then 'acknowledge' else 'release' end;
-begin
-  if execution.id is null then
-    return app.lease_answer(execution);
-  end if;
-  update app.executions as e
-  set status = app.next_status(e.status, event_), event = event_, actor = 'worker:' || e.leased_by,
-      reason = left(release.reason, 500), run_at = clock_timestamp()
-  where e.id = execution.id
-  returning * into execution;
-  return jsonb_build_object('answer', execution.status);
-end $$;
-
-revoke all on function public.release from public, anon, authenticated, service_role;
-grant execute on function public.release to service_role;
-
--- 20_worker/public/settle_event.sql
--- What became of an attempt to send an event: it is delivered, or tried again after a growing delay, five times in all.
--- An attempt that took too long, so that another has begun, says nothing any more. Answer: {answer: status | lost}.
-create or replace function public.settle_event(delivery_id uuid, attempt int, delivered boolean)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  status_ text;
-begin
-  update app.deliveries as d
-  set status = case when delivered then 'delivered' when d.attempts >= 5 then 'failed' else 'queued' end,
-      due_at = case when not delivered and d.attempts < 5 then clock_timestamp() + app.retry_delay(d.attempts) end,
-      finished_at = case when delivered or d.attempts >= 5 then clock_timestamp() end
-  where d.id = delivery_id and d.status = 'queued' and d.attempts = attempt
-  returning d.status into status_;
-  return jsonb_build_object('answer', coalesce(status_, 'lost'));
-end $$;
-
-revoke all on function public.settle_event from public, anon, authenticated, service_role;
-grant execute on function public.settle_event to service_role;
-
--- 20_worker/public/settle_forgotten_secret.sql
--- Drops what is known of a secret that was claimed (claim_forgotten_secrets) and that the store outside has forgotten.
--- No answer.
-create or replace function public.settle_forgotten_secret(secret_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-begin
-  delete from app.secrets as s where s.id = secret_id and s.forget_at is not null and s.used_at is not null;
-  return null;
-end $$;
-
-revoke all on function public.settle_forgotten_secret from public, anon, authenticated, service_role;
-grant execute on function public.settle_forgotten_secret to service_role;
-
--- 20_worker/public/stop.sql
--- The receiver does not want this execution: it is cancelled on its behalf, at once. Answer: {answer: cancelled | lost}.
-create or replace function public.stop(execution_id uuid, lease bigint, reason text)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  execution app.executions := app.lock_lease(execution_id, lease);
-begin
-  if execution.id is null then
-    return app.lease_answer(execution);
-  end if;
-  execution := app.cancel_execution(execution.family, execution.id, reason);
-  return jsonb_build_object('answer', execution.status);
-end $$;
-
-revoke all on function public.stop from public, anon, authenticated, service_role;
-grant execute on function public.stop to service_role;
-
--- 20_worker/public/waiting.sql
--- How many executions of these families could be claimed now, counted up to `limit`, and since when the oldest could.
--- families: JSON array of family names. Answer: {executions, oldest_seconds}.
-create or replace function public.waiting(families jsonb, "limit" int default 20)
+-- schemas/api_key/public/list_api_keys.sql
+-- The agency's keys, the newest first, revoked ones included. Answer: {api_keys}.
+create or replace function public.list_api_keys()
 returns jsonb
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  wanted text[];
+  caller constant app.caller := app.caller();
 begin
-  if ("limit" between 1 and 100 and jsonb_typeof(families) = 'array') is not true then
-    perform app.refuse(400, 'invalid_limit', 'limit is 1 to 100, families a list.');
-  end if;
-  wanted := array(select jsonb_array_elements_text(families));
-  return (
-    select jsonb_build_object('executions', count(*),
-      'oldest_seconds', coalesce(round(extract(epoch from now() - min(q.run_at))), 0))
-    from (
-      select e.run_at from app.executions as e
-      where e.status = 'queued' and e.run_at <= now() and e.family = any(wanted)
-      order by e.run_at, e.id limit waiting."limit") as q);
+  return jsonb_build_object('api_keys', (
+    select coalesce(jsonb_agg(app.api_key_object(k.id) order by k.created_at desc, k.id), '[]')
+    from (select recent.id, recent.created_at from app.api_keys as recent
+          where recent.agency_id = caller.agency_id order by recent.created_at desc, recent.id limit 1000) as k));
 end $$;
 
-revoke all on function public.waiting from public, anon, authenticated, service_role;
-grant execute on function public.waiting to service_role;
+revoke all on function public.list_api_keys from public, anon, authenticated, service_role;
+grant execute on function public.list_api_keys to authenticated;
 
--- 30_historical_sync/10_historical_sync_jobs.sql
--- The family's jobs in its own words. security_invoker: the caller's policies decide which rows.
--- windows_done, windows_total: of the date range, null until its worker has begun (a retry knows at once).
--- eta_seconds: at this job's own pace (windows_before were done when it began), so null until it has done one.
-create view public.historical_sync_jobs with (security_invoker = true) as
-select
-  e.id as job_id,
-  e.agency_id,
-  e.connection_id,
-  app.status_word(e) as status,
-  (e.spec ->> 'date_from')::date as date_from,
-  (e.spec ->> 'date_to')::date as date_to,
-  e.spec -> 'resources' as resources,
-  e.records,
-  (e.progress ->> 'windows_done')::int as windows_done,
-  (e.progress ->> 'windows_total')::int as windows_total,
-  case when e.status = 'completed' then 100
-    else coalesce(
-      floor(100 * (e.progress ->> 'windows_done')::numeric / nullif((e.progress ->> 'windows_total')::numeric, 0)), 0)::int
-  end as percent,
-  case when e.status = 'running' and (e.progress ->> 'windows_done')::int > (e.progress ->> 'windows_before')::int
-    then ceil(extract(epoch from now() - e.started_at)
-      * ((e.progress ->> 'windows_total')::numeric - (e.progress ->> 'windows_done')::numeric)
-      / ((e.progress ->> 'windows_done')::numeric - (e.progress ->> 'windows_before')::numeric))::bigint
-  end as eta_seconds,
-  -- Where it stands. The page is left out: it may hold what the source meant for the worker alone.
-  case when e.checkpoint is not null
-    then jsonb_build_object('resource', e.checkpoint -> 'resource', 'date', e.checkpoint -> 'date') end as position,
-  e.error,
-  e.cancelled_by,
-  e.cancel_reason,
-  e.retry_of,
-  e.created_by,
-  e.created_at,
-  e.started_at,
-  e.cancel_requested_at,
-  e.finished_at
-from app.executions as e
-where e.family = 'historical_sync' and e.deleted_at is null;
-
-revoke all on public.historical_sync_jobs from public, anon, authenticated, service_role;
-grant select on public.historical_sync_jobs to authenticated, service_role;
-
--- 30_historical_sync/15_historical_sync_object.sql
--- One job as callers see it.
-create or replace function app.historical_sync_object(job public.historical_sync_jobs)
+-- schemas/api_key/public/revoke_api_key.sql
+-- Revokes a key: whoever calls with it from now on is refused. Again it changes nothing. Answer: the key.
+create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
 language plpgsql
-stable
 set search_path = ''
-as $$
-begin
-  return jsonb_build_object(
-    'job_id', job.job_id,
-    'status', job.status,
-    'connection_id', job.connection_id,
-    'date_from', job.date_from,
-    'date_to', job.date_to,
-    'resources', job.resources,
-    'progress', jsonb_build_object(
-      'records', job.records,
-      'windows_done', job.windows_done,
-      'windows_total', job.windows_total,
-      'percent', job.percent,
-      'eta_seconds', job.eta_seconds),
-    'position', job.position,
-    'error', job.error,
-    'cancelled_by', job.cancelled_by,
-    'cancel_reason', job.cancel_reason,
-    'retry_of', job.retry_of,
-    'created_by', job.created_by,
-    'created_at', job.created_at,
-    'started_at', job.started_at,
-    'cancel_requested_at', job.cancel_requested_at,
-    'finished_at', job.finished_at);
-end $$;
-
-revoke all on function app.historical_sync_object from public;
-grant execute on function app.historical_sync_object to authenticated, service_role;
-
--- 30_historical_sync/20_historical_sync_spec.sql
--- What a historical sync will run, checked before it exists: {date_from, date_to, resources}, every resource one that
--- the connection has (all of them when none is named).
-create or replace function app.historical_sync_spec(connection app.connections, date_from date, date_to date, resources jsonb)
-returns jsonb
-language plpgsql
-stable
-set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
-  available constant jsonb := case jsonb_typeof(connection.config -> 'resources')
-    when 'object' then connection.config -> 'resources' else '{}' end;
-  unknown text;
+  caller constant app.caller := app.caller();
 begin
-  -- Of the years that others can read too: no infinity, none before Christ.
-  if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
-    perform app.refuse(400, 'invalid_dates', 'date_from and date_to are dates, the first not after the second.');
+  update app.api_keys as k set revoked_at = clock_timestamp(), revoked_by = caller.actor
+  where k.id = api_key_id and k.agency_id = caller.agency_id and k.revoked_at is null;
+  if not found and not exists (select from app.api_keys as k where k.id = api_key_id) then
+    perform app.raise_error(404, 'api_key_not_found', 'There is no API key with this id.');
   end if;
-  if connection.kind <> 'http' then
-    perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
-  end if;
-  if resources is null then
-    resources := (select jsonb_agg(name) from jsonb_object_keys(available) as name);
-  end if;
-  if jsonb_typeof(resources) is distinct from 'array' or jsonb_array_length(resources) = 0 then
-    perform app.refuse(400, 'invalid_resources', 'resources is a list of at least one name; leave it out for all.');
-  end if;
-  select name into unknown from jsonb_array_elements_text(resources) as name where (available ? name) is not true limit 1;
-  if found then
-    perform app.refuse(400, 'unknown_resource', 'This connection has no resource of that name.',
-      jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
-  end if;
-  return jsonb_build_object('date_from', date_from, 'date_to', date_to, 'resources',
-    (select jsonb_agg(distinct name) from jsonb_array_elements_text(resources) as name));
+  return app.api_key_object(api_key_id);
 end $$;
 
-revoke all on function app.historical_sync_spec from public;
-grant execute on function app.historical_sync_spec to authenticated, service_role;
+revoke all on function public.revoke_api_key from public, anon, authenticated, service_role;
+grant execute on function public.revoke_api_key to authenticated;
 
--- 30_historical_sync/public/cancel_sync_job.sql
--- Cancels a historical sync that is pending or in progress; when it answers, nothing more of that job is accepted.
--- Answer: {job_id, status}. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
-create or replace function public.cancel_sync_job(job_id uuid, reason text default null)
+-- schemas/bulk_action/public/cancel_bulk_action.sql
+-- Cancels a bulk action that is scheduled or running: it acts on nothing more; what it has done stays. The answer waits for
+-- the batch under way at most. Answer: {success, job_id, status}. 400 not_cancellable names the current_status. Heeds an
+-- Idempotency-Key.
+create or replace function public.cancel_bulk_action(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -2910,278 +3481,407 @@ as $$
 declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object('job_id', job_id, 'reason', reason);
-  answer jsonb := app.recall_answer(caller, 'cancel_sync_job', request);
+  response jsonb := app.get_idempotent_response(caller, 'cancel_bulk_action', request);
   cancelled app.executions;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
-  cancelled := app.cancel_execution('historical_sync', job_id, reason);
-  answer := jsonb_build_object('job_id', cancelled.id, 'status', app.status_word(cancelled));
-  return app.remember_answer(caller, 'cancel_sync_job', request, answer);
+  perform app.find_bulk_action(job_id);
+  cancelled := app.cancel_execution('bulk_action', job_id, reason);
+  response := jsonb_build_object('success', true, 'job_id', cancelled.id, 'status', app.public_status(cancelled));
+  return app.save_idempotent_response(caller, 'cancel_bulk_action', request, response);
 end $$;
 
-revoke all on function public.cancel_sync_job from public, anon, authenticated, service_role;
-grant execute on function public.cancel_sync_job to authenticated, service_role;
+revoke all on function public.cancel_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.cancel_bulk_action to anon, authenticated, service_role;
 
--- 30_historical_sync/public/get_historical_sync.sql
--- One historical sync: status, progress, position, error, who cancelled it and why, timestamps.
-create or replace function public.get_historical_sync(job_id uuid)
+-- schemas/bulk_action/public/create_bulk_action.sql
+-- Queues a bulk action: cancel, retry or start the agency's executions that criteria match when it begins, at most max_limit.
+-- Answer: the job. Heeds an Idempotency-Key.
+create or replace function public.create_bulk_action(
+  action_type text, criteria jsonb, action_reason text default null, max_limit int default 10000,
+  scheduled_at timestamptz default null)
 returns jsonb
 language plpgsql
-stable
 set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
-  job public.historical_sync_jobs;
+  request constant jsonb := jsonb_build_object('action_type', action_type, 'criteria', criteria,
+    'reason', action_reason, 'max_limit', max_limit, 'scheduled_at', scheduled_at);
+  response jsonb := app.get_idempotent_response(caller, 'create_bulk_action', request);
+  job app.executions;
 begin
-  select * into job from public.historical_sync_jobs as j where j.job_id = get_historical_sync.job_id;
-  if not found then
-    perform app.refuse_missing('historical_sync', 'historical_sync', 'job', job_id);
+  if response is not null then
+    return response;
   end if;
-  return app.historical_sync_object(job);
+  if caller.agency_id is null then
+    perform app.raise_error(403, 'no_agency', 'A bulk action acts for an agency: create it as one of its users.');
+  end if;
+  if (action_type in ('cancel', 'retry', 'start') and max_limit between 1 and 1000000
+      and coalesce(length(action_reason), 0) <= 500 and coalesce(isfinite(scheduled_at), true)) is not true then
+    perform app.raise_error(400, 'invalid_bulk_action', 'action_type is cancel, retry or start; max_limit 1 to 1000000; action_reason at most 500 characters.');
+  end if;
+  job.agency_id := caller.agency_id;
+  job.family := 'bulk_action';
+  job.run_at := scheduled_at;
+  job.spec := jsonb_build_object(
+    'action_type', action_type, 'criteria', app.bulk_action_criteria(criteria), 'action_reason', action_reason,
+    'max_limit', max_limit, 'scheduled_at', scheduled_at);
+  job.spec := job.spec || jsonb_build_object('preview_count', cardinality(app.bulk_action_matches(
+    caller.agency_id, job.spec -> 'criteria', null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', least(max_limit, 10000))));
+  job := app.start_execution(job);
+  response := app.bulk_action_object(job);
+  return app.save_idempotent_response(caller, 'create_bulk_action', request, response);
 end $$;
 
-revoke all on function public.get_historical_sync from public, anon, authenticated, service_role;
-grant execute on function public.get_historical_sync to authenticated, service_role;
+revoke all on function public.create_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.create_bulk_action to anon, authenticated, service_role;
 
--- 30_historical_sync/public/list_historical_syncs.sql
--- The caller's historical syncs, newest first, at most `limit` (1 to 100). status: a word of the family; cursor: the
--- `next_cursor` of the answer before. Ids are ordered by time and a page begins after one, so a walk neither skips nor
--- repeats what was there when it began, whatever is started meanwhile. Answer: {jobs, next_cursor}; null ends.
-create or replace function public.list_historical_syncs(
-  status text default null, connection_id uuid default null, "limit" int default 20, cursor uuid default null)
+-- schemas/bulk_action/public/delete_bulk_action.sql
+-- Deletes a bulk action that has ended, for its callers: the audit keeps it. Answer: {success, job_id, status}.
+-- 400 not_deletable names the current_status of one that has not.
+create or replace function public.delete_bulk_action(job_id uuid)
 returns jsonb
 language plpgsql
-stable
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+  job constant app.executions := app.find_bulk_action(job_id);
+begin
+  if job.finished_at is null then
+    perform app.raise_error(400, 'not_deletable', 'This job has not ended. Cancel it first.',
+      jsonb_build_object('current_status', app.public_status(job)));
+  end if;
+  update app.executions as e set deleted_at = clock_timestamp() where e.id = job.id and e.deleted_at is null;
+  return jsonb_build_object('success', true, 'job_id', job.id, 'status', app.public_status(job));
+end $$;
+
+revoke all on function public.delete_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.delete_bulk_action to anon, authenticated, service_role;
+
+-- schemas/bulk_action/public/get_bulk_action.sql
+-- One bulk action, with its counts.
+create or replace function public.get_bulk_action(job_id uuid)
+returns jsonb
+language plpgsql
 set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
-  size constant int := coalesce("limit", 20);
-  -- A connection has one agency: a trusted server that names one finds its executions as fast.
-  of_agency constant boolean := caller.agency_id is not null or connection_id is not null;
-  agency constant uuid := coalesce(caller.agency_id, (select c.agency_id from app.connections as c where c.id = connection_id));
-  statuses constant text[] := case when status is not null then app.words_statuses('historical_sync', status) end;
-  jobs jsonb;
+begin
+  return app.bulk_action_object(app.find_bulk_action(job_id));
+end $$;
+
+revoke all on function public.get_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_action to anon, authenticated, service_role;
+
+-- schemas/bulk_action/public/list_bulk_actions.sql
+-- The agency's bulk actions, the newest first. status: a word of the family; cursor: the `next_cursor` of the page before.
+-- Answer: {jobs, next_cursor}; null ends.
+create or replace function public.list_bulk_actions(status text default null, "limit" int default 20, cursor uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  size constant int := case when "limit" between 1 and 100 then "limit" else 20 end;
+  statuses constant text[] := case when status is not null then app.words_statuses('bulk_action', status) end;
   ids uuid[];
 begin
-  if size not between 1 and 100 then
-    perform app.refuse(400, 'invalid_limit', 'limit is a number from 1 to 100.');
-  end if;
-  -- Planned for the filters at hand: each combination has its index. `nulls last` is the order of an agency's indexes and
-  -- not of the primary key's, which would be read past all other agencies' rows.
-  execute 'select array(select e.id from app.executions as e where e.family = ''historical_sync'' and e.deleted_at is null'
-    || case when of_agency then ' and e.agency_id = $1' else '' end
-    || case when connection_id is not null then ' and e.connection_id = $2' else '' end
-    || case when cardinality(statuses) = 1 then ' and e.status = ($3)[1]' when status is not null then ' and e.status = any($3)' else '' end
-    || case when 'queued' = any(statuses) then ' and app.status_word(e) = $4' else '' end
-    || case when cursor is not null then ' and e.id < $5' else '' end
-    || ' order by e.id desc' || case when of_agency then ' nulls last' else '' end || ' limit $6)'
-  into ids
-  using agency, connection_id, statuses, status, cursor, size + 1;
-
-  select jsonb_agg(app.historical_sync_object(j) order by j.job_id desc) into jobs
-  from unnest(ids[:size]) as listed (id) join public.historical_sync_jobs as j on j.job_id = listed.id; -- one by one
+  ids := array(
+    select e.id from app.executions as e
+    where e.family = 'bulk_action' and e.deleted_at is null and (caller.agency_id is null or e.agency_id = caller.agency_id)
+      and (statuses is null or e.status = any(statuses) and app.public_status(e) = list_bulk_actions.status)
+      and (cursor is null or e.id < cursor)
+    order by e.id desc nulls last limit size + 1);
   return jsonb_build_object(
-    'jobs', coalesce(jobs, '[]'),
+    'jobs', (
+      select coalesce(jsonb_agg(app.bulk_action_object(e) order by e.id desc), '[]')
+      from app.executions as e where e.id = any(ids[:size])),
     'next_cursor', case when cardinality(ids) > size then ids[size] end);
 end $$;
 
-revoke all on function public.list_historical_syncs from public, anon, authenticated, service_role;
-grant execute on function public.list_historical_syncs to authenticated, service_role;
+revoke all on function public.list_bulk_actions from public, anon, authenticated, service_role;
+grant execute on function public.list_bulk_actions to anon, authenticated, service_role;
 
--- 30_historical_sync/public/retry_historical_sync.sql
--- Continues a failed or cancelled historical sync where it stood, as a new job: same range, checkpoint copied.
--- Answer: {job_id, status, retry_of}. 400 not_retryable names the current_status. Heeds an Idempotency-Key.
-create or replace function public.retry_historical_sync(job_id uuid)
+-- schemas/bulk_action/public/preview_bulk_action.sql
+-- What a bulk action would act on now, without doing anything: how many (to max_limit, at most 10,000 are counted), and the
+-- first of them. Answer: {total_count, is_exact, sample: [{id, family, status, created_at}]}.
+create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
 returns jsonb
 language plpgsql
 set search_path = ''
-set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
-  request constant jsonb := jsonb_build_object('job_id', job_id);
-  answer jsonb := app.recall_answer(caller, 'retry_historical_sync', request);
-  ended app.executions;
-  started app.executions;
+  most constant int := least(greatest(max_limit, 1), 10000);
+  ids uuid[];
 begin
-  if answer is not null then
-    return answer;
+  if caller.agency_id is null then
+    perform app.raise_error(403, 'no_agency', 'A bulk action acts for an agency: ask as one of its users.');
   end if;
-  select * into ended from app.executions as e
-  where e.id = retry_historical_sync.job_id and e.family = 'historical_sync' and e.deleted_at is null;
-  if not found then
-    perform app.refuse_missing('historical_sync', 'historical_sync', 'job', job_id);
-  end if;
-  if ended.status not in ('failed', 'cancelled') then
-    perform app.refuse(400, 'not_retryable', 'Only a failed or cancelled job can be retried.',
-      jsonb_build_object('current_status', app.status_word(ended)));
-  end if;
-  perform from app.connections as c where c.id = ended.connection_id and c.deleted_at is null for share;
-  if not found and ended.connection_id is not null then
-    perform app.refuse(404, 'connection_not_found', 'The connection of this job was deleted.');
-  end if;
-
-  started := ended;
-  started.retry_of := ended.id;
-  started.run_at := null;
-  if ended.progress ? 'windows_done' then
-    started.progress := ended.progress || jsonb_build_object('windows_before', ended.progress -> 'windows_done');
-  end if;
-  started := app.start_execution(started);
-  answer := jsonb_build_object('job_id', started.id, 'status', app.status_word(started), 'retry_of', started.retry_of);
-  return app.remember_answer(caller, 'retry_historical_sync', request, answer);
+  ids := app.bulk_action_matches(
+    caller.agency_id, app.bulk_action_criteria(criteria), null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', most + 1);
+  return jsonb_build_object(
+    'total_count', least(cardinality(ids), most),
+    'is_exact', cardinality(ids) <= most,
+    'sample', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'id', e.id, 'family', e.family, 'status', app.public_status(e), 'created_at', e.created_at) order by e.id), '[]')
+      from app.executions as e where e.id = any(ids[:least(most, 10)])));
 end $$;
 
-revoke all on function public.retry_historical_sync from public, anon, authenticated, service_role;
-grant execute on function public.retry_historical_sync to authenticated, service_role;
+revoke all on function public.preview_bulk_action from public, anon, authenticated, service_role;
+grant execute on function public.preview_bulk_action to anon, authenticated, service_role;
 
--- 30_historical_sync/public/start_historical_sync.sql
--- Queues a historical sync of a date range; both days are included. resources: JSON array of names, or null for all.
--- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id. Heeds an Idempotency-Key.
-create or replace function public.start_historical_sync(
-  connection_id uuid, date_from date, date_to date, resources jsonb default null)
+-- schemas/bulk_sync/public/cancel_bulk_sync.sql
+-- Cancels the bulk sync's active execution, see app.cancel_definition.
+create or replace function public.cancel_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
-set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return app.cancel_definition(caller, 'bulk_sync', sync_id);
+end $$;
+
+revoke all on function public.cancel_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.cancel_bulk_sync to anon, authenticated, service_role;
+
+-- schemas/bulk_sync/public/create_bulk_sync.sql
+-- Defines a bulk sync: every schema (a resource of the source) is copied to a connection of kind `records`.
+-- schemas: [{id, enabled}], null for all there are now. destination_configuration: {schema}, a prefix of the names there.
+-- Answer: {data: the bulk sync}. Heeds an Idempotency-Key.
+create or replace function public.create_bulk_sync(
+  name text, source_connection_id uuid, destination_connection_id uuid, destination_configuration jsonb default '{}',
+  schemas jsonb default null, mode text default 'replicate', active boolean default true, organization_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object(
-    'connection_id', connection_id, 'date_from', date_from, 'date_to', date_to, 'resources', resources);
-  answer jsonb := app.recall_answer(caller, 'start_historical_sync', request);
-  connection app.connections;
-  started app.executions;
+    'name', name, 'source', source_connection_id, 'destination', destination_connection_id,
+    'configuration', destination_configuration, 'schemas', schemas, 'mode', mode, 'active', active);
+  response jsonb := app.get_idempotent_response(caller, 'create_bulk_sync', request);
+  source app.connections;
+  destination app.connections;
+  sync app.definitions;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
-  -- Without the secret, which callers may not read.
-  select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
-  from app.connections as c where c.id = start_historical_sync.connection_id and c.deleted_at is null
-  for share; -- nobody deletes it meanwhile
-  if not found then
-    perform app.refuse_missing('historical_sync', 'connection', 'connection', connection_id);
+  perform app.require_organization(caller, organization_id);
+  source := app.find_connection(source_connection_id);
+  destination := app.find_connection(destination_connection_id);
+  if source.kind <> 'http' then
+    perform app.raise_error(400, 'not_a_source', 'The source receives records. Choose a connection that can be read from.');
   end if;
-
-  started.agency_id := connection.agency_id;
-  started.family := 'historical_sync';
-  started.connection_id := connection.id;
-  started.concurrency_key := connection.id;
-  started.spec := app.historical_sync_spec(connection, date_from, date_to, resources);
-  started := app.start_execution(started);
-  answer := jsonb_build_object('job_id', started.id, 'status', app.status_word(started));
-  return app.remember_answer(caller, 'start_historical_sync', request, answer);
+  if destination.kind <> 'records' then
+    perform app.raise_error(400, 'not_a_destination', 'The destination cannot be written to. Choose a connection of type records.');
+  end if;
+  if source.agency_id <> destination.agency_id then
+    perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
+  end if;
+  if mode not in ('replicate', 'append') then
+    perform app.raise_error(422, 'unsupported_field', 'mode is replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
+  end if;
+  insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
+  values (
+    source.agency_id, 'bulk_sync', create_bulk_sync.name, source.id, destination.id, create_bulk_sync.active,
+    jsonb_build_object(
+      'mode', mode,
+      'destination_configuration', destination_configuration,
+      'schemas', app.bulk_sync_schemas(source, schemas, destination_configuration ->> 'schema')),
+    caller.actor, caller.actor)
+  returning * into sync;
+  response := jsonb_build_object('data', app.bulk_sync_object(sync));
+  return app.save_idempotent_response(caller, 'create_bulk_sync', request, response);
 end $$;
 
-revoke all on function public.start_historical_sync from public, anon, authenticated, service_role;
-grant execute on function public.start_historical_sync to authenticated, service_role;
+revoke all on function public.create_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.create_bulk_sync to anon, authenticated, service_role;
 
--- 31_connection/10_connection_object.sql
--- One connection as callers see it: everything but its secret.
-create or replace function app.connection_object(connection app.connections)
+-- schemas/bulk_sync/public/delete_bulk_sync.sql
+-- Cancels what runs and deletes the bulk sync. No answer.
+create or replace function public.delete_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-immutable
 set search_path = ''
 as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  perform app.delete_definition('bulk_sync', sync_id);
+  return null;
+end $$;
+
+revoke all on function public.delete_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.delete_bulk_sync to anon, authenticated, service_role;
+
+-- schemas/bulk_sync/public/get_bulk_sync.sql
+-- One bulk sync. Answer: {data}.
+create or replace function public.get_bulk_sync(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  return jsonb_build_object('data', app.bulk_sync_object(app.find_definition('bulk_sync', sync_id)));
+end $$;
+
+revoke all on function public.get_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_sync to anon, authenticated, service_role;
+
+-- schemas/bulk_sync/public/get_bulk_sync_execution.sql
+-- One execution of a bulk sync, with each schema's status and counts. Answer: {data}.
+create or replace function public.get_bulk_sync_execution(sync_id uuid, execution_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  sync constant app.definitions := app.find_definition('bulk_sync', sync_id);
+begin
+  return jsonb_build_object('data', app.bulk_sync_execution_object(app.find_execution(sync, execution_id)));
+end $$;
+
+revoke all on function public.get_bulk_sync_execution from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_sync_execution to anon, authenticated, service_role;
+
+-- schemas/bulk_sync/public/get_bulk_sync_status.sql
+-- The newest execution, which stays current after its end until another starts, and the newest that has ended.
+-- Answer: {data: {current_execution, last_execution, next_execution_time, ingestion_status}}.
+create or replace function public.get_bulk_sync_status(sync_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  sync constant app.definitions := app.find_definition('bulk_sync', sync_id);
+begin
+  return jsonb_build_object('data', jsonb_build_object(
+    'current_execution', app.bulk_sync_execution_object(app.newest_execution(sync)),
+    'last_execution', app.bulk_sync_execution_object(app.newest_execution(sync, ended => true)),
+    'next_execution_time', null,
+    'ingestion_status', null));
+end $$;
+
+revoke all on function public.get_bulk_sync_status from public, anon, authenticated, service_role;
+grant execute on function public.get_bulk_sync_status to anon, authenticated, service_role;
+
+-- schemas/bulk_sync/public/list_bulk_sync_executions.sql
+-- A bulk sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
+-- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_bulk_sync_executions(
+  sync_id uuid, page_token text default null, "limit" int default null, ascending boolean default false,
+  only_terminal boolean default false)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.executions_page(
+    app.find_definition('bulk_sync', sync_id), page_token, "limit", ascending, only_terminal);
 begin
   return jsonb_build_object(
-    'id', connection.id,
-    'name', connection.name,
-    'organization_id', connection.agency_id,
-    'type', jsonb_build_object('id', connection.kind, 'name', initcap(connection.kind)),
-    'configuration', connection.config,
-    'policies', '[]'::jsonb,
-    'saved', true,
-    'status', null,
-    'status_error', null,
-    'created_at', connection.created_at,
-    'created_by', case when connection.created_by is not null then app.actor_object(connection.created_by) end,
-    'updated_at', connection.updated_at);
+    'data', (
+      select coalesce(jsonb_agg(app.bulk_sync_execution_object(e) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
 end $$;
 
-revoke all on function app.connection_object from public;
-grant execute on function app.connection_object to authenticated, service_role;
+revoke all on function public.list_bulk_sync_executions from public, anon, authenticated, service_role;
+grant execute on function public.list_bulk_sync_executions to anon, authenticated, service_role;
 
--- 31_connection/20_insert_connection.sql
--- Stores a connection; one that is only to be tested is deleted from the start. Its secret is in `configuration`, or was
--- reserved outside (`secret_id`). Answers it without its secret.
-create or replace function app.insert_connection(
-  caller app.caller, name text, kind text, configuration jsonb, secret_id uuid, only_test boolean default false)
-returns app.connections
+-- schemas/bulk_sync/public/list_bulk_syncs.sql
+-- The agency's bulk syncs, the last changed first, at most `limit` (to 50) a page.
+-- Answer: {data: [bulk sync], pagination: {next_page_token}}; an empty token ends.
+create or replace function public.list_bulk_syncs(
+  active boolean default null, page_token text default null, "limit" int default null)
+returns jsonb
 language plpgsql
 set search_path = ''
 as $$
 declare
-  config_ constant jsonb := configuration - 'secret';
-  secret_ constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
-  connection app.connections;
+  caller constant app.caller := app.caller();
+  page constant record := app.definitions_page('bulk_sync', page_token, "limit", active);
 begin
-  if caller.agency_id is null then
-    perform app.refuse(403, 'no_agency', 'A connection belongs to an agency: create it as one of its users.');
-  end if;
-  if kind not in ('http', 'records') then
-    perform app.refuse(400, 'unknown_type', 'type is http or records.');
-  end if;
-  if (jsonb_typeof(config_) = 'object' and jsonb_typeof(secret_) = 'object') is not true then
-    perform app.refuse(400, 'invalid_configuration', 'configuration is an object, and so is its secret.');
-  end if;
-  if secret_ <> '{}' and secret_id is not null then
-    perform app.refuse(400, 'invalid_configuration', 'The secret is in the configuration or secret_id names it, not both.');
-  end if;
-  if kind = 'http' and jsonb_typeof(config_ -> 'resources') is distinct from 'object' then
-    perform app.refuse(400, 'invalid_configuration', 'configuration.resources is an object, a member per resource.');
-  end if;
-  if kind = 'records' and (configuration <> '{}' or secret_id is not null) then
-    perform app.refuse(400, 'invalid_configuration', 'A connection of type records has no configuration.');
-  end if;
-  insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by, deleted_at)
-  values (caller.agency_id, insert_connection.kind, insert_connection.name, config_,
-    case when secret_id is null then app.store_secret(caller.agency_id, secret_) else app.use_secret(secret_id) end,
-    caller.actor, case when only_test then clock_timestamp() end)
-  returning c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
-  into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
-    connection.created_by, connection.updated_at;
-  return connection;
+  return jsonb_build_object(
+    'data', (
+      select coalesce(jsonb_agg(app.bulk_sync_object(d) order by listed.position), '[]')
+      from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
+    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
 end $$;
 
-revoke all on function app.insert_connection from public;
-grant execute on function app.insert_connection to authenticated, service_role;
+revoke all on function public.list_bulk_syncs from public, anon, authenticated, service_role;
+grant execute on function public.list_bulk_syncs to anon, authenticated, service_role;
 
--- 31_connection/30_lend_secret.sql
--- For a test of a change that brings no secret: the stored one's. Only where it goes to the same address in the same way:
--- who changes those has to know the secret, or could have it sent to themselves. A definer, as callers cannot read which
--- secret it is; both connections are of the caller's agency, and the one written to was made for the test.
-create or replace function app.lend_secret(stored uuid, tested uuid)
-returns void
+-- schemas/bulk_sync/public/start_bulk_sync.sql
+-- Queues an execution of a bulk sync. schemas: ids, null for all. At most one is active: 409 already_active.
+-- Answer: {data: the execution}. Heeds an Idempotency-Key.
+create or replace function public.start_bulk_sync(sync_id uuid, schemas jsonb default null)
+returns jsonb
 language plpgsql
-security definer
 set search_path = ''
 as $$
 declare
-  agency constant uuid := app.agency_id();
+  caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('sync_id', sync_id, 'schemas', schemas);
+  response jsonb := app.get_idempotent_response(caller, 'start_bulk_sync', request);
+  sync app.definitions;
+  started app.executions;
+  chosen jsonb;
+  unknown text;
 begin
-  update app.connections as t set secret_id = s.secret_id
-  from app.connections as s
-  where s.id = stored and s.agency_id = agency and s.deleted_at is null
-    and t.id = tested and t.agency_id = agency and t.deleted_at is not null and t.secret_id is null
-    and t.config -> 'base_url' = s.config -> 'base_url'
-    and t.config -> 'auth' -> 'type' = s.config -> 'auth' -> 'type';
+  if response is not null then
+    return response;
+  end if;
+  sync := app.find_definition('bulk_sync', sync_id, hold => true);
+  select jsonb_agg(s.value order by s.position) into chosen
+  from jsonb_array_elements(sync.settings -> 'schemas') with ordinality as s (value, position)
+  where schemas is null or schemas ? (s.value ->> 'id');
+  select id into unknown from jsonb_array_elements_text(schemas) as id
+  where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
+  if unknown is not null or chosen is null then
+    perform app.raise_error(400, 'unknown_schema', 'schemas names at least one of this sync''s schemas, and no other.', jsonb_build_object(
+      'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
+  end if;
+
+  started.agency_id := sync.agency_id;
+  started.family := 'bulk_sync';
+  started.definition_id := sync.id;
+  started.connection_id := sync.source_id;
+  started.destination_id := sync.destination_id;
+  started.concurrency_key := sync.id;
+  started.spec := jsonb_build_object(
+    'schemas', chosen, 'is_partial', schemas is not null, 'write', jsonb_build_object('mode', sync.settings -> 'mode'));
+  started := app.start_execution(started);
+  response := jsonb_build_object('data', app.bulk_sync_execution_object(started));
+  return app.save_idempotent_response(caller, 'start_bulk_sync', request, response);
 end $$;
 
-revoke all on function app.lend_secret from public;
-grant execute on function app.lend_secret to authenticated;
+revoke all on function public.start_bulk_sync from public, anon, authenticated, service_role;
+grant execute on function public.start_bulk_sync to anon, authenticated, service_role;
 
--- 31_connection/public/create_connection.sql
+-- schemas/connection/public/create_connection.sql
 -- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
 -- type: http (see the connector's config) or records (where syncs land, configuration {}). A door that has put the secret
 -- into a store outside names it by `secret_id` (reserve_secret) instead. Answer: {data: the connection}.
--- With `validate` a source is tested (test_connection) and {look_id} answered: once the look is completed, call it without.
+-- With `validate` a source is tested (test_connection) and {check_id} answered: once the look is completed, call it without.
 -- Heeds an Idempotency-Key; of a secret outside, its fingerprint tells whether it is the same.
 create or replace function public.create_connection(
   name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null,
@@ -3198,25 +3898,25 @@ declare
   request constant jsonb := jsonb_build_object('name', name, 'type', type,
     'configuration', encode(sha256(convert_to(
       jsonb_build_array(app.idempotency_key(), configuration, fingerprint)::text, 'UTF8')), 'hex'));
-  answer jsonb := app.recall_answer(caller, 'create_connection', request);
+  response jsonb := app.get_idempotent_response(caller, 'create_connection', request);
   connection app.connections;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
   perform app.require_organization(caller, organization_id);
   if validate and type <> 'records' then
     return public.test_connection(type, configuration, secret_id => secret_id);
   end if;
   connection := app.insert_connection(caller, name, type, configuration, secret_id);
-  answer := jsonb_build_object('data', app.connection_object(connection));
-  return app.remember_answer(caller, 'create_connection', request, answer);
+  response := jsonb_build_object('data', app.connection_object(connection));
+  return app.save_idempotent_response(caller, 'create_connection', request, response);
 end $$;
 
 revoke all on function public.create_connection from public, anon, authenticated, service_role;
 grant execute on function public.create_connection to anon, authenticated, service_role;
 
--- 31_connection/public/delete_connection.sql
+-- schemas/connection/public/delete_connection.sql
 -- Deletes a connection and forgets its secret. With syncs or models that use it: 422 connection_in_use, naming them, or with
 -- `force` they are deleted too. What runs on it is cancelled first. No answer.
 create or replace function public.delete_connection(connection_id uuid, force boolean default false)
@@ -3238,7 +3938,7 @@ begin
   select jsonb_agg(jsonb_build_object('type', d.kind, 'id', d.id, 'name', d.name) order by d.kind, d.name) into used_by
   from app.definitions as d where d.deleted_at is null and connection_id in (d.source_id, d.destination_id);
   if used_by is not null and not coalesce(force, false) then
-    perform app.refuse(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
+    perform app.raise_error(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
       jsonb_build_object('used_by', used_by));
   end if;
   -- In id order, as everybody who locks several: the executions too, which the definitions' own deletes would take in theirs.
@@ -3266,7 +3966,7 @@ end $$;
 revoke all on function public.delete_connection from public, anon, authenticated, service_role;
 grant execute on function public.delete_connection to anon, authenticated, service_role;
 
--- 31_connection/public/get_connection.sql
+-- schemas/connection/public/get_connection.sql
 -- One connection, without its secret. Answer: {data}.
 create or replace function public.get_connection(connection_id uuid)
 returns jsonb
@@ -3282,7 +3982,7 @@ end $$;
 revoke all on function public.get_connection from public, anon, authenticated, service_role;
 grant execute on function public.get_connection to anon, authenticated, service_role;
 
--- 31_connection/public/list_connections.sql
+-- schemas/connection/public/list_connections.sql
 -- The agency's connections, the last changed first, without their secrets; at most 50 a page.
 -- Answer: {data: [connection], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_connections(page_token text default null, "limit" int default null)
@@ -3294,7 +3994,7 @@ declare
   caller constant app.caller := app.caller();
   size constant int := app.page_size("limit", 50);
   after constant record := app.read_page_token(page_token);
-  answer jsonb;
+  response jsonb;
 begin
   -- One statement: what is deleted meanwhile is on the page or not, and the page is whole.
   with listed as (
@@ -3314,15 +4014,15 @@ begin
     'data', coalesce(jsonb_agg(app.connection_object(p.connection) order by p.position) filter (where p.position <= size), '[]'),
     'pagination', jsonb_build_object('next_page_token',
       case when count(*) > size then max(p.token) filter (where p.position = size) else '' end))
-  into answer
+  into response
   from page as p;
-  return answer;
+  return response;
 end $$;
 
 revoke all on function public.list_connections from public, anon, authenticated, service_role;
 grant execute on function public.list_connections to anon, authenticated, service_role;
 
--- 31_connection/public/reserve_secret.sql
+-- schemas/connection/public/reserve_secret.sql
 -- For a door that keeps secrets in a store outside: reserves a name there. What is put under it becomes a connection's by
 -- `secret_id` within the hour, or is forgotten. fingerprint: SHA-256 of Idempotency-Key and secret, by which a repetition
 -- is told from another request. Answer: {secret_id, name}.
@@ -3336,10 +4036,10 @@ declare
   reserved app.secrets;
 begin
   if caller.agency_id is null then
-    perform app.refuse(403, 'no_agency', 'A secret belongs to an agency: reserve it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A secret belongs to an agency: reserve it as one of its users.');
   end if;
   if fingerprint !~ '^[0-9a-f]{64}$' then
-    perform app.refuse(400, 'invalid_fingerprint', 'fingerprint is a SHA-256 in lower-case hexadecimal.');
+    perform app.raise_error(400, 'invalid_fingerprint', 'fingerprint is a SHA-256 in lower-case hexadecimal.');
   end if;
   reserved := app.reserve_secret(fingerprint);
   return jsonb_build_object('secret_id', reserved.id, 'name', reserved.name);
@@ -3348,11 +4048,11 @@ end $$;
 revoke all on function public.reserve_secret from public, anon, authenticated, service_role;
 grant execute on function public.reserve_secret to anon, authenticated, service_role;
 
--- 31_connection/public/test_connection.sql
+-- schemas/connection/public/test_connection.sql
 -- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
 -- configuration over it. A secret that is given, in the configuration or by `secret_id` (reserve_secret), takes the place
 -- of the stored one's. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
--- Answer: {look_id}, for get_look; it is null for a type that cannot fail.
+-- Answer: {check_id}, for get_source_check; it is null for a type that cannot fail.
 create or replace function public.test_connection(
   type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
@@ -3367,134 +4067,76 @@ begin
   if connection_id is not null then
     stored := app.find_connection(connection_id);
     if stored.kind <> type then
-      perform app.refuse(400, 'other_type', 'The stored connection is of another type.');
+      perform app.raise_error(400, 'other_type', 'The stored connection is of another type.');
     end if;
     configuration := stored.config || configuration;
   end if;
   tested := app.insert_connection(caller, coalesce(stored.name, 'test'), type, configuration, secret_id, only_test => true);
   if stored.id is not null and secret_id is null and nullif(configuration -> 'secret', 'null') is null then
-    perform app.lend_secret(stored.id, tested.id);
+    perform app.copy_secret_for_check(stored.id, tested.id);
   end if;
   if tested.kind = 'records' then
-    return '{"look_id": null}';
+    return '{"check_id": null}';
   end if;
-  return jsonb_build_object('look_id', (app.start_look(tested, null)).id);
+  return jsonb_build_object('check_id', (app.start_source_check(tested, null)).id);
 end $$;
 
 revoke all on function public.test_connection from public, anon, authenticated, service_role;
 grant execute on function public.test_connection to anon, authenticated, service_role;
 
--- 32_look/10_start_look.sql
--- Queues a look at a source: one page of a resource (null: of any). It goes before everything else, somebody is waiting.
-create or replace function app.start_look(connection app.connections, resource text)
-returns app.executions
-language plpgsql
-set search_path = ''
-as $$
-declare
-  look app.executions;
-begin
-  if connection.kind <> 'http' then
-    perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
-  end if;
-  if resource is not null and not connection.config -> 'resources' ? resource then
-    perform app.refuse(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
-      'resource', left(resource, 200), 'available', array(select jsonb_object_keys(connection.config -> 'resources'))));
-  end if;
-  look.agency_id := connection.agency_id;
-  look.family := 'source_look';
-  look.connection_id := connection.id;
-  look.spec := jsonb_build_object('resource', resource);
-  return app.start_execution(look);
-end $$;
-
-revoke all on function app.start_look from public;
-grant execute on function app.start_look to authenticated, service_role;
-
--- 32_look/public/cancel_look.sql
--- Takes a look back that nobody waits for any longer: a worker that comes back has better to do. Answers as get_look, and
--- one that has ended already stays what it is.
-create or replace function public.cancel_look(look_id uuid)
+-- schemas/historical_sync/public/cancel_sync_job.sql
+-- Cancels a historical sync that is pending or in progress; when it answers, nothing more of that job is accepted.
+-- Answer: {job_id, status}. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
+create or replace function public.cancel_sync_job(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql
 set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('job_id', job_id, 'reason', reason);
+  response jsonb := app.get_idempotent_response(caller, 'cancel_sync_job', request);
+  cancelled app.executions;
 begin
-  perform public.get_look(look_id); -- it is a look, and the caller's
-  perform app.cancel_each(array[look_id], 'nobody waits');
-  return public.get_look(look_id);
+  if response is not null then
+    return response;
+  end if;
+  cancelled := app.cancel_execution('historical_sync', job_id, reason);
+  response := jsonb_build_object('job_id', cancelled.id, 'status', app.public_status(cancelled));
+  return app.save_idempotent_response(caller, 'cancel_sync_job', request, response);
 end $$;
 
-revoke all on function public.cancel_look from public, anon, authenticated, service_role;
-grant execute on function public.cancel_look to anon, authenticated, service_role;
+revoke all on function public.cancel_sync_job from public, anon, authenticated, service_role;
+grant execute on function public.cancel_sync_job to authenticated, service_role;
 
--- 32_look/public/get_look.sql
--- What a look has found: {status, fields: [{name, type}], error: {code, message}}.
-create or replace function public.get_look(look_id uuid)
+-- schemas/historical_sync/public/get_historical_sync.sql
+-- One historical sync: status, progress, position, error, who cancelled it and why, timestamps.
+create or replace function public.get_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
+stable
 set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
-  look app.executions;
+  job public.historical_sync_jobs;
 begin
-  select * into look from app.executions as e where e.id = look_id and e.family = 'source_look';
+  select * into job from public.historical_sync_jobs as j where j.job_id = get_historical_sync.job_id;
   if not found then
-    perform app.refuse(404, 'look_not_found', 'There is no look with this id.');
+    perform app.raise_not_found('historical_sync', 'historical_sync', 'job', job_id);
   end if;
-  return jsonb_build_object('status', app.status_word(look), 'fields', look.progress -> 'fields', 'error', look.error);
+  return app.historical_sync_object(job);
 end $$;
 
-revoke all on function public.get_look from public, anon, authenticated, service_role;
-grant execute on function public.get_look to anon, authenticated, service_role;
+revoke all on function public.get_historical_sync from public, anon, authenticated, service_role;
+grant execute on function public.get_historical_sync to authenticated, service_role;
 
--- 33_api_key/10_api_key_object.sql
--- One key as its agency sees it: everything but the key, of which nobody keeps more than a hash.
-create or replace function app.api_key_object(key_id uuid)
-returns jsonb
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  return (
-    select jsonb_build_object(
-      'id', k.id, 'name', k.name, 'hint', k.hint, 'created_at', k.created_at, 'created_by', k.created_by,
-      'last_used_at', k.last_used_at, 'revoked_at', k.revoked_at, 'revoked_by', k.revoked_by)
-    from app.api_keys as k where k.id = key_id);
-end $$;
-
-revoke all on function app.api_key_object from public;
-grant execute on function app.api_key_object to authenticated, service_role;
-
--- 33_api_key/public/create_api_key.sql
--- Makes a key of the user's agency. Answer: {key, api_key}; the key itself is shown this once.
-create or replace function public.create_api_key(name text)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  -- Two random uuids have 244 random bits.
-  key constant text := 'sync_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
-  id uuid;
-begin
-  insert into app.api_keys (agency_id, name, hash, hint, created_by)
-  values (caller.agency_id, create_api_key.name, sha256(convert_to(key, 'UTF8')), right(key, 4), caller.actor)
-  returning api_keys.id into id;
-  return jsonb_build_object('key', key, 'api_key', app.api_key_object(id));
-end $$;
-
-revoke all on function public.create_api_key from public, anon, authenticated, service_role;
-grant execute on function public.create_api_key to authenticated;
-
--- 33_api_key/public/list_api_keys.sql
--- The agency's keys, the newest first, revoked ones included. Answer: {api_keys}.
-create or replace function public.list_api_keys()
+-- schemas/historical_sync/public/list_historical_syncs.sql
+-- The caller's historical syncs, newest first, at most `limit` (1 to 100). status: a word of the family; cursor: the
+-- `next_cursor` of the answer before. Ids are ordered by time and a page begins after one, so a walk neither skips nor
+-- repeats what was there when it began, whatever is started meanwhile. Answer: {jobs, next_cursor}; null ends.
+create or replace function public.list_historical_syncs(
+  status text default null, connection_id uuid default null, "limit" int default 20, cursor uuid default null)
 returns jsonb
 language plpgsql
 stable
@@ -3502,19 +4144,43 @@ set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
+  size constant int := coalesce("limit", 20);
+  -- A connection has one agency: a trusted server that names one finds its executions as fast.
+  of_agency constant boolean := caller.agency_id is not null or connection_id is not null;
+  agency constant uuid := coalesce(caller.agency_id, (select c.agency_id from app.connections as c where c.id = connection_id));
+  statuses constant text[] := case when status is not null then app.words_statuses('historical_sync', status) end;
+  jobs jsonb;
+  ids uuid[];
 begin
-  return jsonb_build_object('api_keys', (
-    select coalesce(jsonb_agg(app.api_key_object(k.id) order by k.created_at desc, k.id), '[]')
-    from (select recent.id, recent.created_at from app.api_keys as recent
-          where recent.agency_id = caller.agency_id order by recent.created_at desc, recent.id limit 1000) as k));
+  if size not between 1 and 100 then
+    perform app.raise_error(400, 'invalid_limit', 'limit is a number from 1 to 100.');
+  end if;
+  -- Planned for the filters at hand: each combination has its index. `nulls last` is the order of an agency's indexes and
+  -- not of the primary key's, which would be read past all other agencies' rows.
+  execute 'select array(select e.id from app.executions as e where e.family = ''historical_sync'' and e.deleted_at is null'
+    || case when of_agency then ' and e.agency_id = $1' else '' end
+    || case when connection_id is not null then ' and e.connection_id = $2' else '' end
+    || case when cardinality(statuses) = 1 then ' and e.status = ($3)[1]' when status is not null then ' and e.status = any($3)' else '' end
+    || case when 'queued' = any(statuses) then ' and app.public_status(e) = $4' else '' end
+    || case when cursor is not null then ' and e.id < $5' else '' end
+    || ' order by e.id desc' || case when of_agency then ' nulls last' else '' end || ' limit $6)'
+  into ids
+  using agency, connection_id, statuses, status, cursor, size + 1;
+
+  select jsonb_agg(app.historical_sync_object(j) order by j.job_id desc) into jobs
+  from unnest(ids[:size]) as listed (id) join public.historical_sync_jobs as j on j.job_id = listed.id; -- one by one
+  return jsonb_build_object(
+    'jobs', coalesce(jobs, '[]'),
+    'next_cursor', case when cardinality(ids) > size then ids[size] end);
 end $$;
 
-revoke all on function public.list_api_keys from public, anon, authenticated, service_role;
-grant execute on function public.list_api_keys to authenticated;
+revoke all on function public.list_historical_syncs from public, anon, authenticated, service_role;
+grant execute on function public.list_historical_syncs to authenticated, service_role;
 
--- 33_api_key/public/revoke_api_key.sql
--- Revokes a key: whoever calls with it from now on is refused. Again it changes nothing. Answer: the key.
-create or replace function public.revoke_api_key(api_key_id uuid)
+-- schemas/historical_sync/public/retry_historical_sync.sql
+-- Continues a failed or cancelled historical sync where it stood, as a new job: same range, checkpoint copied.
+-- Answer: {job_id, status, retry_of}. 400 not_retryable names the current_status. Heeds an Idempotency-Key.
+create or replace function public.retry_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -3522,472 +4188,90 @@ set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
+  request constant jsonb := jsonb_build_object('job_id', job_id);
+  response jsonb := app.get_idempotent_response(caller, 'retry_historical_sync', request);
+  ended app.executions;
+  started app.executions;
 begin
-  update app.api_keys as k set revoked_at = clock_timestamp(), revoked_by = caller.actor
-  where k.id = api_key_id and k.agency_id = caller.agency_id and k.revoked_at is null;
-  if not found and not exists (select from app.api_keys as k where k.id = api_key_id) then
-    perform app.refuse(404, 'api_key_not_found', 'There is no API key with this id.');
+  if response is not null then
+    return response;
   end if;
-  return app.api_key_object(api_key_id);
+  select * into ended from app.executions as e
+  where e.id = retry_historical_sync.job_id and e.family = 'historical_sync' and e.deleted_at is null;
+  if not found then
+    perform app.raise_not_found('historical_sync', 'historical_sync', 'job', job_id);
+  end if;
+  if ended.status not in ('failed', 'cancelled') then
+    perform app.raise_error(400, 'not_retryable', 'Only a failed or cancelled job can be retried.',
+      jsonb_build_object('current_status', app.public_status(ended)));
+  end if;
+  perform from app.connections as c where c.id = ended.connection_id and c.deleted_at is null for share;
+  if not found and ended.connection_id is not null then
+    perform app.raise_error(404, 'connection_not_found', 'The connection of this job was deleted.');
+  end if;
+
+  started := ended;
+  started.retry_of := ended.id;
+  started.run_at := null;
+  if ended.progress ? 'windows_done' then
+    started.progress := ended.progress || jsonb_build_object('windows_before', ended.progress -> 'windows_done');
+  end if;
+  started := app.start_execution(started);
+  response := jsonb_build_object('job_id', started.id, 'status', app.public_status(started), 'retry_of', started.retry_of);
+  return app.save_idempotent_response(caller, 'retry_historical_sync', request, response);
 end $$;
 
-revoke all on function public.revoke_api_key from public, anon, authenticated, service_role;
-grant execute on function public.revoke_api_key to authenticated;
+revoke all on function public.retry_historical_sync from public, anon, authenticated, service_role;
+grant execute on function public.retry_historical_sync to authenticated, service_role;
 
--- 34_bulk_sync/10_bulk_sync_object.sql
--- One bulk sync as callers see it: a superset of what the published versions of the API answer, old and new.
-create or replace function app.bulk_sync_object(sync app.definitions)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  by_hand constant jsonb := jsonb_build_object('frequency', 'manual');
-begin
-  return jsonb_build_object(
-    'id', sync.id,
-    'name', sync.name,
-    'organization_id', sync.agency_id,
-    'active', sync.active,
-    'mode', sync.settings -> 'mode',
-    'source_connection_id', sync.source_id,
-    'source_configuration', '{}'::jsonb,
-    'destination_connection_id', sync.destination_id,
-    'destination_configuration', sync.settings -> 'destination_configuration',
-    'schemas', sync.settings -> 'schemas',
-    'schedule', by_hand,
-    'default_schedule', by_hand || jsonb_build_object('id', sync.id),
-    'additional_schedules', '[]'::jsonb,
-    'policies', '[]'::jsonb,
-    'discover', false,
-    'automatically_add_new_fields', 'all',
-    'automatically_add_new_objects', 'none',
-    'normalize_names', 'disabled',
-    'disable_record_timestamps', false,
-    'created_at', sync.created_at,
-    'created_by', app.actor_object(sync.created_by),
-    'updated_at', sync.updated_at,
-    'updated_by', app.actor_object(sync.updated_by));
-end $$;
-
-revoke all on function app.bulk_sync_object from public;
-grant execute on function app.bulk_sync_object to authenticated, service_role;
-
--- 34_bulk_sync/20_bulk_sync_execution_object.sql
--- One execution as callers see it, with each schema's own status: created until its first batch, completed after its last,
--- and what the execution came to if that was before.
-create or replace function app.bulk_sync_execution_object(execution app.executions)
-returns jsonb
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  schemas jsonb;
-begin
-  if execution.id is null then
-    return null;
-  end if;
-  select jsonb_agg(jsonb_build_object(
-    'schema', s.value -> 'id',
-    'output_name', s.value -> 'output_name',
-    'status', case
-      when r.finished_at is not null then 'completed'
-      when execution.finished_at is not null then app.status_word(execution)
-      when r.started_at is not null then 'running'
-      else 'created' end,
-    'status_message', case when r.finished_at is null and execution.finished_at is not null then execution.error ->> 'message' end,
-    'record_count', coalesce(r.records, 0),
-    'error_count', coalesce(r.failed, 0),
-    'warning_count', 0,
-    'created_at', execution.created_at,
-    'started_at', r.started_at,
-    'completed_at', coalesce(r.finished_at, execution.finished_at),
-    'updated_at', coalesce(r.finished_at, execution.finished_at, r.started_at, execution.created_at)
-  ) order by s.position)
-  into schemas
-  from jsonb_array_elements(execution.spec -> 'schemas') with ordinality as s (value, position)
-  left join app.execution_resources as r
-    on r.agency_id = execution.agency_id and r.execution_id = execution.id and r.resource = s.value ->> 'output_name';
-
-  return jsonb_build_object(
-    'id', execution.id,
-    'status', app.status_word(execution),
-    'status_message', execution.error -> 'message',
-    'type', 'manual',
-    'created_at', execution.created_at,
-    'started_at', execution.started_at,
-    'completed_at', execution.finished_at,
-    'updated_at', greatest(execution.created_at, execution.started_at, execution.cancel_requested_at, execution.finished_at),
-    'is_test', false,
-    'is_resync', false,
-    'is_partial', execution.spec -> 'is_partial',
-    'fetch_mode', 'full',
-    'output_disposition', 'retain',
-    'version', execution.seq::text,
-    'record_count', execution.records,
-    'error_count', (select coalesce(sum((s ->> 'error_count')::bigint), 0) from jsonb_array_elements(schemas) as s),
-    'warning_count', 0,
-    'cancel_requested_at', execution.cancel_requested_at,
-    'cancel_deadline', case when execution.status = 'cancelling' then execution.cancel_deadline end,
-    'cancelled_by', execution.cancelled_by,
-    'schemas', schemas);
-end $$;
-
-revoke all on function app.bulk_sync_execution_object from public;
-grant execute on function app.bulk_sync_execution_object to authenticated, service_role;
-
--- 34_bulk_sync/30_bulk_sync_schemas.sql
--- The schemas of a source that are wanted, as [{id, output_name}]: every schema is one resource of the connection.
--- wanted: [{id, enabled}], or null for all. `namespace` goes before the names in the destination.
-create or replace function app.bulk_sync_schemas(source app.connections, wanted jsonb, namespace text)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  available constant jsonb := case jsonb_typeof(source.config -> 'resources')
-    when 'object' then source.config -> 'resources' else '{}' end;
-  names text[];
-  unknown text;
-begin
-  if wanted is null then
-    names := array(select jsonb_object_keys(available));
-  else
-    names := array(
-      select w.value ->> 'id' from jsonb_array_elements(wanted) with ordinality as w (value, position)
-      where coalesce((w.value ->> 'enabled')::boolean, true)
-      group by 1 order by min(w.position));
-  end if;
-  select name into unknown from unnest(names) as name where not available ? name limit 1;
-  if found then
-    perform app.refuse(400, 'unknown_schema', 'The source has no schema of that name.',
-      jsonb_build_object('schema', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
-  end if;
-  if cardinality(names) = 0 then
-    perform app.refuse(400, 'no_schemas', 'At least one schema must be enabled; leave schemas out for all.');
-  end if;
-  -- As commit_batch: else no batch could ever be stored.
-  select name into unknown from unnest(names) as name
-  where octet_length(concat_ws('.', namespace, name)) not between 1 and 200 limit 1;
-  if found then
-    perform app.refuse(400, 'invalid_output_name', 'The name in the destination, with what goes before it, has 1 to 200 bytes.',
-      jsonb_build_object('schema', left(unknown, 200)));
-  end if;
-  return (
-    select jsonb_agg(jsonb_build_object('id', name, 'output_name', concat_ws('.', namespace, name)) order by position)
-    from unnest(names) with ordinality as n (name, position));
-end $$;
-
-revoke all on function app.bulk_sync_schemas from public;
-grant execute on function app.bulk_sync_schemas to authenticated, service_role;
-
--- 34_bulk_sync/public/cancel_bulk_sync.sql
--- Cancels the bulk sync's active execution, see app.cancel_definition.
-create or replace function public.cancel_bulk_sync(sync_id uuid)
+-- schemas/historical_sync/public/start_historical_sync.sql
+-- Queues a historical sync of a date range; both days are included. resources: JSON array of names, or null for all.
+-- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id. Heeds an Idempotency-Key.
+create or replace function public.start_historical_sync(
+  connection_id uuid, date_from date, date_to date, resources jsonb default null)
 returns jsonb
 language plpgsql
 set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-begin
-  return app.cancel_definition(caller, 'bulk_sync', sync_id);
-end $$;
-
-revoke all on function public.cancel_bulk_sync from public, anon, authenticated, service_role;
-grant execute on function public.cancel_bulk_sync to anon, authenticated, service_role;
-
--- 34_bulk_sync/public/create_bulk_sync.sql
--- Defines a bulk sync: every schema (a resource of the source) is copied to a connection of kind `records`.
--- schemas: [{id, enabled}], null for all there are now. destination_configuration: {schema}, a prefix of the names there.
--- Answer: {data: the bulk sync}. Heeds an Idempotency-Key.
-create or replace function public.create_bulk_sync(
-  name text, source_connection_id uuid, destination_connection_id uuid, destination_configuration jsonb default '{}',
-  schemas jsonb default null, mode text default 'replicate', active boolean default true, organization_id uuid default null)
-returns jsonb
-language plpgsql
-set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object(
-    'name', name, 'source', source_connection_id, 'destination', destination_connection_id,
-    'configuration', destination_configuration, 'schemas', schemas, 'mode', mode, 'active', active);
-  answer jsonb := app.recall_answer(caller, 'create_bulk_sync', request);
-  source app.connections;
-  destination app.connections;
-  sync app.definitions;
-begin
-  if answer is not null then
-    return answer;
-  end if;
-  perform app.require_organization(caller, organization_id);
-  source := app.find_connection(source_connection_id);
-  destination := app.find_connection(destination_connection_id);
-  if source.kind <> 'http' then
-    perform app.refuse(400, 'not_a_source', 'The source receives records. Choose a connection that can be read from.');
-  end if;
-  if destination.kind <> 'records' then
-    perform app.refuse(400, 'not_a_destination', 'The destination cannot be written to. Choose a connection of type records.');
-  end if;
-  if source.agency_id <> destination.agency_id then
-    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
-  end if;
-  if mode not in ('replicate', 'append') then
-    perform app.refuse(422, 'unsupported_field', 'mode is replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
-  end if;
-  insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
-  values (
-    source.agency_id, 'bulk_sync', create_bulk_sync.name, source.id, destination.id, create_bulk_sync.active,
-    jsonb_build_object(
-      'mode', mode,
-      'destination_configuration', destination_configuration,
-      'schemas', app.bulk_sync_schemas(source, schemas, destination_configuration ->> 'schema')),
-    caller.actor, caller.actor)
-  returning * into sync;
-  answer := jsonb_build_object('data', app.bulk_sync_object(sync));
-  return app.remember_answer(caller, 'create_bulk_sync', request, answer);
-end $$;
-
-revoke all on function public.create_bulk_sync from public, anon, authenticated, service_role;
-grant execute on function public.create_bulk_sync to anon, authenticated, service_role;
-
--- 34_bulk_sync/public/delete_bulk_sync.sql
--- Cancels what runs and deletes the bulk sync. No answer.
-create or replace function public.delete_bulk_sync(sync_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-begin
-  perform app.delete_definition('bulk_sync', sync_id);
-  return null;
-end $$;
-
-revoke all on function public.delete_bulk_sync from public, anon, authenticated, service_role;
-grant execute on function public.delete_bulk_sync to anon, authenticated, service_role;
-
--- 34_bulk_sync/public/get_bulk_sync.sql
--- One bulk sync. Answer: {data}.
-create or replace function public.get_bulk_sync(sync_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-begin
-  return jsonb_build_object('data', app.bulk_sync_object(app.find_definition('bulk_sync', sync_id)));
-end $$;
-
-revoke all on function public.get_bulk_sync from public, anon, authenticated, service_role;
-grant execute on function public.get_bulk_sync to anon, authenticated, service_role;
-
--- 34_bulk_sync/public/get_bulk_sync_execution.sql
--- One execution of a bulk sync, with each schema's status and counts. Answer: {data}.
-create or replace function public.get_bulk_sync_execution(sync_id uuid, execution_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  sync constant app.definitions := app.find_definition('bulk_sync', sync_id);
-begin
-  return jsonb_build_object('data', app.bulk_sync_execution_object(app.find_execution(sync, execution_id)));
-end $$;
-
-revoke all on function public.get_bulk_sync_execution from public, anon, authenticated, service_role;
-grant execute on function public.get_bulk_sync_execution to anon, authenticated, service_role;
-
--- 34_bulk_sync/public/get_bulk_sync_status.sql
--- The newest execution, which stays current after its end until another starts, and the newest that has ended.
--- Answer: {data: {current_execution, last_execution, next_execution_time, ingestion_status}}.
-create or replace function public.get_bulk_sync_status(sync_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  sync constant app.definitions := app.find_definition('bulk_sync', sync_id);
-begin
-  return jsonb_build_object('data', jsonb_build_object(
-    'current_execution', app.bulk_sync_execution_object(app.newest_execution(sync)),
-    'last_execution', app.bulk_sync_execution_object(app.newest_execution(sync, ended => true)),
-    'next_execution_time', null,
-    'ingestion_status', null));
-end $$;
-
-revoke all on function public.get_bulk_sync_status from public, anon, authenticated, service_role;
-grant execute on function public.get_bulk_sync_status to anon, authenticated, service_role;
-
--- 34_bulk_sync/public/list_bulk_sync_executions.sql
--- A bulk sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
--- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
-create or replace function public.list_bulk_sync_executions(
-  sync_id uuid, page_token text default null, "limit" int default null, ascending boolean default false,
-  only_terminal boolean default false)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  page constant record := app.executions_page(
-    app.find_definition('bulk_sync', sync_id), page_token, "limit", ascending, only_terminal);
-begin
-  return jsonb_build_object(
-    'data', (
-      select coalesce(jsonb_agg(app.bulk_sync_execution_object(e) order by listed.position), '[]')
-      from unnest(page.ids) with ordinality as listed (id, position) join app.executions as e on e.id = listed.id),
-    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
-end $$;
-
-revoke all on function public.list_bulk_sync_executions from public, anon, authenticated, service_role;
-grant execute on function public.list_bulk_sync_executions to anon, authenticated, service_role;
-
--- 34_bulk_sync/public/list_bulk_syncs.sql
--- The agency's bulk syncs, the last changed first, at most `limit` (to 50) a page.
--- Answer: {data: [bulk sync], pagination: {next_page_token}}; an empty token ends.
-create or replace function public.list_bulk_syncs(
-  active boolean default null, page_token text default null, "limit" int default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  page constant record := app.definitions_page('bulk_sync', page_token, "limit", active);
-begin
-  return jsonb_build_object(
-    'data', (
-      select coalesce(jsonb_agg(app.bulk_sync_object(d) order by listed.position), '[]')
-      from unnest(page.ids) with ordinality as listed (id, position) join app.definitions as d on d.id = listed.id),
-    'pagination', jsonb_build_object('next_page_token', page.next_page_token));
-end $$;
-
-revoke all on function public.list_bulk_syncs from public, anon, authenticated, service_role;
-grant execute on function public.list_bulk_syncs to anon, authenticated, service_role;
-
--- 34_bulk_sync/public/start_bulk_sync.sql
--- Queues an execution of a bulk sync. schemas: ids, null for all. At most one is active: 409 already_active.
--- Answer: {data: the execution}. Heeds an Idempotency-Key.
-create or replace function public.start_bulk_sync(sync_id uuid, schemas jsonb default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  request constant jsonb := jsonb_build_object('sync_id', sync_id, 'schemas', schemas);
-  answer jsonb := app.recall_answer(caller, 'start_bulk_sync', request);
-  sync app.definitions;
+    'connection_id', connection_id, 'date_from', date_from, 'date_to', date_to, 'resources', resources);
+  response jsonb := app.get_idempotent_response(caller, 'start_historical_sync', request);
+  connection app.connections;
   started app.executions;
-  chosen jsonb;
-  unknown text;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
-  sync := app.find_definition('bulk_sync', sync_id, hold => true);
-  select jsonb_agg(s.value order by s.position) into chosen
-  from jsonb_array_elements(sync.settings -> 'schemas') with ordinality as s (value, position)
-  where schemas is null or schemas ? (s.value ->> 'id');
-  select id into unknown from jsonb_array_elements_text(schemas) as id
-  where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
-  if unknown is not null or chosen is null then
-    perform app.refuse(400, 'unknown_schema', 'schemas names at least one of this sync''s schemas, and no other.', jsonb_build_object(
-      'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
+  -- Without the secret, which callers may not read.
+  select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
+  from app.connections as c where c.id = start_historical_sync.connection_id and c.deleted_at is null
+  for share; -- nobody deletes it meanwhile
+  if not found then
+    perform app.raise_not_found('historical_sync', 'connection', 'connection', connection_id);
   end if;
 
-  started.agency_id := sync.agency_id;
-  started.family := 'bulk_sync';
-  started.definition_id := sync.id;
-  started.connection_id := sync.source_id;
-  started.destination_id := sync.destination_id;
-  started.concurrency_key := sync.id;
-  started.spec := jsonb_build_object(
-    'schemas', chosen, 'is_partial', schemas is not null, 'write', jsonb_build_object('mode', sync.settings -> 'mode'));
+  started.agency_id := connection.agency_id;
+  started.family := 'historical_sync';
+  started.connection_id := connection.id;
+  started.concurrency_key := connection.id;
+  started.spec := app.historical_sync_spec(connection, date_from, date_to, resources);
   started := app.start_execution(started);
-  answer := jsonb_build_object('data', app.bulk_sync_execution_object(started));
-  return app.remember_answer(caller, 'start_bulk_sync', request, answer);
+  response := jsonb_build_object('job_id', started.id, 'status', app.public_status(started));
+  return app.save_idempotent_response(caller, 'start_historical_sync', request, response);
 end $$;
 
-revoke all on function public.start_bulk_sync from public, anon, authenticated, service_role;
-grant execute on function public.start_bulk_sync to anon, authenticated, service_role;
+revoke all on function public.start_historical_sync from public, anon, authenticated, service_role;
+grant execute on function public.start_historical_sync to authenticated, service_role;
 
--- 35_model/10_model_object.sql
--- One model as callers see it: a query over a resource of a connection, and the fields that a look has found.
-create or replace function app.model_object(model app.definitions)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return jsonb_build_object(
-    'id', model.id,
-    'name', model.name,
-    'organization_id', model.agency_id,
-    'connection_id', model.source_id,
-    'configuration', model.settings -> 'configuration',
-    'fields', model.settings -> 'fields',
-    'identifier', model.settings -> 'identifier',
-    'type', 'http',
-    'version', 1,
-    'labels', '[]'::jsonb,
-    'policies', '[]'::jsonb,
-    'relations', '[]'::jsonb,
-    'tracking_columns', '[]'::jsonb,
-    'created_at', model.created_at,
-    'created_by', app.actor_object(model.created_by),
-    'updated_at', model.updated_at,
-    'updated_by', app.actor_object(model.updated_by));
-end $$;
-
-revoke all on function app.model_object from public;
-grant execute on function app.model_object to authenticated, service_role;
-
--- 35_model/20_model_fields.sql
--- The fields of a model as a look has found them, all or those named: [{id, name, label, type}].
-create or replace function app.model_fields(seen jsonb, wanted jsonb)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  unknown text;
-begin
-  select name into unknown from jsonb_array_elements_text(wanted) as name
-  where not seen @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
-  if unknown is not null then
-    perform app.refuse(400, 'unknown_field', 'The source''s records have no field of that name.', jsonb_build_object(
-      'field', left(unknown, 200), 'available', (select coalesce(jsonb_agg(f -> 'name'), '[]') from jsonb_array_elements(seen) as f)));
-  end if;
-  return (
-    select coalesce(jsonb_agg(jsonb_build_object(
-      'id', f.value -> 'name', 'name', f.value -> 'name', 'label', f.value -> 'name', 'type', f.value -> 'type'
-    ) order by f.position), '[]')
-    from jsonb_array_elements(seen) with ordinality as f (value, position)
-    where wanted is null or wanted ? (f.value ->> 'name'));
-end $$;
-
-revoke all on function app.model_fields from public;
-grant execute on function app.model_fields to authenticated, service_role;
-
--- 35_model/public/create_model.sql
--- Defines a model: configuration {resource}, its fields those that a completed look (`look_id`, of this very resource) has
--- found, or of these the ones named. Without a look it has the worker begin one and answers {look_id}, for get_look: call
+-- schemas/model/public/create_model.sql
+-- Defines a model: configuration {resource}, its fields those that a completed look (`check_id`, of this very resource) has
+-- found, or of these the ones named. Without a look it has the worker begin one and answers {check_id}, for get_source_check: call
 -- again with it. Answer: {data: the model}. Heeds an Idempotency-Key.
 create or replace function public.create_model(
-  name text, connection_id uuid, configuration jsonb, look_id uuid default null, fields jsonb default null,
+  name text, connection_id uuid, configuration jsonb, check_id uuid default null, fields jsonb default null,
   identifier text default null, organization_id uuid default null)
 returns jsonb
 language plpgsql
@@ -3998,25 +4282,25 @@ declare
   -- Not the look: who asks again has another.
   request constant jsonb := jsonb_build_object('name', name, 'connection_id', connection_id,
     'configuration', configuration, 'fields', fields, 'identifier', identifier);
-  answer jsonb := app.recall_answer(caller, 'create_model', request);
+  response jsonb := app.get_idempotent_response(caller, 'create_model', request);
   connection app.connections;
   look app.executions;
   seen jsonb;
   model app.definitions;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
   perform app.require_organization(caller, organization_id);
   connection := app.find_connection(connection_id);
-  if look_id is null then
-    return jsonb_build_object('look_id', (app.start_look(connection, coalesce(configuration ->> 'resource', ''))).id);
+  if check_id is null then
+    return jsonb_build_object('check_id', (app.start_source_check(connection, coalesce(configuration ->> 'resource', ''))).id);
   end if;
   select * into look from app.executions as e
-  where e.id = look_id and e.family = 'source_look' and e.status = 'completed' and e.agency_id = connection.agency_id
+  where e.id = check_id and e.family = 'source_check' and e.status = 'completed' and e.agency_id = connection.agency_id
     and e.connection_id = connection.id and e.spec ->> 'resource' = configuration ->> 'resource';
   if not found then
-    perform app.refuse(400, 'not_looked_at', 'No completed look at this resource has this look_id.');
+    perform app.raise_error(400, 'not_looked_at', 'No completed look at this resource has this check_id.');
   end if;
   seen := look.progress -> 'fields';
   if identifier is not null then
@@ -4031,14 +4315,14 @@ begin
       'identifier', identifier),
     caller.actor, caller.actor)
   returning * into model;
-  answer := jsonb_build_object('data', app.model_object(model));
-  return app.remember_answer(caller, 'create_model', request, answer);
+  response := jsonb_build_object('data', app.model_object(model));
+  return app.save_idempotent_response(caller, 'create_model', request, response);
 end $$;
 
 revoke all on function public.create_model from public, anon, authenticated, service_role;
 grant execute on function public.create_model to anon, authenticated, service_role;
 
--- 35_model/public/delete_model.sql
+-- schemas/model/public/delete_model.sql
 -- Deletes a model that no model sync reads: else 422 model_in_use, naming them. No answer.
 create or replace function public.delete_model(model_id uuid)
 returns jsonb
@@ -4056,7 +4340,7 @@ begin
   where d.agency_id = model.agency_id and d.kind = 'model_sync' and d.deleted_at is null
     and d.settings ->> 'model_id' = model.id::text;
   if used_by is not null then
-    perform app.refuse(422, 'model_in_use', 'Syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
+    perform app.raise_error(422, 'model_in_use', 'Syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
   end if;
   return null;
 end $$;
@@ -4064,7 +4348,7 @@ end $$;
 revoke all on function public.delete_model from public, anon, authenticated, service_role;
 grant execute on function public.delete_model to anon, authenticated, service_role;
 
--- 35_model/public/get_model.sql
+-- schemas/model/public/get_model.sql
 -- One model. Answer: {data}.
 create or replace function public.get_model(model_id uuid)
 returns jsonb
@@ -4080,7 +4364,7 @@ end $$;
 revoke all on function public.get_model from public, anon, authenticated, service_role;
 grant execute on function public.get_model to anon, authenticated, service_role;
 
--- 35_model/public/list_models.sql
+-- schemas/model/public/list_models.sql
 -- The agency's models, the last changed first, at most `limit` (to 50) a page.
 -- Answer: {data: [model], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_models(page_token text default null, "limit" int default null)
@@ -4102,142 +4386,7 @@ end $$;
 revoke all on function public.list_models from public, anon, authenticated, service_role;
 grant execute on function public.list_models to anon, authenticated, service_role;
 
--- 36_model_sync/10_model_sync_object.sql
--- One model sync as callers see it: a superset of what the published versions of the API answer, old and new.
-create or replace function app.model_sync_object(sync app.definitions)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return jsonb_build_object(
-    'id', sync.id,
-    'name', sync.name,
-    'organization_id', sync.agency_id,
-    'active', sync.active,
-    'mode', sync.settings -> 'mode',
-    'model_ids', jsonb_build_array(sync.settings -> 'model_id'),
-    'fields', sync.settings -> 'fields',
-    'identity', sync.settings -> 'identity',
-    'target', jsonb_build_object(
-      'connection_id', sync.destination_id, 'object', sync.settings -> 'object', 'configuration', '{}'::jsonb),
-    'target_connection_id', sync.destination_id,
-    'target_object', sync.settings -> 'object',
-    'schedule', jsonb_build_object('frequency', 'manual'),
-    'sync_all_records', sync.settings -> 'sync_all_records',
-    'override_fields', '[]'::jsonb,
-    'overrides', '[]'::jsonb,
-    'filters', '[]'::jsonb,
-    'filter_logic', '',
-    'only_enrich_updates', false,
-    'skip_initial_backfill', false,
-    'policies', '[]'::jsonb,
-    'problems', '[]'::jsonb,
-    'created_at', sync.created_at,
-    'created_by', app.actor_object(sync.created_by),
-    'updated_at', sync.updated_at,
-    'updated_by', app.actor_object(sync.updated_by));
-end $$;
-
-revoke all on function app.model_sync_object from public;
-grant execute on function app.model_sync_object to authenticated, service_role;
-
--- 36_model_sync/20_model_sync_execution_object.sql
--- One execution as callers see it, with what it did in the target: counts are those of commit_batch, hence true.
-create or replace function app.model_sync_execution_object(execution app.executions)
-returns jsonb
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  done app.execution_resources;
-begin
-  if execution.id is null then
-    return null;
-  end if;
-  select * into done from app.execution_resources as r
-  where r.agency_id = execution.agency_id and r.execution_id = execution.id and r.resource = execution.spec ->> 'object';
-  return jsonb_build_object(
-    'id', execution.id,
-    'status', app.status_word(execution),
-    'type', 'manual',
-    'created_at', execution.created_at,
-    'started_at', execution.started_at,
-    'completed_at', execution.finished_at,
-    'version', execution.seq::text,
-    'counts', jsonb_build_object(
-      'total', execution.records,
-      'insert', coalesce(done.inserted, 0),
-      'update', coalesce(done.updated, 0),
-      'delete', 0,
-      'upserts', 0,
-      'error', coalesce(done.failed, 0),
-      'warnings', 0),
-    'errors', case when execution.error is null then '[]' else jsonb_build_array(execution.error -> 'message') end
-      || coalesce(done.errors, '[]'),
-    'cancel_requested_at', execution.cancel_requested_at,
-    'cancel_deadline', case when execution.status = 'cancelling' then execution.cancel_deadline end,
-    'cancelled_by', execution.cancelled_by);
-end $$;
-
-revoke all on function app.model_sync_execution_object from public;
-grant execute on function app.model_sync_execution_object to authenticated, service_role;
-
--- 36_model_sync/30_require_identity.sql
--- Rows of a connection of type records are found by their key. So where an object has rows already, a sync that matches
--- records must match them by the field that is their key; an empty object gets its keys from the sync.
-create or replace function app.require_identity(destination app.connections, object text, identity jsonb)
-returns void
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  known app.records;
-begin
-  if identity is null then
-    return;
-  end if;
-  select * into known from app.records as r
-  where r.agency_id = destination.agency_id and r.connection_id = destination.id and r.resource = object
-  limit 1;
-  if found and (known.key not like '[%' or known.key::jsonb <> jsonb_build_array(known.data -> (identity ->> 'target'))) then
-    perform app.refuse(400, 'not_the_identity', 'The object has rows already, and this identity is not what they are told apart by.',
-      jsonb_build_object('object', object, 'target', identity -> 'target'));
-  end if;
-end $$;
-
-revoke all on function app.require_identity from public;
-grant execute on function app.require_identity to authenticated, service_role;
-
--- 36_model_sync/40_model_sync_model.sql
--- The one model that these mappings read, held until the transaction ends; every field that they name is one of its.
-create or replace function app.model_sync_model(fields jsonb, identity jsonb)
-returns app.definitions
-language plpgsql
-set search_path = ''
-as $$
-declare
-  sources constant jsonb := jsonb_path_query_array(fields, '$[*].source') || coalesce(identity -> 'source', '[]');
-  ids constant text[] := array(select distinct s ->> 'model_id' from jsonb_array_elements(sources) as s);
-  model app.definitions;
-begin
-  if cardinality(ids) > 1 then
-    perform app.refuse(422, 'unsupported_field', 'All fields must be of one model; several do not work yet.',
-      jsonb_build_object('fields', jsonb_build_array('fields.source.model_id')));
-  end if;
-  model := app.find_definition('model', ids[1]::uuid, hold => true);
-  perform app.model_fields(
-    model.settings -> 'fields', (select jsonb_agg(distinct s -> 'field') from jsonb_array_elements(sources) as s));
-  return model;
-end $$;
-
-revoke all on function app.model_sync_model from public;
-grant execute on function app.model_sync_model to authenticated, service_role;
-
--- 36_model_sync/public/cancel_model_sync.sql
+-- schemas/model_sync/public/cancel_model_sync.sql
 -- Cancels the model sync's active execution, see app.cancel_definition.
 create or replace function public.cancel_model_sync(sync_id uuid)
 returns jsonb
@@ -4253,7 +4402,7 @@ end $$;
 revoke all on function public.cancel_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.cancel_model_sync to anon, authenticated, service_role;
 
--- 36_model_sync/public/create_model_sync.sql
+-- schemas/model_sync/public/create_model_sync.sql
 -- Defines a model sync: fields of a model go to members of the rows of an object, a resource of a connection of type records.
 --   fields    [{source: {model_id, field}, target}], at least one, each target once
 --   identity  {source: {model_id, field}, target, function: Equality}: which row a record is; not for mode append
@@ -4270,34 +4419,34 @@ declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object('name', name, 'mode', mode, 'target', target, 'fields', fields,
     'identity', identity, 'active', active, 'all', sync_all_records);
-  answer jsonb := app.recall_answer(caller, 'create_model_sync', request);
+  response jsonb := app.get_idempotent_response(caller, 'create_model_sync', request);
   destination app.connections;
   model app.definitions;
   sync app.definitions;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
   perform app.require_organization(caller, organization_id);
   if (mode in ('create', 'update', 'updateOrCreate', 'append')) is not true then
-    perform app.refuse(422, 'unsupported_field', 'mode is create, update, updateOrCreate or append.',
+    perform app.raise_error(422, 'unsupported_field', 'mode is create, update, updateOrCreate or append.',
       jsonb_build_object('fields', jsonb_build_array('mode')));
   end if;
   if mode <> 'append' and identity is null then
-    perform app.refuse(400, 'identity_required', 'Say with identity which row of the target a record is; only append needs none.');
+    perform app.raise_error(400, 'identity_required', 'Say with identity which row of the target a record is; only append needs none.');
   end if;
   if jsonb_array_length(fields) <> (select count(distinct f ->> 'target') from jsonb_array_elements(fields) as f)
      or exists (select from jsonb_array_elements(fields) as f
                 where f ->> 'target' = identity ->> 'target' and f -> 'source' <> identity -> 'source') then
-    perform app.refuse(400, 'ambiguous_target', 'Two fields go to the same target.');
+    perform app.raise_error(400, 'ambiguous_target', 'Two fields go to the same target.');
   end if;
   model := app.model_sync_model(fields, identity);
   destination := app.find_connection((target ->> 'connection_id')::uuid);
   if destination.kind <> 'records' then
-    perform app.refuse(400, 'not_a_destination', 'The target cannot be written to. Choose a connection of type records.');
+    perform app.raise_error(400, 'not_a_destination', 'The target cannot be written to. Choose a connection of type records.');
   end if;
   if destination.agency_id <> model.agency_id then
-    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
+    perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
   perform app.require_identity(destination, target ->> 'object', case when mode <> 'append' then identity end);
   insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
@@ -4313,14 +4462,14 @@ begin
       'sync_all_records', sync_all_records),
     caller.actor, caller.actor)
   returning * into sync;
-  answer := jsonb_build_object('data', app.model_sync_object(sync));
-  return app.remember_answer(caller, 'create_model_sync', request, answer);
+  response := jsonb_build_object('data', app.model_sync_object(sync));
+  return app.save_idempotent_response(caller, 'create_model_sync', request, response);
 end $$;
 
 revoke all on function public.create_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.create_model_sync to anon, authenticated, service_role;
 
--- 36_model_sync/public/delete_model_sync.sql
+-- schemas/model_sync/public/delete_model_sync.sql
 -- Cancels what runs and deletes the model sync. No answer.
 create or replace function public.delete_model_sync(sync_id uuid)
 returns jsonb
@@ -4337,7 +4486,7 @@ end $$;
 revoke all on function public.delete_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.delete_model_sync to anon, authenticated, service_role;
 
--- 36_model_sync/public/get_model_sync.sql
+-- schemas/model_sync/public/get_model_sync.sql
 -- One model sync. Answer: {data}.
 create or replace function public.get_model_sync(sync_id uuid)
 returns jsonb
@@ -4353,7 +4502,7 @@ end $$;
 revoke all on function public.get_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.get_model_sync to anon, authenticated, service_role;
 
--- 36_model_sync/public/get_model_sync_execution.sql
+-- schemas/model_sync/public/get_model_sync_execution.sql
 -- One execution of a model sync, with its counts. Answer: {data}.
 create or replace function public.get_model_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
@@ -4370,7 +4519,7 @@ end $$;
 revoke all on function public.get_model_sync_execution from public, anon, authenticated, service_role;
 grant execute on function public.get_model_sync_execution to anon, authenticated, service_role;
 
--- 36_model_sync/public/get_model_sync_status.sql
+-- schemas/model_sync/public/get_model_sync_status.sql
 -- The newest execution, which stays current after its end until another starts, and the newest that has ended.
 -- Answer: {data: {current_execution, last_execution, next_execution_time}}.
 create or replace function public.get_model_sync_status(sync_id uuid)
@@ -4391,7 +4540,7 @@ end $$;
 revoke all on function public.get_model_sync_status from public, anon, authenticated, service_role;
 grant execute on function public.get_model_sync_status to anon, authenticated, service_role;
 
--- 36_model_sync/public/list_model_sync_executions.sql
+-- schemas/model_sync/public/list_model_sync_executions.sql
 -- A model sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
 -- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_model_sync_executions(
@@ -4416,7 +4565,7 @@ end $$;
 revoke all on function public.list_model_sync_executions from public, anon, authenticated, service_role;
 grant execute on function public.list_model_sync_executions to anon, authenticated, service_role;
 
--- 36_model_sync/public/list_model_syncs.sql
+-- schemas/model_sync/public/list_model_syncs.sql
 -- The agency's model syncs, the last changed first, at most `limit` (to 50) a page.
 -- Answer: {data: [model sync], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_model_syncs(
@@ -4440,7 +4589,7 @@ end $$;
 revoke all on function public.list_model_syncs from public, anon, authenticated, service_role;
 grant execute on function public.list_model_syncs to anon, authenticated, service_role;
 
--- 36_model_sync/public/start_model_sync.sql
+-- schemas/model_sync/public/start_model_sync.sql
 -- Queues an execution of a model sync. At most one is active: 409 already_active.
 -- Answer: {data: the execution}. Heeds an Idempotency-Key.
 create or replace function public.start_model_sync(sync_id uuid)
@@ -4451,12 +4600,12 @@ as $$
 declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object('sync_id', sync_id);
-  answer jsonb := app.recall_answer(caller, 'start_model_sync', request);
+  response jsonb := app.get_idempotent_response(caller, 'start_model_sync', request);
   sync app.definitions;
   started app.executions;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
   sync := app.find_definition('model_sync', sync_id, hold => true);
   started.agency_id := sync.agency_id;
@@ -4476,373 +4625,54 @@ begin
   perform app.require_identity(
     app.find_connection(sync.destination_id, hold => false), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
   started := app.start_execution(started);
-  answer := jsonb_build_object('data', app.model_sync_execution_object(started));
-  return app.remember_answer(caller, 'start_model_sync', request, answer);
+  response := jsonb_build_object('data', app.model_sync_execution_object(started));
+  return app.save_idempotent_response(caller, 'start_model_sync', request, response);
 end $$;
 
 revoke all on function public.start_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.start_model_sync to anon, authenticated, service_role;
 
--- 37_webhook/10_webhooks.sql
--- The agency's receivers of events, in their API's words. security_invoker: the caller's policies decide which rows.
-create view public.webhooks with (security_invoker = true) as
-select
-  c.id,
-  c.agency_id as environment_id,
-  c.config ->> 'target_url' as target_url,
-  (c.config ->> 'is_active')::boolean as is_active,
-  c.config -> 'event_types' as event_types,
-  c.created_at,
-  c.updated_at
-from app.connections as c
-where c.kind = 'webhook' and c.deleted_at is null;
-
-revoke all on public.webhooks from public, anon, authenticated, service_role;
-grant select on public.webhooks to authenticated, service_role;
-
--- 37_webhook/15_require_webhook.sql
--- What a webhook may hold, as far as it is given.
-create or replace function app.require_webhook(target_url text, event_types jsonb)
-returns void
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then
-    perform app.refuse(400, 'invalid_target_url', 'target_url is an https address of at most 2000 characters.');
-  end if;
-  if event_types is not null and (jsonb_typeof(event_types) <> 'array' or jsonb_path_exists(event_types, '$[*] ? (@.type() != "string")')) then
-    perform app.refuse(400, 'invalid_event_types', 'event_types is a list of names of events.');
-  end if;
-end $$;
-
-revoke all on function app.require_webhook from public;
-grant execute on function app.require_webhook to authenticated, service_role;
-
--- 37_webhook/20_find_webhook.sql
--- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
--- nobody.
-create or replace function app.find_webhook(id uuid, hold boolean default false)
-returns public.webhooks
+-- schemas/source_check/public/cancel_source_check.sql
+-- Takes a look back that nobody waits for any longer: a worker that comes back has better to do. Answers as get_source_check, and
+-- one that has ended already stays what it is.
+create or replace function public.cancel_source_check(check_id uuid)
+returns jsonb
 language plpgsql
 set search_path = ''
-set lock_timeout = '5s'
 as $$
 declare
-  webhook public.webhooks;
+  caller constant app.caller := app.caller();
 begin
-  if hold then
-    perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
-  end if;
-  select * into webhook from public.webhooks as w where w.id = find_webhook.id;
+  perform public.get_source_check(check_id); -- it is a look, and the caller's
+  perform app.cancel_each(array[check_id], 'nobody waits');
+  return public.get_source_check(check_id);
+end $$;
+
+revoke all on function public.cancel_source_check from public, anon, authenticated, service_role;
+grant execute on function public.cancel_source_check to anon, authenticated, service_role;
+
+-- schemas/source_check/public/get_source_check.sql
+-- What a look has found: {status, fields: [{name, type}], error: {code, message}}.
+create or replace function public.get_source_check(check_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  look app.executions;
+begin
+  select * into look from app.executions as e where e.id = check_id and e.family = 'source_check';
   if not found then
-    perform app.refuse(404, 'webhook_not_found', 'There is no webhook with this id.');
+    perform app.raise_error(404, 'look_not_found', 'There is no look with this id.');
   end if;
-  return webhook;
+  return jsonb_build_object('status', app.public_status(look), 'fields', look.progress -> 'fields', 'error', look.error);
 end $$;
 
-revoke all on function app.find_webhook from public;
-grant execute on function app.find_webhook to authenticated, service_role;
+revoke all on function public.get_source_check from public, anon, authenticated, service_role;
+grant execute on function public.get_source_check to anon, authenticated, service_role;
 
--- 37_webhook/public/create_webhook.sql
--- Creates a receiver of events at an https address. Answer: the webhook with its `secret`, which is shown this once.
-create or replace function public.create_webhook(
-  target_url text, event_types jsonb default '[]', is_active boolean default true, environment_id uuid default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  secret_ constant text := gen_random_uuid();
-  id_ uuid;
-begin
-  perform app.require_organization(caller, environment_id);
-  perform app.require_webhook(target_url, event_types);
-  if caller.agency_id is null then
-    perform app.refuse(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
-  end if;
-  insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by)
-  values (caller.agency_id, 'webhook', left(target_url, 200),
-    jsonb_build_object('target_url', target_url, 'event_types', event_types, 'is_active', is_active),
-    app.store_secret(caller.agency_id, jsonb_build_object('secret', secret_)), caller.actor)
-  returning c.id into id_;
-  return to_jsonb(app.find_webhook(id_)) || jsonb_build_object('secret', secret_);
-end $$;
-
-revoke all on function public.create_webhook from public, anon, authenticated, service_role;
-grant execute on function public.create_webhook to anon, authenticated, service_role;
-
--- 37_webhook/public/delete_webhook.sql
--- Deletes a webhook and its secret; runs that deliver to it are stopped first. Answer: {id}.
-create or replace function public.delete_webhook(webhook_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  caller constant app.caller := app.caller();
-begin
-  perform from app.connections as c
-  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
-  if not found then
-    perform app.find_webhook(webhook_id);
-  end if;
-  perform app.cancel_each(array(
-    select e.id from app.executions as e
-    where e.status in ('queued', 'running', 'cancelling') and e.destination_id = webhook_id), 'webhook deleted');
-  update app.connections as c set deleted_at = clock_timestamp() where c.id = webhook_id;
-  return jsonb_build_object('id', webhook_id);
-end $$;
-
-revoke all on function public.delete_webhook from public, anon, authenticated, service_role;
-grant execute on function public.delete_webhook to anon, authenticated, service_role;
-
--- 37_webhook/public/get_webhook.sql
--- One webhook, without its secret.
-create or replace function public.get_webhook(webhook_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-begin
-  return to_jsonb(app.find_webhook(webhook_id));
-end $$;
-
-revoke all on function public.get_webhook from public, anon, authenticated, service_role;
-grant execute on function public.get_webhook to anon, authenticated, service_role;
-
--- 37_webhook/public/list_webhooks.sql
--- The agency's webhooks, without their secrets. Answer: {result, next_cursor, prev_cursor, limit}.
-create or replace function public.list_webhooks(
-  filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
-  sort text default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  page constant record := app.filtered_page('public.webhooks', filters, "limit", next_cursor, prev_cursor, sort);
-begin
-  return app.page_answer((
-    select jsonb_agg(one.object order by listed.position)
-    from unnest(page.ids) with ordinality as listed (id, position),
-      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one by one
-    page.next_, page.prev_, page.size);
-end $$;
-
-revoke all on function public.list_webhooks from public, anon, authenticated, service_role;
-grant execute on function public.list_webhooks to anon, authenticated, service_role;
-
--- 37_webhook/public/update_webhook.sql
--- Changes what is given of a webhook. Answer: the webhook, without its secret.
-create or replace function public.update_webhook(
-  webhook_id uuid, target_url text default null, event_types jsonb default null, is_active boolean default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  caller constant app.caller := app.caller();
-begin
-  -- At once as it is written: two that first share a row wait for each other.
-  perform from app.connections as c
-  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
-  if not found then
-    perform app.find_webhook(webhook_id);
-  end if;
-  perform app.require_webhook(target_url, event_types);
-  update app.connections as c
-  set config = c.config || jsonb_strip_nulls(jsonb_build_object(
-        'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),
-      updated_at = clock_timestamp()
-  where c.id = webhook_id;
-  return to_jsonb(app.find_webhook(webhook_id));
-end $$;
-
-revoke all on function public.update_webhook from public, anon, authenticated, service_role;
-grant execute on function public.update_webhook to anon, authenticated, service_role;
-
--- 38_sync_job/10_sync_jobs.sql
--- The agency's sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
-create view public.sync_jobs with (security_invoker = true) as
-select
-  d.id,
-  d.agency_id as environment_id,
-  d.name as label,
-  d.settings ->> 'integration_name' as integration_name,
-  d.settings -> 'args_schema' as args_schema,
-  d.settings -> 'resources' as resources,
-  (d.settings ->> 'default_runtime_version')::int as default_runtime_version,
-  d.created_at,
-  d.updated_at
-from app.definitions as d
-where d.kind = 'sync_job' and d.deleted_at is null;
-
-revoke all on public.sync_jobs from public, anon, authenticated, service_role;
-grant select on public.sync_jobs to authenticated, service_role;
-
--- 38_sync_job/20_sync_job_object.sql
--- One sync job as callers see it, also where it was deleted and a run of it is shown.
-create or replace function app.sync_job_object(job app.definitions)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return jsonb_build_object(
-    'id', job.id,
-    'label', job.name,
-    'integration_name', job.settings -> 'integration_name',
-    'environment_id', job.agency_id,
-    'args_schema', job.settings -> 'args_schema',
-    'resources', job.settings -> 'resources',
-    'default_runtime_version', job.settings -> 'default_runtime_version',
-    'created_at', job.created_at,
-    'updated_at', job.updated_at);
-end $$;
-
-revoke all on function app.sync_job_object from public;
-grant execute on function app.sync_job_object to authenticated, service_role;
-
--- 38_sync_job/30_resource_nodes.sql
--- Resources as the worker runs them, checked: each with its `parent` (a position in the list, from 0), which is another of
--- the name that it depends on, one that is listed rather than fetched singly, and `persist` decided. No cycles.
-create or replace function app.resource_nodes(resources jsonb)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  size constant int := case jsonb_typeof(resources) when 'array' then jsonb_array_length(resources) else 0 end;
-  node jsonb;
-  parents int[] := '{}';
-  parent int;
-  nodes jsonb := '[]';
-begin
-  if size not between 1 and 100 then
-    perform app.refuse(400, 'invalid_resources', 'resources is a list of 1 to 100 resources.');
-  end if;
-  for i in 0 .. size - 1 loop
-    node := resources -> i;
-    if (jsonb_typeof(node -> 'resource') = 'string' and length(node ->> 'resource') between 1 and 200) is not true then
-      perform app.refuse(400, 'invalid_resources', 'Every resource has a name: resources.' || i || '.resource.');
-    end if;
-    if (node ->> 'method' in ('list', 'get')) is not true then
-      perform app.refuse(422, 'unsupported_field', 'Only the methods list and get work so far.',
-        jsonb_build_object('fields', jsonb_build_array('resources.' || i || '.method')));
-    end if;
-    if node ->> 'method' = 'get' and coalesce(node ->> 'id', '') = '' then
-      perform app.refuse(400, 'invalid_resources', 'The method get needs an id: resources.' || i || '.id.');
-    end if;
-    parent := null;
-    if node ->> 'depends_on' is not null then
-      select j into parent from generate_series(0, size - 1) as j
-      where j <> i and resources -> j -> 'resource' = node -> 'depends_on'
-      order by resources -> j ->> 'method' = 'list' desc, j limit 1;
-      if not found then
-        perform app.refuse(400, 'unknown_dependency', 'resources.' || i || '.depends_on names no other resource of this job.',
-          jsonb_build_object('depends_on', left(node ->> 'depends_on', 200)));
-      end if;
-    end if;
-    parents := parents || parent;
-    nodes := nodes || jsonb_build_array(node || jsonb_build_object('parent', parent, 'persist', coalesce(
-      (node ->> 'persist')::boolean, position('/' in node ->> 'resource') > 0)));
-  end loop;
-  for i in 1 .. size loop
-    parent := parents[i];
-    for step in 1 .. size loop
-      exit when parent is null;
-      parent := parents[parent + 1];
-    end loop;
-    if parent is not null then
-      perform app.refuse(400, 'circular_dependency', 'These resources depend on each other in a circle.',
-        jsonb_build_object('resource', resources -> (i - 1) -> 'resource'));
-    end if;
-  end loop;
-  return nodes;
-end $$;
-
-revoke all on function app.resource_nodes from public;
-grant execute on function app.resource_nodes to authenticated, service_role;
-
--- 38_sync_job/40_require_args.sql
--- Arguments as their schema wants them, in either of its published forms: {type: object, properties: {name: …}}, or
--- {name: {type, format, required, description}} itself. 400 invalid_argument names the first that is wrong.
-create or replace function app.require_args(args_schema jsonb, args jsonb)
-returns void
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  properties constant jsonb := case
-    when args_schema ->> 'type' = 'object' and jsonb_typeof(args_schema -> 'properties') = 'object' then args_schema -> 'properties'
-    else args_schema end;
-  also_required constant jsonb := case jsonb_typeof(args_schema -> 'required') when 'array' then args_schema -> 'required' else '[]' end;
-  name text;
-  rule jsonb;
-  value jsonb;
-  wrong text;
-begin
-  for name, rule in select key, p.value from jsonb_each(properties) as p where jsonb_typeof(p.value) = 'object' order by key loop
-    value := nullif(args -> name, 'null');
-    wrong := case
-      when value is null and (rule -> 'required' = 'true' or also_required ? name) then 'is required'
-      when value is null then null
-      when rule ->> 'type' = 'integer' and not (jsonb_typeof(value) = 'number' and value::text !~ '[.eE]') then 'should be an integer'
-      when rule ->> 'type' in ('string', 'number', 'boolean', 'array', 'object') and jsonb_typeof(value) <> rule ->> 'type' then
-        'should be of type ' || (rule ->> 'type')
-      when jsonb_typeof(rule -> 'enum') = 'array' and not rule -> 'enum' @> jsonb_build_array(value) then 'is not one of the values allowed'
-      when rule ->> 'format' in ('integrated_account_id', 'webhook_id', 'datastore_id', 'uuid')
-        and value #>> '{}' !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'should be a uuid'
-      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}$' then 'should be a date like 2013-01-31'
-      when rule ->> 'format' in ('date-time', 'updated_at') and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$' then
-        'should be a time like 2013-01-31T00:00:00Z'
-    end;
-    if wrong is not null then
-      perform app.refuse(400, 'invalid_argument', 'args.' || left(name, 200) || ' ' || wrong || '.', jsonb_build_object('argument', left(name, 200)));
-    end if;
-  end loop;
-end $$;
-
-revoke all on function app.require_args from public;
-grant execute on function app.require_args to authenticated, service_role;
-
--- 38_sync_job/50_sync_job_settings.sql
--- What a sync job holds, checked before it is stored.
-create or replace function app.sync_job_settings(
-  integration_name text, resources jsonb, args_schema jsonb, default_runtime_version int)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  perform app.resource_nodes(resources);
-  if default_runtime_version not between 1 and 3 then
-    perform app.refuse(422, 'unsupported_field', 'Versions 1 to 3 work so far.',
-      jsonb_build_object('fields', jsonb_build_array('default_runtime_version')));
-  end if;
-  return jsonb_build_object(
-    'integration_name', coalesce(integration_name, ''),
-    'resources', resources,
-    'args_schema', coalesce(args_schema, '{}'),
-    'default_runtime_version', coalesce(default_runtime_version, 3));
-end $$;
-
-revoke all on function app.sync_job_settings from public;
-grant execute on function app.sync_job_settings to authenticated, service_role;
-
--- 38_sync_job/public/create_sync_job.sql
+-- schemas/sync_job/public/create_sync_job.sql
 -- Defines a sync job: which resources are read, on which they depend, with which arguments. Answer: the sync job.
 -- Heeds an Idempotency-Key.
 create or replace function public.create_sync_job(
@@ -4856,28 +4686,28 @@ declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object('resources', resources, 'label', label, 'integration', integration_name,
     'args_schema', args_schema, 'version', default_runtime_version);
-  answer jsonb := app.recall_answer(caller, 'create_sync_job', request);
+  response jsonb := app.get_idempotent_response(caller, 'create_sync_job', request);
   job app.definitions;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
   perform app.require_organization(caller, environment_id);
   if caller.agency_id is null then
-    perform app.refuse(403, 'no_agency', 'A sync job belongs to an agency: create it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A sync job belongs to an agency: create it as one of its users.');
   end if;
   insert into app.definitions (agency_id, kind, name, settings, created_by, updated_by)
   values (caller.agency_id, 'sync_job', label,
     app.sync_job_settings(integration_name, resources, args_schema, default_runtime_version), caller.actor, caller.actor)
   returning * into job;
-  answer := app.sync_job_object(job);
-  return app.remember_answer(caller, 'create_sync_job', request, answer);
+  response := app.sync_job_object(job);
+  return app.save_idempotent_response(caller, 'create_sync_job', request, response);
 end $$;
 
 revoke all on function public.create_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.create_sync_job to anon, authenticated, service_role;
 
--- 38_sync_job/public/delete_sync_job.sql
+-- schemas/sync_job/public/delete_sync_job.sql
 -- Stops the runs of a sync job and deletes it; the runs stay. Answer: {id}.
 create or replace function public.delete_sync_job(job_id uuid)
 returns jsonb
@@ -4899,7 +4729,7 @@ end $$;
 revoke all on function public.delete_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.delete_sync_job to anon, authenticated, service_role;
 
--- 38_sync_job/public/get_sync_job.sql
+-- schemas/sync_job/public/get_sync_job.sql
 -- One sync job.
 create or replace function public.get_sync_job(job_id uuid)
 returns jsonb
@@ -4915,7 +4745,7 @@ end $$;
 revoke all on function public.get_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.get_sync_job to anon, authenticated, service_role;
 
--- 38_sync_job/public/list_sync_jobs.sql
+-- schemas/sync_job/public/list_sync_jobs.sql
 -- The agency's sync jobs. Answer: {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_sync_jobs(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
@@ -4928,7 +4758,7 @@ declare
   caller constant app.caller := app.caller();
   page constant record := app.filtered_page('public.sync_jobs', filters, "limit", next_cursor, prev_cursor, sort);
 begin
-  return app.page_answer((
+  return app.page_response((
     select jsonb_agg(one.object order by listed.position)
     from unnest(page.ids) with ordinality as listed (id, position),
       lateral (select app.sync_job_object(d) as object from app.definitions as d where d.id = listed.id limit 1) as one), -- one by one
@@ -4938,7 +4768,7 @@ end $$;
 revoke all on function public.list_sync_jobs from public, anon, authenticated, service_role;
 grant execute on function public.list_sync_jobs to anon, authenticated, service_role;
 
--- 38_sync_job/public/update_sync_job.sql
+-- schemas/sync_job/public/update_sync_job.sql
 -- Changes what is given of a sync job; runs that have begun keep what they began with. Answer: the sync job.
 create or replace function public.update_sync_job(
   job_id uuid, resources jsonb default null, label text default null, integration_name text default null,
@@ -4971,96 +4801,7 @@ end $$;
 revoke all on function public.update_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.update_sync_job to anon, authenticated, service_role;
 
--- 39_sync_job_run/10_sync_job_runs.sql
--- The agency's runs of sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
-create view public.sync_job_runs with (security_invoker = true) as
-select
-  e.id,
-  e.agency_id as environment_id,
-  e.definition_id as sync_job_id,
-  e.connection_id as integrated_account_id,
-  app.status_word(e) as status,
-  e.spec ->> 'daemon_group_key' as daemon_group_key,
-  e.destination_id as webhook_id,
-  e.spec ->> 'error_handling' as error_handling,
-  (e.spec ->> 'ignore_previous_run')::boolean as ignore_previous_run,
-  (e.spec ->> 'version')::int as version,
-  e.created_at,
-  greatest(e.created_at, e.started_at, e.finished_at) as updated_at,
-  e.started_at,
-  e.finished_at
-from app.executions as e
-where e.family = 'sync_job_run' and e.deleted_at is null;
-
-revoke all on public.sync_job_runs from public, anon, authenticated, service_role;
-grant select on public.sync_job_runs to authenticated, service_role;
-
--- 39_sync_job_run/20_sync_job_run_object.sql
--- One run as callers and receivers see it, with its sync job. resource_stats: per resource and method, {fetched, persisted}
--- as commit_batch counts them, so never older than the last batch.
-create or replace function app.sync_job_run_object(run app.executions)
-returns jsonb
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  return jsonb_build_object(
-    'id', run.id,
-    'args', run.spec -> 'args',
-    'resources', run.spec -> 'resources',
-    'sync_job_id', run.definition_id,
-    'integrated_account_id', run.connection_id,
-    'environment_id', run.agency_id,
-    'status', app.status_word(run),
-    'daemon_id', case when run.started_at is not null then run.spec -> 'daemon_group_key' end,
-    'daemon_group_key', run.spec -> 'daemon_group_key',
-    'webhook_id', run.destination_id,
-    'error_handling', run.spec -> 'error_handling',
-    'ignore_previous_run', run.spec -> 'ignore_previous_run',
-    'version', run.spec -> 'version',
-    'resource_stats', (
-      select coalesce(jsonb_object_agg(stats.resource, stats.methods), '{}') from (
-        select r.resource, jsonb_object_agg(r.method, jsonb_build_object(
-          'fetched', r.records, 'persisted', r.inserted + r.updated)) as methods
-        from app.execution_resources as r
-        where r.agency_id = run.agency_id and r.execution_id = run.id
-        group by r.resource) as stats),
-    'created_at', run.created_at,
-    'updated_at', greatest(run.created_at, run.started_at, run.finished_at),
-    'started_at', run.started_at,
-    'finished_at', run.finished_at,
-    'sync_job', (
-      select app.sync_job_object(d) from app.definitions as d
-      where d.agency_id = run.agency_id and d.id = run.definition_id));
-end $$;
-
-revoke all on function app.sync_job_run_object from public;
-grant execute on function app.sync_job_run_object to authenticated, service_role;
-
--- 39_sync_job_run/30_find_run.sql
--- A run of the caller's, or 404.
-create or replace function app.find_run(id uuid)
-returns app.executions
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  run app.executions;
-begin
-  select * into run from app.executions as e
-  where e.id = find_run.id and e.family = 'sync_job_run' and e.deleted_at is null;
-  if not found then
-    perform app.refuse(404, 'sync_job_run_not_found', 'There is no sync job run with this id.');
-  end if;
-  return run;
-end $$;
-
-revoke all on function app.find_run from public;
-grant execute on function app.find_run to authenticated, service_role;
-
--- 39_sync_job_run/public/create_sync_job_run.sql
+-- schemas/sync_job_run/public/create_sync_job_run.sql
 -- Queues a run of a sync job on an integrated account (a connection that can be read). Its records are stored (with
 -- daemon_group_key) or delivered (with webhook_id): exactly one of the two. args: as the job's args_schema wants them.
 -- Answer: the run. Heeds an Idempotency-Key.
@@ -5077,7 +4818,7 @@ declare
   request constant jsonb := jsonb_build_object('job', sync_job_id, 'account', integrated_account_id, 'args', args,
     'webhook', webhook_id, 'daemon', daemon_group_key, 'errors', error_handling, 'ignore', ignore_previous_run,
     'version', version, 'resources', resources, 'events', events_to_send);
-  answer jsonb := app.recall_answer(caller, 'create_sync_job_run', request);
+  response jsonb := app.get_idempotent_response(caller, 'create_sync_job_run', request);
   job app.definitions;
   account app.connections;
   nodes jsonb;
@@ -5085,29 +4826,29 @@ declare
   job_version int;
   run app.executions;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
   if (webhook_id is null) = (daemon_group_key is null) then
-    perform app.refuse(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to have them delivered.');
+    perform app.raise_error(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to have them delivered.');
   end if;
   job := app.find_definition('sync_job', sync_job_id, hold => true);
   account := app.find_connection(integrated_account_id);
   if account.kind <> 'http' then
-    perform app.refuse(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
+    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if webhook_id is not null then
     perform app.find_webhook(webhook_id, hold => true);
   end if;
   if account.agency_id <> job.agency_id then
-    perform app.refuse(404, 'connection_not_found', 'There is no connection with this id.');
+    perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
   job_version := (job.settings ->> 'default_runtime_version')::int;
   if version is distinct from job_version and version is not null and not (job_version = 2 and version = 3) then
-    perform app.refuse(400, 'other_version', 'The job is of another version.', jsonb_build_object('version', job_version));
+    perform app.raise_error(400, 'other_version', 'The job is of another version.', jsonb_build_object('version', job_version));
   end if;
   if error_handling not in ('fail_fast', 'ignore', 'batch') or error_handling = 'batch' and coalesce(version, job_version) < 2 then
-    perform app.refuse(400, 'invalid_error_handling', 'error_handling is fail_fast, ignore, or from version 2 on batch.');
+    perform app.raise_error(400, 'invalid_error_handling', 'error_handling is fail_fast, ignore, or from version 2 on batch.');
   end if;
   perform app.require_args(job.settings -> 'args_schema', args);
   resources := coalesce(resources, job.settings -> 'resources');
@@ -5115,7 +4856,7 @@ begin
   select n ->> 'resource' into unknown from jsonb_array_elements(nodes) as n
   where not account.config -> 'resources' ? (n ->> 'resource') limit 1;
   if found then
-    perform app.refuse(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
       'resource', unknown, 'available', array(select jsonb_object_keys(account.config -> 'resources'))));
   end if;
 
@@ -5133,14 +4874,14 @@ begin
       where e.agency_id = job.agency_id and e.definition_id = job.id and e.connection_id = account.id and e.status = 'completed') end,
     'write', jsonb_build_object('mode', case when webhook_id is not null then 'deliver' else 'replicate' end));
   run := app.start_execution(run);
-  answer := app.sync_job_run_object(run);
-  return app.remember_answer(caller, 'create_sync_job_run', request, answer);
+  response := app.sync_job_run_object(run);
+  return app.save_idempotent_response(caller, 'create_sync_job_run', request, response);
 end $$;
 
 revoke all on function public.create_sync_job_run from public, anon, authenticated, service_role;
 grant execute on function public.create_sync_job_run to anon, authenticated, service_role;
 
--- 39_sync_job_run/public/get_sync_job_run.sql
+-- schemas/sync_job_run/public/get_sync_job_run.sql
 -- One run, with its sync job and what it has done so far.
 create or replace function public.get_sync_job_run(run_id uuid)
 returns jsonb
@@ -5156,7 +4897,7 @@ end $$;
 revoke all on function public.get_sync_job_run from public, anon, authenticated, service_role;
 grant execute on function public.get_sync_job_run to anon, authenticated, service_role;
 
--- 39_sync_job_run/public/list_sync_job_runs.sql
+-- schemas/sync_job_run/public/list_sync_job_runs.sql
 -- The agency's runs, the newest first. Answer: {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_sync_job_runs(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
@@ -5169,7 +4910,7 @@ declare
   caller constant app.caller := app.caller();
   page constant record := app.filtered_page('public.sync_job_runs', filters, "limit", next_cursor, prev_cursor, sort);
 begin
-  return app.page_answer((
+  return app.page_response((
     select jsonb_agg(one.object order by listed.position)
     from unnest(page.ids) with ordinality as listed (id, position),
       lateral (select app.sync_job_run_object(e) as object from app.executions as e where e.id = listed.id limit 1) as one), -- one by one
@@ -5179,7 +4920,7 @@ end $$;
 revoke all on function public.list_sync_job_runs from public, anon, authenticated, service_role;
 grant execute on function public.list_sync_job_runs to anon, authenticated, service_role;
 
--- 39_sync_job_run/public/stop_sync_job_run.sql
+-- schemas/sync_job_run/public/stop_sync_job_run.sql
 -- Stops a run that waits or runs, at once: when it answers nothing more is stored, and no delivery begins. The record stays.
 -- Answer: the run. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
 create or replace function public.stop_sync_job_run(run_id uuid)
@@ -5190,442 +4931,701 @@ as $$
 declare
   caller constant app.caller := app.caller();
   request constant jsonb := jsonb_build_object('run_id', run_id);
-  answer jsonb := app.recall_answer(caller, 'stop_sync_job_run', request);
+  response jsonb := app.get_idempotent_response(caller, 'stop_sync_job_run', request);
   run app.executions;
 begin
-  if answer is not null then
-    return answer;
+  if response is not null then
+    return response;
   end if;
   perform app.find_run(run_id);
   -- Two statements: the second sees what a batch has stored that the first waited for.
   run := app.cancel_execution('sync_job_run', run_id, null);
-  answer := app.sync_job_run_object(run);
-  return app.remember_answer(caller, 'stop_sync_job_run', request, answer);
+  response := app.sync_job_run_object(run);
+  return app.save_idempotent_response(caller, 'stop_sync_job_run', request, response);
 end $$;
 
 revoke all on function public.stop_sync_job_run from public, anon, authenticated, service_role;
 grant execute on function public.stop_sync_job_run to anon, authenticated, service_role;
 
--- 40_bulk_action/10_bulk_action_criteria.sql
--- Criteria as they are stored, checked: {family, status, connection_id, created_before, created_after, ids}, at least one.
--- status is a word of the family.
-create or replace function app.bulk_action_criteria(criteria jsonb)
+-- schemas/webhook/public/create_webhook.sql
+-- Creates a receiver of events at an https address. Answer: the webhook with its `secret`, which is shown this once.
+create or replace function public.create_webhook(
+  target_url text, event_types jsonb default '[]', is_active boolean default true, environment_id uuid default null)
 returns jsonb
 language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  criteria := jsonb_strip_nulls(criteria);
-  -- A member that nobody knows would narrow nothing down.
-  if jsonb_typeof(criteria) is distinct from 'object'
-     or criteria - array['family', 'status', 'connection_id', 'created_before', 'created_after', 'ids'] <> '{}' then
-    perform app.refuse(400, 'invalid_criteria', 'criteria is an object of family, status, connection_id, created_before, created_after and ids.');
-  end if;
-  if criteria = '{}' then
-    perform app.refuse(400, 'no_criteria', 'criteria names at least one of family, status, connection_id, created_before, created_after and ids.');
-  end if;
-  if criteria ? 'family' and not exists (
-      select from app.families as f where f.family = criteria ->> 'family' and f.family <> 'source_look') then
-    perform app.refuse(400, 'unknown_family', 'There is no such family of executions.', jsonb_build_object(
-      'known', (select jsonb_agg(f.family) from app.families as f where f.family <> 'source_look')));
-  end if;
-  if criteria ? 'status' and not criteria ? 'family' then
-    perform app.refuse(400, 'family_required', 'A status is a word of a family: name the family too.');
-  end if;
-  if criteria ? 'status' then
-    perform app.words_statuses(criteria ->> 'family', criteria ->> 'status');
-  end if;
-  return criteria;
-end $$;
-
-revoke all on function app.bulk_action_criteria from public;
-grant execute on function app.bulk_action_criteria to authenticated, service_role;
-
--- 40_bulk_action/20_bulk_action_matches.sql
--- The next executions of an agency that criteria match, after one id and not beyond another, in id order.
-create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, after_ uuid, horizon uuid, "limit" int)
-returns uuid[]
-language plpgsql
-stable
 set search_path = ''
 as $$
 declare
-  statuses constant text[] := case when criteria ? 'status'
-    then app.words_statuses(criteria ->> 'family', criteria ->> 'status') else array['any'] end;
-  -- An id is made a moment before its created_at: the minute is for clocks that are set.
-  from_ constant uuid := greatest(after_, app.first_id((criteria ->> 'created_after')::timestamptz - interval '1 minute'));
-  to_ constant uuid := least(horizon, app.first_id((criteria ->> 'created_before')::timestamptz + interval '1 minute'));
-  found_ uuid[];
+  caller constant app.caller := app.caller();
+  secret_ constant text := gen_random_uuid();
+  v_id uuid;
 begin
-  -- Status by status, so that an index gives each in id order, and only as many as are wanted.
-  execute 'select array(select found.id from unnest($5) as wanted (status), lateral (select e.id from app.executions as e'
-    || ' where e.agency_id = $1 and e.deleted_at is null and e.id <= $2'
-    || case when from_ is not null then ' and e.id > $3' else '' end
-    || case when criteria ? 'family' then ' and e.family = $4' else ' and e.family <> ''source_look''' end
-    || case when criteria ? 'status' then ' and e.status = wanted.status' else '' end
-    -- For what waits the word says more; within a case, or the planner takes it for rare and forgoes the indexes' order.
-    || case when 'queued' = any(statuses) then ' and case when e.status = ''queued'' then app.status_word(e) = $6 else true end' else '' end
-    || case when criteria ? 'connection_id' then ' and e.connection_id = $7' else '' end
-    -- The ids say nearly all that these two say. Within a case, or the planner counts it twice, expects next to nothing
-    -- and may read everybody's of that time instead.
-    || case when criteria ? 'created_before' then ' and case when e.created_at < $8 then true end' else '' end
-    || case when criteria ? 'created_after' then ' and case when e.created_at > $9 then true end' else '' end
-    || case when criteria ? 'ids' then ' and e.id = any($10)' else '' end
-    -- The order of the indexes that serve lists, read backwards; that of an agency's ids is the plain one.
-    || case when criteria ?| array['family', 'connection_id'] then ' order by e.id asc nulls first' else ' order by e.id' end
-    || ' limit $11) as found order by found.id limit $11)'
-  into found_
-  using agency, to_, from_, criteria ->> 'family', statuses, criteria ->> 'status', (criteria ->> 'connection_id')::uuid,
-    (criteria ->> 'created_before')::timestamptz, (criteria ->> 'created_after')::timestamptz,
-    array(select jsonb_array_elements_text(criteria -> 'ids'))::uuid[], "limit";
-  return found_;
+  perform app.require_organization(caller, environment_id);
+  perform app.require_webhook(target_url, event_types);
+  if caller.agency_id is null then
+    perform app.raise_error(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
+  end if;
+  insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by)
+  values (caller.agency_id, 'webhook', left(target_url, 200),
+    jsonb_build_object('target_url', target_url, 'event_types', event_types, 'is_active', is_active),
+    app.store_secret(caller.agency_id, jsonb_build_object('secret', secret_)), caller.actor)
+  returning c.id into v_id;
+  return to_jsonb(app.find_webhook(v_id)) || jsonb_build_object('secret', secret_);
 end $$;
 
-revoke all on function app.bulk_action_matches from public;
-grant execute on function app.bulk_action_matches to authenticated, service_role;
+revoke all on function public.create_webhook from public, anon, authenticated, service_role;
+grant execute on function public.create_webhook to anon, authenticated, service_role;
 
--- 40_bulk_action/30_bulk_action_object.sql
--- One bulk action as callers see it, with its counts.
-create or replace function app.bulk_action_object(job app.executions)
+-- schemas/webhook/public/delete_webhook.sql
+-- Deletes a webhook and its secret; runs that deliver to it are stopped first. Answer: {id}.
+create or replace function public.delete_webhook(webhook_id uuid)
 returns jsonb
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  counts app.bulk_actions;
-begin
-  select * into counts from app.bulk_actions as b where b.agency_id = job.agency_id and b.execution_id = job.id;
-  return jsonb_build_object(
-    'job_id', job.id,
-    'criteria_json', (job.spec -> 'criteria')::text,
-    'action_type', job.spec -> 'action_type',
-    'action_duration', null,
-    'action_reason', job.spec -> 'action_reason',
-    'scheduled_at', case when job.spec ->> 'scheduled_at' is not null then job.run_at end,
-    'executed_at', job.started_at,
-    'completed_at', job.finished_at,
-    'max_limit', job.spec -> 'max_limit',
-    'preview_count', job.spec -> 'preview_count',
-    'affected_count', coalesce(counts.done, 0),
-    'counts', jsonb_build_object(
-      'matched', coalesce(counts.matched, 0), 'done', coalesce(counts.done, 0), 'failed', coalesce(counts.failed, 0),
-      'skipped', coalesce(counts.skipped, 0), 'interrupted', coalesce(counts.interrupted, 0),
-      'not_started', coalesce(counts.not_started, 0)),
-    'status', app.status_word(job),
-    'progress_percent', case when job.status = 'completed' then 100
-      when counts.is_collected then 100 * (counts.matched - counts.not_started) / greatest(counts.matched, 1) else 0 end,
-    'cancelled_by', job.cancelled_by,
-    'cancel_reason', job.cancel_reason,
-    'error', job.error,
-    'created_by', job.created_by,
-    'created_at', job.created_at,
-    'updated_at', greatest(job.created_at, job.started_at, job.finished_at));
-end $$;
-
-revoke all on function app.bulk_action_object from public;
-grant execute on function app.bulk_action_object to authenticated, service_role;
-
--- 40_bulk_action/40_find_bulk_action.sql
--- A bulk action of the caller's, or 404: another agency's is as unknown as none.
-create or replace function app.find_bulk_action(id uuid)
-returns app.executions
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  job app.executions;
-begin
-  select * into job from app.executions as e
-  where e.id = find_bulk_action.id and e.family = 'bulk_action' and e.deleted_at is null;
-  if not found then
-    perform app.refuse(404, 'bulk_action_not_found', 'There is no bulk action job with this id.');
-  end if;
-  return job;
-end $$;
-
-revoke all on function app.find_bulk_action from public;
-grant execute on function app.find_bulk_action to authenticated, service_role;
-
--- 40_bulk_action/45_hold_what_is_started.sql
--- Nobody deletes the connections and definitions of a bulk action's items while a step starts them again. To be called before
--- the items are locked: connections, definitions, executions is the order in which whoever deletes takes them, too.
-create or replace function app.hold_what_is_started(bulk_action uuid, items uuid[])
-returns void
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
+declare
+  caller constant app.caller := app.caller();
 begin
-  if items = '{}' or (select e.spec ->> 'action_type' = 'cancel' from app.executions as e where e.id = bulk_action) then
-    return;
-  end if;
   perform from app.connections as c
-  where c.id = any(array(
-    select e.connection_id from app.executions as e where e.id = any(items)
-    union select e.destination_id from app.executions as e where e.id = any(items)))
-  order by c.id for share;
-  perform from app.definitions as d
-  where d.id = any(array(select distinct e.definition_id from app.executions as e where e.id = any(items)))
-  order by d.id for share;
-end $$;
-
-revoke all on function app.hold_what_is_started from public;
-grant execute on function app.hold_what_is_started to service_role;
-
--- 40_bulk_action/50_restart_execution.sql
--- A new execution of what has ended, for a bulk action: `retry` goes on at the checkpoint, `start` begins anew. Null where
--- that cannot be: it has not ended, another is active in its place, or what it needs was deleted.
-create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
-returns uuid
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  id_ uuid;
-begin
-  if ended.family in ('bulk_action', 'source_look') or ended.finished_at is null
-     or action = 'retry' and ended.status = 'completed'
-     or exists (select from app.connections as c where c.agency_id = ended.agency_id
-                and c.id in (ended.connection_id, ended.destination_id) and c.deleted_at is not null)
-     or exists (select from app.definitions as d where d.agency_id = ended.agency_id
-                and d.id = ended.definition_id and d.deleted_at is not null) then
-    return null;
+  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
+  if not found then
+    perform app.find_webhook(webhook_id);
   end if;
-  insert into app.executions
-    (agency_id, family, definition_id, connection_id, destination_id, concurrency_key, spec, retry_of, checkpoint, progress,
-     actor, reason)
-  values
-    (ended.agency_id, ended.family, ended.definition_id, ended.connection_id, ended.destination_id, ended.concurrency_key,
-     ended.spec, case when action = 'retry' then ended.id end, case when action = 'retry' then ended.checkpoint end,
-     case when action = 'retry' then ended.progress || case when ended.progress ? 'windows_done'
-       then jsonb_build_object('windows_before', ended.progress -> 'windows_done') else '{}' end else '{}' end, restart_execution.actor,
-     restart_execution.reason)
-  on conflict (agency_id, family, concurrency_key)
-    where status in ('queued', 'running', 'cancelling') and concurrency_key is not null do nothing
-  returning id into id_;
-  return id_;
-end $$;
-
-revoke all on function app.restart_execution from public;
-grant execute on function app.restart_execution to service_role;
-
--- 40_bulk_action/60_act_on_items.sql
--- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
-create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  actor_ constant text := 'bulk_action:' || job.id;
-  action constant text := job.spec ->> 'action_type';
-  moved uuid[];
-  was_running boolean;
-begin
-  if action = 'cancel' then
-    with acted as (
-      update app.executions as e
-      set status = app.next_status(e.status, f.cancel_event), event = f.cancel_event, reason = job.spec ->> 'action_reason',
-          actor = actor_
-      from app.families as f
-      where e.id = any(items) and e.agency_id = job.agency_id and e.id <> job.id and f.family = e.family
-        and app.next_status(e.status, f.cancel_event) is not null
-      returning e.id, e.started_at is not null as had_begun
-    )
-    select array_agg(a.id), bool_or(a.had_begun) into moved, was_running from acted as a;
-    if was_running then
-      perform pg_notify('execution_cancelled', '*'); -- once, for whoever runs one of them
-    end if;
-  else
-    select array_agg(e.id) into moved
-    from app.executions as e
-    where e.id = any(items) and e.agency_id = job.agency_id
-      and app.restart_execution(e, action, actor_, job.spec ->> 'action_reason') is not null;
-    if moved is not null then
-      perform pg_notify('execution_queued', 'bulk_action');
-    end if;
-  end if;
-  update app.bulk_action_items as i
-  set outcome = case when i.item_id = any(coalesce(moved, '{}')) then 'done' else 'skipped' end
-  where i.agency_id = job.agency_id and i.execution_id = job.id and i.item_id = any(items);
-  done := coalesce(cardinality(moved), 0);
-  skipped := cardinality(items) - done;
-end $$;
-
-revoke all on function app.act_on_items from public;
-grant execute on function app.act_on_items to service_role;
-
--- 40_bulk_action/public/cancel_bulk_action.sql
--- Cancels a bulk action that is scheduled or running: it acts on nothing more; what it has done stays. The answer waits for
--- the batch under way at most. Answer: {success, job_id, status}. 400 not_cancellable names the current_status. Heeds an
--- Idempotency-Key.
-create or replace function public.cancel_bulk_action(job_id uuid, reason text default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  request constant jsonb := jsonb_build_object('job_id', job_id, 'reason', reason);
-  answer jsonb := app.recall_answer(caller, 'cancel_bulk_action', request);
-  cancelled app.executions;
-begin
-  if answer is not null then
-    return answer;
-  end if;
-  perform app.find_bulk_action(job_id);
-  cancelled := app.cancel_execution('bulk_action', job_id, reason);
-  answer := jsonb_build_object('success', true, 'job_id', cancelled.id, 'status', app.status_word(cancelled));
-  return app.remember_answer(caller, 'cancel_bulk_action', request, answer);
-end $$;
-
-revoke all on function public.cancel_bulk_action from public, anon, authenticated, service_role;
-grant execute on function public.cancel_bulk_action to anon, authenticated, service_role;
-
--- 40_bulk_action/public/create_bulk_action.sql
--- Queues a bulk action: cancel, retry or start the agency's executions that criteria match when it begins, at most max_limit.
--- Answer: the job. Heeds an Idempotency-Key.
-create or replace function public.create_bulk_action(
-  action_type text, criteria jsonb, action_reason text default null, max_limit int default 10000,
-  scheduled_at timestamptz default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  request constant jsonb := jsonb_build_object('action_type', action_type, 'criteria', criteria,
-    'reason', action_reason, 'max_limit', max_limit, 'scheduled_at', scheduled_at);
-  answer jsonb := app.recall_answer(caller, 'create_bulk_action', request);
-  job app.executions;
-begin
-  if answer is not null then
-    return answer;
-  end if;
-  if caller.agency_id is null then
-    perform app.refuse(403, 'no_agency', 'A bulk action acts for an agency: create it as one of its users.');
-  end if;
-  if (action_type in ('cancel', 'retry', 'start') and max_limit between 1 and 1000000
-      and coalesce(length(action_reason), 0) <= 500 and coalesce(isfinite(scheduled_at), true)) is not true then
-    perform app.refuse(400, 'invalid_bulk_action', 'action_type is cancel, retry or start; max_limit 1 to 1000000; action_reason at most 500 characters.');
-  end if;
-  job.agency_id := caller.agency_id;
-  job.family := 'bulk_action';
-  job.run_at := scheduled_at;
-  job.spec := jsonb_build_object(
-    'action_type', action_type, 'criteria', app.bulk_action_criteria(criteria), 'action_reason', action_reason,
-    'max_limit', max_limit, 'scheduled_at', scheduled_at);
-  job.spec := job.spec || jsonb_build_object('preview_count', cardinality(app.bulk_action_matches(
-    caller.agency_id, job.spec -> 'criteria', null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', least(max_limit, 10000))));
-  job := app.start_execution(job);
-  answer := app.bulk_action_object(job);
-  return app.remember_answer(caller, 'create_bulk_action', request, answer);
-end $$;
-
-revoke all on function public.create_bulk_action from public, anon, authenticated, service_role;
-grant execute on function public.create_bulk_action to anon, authenticated, service_role;
-
--- 40_bulk_action/public/delete_bulk_action.sql
--- Deletes a bulk action that has ended, for its callers: the audit keeps it. Answer: {success, job_id, status}.
--- 400 not_deletable names the current_status of one that has not.
-create or replace function public.delete_bulk_action(job_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-set lock_timeout = '5s'
-as $$
-declare
-  caller constant app.caller := app.caller();
-  job constant app.executions := app.find_bulk_action(job_id);
-begin
-  if job.finished_at is null then
-    perform app.refuse(400, 'not_deletable', 'This job has not ended. Cancel it first.',
-      jsonb_build_object('current_status', app.status_word(job)));
-  end if;
-  update app.executions as e set deleted_at = clock_timestamp() where e.id = job.id and e.deleted_at is null;
-  return jsonb_build_object('success', true, 'job_id', job.id, 'status', app.status_word(job));
-end $$;
-
-revoke all on function public.delete_bulk_action from public, anon, authenticated, service_role;
-grant execute on function public.delete_bulk_action to anon, authenticated, service_role;
-
--- 40_bulk_action/public/get_bulk_action.sql
--- One bulk action, with its counts.
-create or replace function public.get_bulk_action(job_id uuid)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-begin
-  return app.bulk_action_object(app.find_bulk_action(job_id));
-end $$;
-
-revoke all on function public.get_bulk_action from public, anon, authenticated, service_role;
-grant execute on function public.get_bulk_action to anon, authenticated, service_role;
-
--- 40_bulk_action/public/list_bulk_actions.sql
--- The agency's bulk actions, the newest first. status: a word of the family; cursor: the `next_cursor` of the page before.
--- Answer: {jobs, next_cursor}; null ends.
-create or replace function public.list_bulk_actions(status text default null, "limit" int default 20, cursor uuid default null)
-returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller constant app.caller := app.caller();
-  size constant int := case when "limit" between 1 and 100 then "limit" else 20 end;
-  statuses constant text[] := case when status is not null then app.words_statuses('bulk_action', status) end;
-  ids uuid[];
-begin
-  ids := array(
+  perform app.cancel_each(array(
     select e.id from app.executions as e
-    where e.family = 'bulk_action' and e.deleted_at is null and (caller.agency_id is null or e.agency_id = caller.agency_id)
-      and (statuses is null or e.status = any(statuses) and app.status_word(e) = list_bulk_actions.status)
-      and (cursor is null or e.id < cursor)
-    order by e.id desc nulls last limit size + 1);
-  return jsonb_build_object(
-    'jobs', (
-      select coalesce(jsonb_agg(app.bulk_action_object(e) order by e.id desc), '[]')
-      from app.executions as e where e.id = any(ids[:size])),
-    'next_cursor', case when cardinality(ids) > size then ids[size] end);
+    where e.status in ('queued', 'running', 'cancelling') and e.destination_id = webhook_id), 'webhook deleted');
+  update app.connections as c set deleted_at = clock_timestamp() where c.id = webhook_id;
+  return jsonb_build_object('id', webhook_id);
 end $$;
 
-revoke all on function public.list_bulk_actions from public, anon, authenticated, service_role;
-grant execute on function public.list_bulk_actions to anon, authenticated, service_role;
+revoke all on function public.delete_webhook from public, anon, authenticated, service_role;
+grant execute on function public.delete_webhook to anon, authenticated, service_role;
 
--- 40_bulk_action/public/preview_bulk_action.sql
--- What a bulk action would act on now, without doing anything: how many (to max_limit, at most 10,000 are counted), and the
--- first of them. Answer: {total_count, is_exact, sample: [{id, family, status, created_at}]}.
-create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
+-- schemas/webhook/public/get_webhook.sql
+-- One webhook, without its secret.
+create or replace function public.get_webhook(webhook_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
 as $$
 declare
   caller constant app.caller := app.caller();
-  most constant int := least(greatest(max_limit, 1), 10000);
-  ids uuid[];
 begin
-  if caller.agency_id is null then
-    perform app.refuse(403, 'no_agency', 'A bulk action acts for an agency: ask as one of its users.');
-  end if;
-  ids := app.bulk_action_matches(
-    caller.agency_id, app.bulk_action_criteria(criteria), null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', most + 1);
-  return jsonb_build_object(
-    'total_count', least(cardinality(ids), most),
-    'is_exact', cardinality(ids) <= most,
-    'sample', (
-      select coalesce(jsonb_agg(jsonb_build_object(
-        'id', e.id, 'family', e.family, 'status', app.status_word(e), 'created_at', e.created_at) order by e.id), '[]')
-      from app.executions as e where e.id = any(ids[:least(most, 10)])));
+  return to_jsonb(app.find_webhook(webhook_id));
 end $$;
 
-revoke all on function public.preview_bulk_action from public, anon, authenticated, service_role;
-grant execute on function public.preview_bulk_action to anon, authenticated, service_role;
+revoke all on function public.get_webhook from public, anon, authenticated, service_role;
+grant execute on function public.get_webhook to anon, authenticated, service_role;
+
+-- schemas/webhook/public/list_webhooks.sql
+-- The agency's webhooks, without their secrets. Answer: {result, next_cursor, prev_cursor, limit}.
+create or replace function public.list_webhooks(
+  filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
+  sort text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  caller constant app.caller := app.caller();
+  page constant record := app.filtered_page('public.webhooks', filters, "limit", next_cursor, prev_cursor, sort);
+begin
+  return app.page_response((
+    select jsonb_agg(one.object order by listed.position)
+    from unnest(page.ids) with ordinality as listed (id, position),
+      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one by one
+    page.next_, page.prev_, page.size);
+end $$;
+
+revoke all on function public.list_webhooks from public, anon, authenticated, service_role;
+grant execute on function public.list_webhooks to anon, authenticated, service_role;
+
+-- schemas/webhook/public/update_webhook.sql
+-- Changes what is given of a webhook. Answer: the webhook, without its secret.
+create or replace function public.update_webhook(
+  webhook_id uuid, target_url text default null, event_types jsonb default null, is_active boolean default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  caller constant app.caller := app.caller();
+begin
+  -- At once as it is written: two that first share a row wait for each other.
+  perform from app.connections as c
+  where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
+  if not found then
+    perform app.find_webhook(webhook_id);
+  end if;
+  perform app.require_webhook(target_url, event_types);
+  update app.connections as c
+  set config = c.config || jsonb_strip_nulls(jsonb_build_object(
+        'target_url', target_url, 'event_types', event_types, 'is_active', is_active)),
+      updated_at = clock_timestamp()
+  where c.id = webhook_id;
+  return to_jsonb(app.find_webhook(webhook_id));
+end $$;
+
+revoke all on function public.update_webhook from public, anon, authenticated, service_role;
+grant execute on function public.update_webhook to anon, authenticated, service_role;
+
+-- schemas/worker/public/worker_ack_deleted_secret.sql
+-- Drops what is known of a secret that was claimed (worker_claim_deleted_secrets) and that the store outside has forgotten.
+-- No answer.
+create or replace function public.worker_ack_deleted_secret(secret_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  delete from app.secrets as s where s.id = secret_id and s.delete_at is not null and s.used_at is not null;
+  return null;
+end $$;
+
+revoke all on function public.worker_ack_deleted_secret from public, anon, authenticated, service_role;
+grant execute on function public.worker_ack_deleted_secret to service_role;
+
+-- schemas/worker/public/worker_ack_event.sql
+-- What became of an attempt to send an event: it is delivered, or tried again after a growing delay, five times in all.
+-- An attempt that took too long, so that another has begun, says nothing any more. Answer: {answer: status | lost}.
+create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  status_ text;
+begin
+  update app.deliveries as d
+  set status = case when delivered then 'delivered' when d.attempts >= 5 then 'failed' else 'queued' end,
+      due_at = case when not delivered and d.attempts < 5 then clock_timestamp() + app.retry_delay(d.attempts) end,
+      finished_at = case when delivered or d.attempts >= 5 then clock_timestamp() end
+  where d.id = delivery_id and d.status = 'queued' and d.attempts = attempt
+  returning d.status into status_;
+  return jsonb_build_object('result', coalesce(status_, 'lost'));
+end $$;
+
+revoke all on function public.worker_ack_event from public, anon, authenticated, service_role;
+grant execute on function public.worker_ack_event to service_role;
+
+-- schemas/worker/public/worker_begin_delivery.sql
+-- Announces that batch `seq` is about to be handed to the execution's receiver: committed before it is sent, again before
+-- it is sent again. At most one is under way; once the lease is lost none begins. `records`: how many it carries.
+-- Answer: as app.lease_result, with `delivery` (its id) and `created_at`, the same for every attempt; with `wanted`
+-- false the receiver is not to be told of this event, and nothing was announced.
+create or replace function public.worker_begin_delivery(execution_id uuid, lease_token bigint, seq bigint, event text, records int default 0)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  execution app.executions := app.lock_leased_execution(execution_id, lease_token);
+  response constant jsonb := app.lease_result(execution);
+  begun app.deliveries;
+begin
+  if response ->> 'result' <> 'continue' then
+    return response;
+  end if;
+  if seq is distinct from execution.seq + 1 then
+    perform app.raise_error(409, 'unexpected_seq', 'The next batch is number ' || execution.seq + 1 || '.',
+      jsonb_build_object('expected_seq', execution.seq + 1));
+  end if;
+  if not app.is_subscribed(execution, event) then
+    return response || jsonb_build_object('wanted', false);
+  end if;
+  insert into app.deliveries as d (agency_id, execution_id, number, event, records, status, attempts)
+  values (execution.agency_id, execution.id, seq, worker_begin_delivery.event, worker_begin_delivery.records, 'sending', 1)
+  on conflict on constraint deliveries_agency_id_execution_id_number_key do update
+  set status = 'sending', event = excluded.event, records = excluded.records, attempts = d.attempts + 1, finished_at = null
+  where d.status in ('sending', 'unknown')
+  returning * into begun;
+  return response || jsonb_build_object('wanted', true, 'delivery', begun.id, 'created_at', begun.created_at);
+end $$;
+
+revoke all on function public.worker_begin_delivery from public, anon, authenticated, service_role;
+grant execute on function public.worker_begin_delivery to service_role;
+
+-- schemas/worker/public/worker_claim.sql
+-- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
+-- connection and the connection's secret, as app.get_secret answers it. Where the queue holds fewer, what dead workers
+-- left behind is released and handed out too; behind a longer queue that is the tick's to do (see reap).
+-- families: JSON array of family names. Answer: JSON array of executions.
+create or replace function public.worker_claim(worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  return public.worker_complete_and_claim('{}', worker, families, max_executions, lease_seconds) -> 'claimed';
+end $$;
+
+revoke all on function public.worker_claim from public, anon, authenticated, service_role;
+grant execute on function public.worker_claim to service_role;
+
+-- schemas/worker/public/worker_claim_deleted_secrets.sql
+-- Hands at most `limit` secrets, which the worker is to forget in the store outside: those of deleted connections, and
+-- those that no connection came for. Each for five minutes; unless it is settled by then (worker_ack_deleted_secret), it is
+-- handed out again. Answer: JSON array of {id, name}.
+create or replace function public.worker_claim_deleted_secrets(max_secrets int default 100)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  claimed jsonb;
+begin
+  if (max_secrets between 1 and 1000) is not true then
+    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
+  end if;
+  with taken as (
+    update app.secrets as s set used_at = coalesce(s.used_at, now()), delete_at = now() + interval '5 minutes'
+    where s.id = any(array(
+      select due.id from app.secrets as due
+      where due.delete_at <= now()
+      order by due.delete_at limit worker_claim_deleted_secrets.max_secrets for update skip locked))
+    returning s.id, s.name
+  )
+  select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.id), '[]') into claimed
+  from taken as t;
+  return claimed;
+end $$;
+
+revoke all on function public.worker_claim_deleted_secrets from public, anon, authenticated, service_role;
+grant execute on function public.worker_claim_deleted_secrets to service_role;
+
+-- schemas/worker/public/worker_claim_events.sql
+-- Hands at most `limit` events about ended executions to whoever sends them, each for a minute: if its outcome is not told
+-- by then (worker_ack_event), it is handed out again, ten times at most; one whose webhook was deleted is given up.
+-- Answer: JSON array of
+-- {id, attempt, event, payload, created_at, environment_id, webhook_id, url, secret}.
+create or replace function public.worker_claim_events(max_events int default 10)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  claimed jsonb;
+begin
+  if (max_events between 1 and 100) is not true then
+    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 100.');
+  end if;
+  update app.deliveries as d set status = 'failed', due_at = null, finished_at = clock_timestamp()
+  where d.id = any(array(
+    select q.id from app.deliveries as q
+    join app.executions as e on (e.agency_id, e.id) = (q.agency_id, q.execution_id)
+    join app.connections as c on (c.agency_id, c.id) = (e.agency_id, e.destination_id)
+    where q.status = 'queued' and q.due_at <= now() and (c.deleted_at is not null or q.attempts >= 10)
+    order by q.due_at limit 100 for update of q skip locked));
+  with taken as (
+    update app.deliveries as d set attempts = d.attempts + 1, due_at = now() + interval '1 minute'
+    where d.id = any(array(
+      select q.id from app.deliveries as q where q.status = 'queued' and q.due_at <= now()
+      order by q.due_at limit worker_claim_events.max_events for update skip locked))
+    returning d.*
+  )
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'id', t.id, 'attempt', t.attempts, 'event', t.event, 'payload', app.sync_job_run_object(e), 'created_at', t.created_at,
+    'environment_id', t.agency_id, 'webhook_id', c.id, 'url', c.config -> 'target_url', 'secret', app.get_secret(c.secret_id) #> '{secret,secret}')
+    order by t.due_at, t.id), '[]')
+  into claimed
+  from taken as t
+  join app.executions as e on (e.agency_id, e.id) = (t.agency_id, t.execution_id)
+  join app.connections as c on (c.agency_id, c.id) = (e.agency_id, e.destination_id);
+  return claimed;
+end $$;
+
+revoke all on function public.worker_claim_events from public, anon, authenticated, service_role;
+grant execute on function public.worker_claim_events to service_role;
+
+-- schemas/worker/public/worker_commit_batch.sql
+-- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock: to persist is to ask
+-- whether to go on. `continue` and `cancel` mean stored, `lost` means nothing was (see app.lease_result).
+--   seq      the last committed + 1 stores; the last repeats its answer, so a lost answer can be asked for again
+--   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000 bytes: it is indexed) sent
+--            before is written again as app.store_records says
+--   errors   JSON array of sentences, one per record of the source that cannot be stored
+--   done     this was the resource's last batch
+--   fetched  how many records were read where they are not stored: passed on only, or delivered (see worker_begin_delivery)
+create or replace function public.worker_commit_batch(
+  execution_id uuid, lease_token bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb,
+  done boolean default false, errors jsonb default '[]', method text default 'list', fetched int default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  size int;
+  execution app.executions;
+  stored record;
+begin
+  if (jsonb_typeof(records) = 'array' and jsonb_typeof(checkpoint) = 'object' and jsonb_typeof(progress) = 'object'
+      and jsonb_typeof(errors) = 'array' and done is not null and length(method) between 1 and 50
+      and octet_length(resource) between 1 and 200) is not true then
+    perform app.raise_error(400, 'invalid_batch',
+      'A batch has a resource of 1 to 200 bytes, lists of records and errors, and a checkpoint and progress that are objects.');
+  end if;
+  size := jsonb_array_length(records);
+  if size + jsonb_array_length(errors) > 5000 or fetched not between 0 and 100000 or pg_column_size(records) > 16 * 1024 * 1024 then
+    perform app.raise_error(413, 'batch_too_large', 'A batch has at most 5000 records and 16 MiB.');
+  end if;
+  if exists (
+    select from jsonb_array_elements(records) as item
+    where (jsonb_typeof(item -> 'key') = 'string' and octet_length(item ->> 'key') <= 2000 and item ? 'data') is not true
+  ) then
+    perform app.raise_error(400, 'invalid_batch', 'A record has a key, which is a text of at most 2000 bytes, and data.');
+  end if;
+  execution := app.lock_leased_execution(execution_id, lease_token);
+  if execution.id is null or execution.seq = worker_commit_batch.seq and worker_commit_batch.seq > 0 then
+    return app.lease_result(execution);
+  end if;
+  if execution.seq + 1 is distinct from worker_commit_batch.seq then
+    perform app.raise_error(409, 'unexpected_seq', 'The next batch is number ' || execution.seq + 1 || '.',
+      jsonb_build_object('expected_seq', execution.seq + 1));
+  end if;
+
+  select * into stored from app.store_records(execution, resource, records, seq);
+  size := coalesce(fetched, size + jsonb_array_length(errors));
+  insert into app.execution_resources as r
+    (agency_id, execution_id, resource, method, started_at, finished_at, records, inserted, updated, failed, errors)
+  values
+    (execution.agency_id, execution.id, worker_commit_batch.resource, worker_commit_batch.method, clock_timestamp(),
+     case when done then clock_timestamp() end, size, stored.inserted, stored.updated,
+     jsonb_array_length(worker_commit_batch.errors), app.append_errors('[]', worker_commit_batch.errors))
+  on conflict on constraint execution_resources_pkey do update
+  set finished_at = excluded.finished_at, records = r.records + excluded.records, inserted = r.inserted + excluded.inserted,
+      updated = r.updated + excluded.updated, failed = r.failed + excluded.failed,
+      errors = app.append_errors(r.errors, worker_commit_batch.errors);
+
+  update app.executions as e
+  set seq = worker_commit_batch.seq, checkpoint = worker_commit_batch.checkpoint, progress = worker_commit_batch.progress,
+      records = e.records + size, attempts = 0,
+      lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
+  where e.id = execution.id;
+  return app.lease_result(execution);
+end $$;
+
+revoke all on function public.worker_commit_batch from public, anon, authenticated, service_role;
+grant execute on function public.worker_commit_batch to service_role;
+
+-- schemas/worker/public/worker_complete.sql
+-- The work is done: running or cancelling → completed. Answer: {answer: completed | lost}.
+create or replace function public.worker_complete(execution_id uuid, lease_token bigint, progress jsonb default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  execution app.executions := app.lock_leased_execution(execution_id, lease_token);
+begin
+  if execution.id is null then
+    return app.lease_result(execution);
+  end if;
+  update app.executions as e
+  set status = 'completed', event = 'complete', actor = 'worker:' || e.leased_by, reason = null,
+      progress = coalesce(worker_complete.progress, e.progress), error = null
+  where e.id = execution.id;
+  return jsonb_build_object('result', 'completed');
+end $$;
+
+revoke all on function public.worker_complete from public, anon, authenticated, service_role;
+grant execute on function public.worker_complete to service_role;
+
+-- schemas/worker/public/worker_complete_all.sql
+-- The work of several is done: those that their lease still holds go running or cancelling → completed, in one commit (see
+-- app.complete_and_claim). leases: {execution_id: lease}, at most 100. Answer: JSON array of the ids that are completed
+-- now; `finish` says what became of another.
+create or replace function public.worker_complete_all(leases jsonb)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  return to_jsonb((app.complete_and_claim(leases)).completed);
+end $$;
+
+revoke all on function public.worker_complete_all from public, anon, authenticated, service_role;
+grant execute on function public.worker_complete_all to service_role;
+
+-- schemas/worker/public/worker_complete_and_claim.sql
+-- A worker goes on from what is done to what is next in one call and one commit: worker_complete_all, then claim.
+-- Answer: {completed, claimed}, what the two answer.
+create or replace function public.worker_complete_and_claim(
+  leases jsonb, worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan -- as in app.complete_and_claim
+set lock_timeout = '5s'
+set enable_seqscan = off
+as $$
+declare
+  turn record;
+  claimed uuid[];
+begin
+  if (max_executions between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
+      and jsonb_typeof(families) = 'array') is not true then
+    perform app.raise_error(400, 'invalid_claim',
+      'max_executions is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
+  end if;
+  turn := app.complete_and_claim(leases, worker, families, max_executions, lease_seconds);
+  claimed := turn.leased;
+  if cardinality(claimed) < max_executions and (app.reap_executions(max_executions) ->> 'released')::int > 0 then
+    claimed := claimed
+      || (app.complete_and_claim('{}', worker, families, max_executions - cardinality(claimed), lease_seconds)).leased;
+  end if;
+  return jsonb_build_object('completed', turn.completed, 'claimed', coalesce((
+    select jsonb_agg(jsonb_build_object(
+      'id', e.id, 'agency_id', e.agency_id, 'family', e.family, 'lease_token', e.lease_token, 'spec', e.spec, 'seq', e.seq,
+      'checkpoint', e.checkpoint, 'progress', e.progress, 'connection_id', e.connection_id, 'definition_id', e.definition_id,
+      'connection', (
+        select jsonb_build_object('kind', c.kind, 'config', c.config) || app.get_secret(c.secret_id)
+        from app.connections as c where c.agency_id = e.agency_id and c.id = e.connection_id),
+      'destination', (
+        select jsonb_build_object('id', c.id, 'kind', c.kind, 'config', c.config) || app.get_secret(c.secret_id)
+        from app.connections as c where c.agency_id = e.agency_id and c.id = e.destination_id)
+      ) order by e.id)
+    from app.executions as e where e.id = any(claimed)), '[]'));
+end $$;
+
+revoke all on function public.worker_complete_and_claim from public, anon, authenticated, service_role;
+grant execute on function public.worker_complete_and_claim to service_role;
+
+-- schemas/worker/public/worker_fail.sql
+-- The work failed. With `retry` it is queued again after a growing delay, until its attempts are used up; without,
+-- or then, it is failed. One that was being cancelled is cancelled instead of retried.
+-- error: {code, message}, shown to users. Answer: {answer: queued | failed | cancelled | lost}.
+create or replace function public.worker_fail(execution_id uuid, lease_token bigint, error jsonb, retry boolean default true)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  execution app.executions := app.lock_leased_execution(execution_id, lease_token);
+  event_ text;
+begin
+  if execution.id is null then
+    return app.lease_result(execution);
+  end if;
+  event_ := case
+    when not retry then 'fail'
+    when execution.status = 'cancelling' then 'acknowledge'
+    when execution.attempts + 1 >= execution.max_attempts then 'fail'
+    else 'release'
+  end;
+  update app.executions as e
+  set status = app.next_status(e.status, event_), event = event_, actor = 'worker:' || e.leased_by,
+      reason = left(worker_fail.error ->> 'code', 500), error = worker_fail.error, attempts = e.attempts + 1,
+      run_at = clock_timestamp() + app.retry_delay(e.attempts + 1)
+  where e.id = execution.id
+  returning * into execution;
+  return jsonb_build_object('result', execution.status);
+end $$;
+
+revoke all on function public.worker_fail from public, anon, authenticated, service_role;
+grant execute on function public.worker_fail to service_role;
+
+-- schemas/worker/public/worker_heartbeat.sql
+-- Keeps the lease for another `lease_seconds` of its claim. Answer: see app.lease_result.
+create or replace function public.worker_heartbeat(execution_id uuid, lease_token bigint)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  execution app.executions := app.lock_leased_execution(execution_id, lease_token);
+begin
+  if execution.id is not null then
+    update app.executions as e
+    set lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
+    where e.id = execution.id;
+  end if;
+  return app.lease_result(execution);
+end $$;
+
+revoke all on function public.worker_heartbeat from public, anon, authenticated, service_role;
+grant execute on function public.worker_heartbeat to service_role;
+
+-- schemas/worker/public/worker_queue_stats.sql
+-- How many executions of these families could be claimed now, counted up to `limit`, and since when the oldest could.
+-- families: JSON array of family names. Answer: {executions, oldest_seconds}.
+create or replace function public.worker_queue_stats(families jsonb, "limit" int default 20)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  wanted text[];
+begin
+  if ("limit" between 1 and 100 and jsonb_typeof(families) = 'array') is not true then
+    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 100, families a list.');
+  end if;
+  wanted := array(select jsonb_array_elements_text(families));
+  return (
+    select jsonb_build_object('executions', count(*),
+      'oldest_seconds', coalesce(round(extract(epoch from now() - min(q.run_at))), 0))
+    from (
+      select e.run_at from app.executions as e
+      where e.status = 'queued' and e.run_at <= now() and e.family = any(wanted)
+      order by e.run_at, e.id limit worker_queue_stats."limit") as q);
+end $$;
+
+revoke all on function public.worker_queue_stats from public, anon, authenticated, service_role;
+grant execute on function public.worker_queue_stats to service_role;
+
+-- schemas/worker/public/worker_reap.sql
+-- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
+-- connections that were only to be tested, five minutes ago.
+-- Answer: {released, failed, cancelled}, counts of executions.
+create or replace function public.worker_reap("limit" int default 100)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  if ("limit" between 1 and 1000) is not true then
+    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
+  end if;
+  delete from app.idempotency_keys as k
+  where k.id = any(array(
+    select old.id from app.idempotency_keys as old
+    where old.created_at < now() - interval '24 hours'
+    order by old.created_at limit 1000 for update skip locked));
+  update app.connections as c set secret_id = null
+  where c.id = any(array(
+    select tested.id from app.connections as tested
+    where tested.deleted_at < now() - interval '5 minutes' and tested.secret_id is not null
+    order by tested.id limit 1000 for update skip locked));
+  return app.reap_executions("limit");
+end $$;
+
+revoke all on function public.worker_reap from public, anon, authenticated, service_role;
+grant execute on function public.worker_reap to service_role;
+
+-- schemas/worker/public/worker_release.sql
+-- The worker stops here of its own accord: out of time, shutting down, or told to cancel. The checkpoint is kept and no
+-- attempt is counted; one that is being cancelled is cancelled now. Answer: {answer: queued | cancelled | lost}.
+create or replace function public.worker_release(execution_id uuid, lease_token bigint, reason text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  execution app.executions := app.lock_leased_execution(execution_id, lease_token);
+  event_ constant text := case execution.status when 'cancelling' then 'acknowledge' else 'release' end;
+begin
+  if execution.id is null then
+    return app.lease_result(execution);
+  end if;
+  update app.executions as e
+  set status = app.next_status(e.status, event_), event = event_, actor = 'worker:' || e.leased_by,
+      reason = left(worker_release.reason, 500), run_at = clock_timestamp()
+  where e.id = execution.id
+  returning * into execution;
+  return jsonb_build_object('result', execution.status);
+end $$;
+
+revoke all on function public.worker_release from public, anon, authenticated, service_role;
+grant execute on function public.worker_release to service_role;
+
+-- schemas/worker/public/worker_run_bulk_action_step.sql
+-- One step of a bulk action, a short transaction of its own: finds the next 5,000 of its items, and when all are found acts
+-- on the next 500. The rows, its own among them, are locked in id order, like everybody's who locks several.
+-- Answer: as app.lease_result, with `more` while there is something left to do.
+create or replace function public.worker_run_bulk_action_step(execution_id uuid, lease_token bigint)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  job app.executions;
+  action app.bulk_actions;
+  items uuid[];
+  counted record;
+begin
+  items := array(
+    select i.item_id from app.bulk_action_items as i
+    where i.execution_id = worker_run_bulk_action_step.execution_id and i.outcome is null
+      and exists (select from app.bulk_actions as b where b.agency_id = i.agency_id and b.execution_id = i.execution_id and b.is_collected)
+    order by i.item_id limit 500);
+  perform app.lock_referenced_rows(execution_id, items);
+  perform from app.executions as e where e.id = any(items || execution_id) order by e.id for update;
+  job := app.lock_leased_execution(execution_id, lease_token);
+  if job.id is null or job.status <> 'running' then
+    return app.lease_result(job);
+  end if;
+  -- A step whose answer was lost is asked for again, and may have been under way until now: then these are done.
+  items := array(
+    select i.item_id from app.bulk_action_items as i
+    where i.execution_id = job.id and i.item_id = any(items) and i.outcome is null
+    order by i.item_id);
+
+  select * into action from app.bulk_actions as b where b.agency_id = job.agency_id and b.execution_id = job.id;
+  if not found then
+    insert into app.bulk_actions (agency_id, execution_id, horizon) values (job.agency_id, job.id, app.uuid_v7())
+    returning * into action;
+  end if;
+  if not action.is_collected then
+    items := app.bulk_action_matches(job.agency_id, job.spec -> 'criteria', action.collected_to, action.horizon,
+      least(5000, (job.spec ->> 'max_limit')::int - action.matched));
+    insert into app.bulk_action_items (agency_id, execution_id, item_id)
+    select job.agency_id, job.id, item from unnest(items) as item;
+    update app.bulk_actions as b
+    set matched = b.matched + cardinality(items), not_started = b.not_started + cardinality(items),
+        collected_to = coalesce(items[cardinality(items)], b.collected_to),
+        is_collected = cardinality(items) < 5000 or b.matched + cardinality(items) >= (job.spec ->> 'max_limit')::int
+    where b.agency_id = job.agency_id and b.execution_id = job.id;
+    return app.lease_result(job) || jsonb_build_object('more', true);
+  end if;
+
+  select * into counted from app.act_on_items(job, items);
+  update app.bulk_actions as b
+  set done = b.done + counted.done, skipped = b.skipped + counted.skipped, not_started = b.not_started - cardinality(items)
+  where b.agency_id = job.agency_id and b.execution_id = job.id
+  returning * into action;
+  update app.executions as e
+  set seq = e.seq + 1, attempts = 0, lease_expires_at = clock_timestamp() + make_interval(secs => e.lease_seconds)
+  where e.id = job.id;
+  return app.lease_result(job) || jsonb_build_object('more', action.not_started > 0);
+end $$;
+
+revoke all on function public.worker_run_bulk_action_step from public, anon, authenticated, service_role;
+grant execute on function public.worker_run_bulk_action_step to service_role;
+
+-- schemas/worker/public/worker_stop.sql
+-- The receiver does not want this execution: it is cancelled on its behalf, at once. Answer: {answer: cancelled | lost}.
+create or replace function public.worker_stop(execution_id uuid, lease_token bigint, reason text)
+returns jsonb
+language plpgsql
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  execution app.executions := app.lock_leased_execution(execution_id, lease_token);
+begin
+  if execution.id is null then
+    return app.lease_result(execution);
+  end if;
+  execution := app.cancel_execution(execution.family, execution.id, reason);
+  return jsonb_build_object('result', execution.status);
+end $$;
+
+revoke all on function public.worker_stop from public, anon, authenticated, service_role;
+grant execute on function public.worker_stop to service_role;
 

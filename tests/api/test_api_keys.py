@@ -511,7 +511,7 @@ def test_postgrest_itself_takes_a_key_from_who_is_nobody_else(project: Project) 
             "start_historical_sync": {"connection_id": theirs, **JANUARY},
             "cancel_sync_job": {"job_id": UNKNOWN},
             "list_historical_syncs": {},
-            "claim": {"worker": "w", "families": ["historical_sync"]},
+            "worker_claim": {"worker": "w", "families": ["historical_sync"]},
         }
         for name, arguments in refused.items():
             response = ask(name, None, key, **arguments)

@@ -142,7 +142,7 @@ def refusal(authenticator: Authenticator, header: str | None) -> str:
     """The code with which this header is refused."""
     with pytest.raises(Unauthorized) as caught:
         authenticator.authenticate(header)
-    assert caught.value.sentence.endswith(".")
+    assert caught.value.message.endswith(".")
     return caught.value.code
 
 
@@ -465,7 +465,7 @@ def test_no_message_and_no_log_holds_the_token(
     for token in (forged, project.token(lifetime=-1), "secret-nonsense", project.auth.mint(project.user_id, aud="x")):
         with pytest.raises(Unauthorized) as caught:
             authenticator.authenticate(bearer(token))
-        said += "".join(traceback.format_exception(caught.value)) + caught.value.sentence + repr(caught.value)
+        said += "".join(traceback.format_exception(caught.value)) + caught.value.message + repr(caught.value)
         assert caught.value.__context__ is None
         assert token.rpartition(".")[2] not in said + caplog.text
     assert good.rpartition(".")[2] not in said + caplog.text

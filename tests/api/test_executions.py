@@ -339,8 +339,8 @@ def test_deleting_a_sync_that_runs_requests_its_cancellation(project: Project, f
         assert hand.steps(1) == "continue"
         assert client.ask("DELETE", f"/{sync_id}").status_code == 204
         assert project.database.execution(execution_id)["status"] == "cancelling"
-        assert hand.tell("heartbeat") == "cancel"
-        assert hand.tell("release") == "cancelled"
+        assert hand.tell("worker_heartbeat") == "cancel"
+        assert hand.tell("worker_release") == "cancelled"
         batch = hand.batch()
         assert batch is not None
         with project.unchanged():

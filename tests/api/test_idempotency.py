@@ -454,7 +454,7 @@ def test_the_tick_forgets_what_is_older_than_a_day_and_nothing_else(database: Da
 @pytest.mark.sql
 def test_the_tick_forgets_so_many_at_a_time(database: Database) -> None:
     database.admin.execute(
-        "insert into app.idempotency_keys (agency_id, actor, function, key, request, answer, created_at)"
+        "insert into app.idempotency_keys (agency_id, actor, function, key, request, response, created_at)"
         " select null, 'service_role', 'f', n, '{}', '{}', now() - interval '2 days' from generate_series(1, 1001) as n"
     )
     left = []
@@ -618,7 +618,7 @@ def test_nobody_remembers_in_anothers_name(database: Database) -> None:
     colleague, stranger = database.user(user.agency_id), database.member()
     before = database.fingerprint()
     query = (
-        "insert into app.idempotency_keys (agency_id, actor, function, key, request, answer)"
+        "insert into app.idempotency_keys (agency_id, actor, function, key, request, response)"
         " values (%s, %s, 'f', 'k', '{}', '{}')"
     )
     for agency_id, actor in (

@@ -357,7 +357,7 @@ def stored(client: Client, connection_id: str, key: str, data: str) -> None:
     sync_id = bulk.made(source_connection_id=source, destination_connection_id=connection_id)
     with Hand(client.database, bulk.started(sync_id)) as hand:
         hand.commit(Batch("accounts", [{"key": key, "data": json.loads(data)}], {"complete": True}, {}, done=True))
-        hand.tell("finish")
+        hand.tell("worker_complete")
 
 
 @through_both_doors

@@ -110,7 +110,7 @@ def test_a_worker_resumes_exactly_there(project: Project, how: str) -> None:
     assert (execution["checkpoint"], execution["seq"], execution["lease_token"]) == (CHECKPOINT, 0, 1)
     assert execution["progress"]["windows_before"] == 7
     with project.database.worker() as worker:
-        assert worker.worker_commit_batch(execution, 1, "b") == "continue"
+        assert worker.commit_batch(execution, 1, "b") == "continue"
         assert worker.call("worker_complete", execution_id=job_id, lease_token=1) == {"result": "completed"}
     keys = project.database.all("select key from app.records where execution_id = %s", (job_id,))
     assert keys == [{"key": "b"}]
@@ -124,8 +124,8 @@ def test_the_ended_jobs_worker_is_not_let_in_again(project: Project, how: str) -
     zombie = {"id": ended, "lease_token": 1}
     job_id = accepted(project.retry(project.token(user), {"job_id": ended}))
     with project.unchanged(), project.database.worker() as worker:
-        assert worker.worker_commit_batch(zombie, 2, "late") == "lost"
-        assert worker.worker_commit_batch({"id": job_id, "lease_token": 1}, 1, "late") == "lost"
+        assert worker.commit_batch(zombie, 2, "late") == "lost"
+        assert worker.commit_batch({"id": job_id, "lease_token": 1}, 1, "late") == "lost"
 
 
 @through_both_doors
@@ -217,7 +217,7 @@ def test_an_active_job_on_the_connection_comes_first(project: Project, status: S
     if status != "pending":
         lease_token = project.claim(active)["lease_token"]
         with project.database.worker() as worker:
-            call = "release" if status == "released" else "heartbeat"
+            call = "worker_release" if status == "released" else "worker_heartbeat"
             worker.call(call, execution_id=active, lease_token=lease_token)
     with project.unchanged():
         response = project.retry(token, {"job_id": ended})

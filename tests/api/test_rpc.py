@@ -217,7 +217,7 @@ def test_the_service_role_acts_for_any_agency(backend: Backend, rpc: Rpc) -> Non
     assert answer(rpc, "get_historical_sync", service, job_id=job_id)["status"] == "pending"
     assert answer(rpc, "cancel_sync_job", service, job_id=job_id)["status"] == "cancelled"
     assert backend.database.execution(job_id)["cancelled_by"] == "service_role"
-    assert answer(rpc, "claim", service, worker="w", families=[]) == []
+    assert answer(rpc, "worker_claim", service, worker="w", families=[]) == []
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_a_value_that_is_none_of_its_type(backend: Backend, rpc: Rpc) -> None:
 
 
 def test_what_the_role_may_not_call(backend: Backend, rpc: Rpc) -> None:
-    for name, arguments in (("reap", {}), ("claim", {"worker": "w", "families": []})):
+    for name, arguments in (("worker_reap", {}), ("worker_claim", {"worker": "w", "families": []})):
         refused = problem(rpc, name, member(backend), **arguments)
         assert (refused.status, refused.code) == (403, "forbidden")
 
@@ -615,7 +615,7 @@ def loses_an_answer(backend: Backend, proxy: Proxy, rpc: Rpc) -> None:
     assert problem(rpc, "cancel_sync_job", caller, job_id=job_id) == database_unavailable()
     until(lambda: backend.database.execution(job_id)["status"] == "cancelled")
     again = problem(rpc, "cancel_sync_job", caller, job_id=job_id)
-    assert (again.code, again.members) == ("not_cancellable", {"current_status": "cancelled"})
+    assert (again.code, again.details) == ("not_cancellable", {"current_status": "cancelled"})
 
 
 @WAYS

@@ -118,7 +118,9 @@ def _bundle(folder: Path) -> list[Path]:
         with zipfile.ZipFile(bundle.build(bundle.API, "x86_64", version, folder.parent)) as packed:
             packed.extractall(folder)
         return [folder]
-    shutil.copytree(ROOT / "functions", folder / "functions", ignore=shutil.ignore_patterns("_local", "__pycache__"))
+    shutil.copytree(
+        ROOT / "functions", folder / "functions", ignore=shutil.ignore_patterns("_local", "_build", "__pycache__")
+    )
     _compile(folder)
     return [folder, installed.folder("functions")]
 

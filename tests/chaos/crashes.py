@@ -42,9 +42,9 @@ DOWN: Final = [("502 Bad Gateway", b""), ("503 Service Unavailable", b"{}"), ("5
 LIES: Final = [("200 OK", body) for body in (b"", b"{}", b"[]", b"null", b'"x"', b"<html>", b'{"id": 1}', b"\xff")]
 CALLS: Final = (
     b"worker_commit_batch",
-    b"heartbeat",
-    b"finish",
-    b"claim",
+    b"worker_heartbeat",
+    b"worker_complete",
+    b"worker_claim",
     b"worker_run_bulk_action_step",
     b"worker_begin_delivery",
 )
@@ -99,7 +99,7 @@ class Crashes:
         with self._target.admin() as admin:
             for job in self._under_way:
                 self._report.count(f"executions that {row_of(job.id, admin)['status']}")
-                for wrong in self._jobs.verdict(job, admin):
+                for wrong in self._jobs.violations(job, admin):
                     self._report.violation(wrong)
         self._read_logs()
 

@@ -136,7 +136,7 @@ class Jobs:
         job_id = self._created("/api/actions/bulk/jobs", action_type="cancel", criteria=criteria)["job_id"]
         return Job(job_id, ("POST", f"/api/actions/bulk/jobs/{job_id}/cancel", {}), None, {})
 
-    def reason(self, job: Job, admin: psycopg.Connection[dict[str, Any]]) -> list[str]:
+    def violations(self, job: Job, admin: psycopg.Connection[dict[str, Any]]) -> list[str]:
         """What is wrong with a job that has ended, given the records that there are."""
         row = row_of(job.id, admin)
         wrong = []

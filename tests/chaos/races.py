@@ -179,7 +179,7 @@ class Races:
         self._report.count("races of a cancel, a finish and a late zombie")
         self._report.count("calls in them", len(race.moves))
         said = ", ".join(f"{name}: {response}" for name, response in race.answers.items())
-        for what in verdict(race.answers, row, stored):
+        for what in violations(race.answers, row, stored):
             self._report.violation(f"{what} ({race.family} {row['status']} by {row['actor']}; {said})")
 
 
@@ -200,10 +200,10 @@ async def _move(player: ChaosWorker, name: str, race: Race, seconds: float) -> N
                 {"family": race.family, "id": race.id, "reason": name},
             )
         case "finish" | "release" | "heartbeat":
-            response = await player.call(name, **mine)
+            response = await player.call(f"worker_{name.replace('finish', 'complete')}", **mine)
         case "fail":
             error = {"code": "gone", "message": "The source is gone."}
-            response = await player.call(name, **mine, error=error, retry=seconds == 0)
+            response = await player.call("worker_fail", **mine, error=error, retry=seconds == 0)
         case "zombie finish":
             response = await player.call("worker_complete", execution_id=race.id, lease_token=DEAD_LEASE)
         case "finish together" | "zombie finish together" | "finish and go on" | "zombie finish and go on":
@@ -227,7 +227,7 @@ def _batch(race: Race, lease_token: int) -> dict[str, Any]:
     return {**sent, "checkpoint": {"by": lease_token}, "progress": {}}
 
 
-def verdict(answers: Mapping[str, str], row: Mapping[str, Any], stored: int) -> list[str]:
+def violations(answers: Mapping[str, str], row: Mapping[str, Any], stored: int) -> list[str]:
     """What is wrong with how a race ended; with a lost answer nothing can be said about what it might have told."""
     wrong = [f"a dead worker was answered {said}" for name, said in answers.items() if not _is_fenced(name, said)]
     told = [said for name, said in answers.items() if said in ENDS and _tells(name)]

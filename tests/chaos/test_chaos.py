@@ -11,7 +11,7 @@ import pytest
 from functions._local import postgrest
 from functions._local.schema import ROOT
 from tests.chaos import api, invariants
-from tests.chaos.races import reason
+from tests.chaos.races import violations
 from tests.chaos.report import Report
 from tests.chaos.run import ATTACKS, attack_for
 from tests.chaos.target import Target
@@ -112,7 +112,7 @@ def test_a_function_that_fails_is_found_out(target: Target) -> None:
 )
 def test_how_a_race_is_judged(answers: dict[str, str], row: dict[str, Any], stored: int, wrong: list[str]) -> None:
     full = {"status": "cancelled", "actor": "user:1", "records": 0, "seq": 0, **row}
-    assert reason(answers, full, stored) == wrong
+    assert violations(answers, full, stored) == wrong
 
 
 def test_the_table_says_what_was_tried_and_what_broke() -> None:

@@ -328,7 +328,7 @@ class Stage:
         before, of = self.left(started), {"execution_id": started.execution_id, "lease_token": lease_token}
         with self.database.worker() as zombie:
             assert zombie.execute(*self.commit(started, lease_token, before[0]["seq"] + 1))[0]["result"] == LOST
-            for name in ("heartbeat", "finish", "release"):
+            for name in ("worker_heartbeat", "worker_complete", "worker_release"):
                 assert zombie.call(name, **of) == LOST
             assert zombie.call("worker_fail", **of, error={"code": "gone", "message": "Gone."}) == LOST
         assert self.left(started) == before

@@ -1,6 +1,6 @@
 """The API's own document: it is OpenAPI 3.1, it is served, and it says neither more nor less than the functions do.
 
-That it says no less is checked for every answer that any test gets (tests/support/documented.py); that it says no more, here:
+tests/support/documented.py checks that every response that any test gets is documented. This module checks the reverse:
 each documented answer of each endpoint is provoked.
 """
 
@@ -397,7 +397,7 @@ class Scenario:
         return self.project.database.member()
 
 
-Provoke: TypeAlias = "Callable[[Scene], httpx.Response]"
+Provoke: TypeAlias = "Callable[[Scenario], httpx.Response]"
 
 
 def revoked(scene: Scenario) -> httpx.Response:
@@ -483,7 +483,7 @@ def key_in_use(scene: Scenario) -> httpx.Response:
 
 def key_reused(scene: Scenario) -> httpx.Response:
     scene.project.database.admin.execute(
-        "insert into app.idempotency_keys (agency_id, actor, function, key, request, answer)"
+        "insert into app.idempotency_keys (agency_id, actor, function, key, request, response)"
         " values (%s, %s, %s, 'k', '{}', '{}')",
         (scene.user.agency_id, f"user:{scene.user.id}", scene.endpoint.rpc),
     )

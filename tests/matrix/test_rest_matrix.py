@@ -116,7 +116,7 @@ class Matrix:
         job_id = database.start(user, database.connection(user.agency_id, secret={"token": "connection-t0p"}))
         execution = self.project.claim(job_id)
         with database.worker() as worker:
-            assert worker.worker_commit_batch(execution, 1, "record-t0p") == "continue"
+            assert worker.commit_batch(execution, 1, "record-t0p") == "continue"
         return job_id
 
     def ask(self, actor: str, method: str, path: str, **options: Any) -> httpx.Response:

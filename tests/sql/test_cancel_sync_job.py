@@ -20,15 +20,15 @@ def test_a_running_job_is_cancelled_and_its_worker_fenced_off(database: Database
     job_id = database.start(user)
     with database.worker() as worker, database.session(user.claims) as session:
         execution = worker.claim()
-        assert worker.worker_commit_batch(execution, 1, "a", "b") == "continue"
+        assert worker.commit_batch(execution, 1, "a", "b") == "continue"
 
         assert session.call("cancel_sync_job", job_id=job_id, reason="wrong range") == {
             "job_id": job_id,
             "status": "cancelled",
         }
 
-        assert worker.worker_commit_batch(execution, 2, "c") == "lost"
-        for call in ("heartbeat", "finish", "release"):
+        assert worker.commit_batch(execution, 2, "c") == "lost"
+        for call in ("worker_heartbeat", "worker_complete", "worker_release"):
             assert worker.call(call, execution_id=job_id, lease_token=execution["lease_token"]) == {"result": "lost"}
     row = database.execution(job_id)
     assert (row["status"], row["cancelled_by"], row["cancel_reason"]) == ("cancelled", f"user:{user.id}", "wrong range")

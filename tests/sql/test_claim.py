@@ -114,7 +114,7 @@ def test_every_claim_has_a_new_lease_and_goes_on_where_the_last_one_stopped(data
     job_id = database.start(database.member())
     with database.worker() as worker:
         first = worker.claim()
-        worker.worker_commit_batch(first, 1, "a")
+        worker.commit_batch(first, 1, "a")
         worker.call("worker_release", execution_id=job_id, lease_token=first["lease_token"])
         second = worker.claim()
     assert (first["lease_token"], second["lease_token"]) == (1, 3)
@@ -142,7 +142,8 @@ def test_a_locked_execution_is_passed_over(database: Database) -> None:
 
 
 SENSELESS: list[dict[str, Any]] = [
-    {"limit": 0}, {"limit": -1}, {"limit": 101}, {"limit": 1000}, {"limit": None},
+    {"max_executions": 0}, {"max_executions": -1}, {"max_executions": 101}, {"max_executions": 1000},
+    {"max_executions": None},
     {"lease_seconds": 0}, {"lease_seconds": -30}, {"lease_seconds": 3601}, {"lease_seconds": None},
     {"worker": ""}, {"worker": "x" * 201}, {"worker": None},
     {"families": None}, {"families": {}}, {"families": '"bulk_sync"'}, {"families": "1"}, {"families": "null"},
@@ -154,10 +155,10 @@ def test_a_senseless_claim_is_refused_and_takes_nothing(database: Database) -> N
     database.expire_lease(job_id)
     database.start(database.member())
     before = database.fingerprint()
-    sensible = {"worker": "w", "families": TWO_FAMILIES, "limit": 1, "lease_seconds": 30}
+    sensible = {"worker": "w", "families": TWO_FAMILIES, "max_executions": 1, "lease_seconds": 30}
     with database.worker() as worker:
         for arguments in SENSELESS:
-            refusal = worker.refusal("claim", **sensible | arguments)
+            refusal = worker.refusal("worker_claim", **sensible | arguments)
             assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_claim"), arguments
             assert database.fingerprint() == before, arguments
 

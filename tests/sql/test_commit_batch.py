@@ -223,12 +223,12 @@ def test_the_first_worker_stores_nothing_once_the_second_has_claimed(database: D
     database.start(database.member())
     with database.worker() as worker:
         first = worker.claim()
-        worker.worker_commit_batch(first, 1, "a")
+        worker.commit_batch(first, 1, "a")
         database.expire_lease(first["id"])
         second = worker.claim()
-        assert worker.worker_commit_batch(first, 2, "zombie") == "lost"
-        assert worker.worker_commit_batch(first, 1, "zombie") == "lost"
-        assert worker.worker_commit_batch(second, 2, "b") == "continue"
+        assert worker.commit_batch(first, 2, "zombie") == "lost"
+        assert worker.commit_batch(first, 1, "zombie") == "lost"
+        assert worker.commit_batch(second, 2, "b") == "continue"
     assert set(stored(database)) == {"a", "b"}
 
 

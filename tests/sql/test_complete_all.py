@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.sql
 
 
-def worker_complete_all(database: Database, leases: Any) -> Any:
+def complete_all(database: Database, leases: Any) -> Any:
     with database.worker() as worker:
         return worker.call("worker_complete_all", leases=leases)
 
@@ -23,7 +23,7 @@ def worker_complete_all(database: Database, leases: Any) -> Any:
 def test_all_that_run_are_completed_even_those_being_cancelled(database: Database) -> None:
     agencies = [database.agency(), database.agency()]
     jobs = [database.put(status, agency) for status in ("running", "cancelling") for agency in agencies]
-    assert sorted(worker_complete_all(database, dict.fromkeys(jobs, 1))) == sorted(jobs)
+    assert sorted(complete_all(database, dict.fromkeys(jobs, 1))) == sorted(jobs)
     for job_id in jobs:
         row, event = database.execution(job_id), database.events(job_id)[-1]
         assert (row["status"], row["leased_by"], row["lease_expires_at"]) == ("completed", None, None)
@@ -33,14 +33,14 @@ def test_all_that_run_are_completed_even_those_being_cancelled(database: Databas
 def test_each_is_written_once(database: Database) -> None:
     jobs = [database.put("running", database.agency()) for _ in range(3)]
     before = {job_id: len(database.events(job_id)) for job_id in jobs}
-    worker_complete_all(database, dict.fromkeys(jobs, 1))
-    assert worker_complete_all(database, dict.fromkeys(jobs, 1)) == []
+    complete_all(database, dict.fromkeys(jobs, 1))
+    assert complete_all(database, dict.fromkeys(jobs, 1)) == []
     assert {job_id: len(database.events(job_id)) - 1 for job_id in jobs} == before
 
 
 def test_an_error_of_an_earlier_attempt_is_forgotten_and_the_progress_kept(database: Database) -> None:
     job_id = database.put("running", database.agency(), progress='{"windows_done": 1}', error='{"code": "x"}')
-    worker_complete_all(database, {job_id: 1})
+    complete_all(database, {job_id: 1})
     row = database.execution(job_id)
     assert (row["error"], row["progress"]) == (None, {"windows_done": 1})
 
@@ -51,14 +51,14 @@ def test_with_any_other_lease_nothing_is_finished(database: Database, lease_toke
     jobs = [database.put(status, agency) for status in TRANSITIONS_TO]
     before = database.fingerprint()
     wrong = {job_id: lease_token for job_id in jobs if database.execution(job_id)["lease_token"] != lease_token}
-    assert worker_complete_all(database, wrong) == []
+    assert complete_all(database, wrong) == []
     assert database.fingerprint() == before
 
 
 def test_the_lost_do_not_keep_the_others(database: Database) -> None:
     agency = database.agency()
     held, lost, ended = (database.put(status, agency) for status in ("running", "running", "completed"))
-    assert worker_complete_all(database, {held: 1, lost: 0, ended: 1, str(uuid.uuid4()): 1}) == [held]
+    assert complete_all(database, {held: 1, lost: 0, ended: 1, str(uuid.uuid4()): 1}) == [held]
     assert database.execution(lost)["status"] == "running"
 
 
@@ -68,9 +68,9 @@ def test_one_that_is_locked_is_passed_over(database: Database) -> None:
     with database.worker() as another:
         another.execute("begin")
         assert another.call("worker_heartbeat", execution_id=locked, lease_token=1) == {"result": "continue"}
-        assert worker_complete_all(database, {free: 1, locked: 1}) == [free]
+        assert complete_all(database, {free: 1, locked: 1}) == [free]
         another.execute("rollback")
-    assert worker_complete_all(database, {free: 1, locked: 1}) == [locked]
+    assert complete_all(database, {free: 1, locked: 1}) == [locked]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.sql
 
-NEXT = {"worker": "w", "families": ["historical_sync"], "limit": 5, "lease_seconds": 30}
+NEXT = {"worker": "w", "families": ["historical_sync"], "max_executions": 5, "lease_seconds": 30}
 
 
-def worker_complete_and_claim(database: Database, leases: Any, **wanted: Any) -> dict[str, Any]:
+def complete_and_claim(database: Database, leases: Any, **wanted: Any) -> dict[str, Any]:
     with database.worker() as worker:
         response: dict[str, Any] = worker.call("worker_complete_and_claim", leases=leases, **NEXT | wanted)
     return response
@@ -31,7 +31,7 @@ def test_what_is_done_is_completed_and_what_is_next_is_leased(database: Database
     agency = database.agency()
     done = [database.put("running", agency) for _ in range(2)]
     following = [database.put("queued", agency) for _ in range(3)]
-    response = worker_complete_and_claim(database, dict.fromkeys(done, 1), limit=2)
+    response = complete_and_claim(database, dict.fromkeys(done, 1), max_executions=2)
     assert response.keys() == {"completed", "claimed"}
     assert set(response["completed"]) == set(done)
     assert ids(response["claimed"]) == set(following[:2])
@@ -49,7 +49,7 @@ def test_a_claim_keeps_what_an_earlier_attempt_left(database: Database) -> None:
     error = '{"code": "source_unavailable", "message": "Later."}'
     left = database.put("running", database.agency())
     database.update(left, status="queued", event="release", error=error, progress='{"windows_done": 1}')
-    [claimed] = worker_complete_and_claim(database, {})["claimed"]
+    [claimed] = complete_and_claim(database, {})["claimed"]
     row = database.execution(left)
     assert (claimed["id"], claimed["progress"]) == (left, {"windows_done": 1})
     assert (row["error"]["code"], row["leased_by"], row["lease_seconds"]) == ("source_unavailable", "w", 30)
@@ -58,7 +58,7 @@ def test_a_claim_keeps_what_an_earlier_attempt_left(database: Database) -> None:
 def test_what_the_lease_has_lost_is_not_completed_and_the_claim_goes_on(database: Database) -> None:
     agency = database.agency()
     lost, following = database.put("running", agency), database.put("queued", agency)
-    response = worker_complete_and_claim(database, {lost: 0})
+    response = complete_and_claim(database, {lost: 0})
     assert (response["completed"], ids(response["claimed"])) == ([], {following})
     assert database.execution(lost)["status"] == "running"
 
@@ -68,7 +68,7 @@ def test_what_a_dead_worker_held_is_handed_out_but_never_what_is_done(database: 
     done, dead = database.put("running", agency), database.put("running", agency)
     database.expire_lease(done)
     database.expire_lease(dead)
-    response = worker_complete_and_claim(database, {done: 1})
+    response = complete_and_claim(database, {done: 1})
     assert response["completed"] == [done]
     assert ids(response["claimed"]) == {dead}
     assert [event["event"] for event in database.events(dead)] == ["start", "claim", "release", "claim"]

@@ -83,7 +83,7 @@ def test_a_committed_batch_gives_all_attempts_back_and_a_release_takes_none(data
         for n in range(4):
             database.move(job_id, ("claim", "running"))
             lease_token = database.execution(job_id)["lease_token"]
-            assert worker.worker_commit_batch({"id": job_id, "lease_token": lease_token}, n + 1, "a") == "continue"
+            assert worker.commit_batch({"id": job_id, "lease_token": lease_token}, n + 1, "a") == "continue"
             assert fail(database, job_id, lease_token) == "queued"
             database.move(job_id, ("claim", "running"), ("release", "queued"))
             assert database.execution(job_id)["attempts"] == 1

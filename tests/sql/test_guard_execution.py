@@ -360,7 +360,8 @@ def test_no_table_of_executions_can_be_truncated(scene: Scenario, who: str) -> N
 def test_the_audit_is_nobodys_to_write(scene: Scenario, who: str) -> None:
     job_id, agency_id = scene.jobs["running"], scene.member.agency_id
     forged = (
-        "insert into app.execution_events {} (agency_id, execution_id, at, event, from_status, to_status, lease_token, actor)"
+        "insert into app.execution_events {}"
+        " (agency_id, execution_id, at, event, from_status, to_status, lease_token, actor)"
         " {} values ({}" + f"'{agency_id}', '{job_id}', now(), 'complete', 'running', 'completed', 1, 'worker:forged')"
     )
     assert_nothing_happens(
@@ -543,7 +544,7 @@ def test_retention_drops_what_an_execution_did_with_it_and_nothing_of_what_lives
     ]
     with database.worker() as worker:
         for job_id in jobs:
-            assert worker.worker_commit_batch({"id": job_id, "lease_token": 1}, 1, "a") == "continue"
+            assert worker.commit_batch({"id": job_id, "lease_token": 1}, 1, "a") == "continue"
         worker.call("worker_complete", execution_id=jobs[0], lease_token=1)
     with database.owner() as owner:
         assert owner.execute("select app.purge_executions('0 s') as n") == [{"n": 1}]

@@ -62,7 +62,7 @@ RELATIONS = {
     "app.records": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
     # Whose it is and where, never the value.
     "app.secrets": {
-        "service_role": "DELETE SELECT(agency_id, created_at, delete_at, id, kept, name, used_at)"
+        "service_role": "DELETE SELECT(agency_id, created_at, delete_at, id, name, storage, used_at)"
         " UPDATE(delete_at, used_at)",
     },
     "public.agencies": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
@@ -373,14 +373,14 @@ def test_every_call_of_the_api_asks_first_who_calls(house: Database) -> None:
 def test_whoever_waits_for_a_lock_waits_a_bounded_time(house: Database) -> None:
     """Every worker call, and whatever locks or changes a row that is there; not what passes over locked ones."""
     bounded = {f["name"] for f in functions(house) if "lock_timeout=5s" in (f["proconfig"] or [])}
-    names = "claim worker_commit_batch fail finish worker_complete_all worker_complete_and_claim heartbeat reap release"
-    workers = {f"public.{name}" for name in names.split()}
+    names = "claim commit_batch fail complete complete_all complete_and_claim heartbeat reap release"
+    workers = {f"public.worker_{name}" for name in names.split()}
     locking = {
         f["name"]
         for f in functions(house)
         if re.search(r"for (no key )?(update|share)\b(?! skip locked)|\bupdate app\.|\bon conflict \(", f["prosrc"])
     }
-    # A row that the same transaction has made; rows under the lease's lock, in worker_commit_batch's time; locked before.
+    # A row that the same transaction has made, rows under the lease's lock, and a row that was locked before.
     assert (
         locking - {"app.copy_secret_for_check", "app.store_records", "app.lock_leased_execution", "app.touch_api_key"}
         <= bounded

@@ -117,10 +117,10 @@ insert into app.execution_events (agency_id, execution_id, at, event, to_status,
 select agency_id, id, created_at, 'start', 'queued', 0, 'user:u' from app.executions;
 insert into app.records (agency_id, connection_id, resource, key, data, execution_id, stored_at)
 select a.id, a.id, 'flights', n::text, '{{}}', a.id, now() from public.agencies as a, generate_series(1, 100) as n;
-insert into app.idempotency_keys (agency_id, actor, function, key, request, answer, created_at)
+insert into app.idempotency_keys (agency_id, actor, function, key, request, response, created_at)
 select a.id, 'user:u', 'cancel_sync_job', n::text, '{{}}', '{{}}', now() - n * interval '14 min'
 from public.agencies as a, generate_series(1, 100) as n;
-insert into app.idempotency_keys (agency_id, actor, function, key, request, answer, created_at)
+insert into app.idempotency_keys (agency_id, actor, function, key, request, response, created_at)
 select id, 'user:u', 'cancel_sync_job', 'old', '{{}}', '{{}}', now() - interval '2 days' from public.agencies limit 20;
 """
 ALIVE = f"""
@@ -148,7 +148,7 @@ begin
   exception when others then
     answer := sqlerrm;
   end;
-  return set_config('test.answer', coalesce(answer, ''), true);
+  return set_config('test.result', coalesce(answer, ''), true);
 end $$
 """
 COUNTERS = """
@@ -195,7 +195,7 @@ def reads(session: Session, statement: str) -> Reads:
     before = {row["name"]: row for row in session.execute(COUNTERS)}
     [explained] = session.execute("explain (analyze, buffers, format json) select public.attempt(%s)", (statement,))
     after = {row["name"]: row for row in session.execute(COUNTERS)}
-    [said] = session.execute("select current_setting('test.answer') as result")
+    [said] = session.execute("select current_setting('test.result') as result")
     session.execute("rollback")
 
     def more(name: str, counter: str) -> int:
@@ -328,7 +328,7 @@ def job(status: str, **arguments: Any) -> Callable[[History], dict[str, Any]]:
 
 
 def claiming(limit: int, *families: str) -> Callable[[History], dict[str, Any]]:
-    return lambda _: {"worker": "w", "families": list(families), "limit": limit}
+    return lambda _: {"worker": "w", "families": list(families), "max_executions": limit}
 
 
 def going_on(limit: int) -> Callable[[History], dict[str, Any]]:
@@ -363,30 +363,34 @@ CALLS = {
     "get, not mine": Call(stranger, "get_historical_sync", job("completed"), "job_of_another_agency"),
     "retry": Call(user, "retry_historical_sync", job("failed"), "pending"),
     "retry, completed": Call(user, "retry_historical_sync", job("completed"), "not_retryable"),
-    "claim": Call(service, "claim", claiming(1, "historical_sync"), "historical_sync"),
-    "claim, many": Call(service, "claim", claiming(100, "historical_sync"), '"lease": 1', 600, 100 * 100),
-    "claim, any": Call(service, "claim", claiming(1, "historical_sync", "bulk_sync"), "bulk_sync"),
-    "claim, nothing there": Call(service, "claim", claiming(100, "model_sync"), "[]", ALL_LEASED),
-    "heartbeat": Call(service, "heartbeat", leased(), "continue"),
-    "heartbeat, late": Call(service, "heartbeat", leased(7), "lost"),
+    "claim": Call(service, "worker_claim", claiming(1, "historical_sync"), "historical_sync"),
+    "claim, many": Call(service, "worker_claim", claiming(100, "historical_sync"), '"lease_token": 1', 600, 100 * 100),
+    "claim, any": Call(service, "worker_claim", claiming(1, "historical_sync", "bulk_sync"), "bulk_sync"),
+    "claim, nothing there": Call(service, "worker_claim", claiming(100, "model_sync"), "[]", ALL_LEASED),
+    "heartbeat": Call(service, "worker_heartbeat", leased(), "continue"),
+    "heartbeat, late": Call(service, "worker_heartbeat", leased(7), "lost"),
     "worker_commit_batch": Call(service, "worker_commit_batch", leased(**BATCH), "continue", pages=2000),
     "worker_commit_batch, late": Call(service, "worker_commit_batch", leased(7, **BATCH), "lost"),
     "worker_commit_batch, wrong seq": Call(
         service, "worker_commit_batch", leased(**BATCH | {"seq": 3}), "unexpected_seq"
     ),
-    "finish": Call(service, "finish", leased(), "completed"),
+    "finish": Call(service, "worker_complete", leased(), "completed"),
     "finish, all": Call(service, "worker_complete_all", lambda history: {"leases": {history.job("running"): 0}}, "["),
-    "finish and claim": Call(service, "worker_complete_and_claim", going_on(1), '"lease": 1'),
-    "finish and claim, many": Call(service, "worker_complete_and_claim", going_on(100), '"lease": 1', 600, 100 * 100),
-    "fail": Call(service, "fail", leased(error=ERROR), "queued"),
-    "fail for good": Call(service, "fail", leased(error=ERROR, retry=False), "failed"),
-    "release": Call(service, "release", leased(), "queued"),
-    "stop": Call(service, "stop", leased(reason="refused"), "cancelled"),
-    "stop, late": Call(service, "stop", leased(7, reason="refused"), "lost"),
+    "finish and claim": Call(service, "worker_complete_and_claim", going_on(1), '"lease_token": 1'),
+    "finish and claim, many": Call(
+        service, "worker_complete_and_claim", going_on(100), '"lease_token": 1', 600, 100 * 100
+    ),
+    "fail": Call(service, "worker_fail", leased(error=ERROR), "queued"),
+    "fail for good": Call(service, "worker_fail", leased(error=ERROR, retry=False), "failed"),
+    "release": Call(service, "worker_release", leased(), "queued"),
+    "stop": Call(service, "worker_stop", leased(reason="refused"), "cancelled"),
+    "stop, late": Call(service, "worker_stop", leased(7, reason="refused"), "lost"),
     "worker_claim_events": Call(service, "worker_claim_events", lambda _: {}, "[]"),
-    "waiting": Call(service, "waiting", lambda _: {"families": ["historical_sync"]}, '"executions": 20'),
-    "waiting, nothing there": Call(service, "waiting", lambda _: {"families": ["model_sync"]}, '"executions": 0'),
-    "reap": Call(service, "reap", lambda _: {}, '"released": 0', ALL_LEASED),
+    "waiting": Call(service, "worker_queue_stats", lambda _: {"families": ["historical_sync"]}, '"executions": 20'),
+    "waiting, nothing there": Call(
+        service, "worker_queue_stats", lambda _: {"families": ["model_sync"]}, '"executions": 0'
+    ),
+    "reap": Call(service, "worker_reap", lambda _: {}, '"released": 0', ALL_LEASED),
 }
 
 
@@ -470,7 +474,7 @@ BY_MEMBERS = {
         '"name": "N"',
     ),
     "secret: reserve": Call(user, "reserve_secret", given(), "secret_id"),
-    "secrets: claim forgotten": Call(service, "worker_claim_deleted_secrets", lambda _: {"limit": 10}, "name"),
+    "secrets: claim forgotten": Call(service, "worker_claim_deleted_secrets", lambda _: {"max_secrets": 10}, "name"),
     "secret: settle": Call(service, "worker_ack_deleted_secret", given(secret_id="{forgotten_secret}"), ""),
     "connection: create": Call(user, "create_connection", given(name="N", type="records"), '"name": "N"'),
     "connection: delete": Call(user, "delete_connection", given(connection_id="{unused_connection}"), "", 300),
@@ -482,8 +486,8 @@ BY_MEMBERS = {
         given(name="N", connection_id="{idle_connection}", configuration={"resource": "flights"}),
         "check_id",
     ),
-    "look: get": Call(user, "get_source_check", given(check_id="{look}"), '"created"'),
-    "look: cancel": Call(user, "cancel_source_check", given(check_id="{look}"), '"cancelled"'),
+    "look: get": Call(user, "get_source_check", given(check_id="{source_check}"), '"created"'),
+    "look: cancel": Call(user, "cancel_source_check", given(check_id="{source_check}"), '"cancelled"'),
     "key: create": Call(user, "create_api_key", given(name="K"), "sync_"),
     # Each key's row asks anew who calls.
     "key: list": Call(user, "list_api_keys", given(), '"api_keys": [{', 250, 2000),
@@ -623,7 +627,7 @@ def test_a_call_reads_what_it_is_about(history: History, name: str) -> None:
     with session_of(call, history) as session:
         all_reads = [reads(session, query) for _ in range(TIMES)]
     # Before 17 whoever asks what a claim would find passes over the other families' rows one by one.
-    passes_over = call.function == "waiting" and history.database.admin.info.server_version < 170000
+    passes_over = call.function == "worker_queue_stats" and history.database.admin.info.server_version < 170000
     passed_over = QUEUED if passes_over else 0
     for found in all_reads:
         assert call.says in found.response

@@ -1,4 +1,4 @@
-"""public.worker_queue_stats: what could be claimed now, as a tick asks to call for workers, and since when the oldest could."""
+"""public.worker_queue_stats: how many executions can be claimed now, and since when the oldest can."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_those_of_every_agency_and_nothing_is_changed(database: Database) -> Non
 @pytest.mark.parametrize("limit", [0, 101, None])
 def test_a_limit_that_is_none(database: Database, limit: int | None) -> None:
     with database.worker() as worker:
-        refused = worker.refusal("waiting", families=[], limit=limit)
+        refused = worker.refusal("worker_queue_stats", families=[], limit=limit)
     assert refused == ErrorSpec("PT400", "invalid_limit", {})
 
 
 @pytest.mark.parametrize("families", [None, "bulk_sync", {"a": 1}])
 def test_families_that_are_no_list(database: Database, families: Any) -> None:
     with database.worker() as worker:
-        assert isinstance(worker.refusal("waiting", families=families), ErrorSpec)
+        assert isinstance(worker.refusal("worker_queue_stats", families=families), ErrorSpec)

@@ -90,7 +90,7 @@ def test_a_cancel_that_nobody_acknowledged_is_forced_at_its_deadline(database: D
     event = database.events(job_id)[-1]
     assert (event["event"], event["actor"], event["reason"]) == ("expire", "reaper", "cancel_deadline")
     with database.worker() as worker:
-        for call in ("heartbeat", "finish", "release"):
+        for call in ("worker_heartbeat", "worker_complete", "worker_release"):
             assert worker.call(call, execution_id=job_id, lease_token=1) == {"result": "lost"}
 
 
@@ -200,7 +200,7 @@ def test_a_senseless_limit_is_refused_and_reaps_nothing(database: Database) -> N
     before = database.fingerprint()
     with database.worker() as worker:
         for limit in (0, -1, 1001, None):
-            refusal = worker.refusal("reap", limit=limit)
+            refusal = worker.refusal("worker_reap", limit=limit)
             assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_limit"), limit
     assert database.fingerprint() == before
 

@@ -1,4 +1,4 @@
-"""public.worker_run_bulk_action_step, a step at a time: what it finds and in which batches, what becomes of each item, that its counts
+"""public.worker_run_bulk_action_step, one step at a time: batches, outcomes of items, and that its counts
 are exact after every step, and who wins when somebody else is at the same rows.
 """
 
@@ -87,7 +87,7 @@ def test_it_acts_in_batches_in_id_order_and_says_so_once_each(database: Database
         assert database.execution(job_id)["seq"] == 3
         assert worker.step() == LAST  # there is nothing left: nothing changes
         assert bulk_actions.counts(database, job_id)["done"] == done
-        assert worker.tell("finish") == "completed"
+        assert worker.tell("worker_complete") == "completed"
 
 
 def test_thousands_are_found_before_the_first_is_acted_on(database: Database) -> None:
@@ -525,7 +525,9 @@ def test_of_an_items_own_cancel_and_a_step_one_cancels_it(database: Database) ->
             assert actors == ([by] if by_user or ends["step"] == "commit" else [])
             with database.worker() as worker:
                 worker.call(
-                    "worker_complete" if ends["step"] == "commit" else "release", execution_id=job_id, lease_token=1
+                    "worker_complete" if ends["step"] == "commit" else "worker_release",
+                    execution_id=job_id,
+                    lease_token=1,
                 )
 
 

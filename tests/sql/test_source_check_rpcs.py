@@ -1,4 +1,4 @@
-"""A look at a source from its caller's side: what is queued, what get_source_check tells whom, and how it is waited for."""
+"""A source check from its caller's side: what is queued, what get_source_check returns to whom, and the wait."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_secret_that_does_not_fit_is_not_quoted(secret: object) -> None:
     with pytest.raises(ApiError) as raised:
         check_config("http", CONFIG | {"secret": secret})
     assert (raised.value.status, raised.value.code) == (400, "invalid_configuration")
-    assert "t0p" not in raised.value.sentence
+    assert "t0p" not in raised.value.message
     assert raised.value.__cause__ is None
 
 

@@ -351,7 +351,7 @@ class Machine(RuleBasedStateMachine):
     @rule(worker=WORKERS, families=CLAIMED, limit=st.integers(1, 4))
     def claim(self, worker: str, families: list[str], limit: int) -> None:
         families = [self.two_steps if family == "two_steps" else family for family in families]
-        response = self.work("claim", worker=worker, families=families, limit=limit, lease_seconds=3600)
+        response = self.work("worker_claim", worker=worker, families=families, max_executions=limit, lease_seconds=3600)
         taken = self.claimed(worker, families, limit)
         if len(taken) < limit and self.reaped(limit)["released"]:
             taken += self.claimed(worker, families, limit - len(taken))
@@ -383,22 +383,20 @@ class Machine(RuleBasedStateMachine):
     @rule(number=ANY)
     def heartbeat(self, number: int) -> None:
         job, lease_token, is_heard = self.holder(number)
-        assert self.work("heartbeat", **lease_token)["result"] == verdict(job, is_heard)
+        assert self.work("worker_heartbeat", **lease_token)["result"] == verdict(job, is_heard)
         job.lease_is_over &= not is_heard
 
     @precondition(lambda self: self.claims)
     @rule(
         number=ANY, offset=st.sampled_from([1, 1, 1, 0, -1, 2]), keys=KEYS, failed=st.integers(0, 2), done=st.booleans()
     )
-    def worker_commit_batch(
-        self, number: int, offset: int, keys: list[str], failed: int = 0, done: bool = False
-    ) -> None:
+    def commit_batch(self, number: int, offset: int, keys: list[str], failed: int = 0, done: bool = False) -> None:
         """The next batch (1), the last one again (0), or a wrong one."""
         job, lease_token, is_heard = self.holder(number)
         seq, data = job.seq + offset, {"at": next(self.clock)}
         response = self.work(
-            "worker_commit_batch", **lease_token, seq=seq, resource="flights", records=[{"key": key, "data": data} for key in keys],
-            checkpoint=data, progress={}, errors=["It has no key."] * failed, done=done,
+            "worker_commit_batch", **lease_token, seq=seq, resource="flights", 
+            records=[{"key": key, "data": data} for key in keys], checkpoint=data, progress={}, errors=["It has no key."] * failed, done=done,
         )  # fmt: skip
         if is_heard and (offset not in (0, 1) or seq == 0):
             assert response == (409, "unexpected_seq", {"expected_seq": job.seq + 1})
@@ -418,13 +416,13 @@ class Machine(RuleBasedStateMachine):
     @rule(number=ANY, keys=KEYS)
     def work_on(self, number: int, keys: list[str]) -> None:
         """What a worker does most."""
-        self.worker_commit_batch(number, 1, keys)
+        self.commit_batch(number, 1, keys)
 
     @precondition(lambda self: self.claims)
     @rule(number=ANY)
     def finish(self, number: int) -> None:
         job, lease_token, is_heard = self.holder(number)
-        response = self.work("finish", **lease_token)
+        response = self.work("worker_complete", **lease_token)
         if is_heard:
             job.move("complete", job.worker or "")
             job.error = None
@@ -434,7 +432,7 @@ class Machine(RuleBasedStateMachine):
     @rule(number=ANY, retry=st.booleans())
     def fail(self, number: int, retry: bool) -> None:
         job, lease_token, is_heard = self.holder(number)
-        response = self.work("fail", **lease_token, error=ERROR, retry=retry)
+        response = self.work("worker_fail", **lease_token, error=ERROR, retry=retry)
         if is_heard:
             event = (
                 "acknowledge" if retry and job.status == "cancelling"
@@ -460,7 +458,7 @@ class Machine(RuleBasedStateMachine):
         self.given_back(job, {"execution_id": job.id, "lease_token": job.lease_token}, True, reason)
 
     def given_back(self, job: Job, lease_token: dict[str, Any], is_heard: bool, reason: str | None) -> None:
-        response = self.work("release", **lease_token, reason=reason)
+        response = self.work("worker_release", **lease_token, reason=reason)
         if is_heard:
             job.due = next(self.clock) if job.status == "running" else job.due
             job.move("acknowledge" if job.status == "cancelling" else "release", job.worker or "", reason)
@@ -492,7 +490,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 3))
     def reap(self, limit: int) -> None:
-        response = self.work("reap", limit=limit)
+        response = self.work("worker_reap", limit=limit)
         assert response == self.reaped(limit)
 
     def reaped(self, limit: int) -> dict[str, int]:
@@ -526,7 +524,8 @@ class Machine(RuleBasedStateMachine):
             return
         lease_token = ", leased_by = 'w3', lease_seconds = 3600" if person == "server" else ""
         response = self.by(person).attempt(
-            f"update app.executions set status = %s, event = %s, reason = null{lease_token} where id = %s returning status",
+            f"update app.executions set status = %s, event = %s, reason = null{lease_token}"
+            " where id = %s returning status",
             (status, event, job.id),
         )
         if person != "server" and (person == "signed_out" or self.agency(person) != job.agency):
@@ -570,14 +569,16 @@ class Machine(RuleBasedStateMachine):
             if job.status in LEASED:
                 self.backdate(job, "lease_expires_at", LONG_AGO)
                 job.lease_is_over = True
-        assert self.work("reap", limit=1000) == self.reaped(1000)
+        assert self.work("worker_reap", limit=1000) == self.reaped(1000)
         assert {job.status for job in self.jobs}.isdisjoint(LEASED)
         self.it_is_as_the_model_says()
         for job in self.jobs:
             if job.status == "queued" and job.due is None:
                 self.backdate(job, "run_at", "now")
         waiting = {job.id for job in self.jobs if job.status == "queued"}
-        claimed = self.work("claim", worker="w", families=["historical_sync", self.two_steps], limit=100)
+        claimed = self.work(
+            "worker_claim", worker="w", families=["historical_sync", self.two_steps], max_executions=100
+        )
         assert {execution["id"] for execution in claimed} == waiting
         self.database.check_invariants()
 

@@ -65,7 +65,7 @@ def run(database: Database, user: User) -> dict[str, str]:
     execution_id = database.execute(user, sync_id)
     with database.worker() as worker:
         execution = worker.claim(family="bulk_sync")
-        assert worker.worker_commit_batch(execution, 1, "a", "b") == "continue"
+        assert worker.commit_batch(execution, 1, "a", "b") == "continue"
     sync = database.one("select source_id::text, destination_id::text from app.definitions where id = %s", (sync_id,))
     return {
         "sync": sync_id,

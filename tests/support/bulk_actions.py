@@ -106,7 +106,7 @@ class Worker:
         while (response := self.step()) == {"result": "continue", "more": True}:
             number += 1
         assert response == {"result": "continue", "more": False}
-        assert self.tell("finish") == "completed"
+        assert self.tell("worker_complete") == "completed"
         return number
 
     def tell(self, name: str, **arguments: Any) -> str:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from functions._local.postgres import Postgres
 
-INVARIANTS = (ROOT / "functions" / "_local" / "torture" / "invariants.sql").read_text()
-VAULT = ROOT / "tests" / "vault.sql"
+INVARIANTS = (ROOT / "tests" / "chaos" / "invariants.sql").read_text()
+VAULT = ROOT / "tests" / "support" / "vault.sql"
 
 HTTP_CONFIG = {
     "base_url": "http://127.0.0.1:9",
@@ -126,7 +126,8 @@ class Database:
     def keep_secret(self, agency_id: str | None, secret: Mapping[str, Any]) -> str:
         """Where the database itself keeps it, in use by a connection; its id."""
         row = self.one(
-            "insert into app.secrets (agency_id, storage, value, used_at) values (%s, 'database', %s, now()) returning id",
+            "insert into app.secrets (agency_id, storage, value, used_at)"
+            " values (%s, 'database', %s, now()) returning id",
             (agency_id, json.dumps(secret)),
         )
         return str(row["id"])
@@ -323,7 +324,7 @@ class Session:
         )
         return dict(execution)
 
-    def worker_commit_batch(self, execution: Mapping[str, Any], seq: int, *keys: str) -> str:
+    def commit_batch(self, execution: Mapping[str, Any], seq: int, *keys: str) -> str:
         response = self.call(
             "worker_commit_batch",
             execution_id=execution["id"],

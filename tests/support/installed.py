@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from functions._build import bundle, interpreter
+from functions._local.schema import ROOT
 
-NODE_MODULES = Path(__file__).parent / "node_modules"
+NODE_MODULES = ROOT / "tests" / "node_modules"
 WITH_NPM = "npm ci --prefix tests"
 
 

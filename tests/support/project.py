@@ -233,9 +233,9 @@ class Project:
             return job_id
         execution = self.claim(job_id)
         calls = {
-            "completed": ("finish", {}),
-            "failed": ("fail", {"error": {"code": "gone", "message": "The source is gone."}, "retry": False}),
-            "released": ("release", {}),
+            "completed": ("worker_complete", {}),
+            "failed": ("worker_fail", {"error": {"code": "gone", "message": "The source is gone."}, "retry": False}),
+            "released": ("worker_release", {}),
         }
         if status in calls:
             name, arguments = calls[status]

@@ -331,7 +331,7 @@ class Hand:
         while (batch := self.batch()) is not None:
             self.commit(batch)
             count += 1
-        assert self.tell("finish") == "completed"
+        assert self.tell("worker_complete") == "completed"
         return count
 
     def tell(self, name: str, **arguments: Any) -> str:
@@ -339,7 +339,7 @@ class Hand:
         return str(answer["result"])
 
     def fails(self, *, retry: bool = False) -> str:
-        return self.tell("fail", error={"code": "source_gone", "message": "The source is gone."}, retry=retry)
+        return self.tell("worker_fail", error={"code": "source_gone", "message": "The source is gone."}, retry=retry)
 
     def dies(self) -> None:
         """Without a word; its lease runs out at once."""

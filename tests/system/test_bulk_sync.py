@@ -133,7 +133,7 @@ def test_what_an_end_in_the_middle_leaves_of_each_schema(scene: Scenario, done: 
             assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
             assert scene.client.execution(sync_id, execution_id)["status"] == "canceling"
             assert scene.shown(sync_id, execution_id) == before
-            assert hand.tell("release") == "cancelled"
+            assert hand.tell("worker_release") == "cancelled"
     after = scene.shown(sync_id, execution_id)
     assert after == {name: (status if status == "completed" else end, n) for name, (status, n) in before.items()}
     execution = scene.client.execution(sync_id, execution_id)

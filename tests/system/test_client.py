@@ -90,7 +90,7 @@ def test_a_database_that_is_away_is_waited_for(
         caplog.clear()
         database.server.stop(how)
         before = rpc.calls
-        committing = asyncio.create_task(protocol.worker_commit_batch(execution, 1, batch(1, "a")))
+        committing = asyncio.create_task(protocol.commit_batch(execution, 1, batch(1, "a")))
         await eventually(lambda: rpc.calls >= before + 3)
         assert not committing.done()
         database.server.start()
@@ -114,9 +114,9 @@ def test_a_commit_whose_answer_was_lost_is_said_again_and_stored_once(database: 
         execution = claimed(database, protocol)
         proxy.lose_answer(b"worker_commit_batch")
         before = rpc.calls
-        assert asyncio.run(protocol.worker_commit_batch(execution, 1, batch(1, "a", "b"))) == "continue"
+        assert asyncio.run(protocol.commit_batch(execution, 1, batch(1, "a", "b"))) == "continue"
         assert (proxy.lost, rpc.calls - before) == (1, 2)
-        assert asyncio.run(protocol.worker_commit_batch(execution, 2, batch(2, "c"))) == "continue"
+        assert asyncio.run(protocol.commit_batch(execution, 2, batch(2, "c"))) == "continue"
     row = database.execution(execution.id)
     assert (row["seq"], row["records"], row["checkpoint"]) == (2, 3, {"at": 2})
     assert database.one("select count(*) from app.records")["count"] == 3
@@ -126,7 +126,7 @@ def test_a_commit_that_was_stored_before_a_cancel_is_told_of_the_cancel_when_sai
     async def scenario(protocol: Protocol, proxy: Proxy, execution: Execution) -> str:
         with database.worker() as session:
             proxy.lose_answer(b"worker_commit_batch")
-            committing = asyncio.create_task(protocol.worker_commit_batch(execution, 1, batch(1, "a")))
+            committing = asyncio.create_task(protocol.commit_batch(execution, 1, batch(1, "a")))
             await eventually(lambda: database.execution(execution.id)["seq"] == 1)
             session.call("cancel_sync_job", job_id=execution.id)
             return await committing
@@ -136,7 +136,7 @@ def test_a_commit_that_was_stored_before_a_cancel_is_told_of_the_cancel_when_sai
         # The first answer is lost for certain; whether the second try comes before the cancel is left open.
         response = asyncio.run(scenario(protocol, proxy, execution))
         assert response in {"continue", "lost"}
-        assert asyncio.run(protocol.worker_commit_batch(execution, 1, batch(1, "a"))) == "lost"
+        assert asyncio.run(protocol.commit_batch(execution, 1, batch(1, "a"))) == "lost"
     row = database.execution(execution.id)
     assert (row["status"], row["seq"], row["records"]) == ("cancelled", 1, 1)
 
@@ -319,7 +319,7 @@ def test_an_end_together_whose_answer_was_lost_is_written_once(database: Databas
 def test_a_claim_whose_answer_was_lost_is_taken_back_when_its_lease_ends(database: Database) -> None:
     job_id = database.start(database.member())
     with behind_a_proxy(database) as (protocol, _, proxy):
-        proxy.lose_answer(b'"claim"')
+        proxy.lose_answer(b'"worker_claim"')
         assert asyncio.run(protocol.claim("w", FAMILIES, 1, 1)) == []
         assert database.execution(job_id)["status"] == "running"
 
@@ -333,7 +333,7 @@ def test_a_refusal_is_raised_at_once(database: Database) -> None:
         execution = claimed(database, protocol)
         before = rpc.calls
         with pytest.raises(ApiError) as refused:
-            asyncio.run(protocol.worker_commit_batch(execution, 3, batch(3, "a")))
+            asyncio.run(protocol.commit_batch(execution, 3, batch(3, "a")))
         assert (refused.value.status, refused.value.code) == (409, "unexpected_seq")
         assert rpc.calls == before + 1
 
@@ -352,7 +352,7 @@ def test_a_slow_call_holds_up_no_other(database: Database) -> None:
         with database.connect() as blocker, blocker.transaction():
             blocker.execute("lock app.records")
             before = rpc.calls
-            committing = asyncio.create_task(protocol.worker_commit_batch(execution, 1, batch(1, "a")))
+            committing = asyncio.create_task(protocol.commit_batch(execution, 1, batch(1, "a")))
             await eventually(lambda: database.all("select from pg_locks where not granted"))
             await protocol.reap()
             assert database.all("select from pg_locks where not granted")  # the commit is still at its first try

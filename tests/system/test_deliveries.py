@@ -97,7 +97,7 @@ class Bench:
             async with make_client(allow_private_addresses=True) as client:
                 box = Outbox(self.protocol, partial(webhook.post, client=client), NEVER)
                 for _ in range(times):
-                    events = await self.protocol.worker_claim_events(outbox.MAX_CONCURRENT)
+                    events = await self.protocol.claim_events(outbox.MAX_CONCURRENT)
                     await asyncio.gather(*map(box._send, events))
 
         asyncio.run(sending())
@@ -447,11 +447,11 @@ def test_nothing_begins_with_a_lease_that_is_lost(bench: Bench) -> None:
         before = bench.database.fingerprint()
         calls: dict[str, dict[str, Any]] = {
             "worker_begin_delivery": {"seq": 1, "event": "sync_job_run:record", "records": 3},
-            "stop": {"reason": "because"},
-            "heartbeat": {},
-            "finish": {},
-            "release": {},
-            "fail": {"error": {"code": "x", "message": "X."}},
+            "worker_stop": {"reason": "because"},
+            "worker_heartbeat": {},
+            "worker_complete": {},
+            "worker_release": {},
+            "worker_fail": {"error": {"code": "x", "message": "X."}},
             "worker_commit_batch": {"seq": 1, "resource": "r", "records": [], "checkpoint": {}, "progress": {}},
         }
         for name, arguments in calls.items():

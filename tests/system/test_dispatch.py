@@ -62,7 +62,7 @@ def test_after_the_commit_a_worker_is_woken() -> None:
 
 @pytest.mark.parametrize("failure", [ApiError(409, "already_active", "No."), RuntimeError()])
 def test_what_was_refused_wakes_nobody(failure: Exception) -> None:
-    status, woken = start(Stub(response=failure))
+    status, woken = start(Stub(answer=failure))
     assert status in (409, 500)
     assert woken.asked == []
 

@@ -293,7 +293,7 @@ def test_what_is_claimed_while_stopping_is_released_too(database: Database, url:
             stop.set()
             asyncio.get_running_loop().call_later(0.2, rpc.go_on.set)
 
-    rpc = HeldBack(url, "claim")
+    rpc = HeldBack(url, "worker_claim")
     rpc.hold.set()
     protocol = Protocol(rpc, service_caller(""))
     asyncio.run(scenario(protocol))
@@ -322,7 +322,7 @@ def test_an_execution_that_comes_back_to_the_same_worker_is_a_new_one(database: 
         # The second one is still known: stopping released it.
         assert script.ended == [job_id, job_id]
 
-    rpc = HeldBack(url, "heartbeat")
+    rpc = HeldBack(url, "worker_heartbeat")
     protocol = Protocol(rpc, service_caller(""))
     asyncio.run(scenario(protocol))
     protocol.close()
@@ -331,7 +331,7 @@ def test_an_execution_that_comes_back_to_the_same_worker_is_a_new_one(database: 
 
 
 def test_an_idle_worker_forgets_answers_of_yesterday(database: Database, url: str) -> None:
-    key = "insert into app.idempotency_keys (actor, function, key, request, answer, created_at)"
+    key = "insert into app.idempotency_keys (actor, function, key, request, response, created_at)"
     database.admin.execute(f"{key} values ('user:a', 'f', 'k', '{{}}', '{{}}', now() - interval '25 hours')")
 
     async def scenario(protocol: Protocol) -> None:

@@ -370,7 +370,7 @@ def test_a_cancel_in_the_middle_keeps_what_is_stored(scene: Scenario) -> None:
     with Hand(scene.database, execution_id) as hand:
         hand.steps(1)
         assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
-        assert hand.tell("release") == "cancelled"
+        assert hand.tell("worker_release") == "cancelled"
     shown = scene.client.execution(sync_id, execution_id)
     assert (shown["status"], shown["counts"]["insert"], shown["errors"]) == ("canceled", 2, [])
     assert scene.rows() == accounts(*AIRLINES[:2])

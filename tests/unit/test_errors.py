@@ -84,8 +84,8 @@ def test_problems_share_nothing() -> None:
 
     for make in (database_unavailable, internal_error, conflict):
         one, other = make(), make()
-        one.members["x"] = one.headers["x"] = "changed"
-        assert "x" not in other.members
+        one.details["x"] = one.headers["x"] = "changed"
+        assert "x" not in other.details
         assert "x" not in other.headers
 
 

@@ -21,7 +21,8 @@ from functions._shared.auth import Caller
 from functions._shared.settings import Settings
 importlib.import_module(sys.argv[2])
 url = "postgresql://a@127.0.0.1:9/x"
-settings = Settings("http://127.0.0.1:9", "k", rpc_transport=sys.argv[1], database_url=url, secret_store="secretsmanager")
+outside = {"database_url": url, "secret_store": "secretsmanager"}
+settings = Settings("http://127.0.0.1:9", "k", rpc_transport=sys.argv[1], **outside)
 try:
     services.make(settings).rpc.call("f", {}, Caller("t", {"role": "authenticated"}))
 except Exception as error:

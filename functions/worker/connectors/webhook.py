@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from functions.worker.client import Delivery, Execution
 
-    Post: TypeAlias = Callable[["Letter"], Awaitable[None]]
+    Post: TypeAlias = Callable[["WebhookMessage"], Awaitable[None]]
 
 TIMEOUT_SECONDS = 30.0
 

@@ -39,7 +39,7 @@ async def main() -> None:
     for seq, start in enumerate(range(0, len(rows), BATCH_RECORDS), execution.seq + 1):
         page = rows[start : start + BATCH_RECORDS]
         records = [{"key": "|".join(str(row[name]) for name in KEY), "data": row} for row in page]
-        response = await protocol.worker_commit_batch(
+        response = await protocol.commit_batch(
             execution, seq, Batch("flights", records, {"at": start}, {"rows": start})
         )
         assert response == "continue", response
