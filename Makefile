@@ -55,9 +55,9 @@ deploy: $(INSTALLED)
 chaos: $(INSTALLED) $(FROM_NPM) $(SCHEMATHESIS)
 	@$(BIN)/python -m tests.chaos --seconds=$(SECONDS) $(SEED:%=--seed=%) $(ROUND:%=--round=%) $(ONLY:%=--only=%)
 
-## Write the declared schema as the migration that `supabase db push` sends
+## Write the next migration: what the declared schema has changed since the last one; NAME says what for
 migration: $(INSTALLED)
-	@$(BIN)/python -m functions._local.schema
+	@$(BIN)/python -m functions._build.migrations new $(NAME)
 
 ## Print the API as OpenAPI 3.1
 openapi: $(INSTALLED)

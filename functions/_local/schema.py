@@ -1,4 +1,7 @@
-"""The declared schema and how it is applied to a database. `sql/config.toml` lists the files in loading order."""
+"""The declared schema and the migrations, and how they reach a database.
+
+`sql/config.toml` lists the declared files in order (`schema_paths`), for the Supabase CLI and for this module.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SQL = ROOT / "sql"
-MIGRATIONS = SQL / "migrations"
 PLAIN_POSTGRES = Path(__file__).with_name("plain_postgres.sql")
 
 
-def declared() -> list[Path]:
-    """The files that `schema_paths` matches, each once, sorted within each pattern. Their order is that of loading."""
-    patterns = tomllib.loads((SQL / "config.toml").read_text())["db"]["migrations"]["schema_paths"]
-    return list(dict.fromkeys(file for pattern in patterns for file in sorted(SQL.glob(pattern))))
+def declared(sql: Path = SQL) -> list[Path]:
+    """The files of `schemas/` in the order of `schema_paths`; each file once, those of one pattern in path order."""
+    config = tomllib.loads((sql / "config.toml").read_text())
+    patterns = config["db"]["migrations"]["schema_paths"]
+    return list(dict.fromkeys(file for pattern in patterns for file in sorted(sql.glob(pattern))))
 
 
-def migrations() -> list[Path]:
-    return sorted(MIGRATIONS.glob("*.sql"))
+def migrations(sql: Path = SQL) -> list[Path]:
+    return sorted((sql / "migrations").glob("*.sql"))
 
 
 def apply(connection: psycopg.Connection[Any], files: list[Path]) -> None:
@@ -33,7 +36,7 @@ def apply(connection: psycopg.Connection[Any], files: list[Path]) -> None:
         try:
             connection.execute(file.read_bytes())
         except Exception as error:
-            error.add_note(f"in {file.relative_to(ROOT)}")
+            error.add_note(f"in {file}")
             raise
 
 
@@ -43,13 +46,3 @@ def install(connection: psycopg.Connection[Any], files: list[Path]) -> None:
         apply(connection, [PLAIN_POSTGRES])
         connection.execute("set local role postgres")
         apply(connection, files)
-
-
-def as_migration() -> str:
-    """All of the declared schema as one migration: right until the first release, when migrations become steps."""
-    return "".join(f"-- {file.relative_to(SQL)}\n{file.read_text()}\n" for file in declared())
-
-
-if __name__ == "__main__":
-    [file] = migrations() or [MIGRATIONS / "20261122000000_control_plane.sql"]
-    file.write_text(as_migration())

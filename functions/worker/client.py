@@ -213,7 +213,9 @@ class Protocol:
         return str(await self._lease_call("worker_release", execution, reason=reason))
 
     async def reap(self) -> None:
-        await self._call("worker_reap")
+        """The tick. Logs each condition of tenant isolation that the database finds violated."""
+        for problem in (await self._call("worker_reap")).get("warnings", []):
+            log.warning("tenant isolation check failed", extra={"problem": problem})
 
     async def waiting(self, families: Sequence[str]) -> dict[str, Any]:
         """What could be claimed now: {executions, oldest_seconds}."""

@@ -92,6 +92,7 @@ FUNCTIONS = {
     "app.caller": AND_SERVERS,
     "app.cancel_active": CALLERS,
     "app.cancel_definition": CALLERS,
+    "app.check_adopted_tables": "service_role",
     "app.cancel_each": "authenticated service_role",
     "app.cancel_execution": CALLERS,
     "app.complete_and_claim": "service_role",

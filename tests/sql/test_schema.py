@@ -23,12 +23,6 @@ def test_the_migrations_build_the_declared_schema(postgres: Postgres) -> None:
         assert dump(postgres, migrated).splitlines() == dump(postgres, declared).splitlines()
 
 
-def test_the_one_migration_is_the_declared_schema() -> None:
-    """Until the first release. With a second migration this test has had its day: the one above goes on."""
-    [file] = schema.migrations()
-    assert file.read_text().splitlines() == schema.as_migration().splitlines(), "Run: make migration"
-
-
 def test_functions_can_be_applied_again_and_nothing_changes(postgres: Postgres) -> None:
     functions = [file for file in schema.declared() if FUNCTION in file.read_text()]
     with built(postgres, schema.declared()) as name:

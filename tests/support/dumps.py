@@ -45,3 +45,9 @@ def dump(server: Postgres, name: str) -> str:
         server.url(name),
     ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def dump_table(url: str, table: str) -> str:
+    """One table with its privileges, policies, triggers, indexes and rows, as SQL."""
+    command: list[str | Path] = [PG_DUMP, "--restrict-key=key", f"--table={table}", url]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

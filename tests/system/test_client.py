@@ -361,3 +361,11 @@ def test_a_slow_call_holds_up_no_other(database: Database) -> None:
 
     with opened(database.login("authenticator")) as (protocol, rpc):
         asyncio.run(scenario(protocol, rpc, claimed(database, protocol)))
+
+
+def test_reap__logs_violated_tenant_isolation(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    database.admin.execute("grant update (agency_id) on public.users to authenticated")
+    with opened(database.login("authenticator")) as (protocol, _):
+        asyncio.run(protocol.reap())
+    [record] = [record for record in caplog.records if record.message == "tenant isolation check failed"]
+    assert vars(record)["problem"] == "authenticated may update public.users.agency_id."

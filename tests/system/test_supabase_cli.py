@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from functions._local import schema
@@ -23,24 +24,23 @@ if TYPE_CHECKING:
     from tests.support.database import Database
 
 FROM_NPM = NODE_MODULES / "@supabase" / "cli-linux-x64" / "bin" / "supabase"
-SQL = schema.ROOT / "sql"
+PROJECT = schema.ROOT / ".supabase"  # its folder `supabase` is a link to sql/
 
 # It speaks to the database alone: nothing is sent home, and no newer version is looked for.
 QUIET = {"DO_NOT_TRACK": "1", "SUPABASE_TELEMETRY_DISABLED": "1", "SUPABASE_NO_UPDATE_NOTIFIER": "1"}
 
 
 class Supabase:
-    """The CLI in a folder whose `supabase` is this project's sql/, with a home of its own."""
+    """The CLI on this project, with a home of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, home: Path) -> None:
         self._binary = installed("Supabase CLI", Path(os.environ.get("SUPABASE_CLI") or FROM_NPM))
-        self._folder = folder
-        (folder / "supabase").symlink_to(SQL)
+        self._home = home
 
     def __call__(self, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self._binary, "--workdir", self._folder, "--output-format=json", *arguments, f"--remote={url}"],
-            env={"PATH": os.defpath, "HOME": str(self._folder), "PGSSLMODE": "disable", **QUIET},
+            [self._binary, "--workdir", PROJECT, "--output-format=json", *arguments, f"--remote={url}"],
+            env={"PATH": os.defpath, "HOME": str(self._home), "PGSSLMODE": "disable", **QUIET},
             stdin=subprocess.DEVNULL,
             check=False,
             capture_output=True,
@@ -59,9 +59,9 @@ class Supabase:
 
 @pytest.fixture(scope="module")
 def supabase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supabase]:
-    before = sorted(SQL.rglob("*"))
-    yield Supabase(tmp_path_factory.mktemp("project"))
-    assert sorted(SQL.rglob("*")) == before
+    before = sorted((PROJECT / "supabase").rglob("*"))
+    yield Supabase(tmp_path_factory.mktemp("home"))
+    assert sorted((PROJECT / "supabase").rglob("*")) == before
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,18 @@ def test_a_push_builds_the_declared_schema(postgres: Postgres, pushed: str) -> N
 def test_a_second_push_has_nothing_to_do(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
     response = supabase.response(postgres.url(pushed, user="postgres"), "db", "push", "--yes")
     assert (response["upToDate"], response["migrations"]) == (True, [])
+
+
+@pytest.mark.sql
+def test_push__stops_at_tables_that_cannot_be_adopted(postgres: Postgres, supabase: Supabase) -> None:
+    with built(postgres, []) as name:
+        with psycopg.connect(postgres.url(name), autocommit=True) as connection:
+            connection.execute("set role postgres; create table public.users (id uuid primary key, agency_id uuid)")
+        result = supabase(postgres.url(name, user="postgres"), "db", "push", "--yes")
+        assert result.returncode != 0
+        assert "alter table public.users enable row level security;" in result.stdout + result.stderr
+        with psycopg.connect(postgres.url(name)) as connection:
+            assert connection.execute("select to_regnamespace('app')").fetchone() == (None,)
 
 
 @pytest.mark.sql

@@ -8,3 +8,5 @@ alter table public.agencies enable row level security;
 revoke all on public.agencies from public, anon, authenticated, service_role;
 grant select on public.agencies to authenticated;
 grant select, insert, update, delete on public.agencies to service_role;
+-- A table without this comment was there before: it is adopted, and no migration alters it.
+comment on table public.agencies is 'Created and managed by the sync control plane.';

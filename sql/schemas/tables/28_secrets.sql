@@ -3,7 +3,7 @@
 -- forgotten it there.
 create table app.secrets (
   id uuid primary key default app.uuid_v7(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   storage text not null check (storage in ('database', 'vault', 'external')),
   value jsonb check (jsonb_typeof(value) = 'object'),
   vault_id uuid,

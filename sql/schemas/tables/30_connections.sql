@@ -2,7 +2,7 @@
 -- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
 create table app.connections (
   id uuid primary key default app.uuid_v7(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   kind text not null check (kind in ('http', 'records', 'webhook')),
   name text not null check (length(name) between 1 and 200),
   config jsonb not null default '{}' check (jsonb_typeof(config) = 'object'),

@@ -2,7 +2,7 @@
 -- `settings` is in its kind's own words, checked by the function that creates it.
 create table app.definitions (
   id uuid primary key default app.uuid_v7(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   kind text not null check (kind in ('bulk_sync', 'model', 'model_sync', 'sync_job')),
   name text not null check (length(name) between 1 and 200),
   source_id uuid, -- the connection it reads from

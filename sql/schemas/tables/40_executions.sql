@@ -1,7 +1,7 @@
 -- One row is one execution of any family; the guard trigger decides what may happen to it.
 create table app.executions (
   id uuid primary key default app.uuid_v7(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   family text not null,
   definition_id uuid, -- what it is an execution of, where that can be started again and again
   connection_id uuid, -- where it reads

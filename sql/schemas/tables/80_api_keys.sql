@@ -1,7 +1,7 @@
 -- Keys with which an agency's own servers call: shown once, kept as a hash. 256 random bits need no slow hash.
 create table app.api_keys (
   id uuid primary key default gen_random_uuid(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   name text not null check (length(name) between 1 and 200),
   hash bytea not null unique check (length(hash) = 32), -- SHA-256
   hint text not null, -- the last characters, to tell keys apart

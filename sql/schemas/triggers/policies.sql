@@ -1,11 +1,4 @@
 -- Whose row it is, and nothing else: a status in an UPDATE policy would hide rows from `for update`.
-create policy "Users see themselves" on public.users
-  for select to authenticated
-  using (id = (select identity.user_id from app.identify() as identity where identity.is_live));
-
-create policy "Members see their agency" on public.agencies
-  for select to authenticated using (id = (select app.agency_id()));
-
 create policy "Members see their agency's connections" on app.connections
   for select to authenticated using (agency_id = (select app.agency_id()));
 create policy "Members connect their agency" on app.connections

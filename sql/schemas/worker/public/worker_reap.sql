@@ -1,12 +1,15 @@
 -- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
 -- connections that were only to be tested, five minutes ago.
--- Answer: {released, failed, cancelled}, counts of executions.
+-- Answer: {released, failed, cancelled}, counts of executions; and `warnings` where users could change their agency
+-- (see app.check_adopted_tables).
 create or replace function public.worker_reap("limit" int default 100)
 returns jsonb
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
+declare
+  warnings constant jsonb := (select jsonb_agg(problem) from app.check_adopted_tables());
 begin
   if ("limit" between 1 and 1000) is not true then
     perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
@@ -21,7 +24,7 @@ begin
     select tested.id from app.connections as tested
     where tested.deleted_at < now() - interval '5 minutes' and tested.secret_id is not null
     order by tested.id limit 1000 for update skip locked));
-  return app.reap_executions("limit");
+  return app.reap_executions("limit") || jsonb_strip_nulls(jsonb_build_object('warnings', warnings));
 end $$;
 
 revoke all on function public.worker_reap from public, anon, authenticated, service_role;
