@@ -1,10 +1,129 @@
--- schemas/tables/00_app.sql
+-- The first release. Written by `python -m functions._build.migrations baseline` from sql/schemas; see sql/README.md.
+
+-- Nothing is changed before these conditions hold.
+do $preconditions$
+declare
+  v_repairs text;
+begin
+  if to_regclass('app.executions') is not null then
+    raise exception 'app.executions already exists, from a version before the first release. There is no upgrade from it.'
+      ' Use a new project, or reset this database (supabase db reset) and push again.';
+  elsif to_regnamespace('app') is not null then
+    raise exception 'The schema "app" already exists and is not ours. Rename it (alter schema app rename to ...) and push again.';
+  end if;
+
+  execute $check$
+    create or replace function pg_temp.check_adopted_tables()
+    returns table (problem text, remedy text)
+    language plpgsql
+    stable
+    set search_path = ''
+    as $$
+    begin
+      return query
+      with
+        adopted as (
+          select c.oid, 'public.' || c.relname as name, c.relkind, c.relrowsecurity,
+            coalesce(c.relacl, acldefault('r', c.relowner)) as acl
+          from pg_class as c
+          where c.relnamespace = 'public'::regnamespace and c.relname in ('users', 'agencies')
+        ),
+        -- The columns that are relied on; attnum is null where one is missing.
+        required as (
+          select t.oid, t.name, column_name, a.attnum, format_type(a.atttypid, a.atttypmod) as type, a.attacl
+          from (values ('public.users', 'id'), ('public.users', 'agency_id'), ('public.agencies', 'id'))
+            as r (table_name, column_name)
+          join adopted as t on t.name = r.table_name
+          left join pg_attribute as a on a.attrelid = t.oid and a.attname = r.column_name and not a.attisdropped
+        ),
+        -- Whoever has a privilege through PUBLIC or through another role has it as well.
+        table_grants as (
+          select distinct t.oid, t.name, lower(acl.privilege_type) as privilege, acl.grantee
+          from adopted as t, aclexplode(t.acl) as acl
+          where t.name = 'public.users' and acl.privilege_type in ('INSERT', 'UPDATE')
+            and (acl.grantee = 0 or pg_has_role('anon', acl.grantee, 'usage') or pg_has_role('authenticated', acl.grantee, 'usage'))
+        ),
+        column_grants as (
+          select distinct r.name, r.attnum, r.column_name, lower(acl.privilege_type) as privilege, acl.grantee
+          from required as r, aclexplode(r.attacl) as acl
+          where r.name = 'public.users' and acl.privilege_type in ('INSERT', 'UPDATE')
+            and (acl.grantee = 0 or pg_has_role('anon', acl.grantee, 'usage') or pg_has_role('authenticated', acl.grantee, 'usage'))
+            -- Revoking the privilege on the table revokes it on the columns as well.
+            and not exists (
+              select from table_grants as g where g.grantee = acl.grantee and g.privilege = lower(acl.privilege_type))
+        )
+      select t.name || ' is not a table.', null
+      from adopted as t where t.relkind not in ('r', 'p')
+      union all
+      select format('%s.%s does not exist.', r.name, r.column_name),
+        format('alter table %s add column %I uuid;', r.name, r.column_name)
+      from required as r where r.attnum is null
+      union all
+      select format('%s.%s has the type %s, not uuid.', r.name, r.column_name, r.type),
+        format('alter table %1$s alter column %2$I type uuid using %2$I::text::uuid;', r.name, r.column_name)
+      from required as r where r.type <> 'uuid'
+      union all
+      select r.name || '.id is not unique.', format('alter table %s add unique (id);', r.name)
+      from required as r
+      where r.column_name = 'id' and not exists (
+        select from pg_index as i
+        where i.indrelid = r.oid and i.indisunique and i.indisvalid and i.indimmediate and i.indnkeyatts = 1
+          and i.indkey[0] = r.attnum and i.indpred is null and i.indexprs is null)
+      union all
+      select 'public.users.id does not reference auth.users (id).',
+        'alter table public.users add foreign key (id) references auth.users (id) on delete cascade;'
+      from required as r
+      where r.name = 'public.users' and r.column_name = 'id' and not exists (
+        select from pg_constraint as f
+        join pg_attribute as a on a.attrelid = f.confrelid and a.attname = 'id'
+        where f.conrelid = r.oid and f.contype = 'f' and f.convalidated and f.confrelid = to_regclass('auth.users')
+          and f.conkey = array[r.attnum] and f.confkey = array[a.attnum])
+      union all
+      select t.name || ' has no row-level security.', format('alter table %s enable row level security;', t.name)
+      from adopted as t where t.relkind in ('r', 'p') and not t.relrowsecurity
+      union all
+      -- The privilege is taken from the table and granted again on every other column.
+      select format('%s may %s id and agency_id of %s, through a grant on the table.', roles.list, roles.privilege, roles.name),
+        format('revoke %s on %s from %s;', roles.privilege, roles.name, roles.list)
+        || coalesce(E'\n' || format('grant %s (%s) on %s to %s;', roles.privilege, others.list, roles.name, roles.list), '')
+      from (
+        select g.oid, g.name, g.privilege,
+          string_agg(case g.grantee when 0 then 'public' else g.grantee::regrole::text end, ', ' order by g.grantee) as list
+        from table_grants as g group by g.oid, g.name, g.privilege
+      ) as roles
+      cross join lateral (
+        select string_agg(quote_ident(a.attname), ', ' order by a.attnum) as list
+        from pg_attribute as a
+        where a.attrelid = roles.oid and a.attnum > 0 and not a.attisdropped and a.attname not in ('id', 'agency_id')
+      ) as others
+      union all
+      select format('%s may %s %s.%s.', g.list, g.privilege, g.name, g.column_name),
+        format('revoke %s (%I) on %s from %s;', g.privilege, g.column_name, g.name, g.list)
+      from (
+        select c.name, c.column_name, c.privilege,
+          string_agg(case c.grantee when 0 then 'public' else c.grantee::regrole::text end, ', ' order by c.grantee) as list
+        from column_grants as c group by c.name, c.column_name, c.privilege
+      ) as g;
+    end $$;
+  $check$;
+  select string_agg(format('-- %s%s%s', problem, E'\n', coalesce(remedy, '-- Change this by hand.')), E'\n')
+  into v_repairs from pg_temp.check_adopted_tables();
+  drop function pg_temp.check_adopted_tables();
+  if v_repairs is not null then
+    raise exception using message = 'This project has its own public.users or public.agencies, which cannot be adopted yet.'
+      ' users.agency_id decides which agency a user belongs to, so no user may be able to change it.'
+      ' Check that your application does not need what these statements revoke, run them, and push again:'
+      || E'\n' || v_repairs;
+  end if;
+end $preconditions$;
+
+-- tables/00_app.sql
 -- Tables and rules live in `app`, which no API exposes; `public` holds what callers may use, and nothing else.
 create schema app;
 revoke all on schema app from public;
 grant usage on schema app to anon, authenticated, service_role;
 
--- schemas/tables/01_uuid_v7.sql
+-- tables/01_uuid_v7.sql
 -- Time-ordered ids (RFC 9562) keep the primary key's index warm; Postgres has its own only from 18 on.
 create or replace function app.uuid_v7()
 returns uuid
@@ -25,11 +144,11 @@ end $$;
 revoke all on function app.uuid_v7 from public;
 grant execute on function app.uuid_v7 to authenticated, service_role;
 
--- schemas/tables/02_caller_type.sql
+-- tables/02_caller_type.sql
 -- Who calls, as app.caller() answers: the agency (null: any) and the name that the audit shows.
 create type app.caller as (agency_id uuid, actor text);
 
--- schemas/tables/03_families.sql
+-- tables/03_families.sql
 -- The vocabulary of each family on one screen: how it cancels, what it calls each status, and what a stranger sees.
 --   cancel_event    `cancel` ends at once; `request_cancel` leaves the worker until the deadline (`grace`)
 --   queued          the word while it may start; `scheduled` while its `run_at` is still to come
@@ -48,40 +167,58 @@ select * from (values
 revoke all on app.families from public;
 grant select on app.families to authenticated, service_role;
 
--- schemas/tables/10_agencies.sql
-create table public.agencies (
-  id uuid primary key default gen_random_uuid(),
-  name text not null check (length(name) between 1 and 200),
-  created_at timestamptz not null default now()
-);
+-- tables/10_agencies.sql
+do $unless_adopted$
+begin
+  if to_regclass('public.agencies') is null or obj_description(to_regclass('public.agencies'), 'pg_class') = 'Created and managed by the sync control plane.' then
+    execute $statements$
+      create table public.agencies (
+        id uuid primary key default gen_random_uuid(),
+        name text not null check (length(name) between 1 and 200),
+        created_at timestamptz not null default now()
+      );
 
-alter table public.agencies enable row level security;
-revoke all on public.agencies from public, anon, authenticated, service_role;
-grant select on public.agencies to authenticated;
-grant select, insert, update, delete on public.agencies to service_role;
+      alter table public.agencies enable row level security;
+      revoke all on public.agencies from public, anon, authenticated, service_role;
+      grant select on public.agencies to authenticated;
+      grant select, insert, update, delete on public.agencies to service_role;
+      -- A table without this comment was there before: it is adopted, and no migration alters it.
+      comment on table public.agencies is 'Created and managed by the sync control plane.';
+    $statements$;
+  end if;
+end $unless_adopted$;
 
--- schemas/tables/20_users.sql
--- The only source of a user's agency: nothing that a user can edit is asked.
-create table public.users (
-  id uuid primary key references auth.users on delete cascade,
-  agency_id uuid references public.agencies,
-  created_at timestamptz not null default now()
-);
+-- tables/20_users.sql
+do $unless_adopted$
+begin
+  if to_regclass('public.users') is null or obj_description(to_regclass('public.users'), 'pg_class') = 'Created and managed by the sync control plane.' then
+    execute $statements$
+      -- The only source of a user's agency: nothing that a user can edit is asked.
+      create table public.users (
+        id uuid primary key references auth.users on delete cascade,
+        agency_id uuid references public.agencies (id),
+        created_at timestamptz not null default now()
+      );
 
-create index users_agency on public.users (agency_id);
+      create index users_agency on public.users (agency_id);
 
-alter table public.users enable row level security;
-revoke all on public.users from public, anon, authenticated, service_role;
-grant select on public.users to authenticated;
-grant select, insert, update, delete on public.users to service_role;
+      alter table public.users enable row level security;
+      revoke all on public.users from public, anon, authenticated, service_role;
+      grant select on public.users to authenticated;
+      grant select, insert, update, delete on public.users to service_role;
+      -- A table without this comment was there before: it is adopted, and no migration alters it.
+      comment on table public.users is 'Created and managed by the sync control plane.';
+    $statements$;
+  end if;
+end $unless_adopted$;
 
--- schemas/tables/28_secrets.sql
+-- tables/28_secrets.sql
 -- Where a connection's secret is: here (`database`), in Supabase Vault, or in a store outside, which calls it `name`.
 -- A value is read by app.get_secret alone. A forgotten secret's row is gone; one outside stays until the worker has
 -- forgotten it there.
 create table app.secrets (
   id uuid primary key default app.uuid_v7(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   storage text not null check (storage in ('database', 'vault', 'external')),
   value jsonb check (jsonb_typeof(value) = 'object'),
   vault_id uuid,
@@ -104,12 +241,12 @@ revoke all on app.secrets from public, anon, authenticated, service_role;
 grant select (id, agency_id, storage, name, created_at, used_at, delete_at), update (used_at, delete_at), delete
   on app.secrets to service_role;
 
--- schemas/tables/30_connections.sql
+-- tables/30_connections.sql
 -- A system that data comes from or goes to. Its secret is for the worker alone, and forgotten with the connection.
 -- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
 create table app.connections (
   id uuid primary key default app.uuid_v7(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   kind text not null check (kind in ('http', 'records', 'webhook')),
   name text not null check (length(name) between 1 and 200),
   config jsonb not null default '{}' check (jsonb_typeof(config) = 'object'),
@@ -136,12 +273,12 @@ grant insert (agency_id, kind, name, config, secret_id, created_by, deleted_at) 
 grant update (config, updated_at, deleted_at) on app.connections to authenticated;
 grant select, insert, update, delete on app.connections to service_role;
 
--- schemas/tables/35_definitions.sql
+-- tables/35_definitions.sql
 -- What can be started again and again: a bulk sync, a model sync, a sync job; and the models that model syncs read.
 -- `settings` is in its kind's own words, checked by the function that creates it.
 create table app.definitions (
   id uuid primary key default app.uuid_v7(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   kind text not null check (kind in ('bulk_sync', 'model', 'model_sync', 'sync_job')),
   name text not null check (length(name) between 1 and 200),
   source_id uuid, -- the connection it reads from
@@ -172,11 +309,11 @@ grant insert (agency_id, kind, name, source_id, destination_id, active, settings
 grant update (name, settings, updated_at, updated_by, deleted_at) on app.definitions to authenticated;
 grant select, insert, update, delete on app.definitions to service_role;
 
--- schemas/tables/40_executions.sql
+-- tables/40_executions.sql
 -- One row is one execution of any family; the guard trigger decides what may happen to it.
 create table app.executions (
   id uuid primary key default app.uuid_v7(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   family text not null,
   definition_id uuid, -- what it is an execution of, where that can be started again and again
   connection_id uuid, -- where it reads
@@ -260,7 +397,7 @@ grant insert (agency_id, family, definition_id, connection_id, destination_id, c
 grant update (status, event, reason, deleted_at) on app.executions to authenticated;
 grant select, insert, update on app.executions to service_role;
 
--- schemas/tables/50_execution_events.sql
+-- tables/50_execution_events.sql
 -- The audit: one row per move, written by a trigger alone. Nobody holds INSERT, UPDATE or DELETE.
 create table app.execution_events (
   id bigint generated always as identity,
@@ -283,7 +420,7 @@ alter table app.execution_events enable row level security;
 revoke all on app.execution_events from public;
 grant select on app.execution_events to authenticated, service_role;
 
--- schemas/tables/60_records.sql
+-- tables/60_records.sql
 -- Where synced rows land: the latest state of each source row, by the connection it belongs to.
 -- No foreign keys: only worker_commit_batch writes here, with ids from the execution it has locked, and a check per record costs.
 create table app.records (
@@ -302,7 +439,7 @@ revoke all on app.records from public;
 grant select on app.records to authenticated;
 grant select, insert, update on app.records to service_role;
 
--- schemas/tables/65_execution_resources.sql
+-- tables/65_execution_resources.sql
 -- What an execution has done for each resource, kept by worker_commit_batch in the transaction that stores the records: these
 -- counts are true. What became of a resource (its status) follows from here and from the execution, see the families.
 create table app.execution_resources (
@@ -326,7 +463,7 @@ revoke all on app.execution_resources from public;
 grant select on app.execution_resources to authenticated;
 grant select, insert, update on app.execution_resources to service_role;
 
--- schemas/tables/67_deliveries.sql
+-- tables/67_deliveries.sql
 -- What is handed to other systems. The intent is committed under the lease before it is sent, and at most one of an
 -- execution is under way: what a cancel cannot recall, it counts. `queued` are events about an execution's end, which
 -- are sent after it.
@@ -356,7 +493,7 @@ revoke all on app.deliveries from public;
 grant select on app.deliveries to authenticated;
 grant select, insert, update on app.deliveries to service_role;
 
--- schemas/tables/70_idempotency_keys.sql
+-- tables/70_idempotency_keys.sql
 -- Answers that may be asked for again for a day, each written in its move's own transaction.
 create table app.idempotency_keys (
   id bigint generated always as identity primary key,
@@ -378,11 +515,11 @@ grant select, insert, delete on app.idempotency_keys to authenticated;
 -- `for update` in the reaper asks for UPDATE, though it only deletes.
 grant select, insert, update, delete on app.idempotency_keys to service_role;
 
--- schemas/tables/80_api_keys.sql
+-- tables/80_api_keys.sql
 -- Keys with which an agency's own servers call: shown once, kept as a hash. 256 random bits need no slow hash.
 create table app.api_keys (
   id uuid primary key default gen_random_uuid(),
-  agency_id uuid not null references public.agencies,
+  agency_id uuid not null references public.agencies (id),
   name text not null check (length(name) between 1 and 200),
   hash bytea not null unique check (length(hash) = 32), -- SHA-256
   hint text not null, -- the last characters, to tell keys apart
@@ -403,7 +540,7 @@ grant insert (agency_id, name, hash, hint, created_by) on app.api_keys to authen
 grant update (revoked_at, revoked_by) on app.api_keys to authenticated;
 grant select on app.api_keys to service_role;
 
--- schemas/tables/90_bulk_actions.sql
+-- tables/90_bulk_actions.sql
 -- What a bulk action has found and done: exact at every moment. Written by worker_run_bulk_action_step, with the items' own moves.
 create table app.bulk_actions (
   agency_id uuid not null,
@@ -441,7 +578,7 @@ revoke all on app.bulk_actions, app.bulk_action_items from public;
 grant select on app.bulk_actions, app.bulk_action_items to authenticated;
 grant select, insert, update on app.bulk_actions, app.bulk_action_items to service_role;
 
--- schemas/core/caller/agency_id.sql
+-- core/caller/agency_id.sql
 -- The agency of the policies; null, so that nothing matches, for whoever is not live or belongs to none.
 create or replace function app.agency_id()
 returns uuid
@@ -456,7 +593,7 @@ end $$;
 revoke all on function app.agency_id from public;
 grant execute on function app.agency_id to authenticated;
 
--- schemas/core/caller/agency_key.sql
+-- core/caller/agency_key.sql
 -- The agency's key that came with this request, or null.
 create or replace function app.agency_key()
 returns text
@@ -471,7 +608,7 @@ end $$;
 revoke all on function app.agency_key from public;
 grant execute on function app.agency_key to anon;
 
--- schemas/core/caller/caller.sql
+-- core/caller/caller.sql
 -- The first call of every RPC, reads included. 401: revoked or deleted; 403: a user without an agency.
 -- A trusted server calls as service_role: no agency, so it acts for any. An agency's server calls as anon with its key and
 -- goes on as authenticated, with that agency: from here on the same policies hold.
@@ -511,7 +648,7 @@ end $$;
 revoke all on function app.caller from public;
 grant execute on function app.caller to anon, authenticated, service_role;
 
--- schemas/core/caller/identify.sql
+-- core/caller/identify.sql
 -- Who made this request: a user by the verified claims, or an agency's server by its key (header x-agency-key, which counts
 -- for an anonymous request only). A definer, because callers can read neither the auth schema nor the hashes; it reads the
 -- request, never an argument, so it tells nobody about anybody else.
@@ -548,7 +685,7 @@ end $$;
 revoke all on function app.identify from public;
 grant execute on function app.identify to anon, authenticated;
 
--- schemas/core/caller/request_id.sql
+-- core/caller/request_id.sql
 -- The id that the door gave this request (header x-request-id), for the audit.
 create or replace function app.request_id()
 returns text
@@ -563,7 +700,7 @@ end $$;
 revoke all on function app.request_id from public;
 grant execute on function app.request_id to authenticated, service_role;
 
--- schemas/core/caller/touch_api_key.sql
+-- core/caller/touch_api_key.sql
 -- Notes that a key is in use, to the minute and without waiting for anybody. Not in a transaction that only reads.
 create or replace function app.touch_api_key()
 returns void
@@ -583,7 +720,7 @@ end $$;
 revoke all on function app.touch_api_key from public;
 grant execute on function app.touch_api_key to anon;
 
--- schemas/core/definitions/actor_object.sql
+-- core/definitions/actor_object.sql
 -- Who did it, as the published APIs show it: {id, type, name}.
 create or replace function app.actor_object(actor text)
 returns jsonb
@@ -598,7 +735,7 @@ end $$;
 revoke all on function app.actor_object from public;
 grant execute on function app.actor_object to authenticated, service_role;
 
--- schemas/core/definitions/cancel_active.sql
+-- core/definitions/cancel_active.sql
 -- Cancels whatever is active for this definition. When nothing is, the newest execution if that was cancelled (whoever asks
 -- again gets the same answer, however fast the worker was), else null.
 create or replace function app.cancel_active(definition app.definitions, reason text default null)
@@ -624,7 +761,7 @@ end $$;
 revoke all on function app.cancel_active from public;
 grant execute on function app.cancel_active to authenticated, service_role;
 
--- schemas/core/definitions/cancel_definition.sql
+-- core/definitions/cancel_definition.sql
 -- A cancel in two steps, for every family that is defined and started: what waits is canceled at once, what runs is
 -- `canceling` until its worker has stopped, at most until the deadline. Asked again it answers the same and changes nothing.
 -- Answer: {data: {message, execution_id, status}}, the last two null when nothing was active. Heeds an Idempotency-Key.
@@ -652,7 +789,7 @@ end $$;
 revoke all on function app.cancel_definition from public;
 grant execute on function app.cancel_definition to authenticated, service_role;
 
--- schemas/core/definitions/delete_definition.sql
+-- core/definitions/delete_definition.sql
 -- Cancels what runs, then the definition is gone for its callers; executions and audit stay.
 create or replace function app.delete_definition(kind text, id uuid)
 returns app.definitions
@@ -680,7 +817,7 @@ end $$;
 revoke all on function app.delete_definition from public;
 grant execute on function app.delete_definition to authenticated, service_role;
 
--- schemas/core/definitions/find_connection.sql
+-- core/definitions/find_connection.sql
 -- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes
 -- it before this transaction ends; who only reads waits for nobody.
 create or replace function app.find_connection(id uuid, hold boolean default true)
@@ -709,7 +846,7 @@ end $$;
 revoke all on function app.find_connection from public;
 grant execute on function app.find_connection to authenticated, service_role;
 
--- schemas/core/definitions/find_definition.sql
+-- core/definitions/find_definition.sql
 -- A definition of this kind, or 404: another agency's is as unknown as none. With `hold`, nobody deletes it before this
 -- transaction ends.
 create or replace function app.find_definition(kind text, id uuid, hold boolean default false)
@@ -738,7 +875,7 @@ end $$;
 revoke all on function app.find_definition from public;
 grant execute on function app.find_definition to authenticated, service_role;
 
--- schemas/core/definitions/find_execution.sql
+-- core/definitions/find_execution.sql
 -- An execution of this definition, or 404.
 create or replace function app.find_execution(definition app.definitions, id uuid)
 returns app.executions
@@ -760,7 +897,7 @@ end $$;
 revoke all on function app.find_execution from public;
 grant execute on function app.find_execution to authenticated, service_role;
 
--- schemas/core/definitions/newest_execution.sql
+-- core/definitions/newest_execution.sql
 -- The newest execution of a definition, or the newest that has ended; null when there is none.
 create or replace function app.newest_execution(definition app.definitions, ended boolean default false)
 returns app.executions
@@ -782,7 +919,7 @@ end $$;
 revoke all on function app.newest_execution from public;
 grant execute on function app.newest_execution to authenticated, service_role;
 
--- schemas/core/definitions/require_organization.sql
+-- core/definitions/require_organization.sql
 -- The published APIs call an agency an organization and let callers name it: it can only be their own.
 create or replace function app.require_organization(caller app.caller, organization_id uuid)
 returns void
@@ -799,7 +936,7 @@ end $$;
 revoke all on function app.require_organization from public;
 grant execute on function app.require_organization to authenticated, service_role;
 
--- schemas/core/errors/raise_error.sql
+-- core/errors/raise_error.sql
 -- Every refusal: PostgREST turns SQLSTATE PTnnn into HTTP status nnn, and the direct door does the same.
 -- message = stable code, detail = a sentence, hint = further members of the answer as JSON.
 create or replace function app.raise_error(http_status int, code text, sentence text, members jsonb default '{}')
@@ -814,7 +951,7 @@ end $$;
 revoke all on function app.raise_error from public;
 grant execute on function app.raise_error to anon, authenticated, service_role;
 
--- schemas/core/errors/raise_not_found.sql
+-- core/errors/raise_not_found.sql
 -- For a row that the caller cannot see: 403 where the family's document says so, else 404. `noun`: job, connection, …
 create or replace function app.raise_not_found(family text, kind text, noun text, id uuid)
 returns void
@@ -835,7 +972,7 @@ end $$;
 revoke all on function app.raise_not_found from public;
 grant execute on function app.raise_not_found to authenticated, service_role;
 
--- schemas/core/executions/cancel_each.sql
+-- core/executions/cancel_each.sql
 -- Cancels those of them that are active, in id order, as everybody who locks several.
 create or replace function app.cancel_each(ids uuid[], reason text)
 returns void
@@ -858,7 +995,7 @@ end $$;
 revoke all on function app.cancel_each from public;
 grant execute on function app.cancel_each to authenticated, service_role;
 
--- schemas/core/executions/cancel_execution.sql
+-- core/executions/cancel_execution.sql
 -- A caller's cancel, for every family. The lock is a statement of its own: what follows sees the row as it is now,
 -- so of a cancel and an outcome exactly one wins, and the row tells which.
 create or replace function app.cancel_execution(family text, id uuid, reason text)
@@ -909,7 +1046,7 @@ end $$;
 revoke all on function app.cancel_execution from public;
 grant execute on function app.cancel_execution to authenticated, service_role;
 
--- schemas/core/executions/exists_in_other_agency.sql
+-- core/executions/exists_in_other_agency.sql
 -- Tells a stranger's row from no row at all, and nothing else about it.
 create or replace function app.exists_in_other_agency(kind text, id uuid)
 returns boolean
@@ -930,7 +1067,7 @@ end $$;
 revoke all on function app.exists_in_other_agency from public;
 grant execute on function app.exists_in_other_agency to authenticated, service_role;
 
--- schemas/core/executions/public_status.sql
+-- core/executions/public_status.sql
 -- What the family calls this execution's status. One that has begun before reads as running while it waits again.
 create or replace function app.public_status(execution app.executions)
 returns text
@@ -958,7 +1095,7 @@ end $$;
 revoke all on function app.public_status from public;
 grant execute on function app.public_status to authenticated, service_role;
 
--- schemas/core/executions/purge_executions.sql
+-- core/executions/purge_executions.sql
 -- Retention: drops finished executions with their events, at most `limit_` of them, and definitions and connections that
 -- were deleted before then and that nothing names any more. For the owner alone. Answer: how many executions.
 create or replace function app.purge_executions(older_than interval, v_max_rows int default 1000)
@@ -997,7 +1134,7 @@ end $$;
 
 revoke all on function app.purge_executions from public;
 
--- schemas/core/executions/start_execution.sql
+-- core/executions/start_execution.sql
 -- Queues an execution and wakes a worker; of `wanted`, what a caller may choose. With a concurrency key there is at most
 -- one active execution: then 409 already_active, and its id.
 create or replace function app.start_execution(wanted app.executions)
@@ -1039,7 +1176,7 @@ end $$;
 revoke all on function app.start_execution from public;
 grant execute on function app.start_execution to authenticated, service_role;
 
--- schemas/core/executions/words_statuses.sql
+-- core/executions/words_statuses.sql
 -- Which statuses a family's word may stand for: the index narrows by these, app.public_status decides. A word that the
 -- family does not have is refused.
 create or replace function app.words_statuses(family text, word text)
@@ -1071,7 +1208,7 @@ end $$;
 revoke all on function app.words_statuses from public;
 grant execute on function app.words_statuses to authenticated, service_role;
 
--- schemas/core/idempotency/get_idempotent_response.sql
+-- core/idempotency/get_idempotent_response.sql
 -- The answer that this caller was given before for this Idempotency-Key. Null: do the work, then app.save_idempotent_response.
 --   409 idempotency_key_in_use   its first use is still under way
 --   422 idempotency_key_reused   it came with another request before
@@ -1112,7 +1249,7 @@ end $$;
 revoke all on function app.get_idempotent_response from public;
 grant execute on function app.get_idempotent_response to authenticated, service_role;
 
--- schemas/core/idempotency/idempotency_key.sql
+-- core/idempotency/idempotency_key.sql
 -- The request's Idempotency-Key header, or null.
 create or replace function app.idempotency_key()
 returns text
@@ -1127,7 +1264,7 @@ end $$;
 revoke all on function app.idempotency_key from public;
 grant execute on function app.idempotency_key to authenticated, service_role;
 
--- schemas/core/idempotency/save_idempotent_response.sql
+-- core/idempotency/save_idempotent_response.sql
 -- Stores an answer for its Idempotency-Key, if there is one, in the transaction of the move that it is about.
 create or replace function app.save_idempotent_response(caller app.caller, function text, request jsonb, response jsonb)
 returns jsonb
@@ -1146,7 +1283,7 @@ end $$;
 revoke all on function app.save_idempotent_response from public;
 grant execute on function app.save_idempotent_response to authenticated, service_role;
 
--- schemas/core/lists/definitions_page.sql
+-- core/lists/definitions_page.sql
 -- A page of the caller's definitions of this kind, the last changed first, and the token of the next page ('' ends).
 -- Null filters are none; `mode` is that of the settings.
 create or replace function app.definitions_page(
@@ -1180,7 +1317,7 @@ end $$;
 revoke all on function app.definitions_page from public;
 grant execute on function app.definitions_page to authenticated, service_role;
 
--- schemas/core/lists/executions_page.sql
+-- core/lists/executions_page.sql
 -- A page of a definition's executions, the newest first (or last), and the token of the next page ('' ends). At most one is
 -- active at a time, so the order of starting is that of ending.
 create or replace function app.executions_page(
@@ -1219,7 +1356,7 @@ end $$;
 revoke all on function app.executions_page from public;
 grant execute on function app.executions_page to authenticated, service_role;
 
--- schemas/core/lists/filter_condition.sql
+-- core/lists/filter_condition.sql
 -- One filter of a list as a condition on its view: {field, op, value}. Fields are the view's columns of plain types.
 create or replace function app.filter_condition(listed regclass, filter jsonb)
 returns text
@@ -1269,7 +1406,7 @@ end $$;
 revoke all on function app.filter_condition from public;
 grant execute on function app.filter_condition to authenticated, service_role;
 
--- schemas/core/lists/filtered_page.sql
+-- core/lists/filtered_page.sql
 -- A page of a view (with an `id` in the order of time), the newest first or with sort `created_at` the oldest:
 -- its ids, and the cursors of the pages around it, null where there is none.
 create or replace function app.filtered_page(
@@ -1313,7 +1450,7 @@ end $$;
 revoke all on function app.filtered_page from public;
 grant execute on function app.filtered_page to authenticated, service_role;
 
--- schemas/core/lists/page_response.sql
+-- core/lists/page_response.sql
 -- A list as these APIs answer it.
 create or replace function app.page_response(result jsonb, next_cursor text, prev_cursor text, size int)
 returns jsonb
@@ -1329,7 +1466,7 @@ end $$;
 revoke all on function app.page_response from public;
 grant execute on function app.page_response to authenticated, service_role;
 
--- schemas/core/lists/page_size.sql
+-- core/lists/page_size.sql
 -- How many rows a page has: at most `most`, which it is too when nothing sensible was asked for.
 create or replace function app.page_size("limit" int, most int)
 returns int
@@ -1344,7 +1481,7 @@ end $$;
 revoke all on function app.page_size from public;
 grant execute on function app.page_size to authenticated, service_role;
 
--- schemas/core/lists/page_token.sql
+-- core/lists/page_token.sql
 -- Where the next page begins, after the row that was last: opaque to callers.
 create or replace function app.page_token(updated_at timestamptz, id uuid)
 returns text
@@ -1359,7 +1496,7 @@ end $$;
 revoke all on function app.page_token from public;
 grant execute on function app.page_token to authenticated, service_role;
 
--- schemas/core/lists/read_page_token.sql
+-- core/lists/read_page_token.sql
 -- What app.page_token wrote; 400 for anything else.
 create or replace function app.read_page_token(token text, out updated_at timestamptz, out id uuid)
 language plpgsql
@@ -1388,7 +1525,7 @@ end $$;
 revoke all on function app.read_page_token from public;
 grant execute on function app.read_page_token to authenticated, service_role;
 
--- schemas/core/lists/uuid_v7_floor.sql
+-- core/lists/uuid_v7_floor.sql
 -- The first id (app.uuid_v7) that can be of this time: an index on ids narrows by time with it.
 create or replace function app.uuid_v7_floor(at timestamptz)
 returns uuid
@@ -1406,7 +1543,7 @@ end $$;
 revoke all on function app.uuid_v7_floor from public;
 grant execute on function app.uuid_v7_floor to authenticated, service_role;
 
--- schemas/core/secrets/delete_secret.sql
+-- core/secrets/delete_secret.sql
 -- Forgets the secret that a connection had, unless a living one names it (a test borrows the stored connection's). Fires
 -- whoever deletes it, so nobody has to think of it. A definer, as callers may not write secrets; no call reaches it.
 create or replace function app.delete_secret()
@@ -1435,7 +1572,7 @@ end $$;
 
 revoke all on function app.delete_secret from public;
 
--- schemas/core/secrets/get_secret.sql
+-- core/secrets/get_secret.sql
 -- A connection's secret, for the worker: {secret}, or {secret_ref} where the store outside has it. One that cannot be read
 -- is empty, which the connector refuses: it must not keep the claims of all others from being answered.
 -- A definer: nobody else reads a value.
@@ -1469,7 +1606,7 @@ end $$;
 revoke all on function app.get_secret from public;
 grant execute on function app.get_secret to service_role;
 
--- schemas/core/secrets/reserve_secret.sql
+-- core/secrets/reserve_secret.sql
 -- A name in the store outside, for a secret of the caller's agency. A definer, as callers may not write secrets; it takes
 -- no agency. Without a connection that uses it, it is forgotten an hour later.
 create or replace function app.reserve_secret(fingerprint text)
@@ -1492,7 +1629,7 @@ end $$;
 revoke all on function app.reserve_secret from public;
 grant execute on function app.reserve_secret to authenticated;
 
--- schemas/core/secrets/secret_fingerprint.sql
+-- core/secrets/secret_fingerprint.sql
 -- What a secret of the caller's agency was reserved with; null for any other. A definer, as callers may not read secrets.
 create or replace function app.secret_fingerprint(id uuid)
 returns text
@@ -1510,7 +1647,7 @@ end $$;
 revoke all on function app.secret_fingerprint from public;
 grant execute on function app.secret_fingerprint to authenticated, service_role;
 
--- schemas/core/secrets/store_secret.sql
+-- core/secrets/store_secret.sql
 -- Stores a secret of the caller's agency, in Supabase Vault where that is installed. Answers its id; null for an empty one.
 -- A definer, as callers may neither read nor write secrets; it takes none but their own agency.
 create or replace function app.store_secret(agency uuid, value jsonb)
@@ -1540,7 +1677,7 @@ end $$;
 revoke all on function app.store_secret from public;
 grant execute on function app.store_secret to authenticated;
 
--- schemas/core/secrets/use_secret.sql
+-- core/secrets/use_secret.sql
 -- Takes a reserved secret into use, once, or 400. A definer, as callers may not write secrets; it finds their own
 -- agency's only.
 create or replace function app.use_secret(id uuid)
@@ -1562,7 +1699,108 @@ end $$;
 revoke all on function app.use_secret from public;
 grant execute on function app.use_secret to authenticated;
 
--- schemas/core/transitions/apply_transition.sql
+-- core/tenancy/check_adopted_tables.sql
+-- A project may already have public.users or public.agencies; they are adopted as they are. Because users.agency_id decides
+-- which agency a user belongs to, no caller may be able to write it, nor the id that identifies the user.
+-- Returns each violated condition with the statements that repair it (null: no statement can). The baseline migration and
+-- the worker's tick both run this function. It reads the catalogs only, and checks a table only if it exists.
+create or replace function app.check_adopted_tables()
+returns table (problem text, remedy text)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  with
+    adopted as (
+      select c.oid, 'public.' || c.relname as name, c.relkind, c.relrowsecurity,
+        coalesce(c.relacl, acldefault('r', c.relowner)) as acl
+      from pg_class as c
+      where c.relnamespace = 'public'::regnamespace and c.relname in ('users', 'agencies')
+    ),
+    -- The columns that are relied on; attnum is null where one is missing.
+    required as (
+      select t.oid, t.name, column_name, a.attnum, format_type(a.atttypid, a.atttypmod) as type, a.attacl
+      from (values ('public.users', 'id'), ('public.users', 'agency_id'), ('public.agencies', 'id'))
+        as r (table_name, column_name)
+      join adopted as t on t.name = r.table_name
+      left join pg_attribute as a on a.attrelid = t.oid and a.attname = r.column_name and not a.attisdropped
+    ),
+    -- Whoever has a privilege through PUBLIC or through another role has it as well.
+    table_grants as (
+      select distinct t.oid, t.name, lower(acl.privilege_type) as privilege, acl.grantee
+      from adopted as t, aclexplode(t.acl) as acl
+      where t.name = 'public.users' and acl.privilege_type in ('INSERT', 'UPDATE')
+        and (acl.grantee = 0 or pg_has_role('anon', acl.grantee, 'usage') or pg_has_role('authenticated', acl.grantee, 'usage'))
+    ),
+    column_grants as (
+      select distinct r.name, r.attnum, r.column_name, lower(acl.privilege_type) as privilege, acl.grantee
+      from required as r, aclexplode(r.attacl) as acl
+      where r.name = 'public.users' and acl.privilege_type in ('INSERT', 'UPDATE')
+        and (acl.grantee = 0 or pg_has_role('anon', acl.grantee, 'usage') or pg_has_role('authenticated', acl.grantee, 'usage'))
+        -- Revoking the privilege on the table revokes it on the columns as well.
+        and not exists (
+          select from table_grants as g where g.grantee = acl.grantee and g.privilege = lower(acl.privilege_type))
+    )
+  select t.name || ' is not a table.', null
+  from adopted as t where t.relkind not in ('r', 'p')
+  union all
+  select format('%s.%s does not exist.', r.name, r.column_name),
+    format('alter table %s add column %I uuid;', r.name, r.column_name)
+  from required as r where r.attnum is null
+  union all
+  select format('%s.%s has the type %s, not uuid.', r.name, r.column_name, r.type),
+    format('alter table %1$s alter column %2$I type uuid using %2$I::text::uuid;', r.name, r.column_name)
+  from required as r where r.type <> 'uuid'
+  union all
+  select r.name || '.id is not unique.', format('alter table %s add unique (id);', r.name)
+  from required as r
+  where r.column_name = 'id' and not exists (
+    select from pg_index as i
+    where i.indrelid = r.oid and i.indisunique and i.indisvalid and i.indimmediate and i.indnkeyatts = 1
+      and i.indkey[0] = r.attnum and i.indpred is null and i.indexprs is null)
+  union all
+  select 'public.users.id does not reference auth.users (id).',
+    'alter table public.users add foreign key (id) references auth.users (id) on delete cascade;'
+  from required as r
+  where r.name = 'public.users' and r.column_name = 'id' and not exists (
+    select from pg_constraint as f
+    join pg_attribute as a on a.attrelid = f.confrelid and a.attname = 'id'
+    where f.conrelid = r.oid and f.contype = 'f' and f.convalidated and f.confrelid = to_regclass('auth.users')
+      and f.conkey = array[r.attnum] and f.confkey = array[a.attnum])
+  union all
+  select t.name || ' has no row-level security.', format('alter table %s enable row level security;', t.name)
+  from adopted as t where t.relkind in ('r', 'p') and not t.relrowsecurity
+  union all
+  -- The privilege is taken from the table and granted again on every other column.
+  select format('%s may %s id and agency_id of %s, through a grant on the table.', roles.list, roles.privilege, roles.name),
+    format('revoke %s on %s from %s;', roles.privilege, roles.name, roles.list)
+    || coalesce(E'\n' || format('grant %s (%s) on %s to %s;', roles.privilege, others.list, roles.name, roles.list), '')
+  from (
+    select g.oid, g.name, g.privilege,
+      string_agg(case g.grantee when 0 then 'public' else g.grantee::regrole::text end, ', ' order by g.grantee) as list
+    from table_grants as g group by g.oid, g.name, g.privilege
+  ) as roles
+  cross join lateral (
+    select string_agg(quote_ident(a.attname), ', ' order by a.attnum) as list
+    from pg_attribute as a
+    where a.attrelid = roles.oid and a.attnum > 0 and not a.attisdropped and a.attname not in ('id', 'agency_id')
+  ) as others
+  union all
+  select format('%s may %s %s.%s.', g.list, g.privilege, g.name, g.column_name),
+    format('revoke %s (%I) on %s from %s;', g.privilege, g.column_name, g.name, g.list)
+  from (
+    select c.name, c.column_name, c.privilege,
+      string_agg(case c.grantee when 0 then 'public' else c.grantee::regrole::text end, ', ' order by c.grantee) as list
+    from column_grants as c group by c.name, c.column_name, c.privilege
+  ) as g;
+end $$;
+
+revoke all on function app.check_adopted_tables from public;
+grant execute on function app.check_adopted_tables to service_role;
+
+-- core/transitions/apply_transition.sql
 -- A legal move's consequences for the row. Starting from the old row, so that a move changes nothing it does not own.
 create or replace function app.apply_transition(before app.executions, wanted app.executions, v_now timestamptz)
 returns app.executions
@@ -1622,7 +1860,7 @@ end $$;
 revoke all on function app.apply_transition from public;
 grant execute on function app.apply_transition to authenticated, service_role;
 
--- schemas/core/transitions/drop_events.sql
+-- core/transitions/drop_events.sql
 -- An execution takes its events with it: retention's alone, as the guard lets nobody else delete one.
 create or replace function app.drop_events()
 returns trigger
@@ -1636,7 +1874,7 @@ end $$;
 
 revoke all on function app.drop_events from public;
 
--- schemas/core/transitions/guard_execution.sql
+-- core/transitions/guard_execution.sql
 -- What the database allows, whoever asks: authenticated users start and cancel, trusted roles make the other legal
 -- moves, and nobody makes an illegal one. It alone sets lease, actor of a user, and timestamps; it runs after the
 -- row is locked, hence clock_timestamp(). SECURITY INVOKER: current_user is whoever it really is.
@@ -1730,7 +1968,7 @@ end $$;
 
 revoke all on function app.guard_execution from public;
 
--- schemas/core/transitions/is_subscribed.sql
+-- core/transitions/is_subscribed.sql
 -- Whether an execution's receiver is to be told of this event: active, and neither side has narrowed it out.
 create or replace function app.is_subscribed(execution app.executions, event text)
 returns boolean
@@ -1751,7 +1989,7 @@ end $$;
 revoke all on function app.is_subscribed from public;
 grant execute on function app.is_subscribed to service_role;
 
--- schemas/core/transitions/next_status.sql
+-- core/transitions/next_status.sql
 -- The whole machine on one screen. Null: the move is not allowed. No move leaves completed, failed or cancelled.
 create or replace function app.next_status(status text, event text)
 returns text
@@ -1777,7 +2015,7 @@ end $$;
 revoke all on function app.next_status from public;
 grant execute on function app.next_status to authenticated, service_role;
 
--- schemas/core/transitions/record_event.sql
+-- core/transitions/record_event.sql
 -- The only writer of the audit: a definer, because nobody holds INSERT on it. With the lease, what was being delivered
 -- under it is given up in the same commit: its outcome is unknown, and counted. The end of an execution that delivers is
 -- itself an event to deliver.
@@ -1811,7 +2049,7 @@ end $$;
 
 revoke all on function app.record_event from public;
 
--- schemas/core/transitions/reject_audit_change.sql
+-- core/transitions/reject_audit_change.sql
 -- The audit is closed to its owner too: an event comes from a move's trigger and goes from its execution's, so either is
 -- done from inside another trigger.
 create or replace function app.reject_audit_change()
@@ -1828,7 +2066,7 @@ end $$;
 
 revoke all on function app.reject_audit_change from public;
 
--- schemas/core/transitions/resolve_actor.sql
+-- core/transitions/resolve_actor.sql
 -- Who starts or cancels: the caller; or, where a worker says so, a bulk action of the same agency that runs right now.
 create or replace function app.resolve_actor(agency uuid, claimed text)
 returns text
@@ -1850,7 +2088,7 @@ end $$;
 revoke all on function app.resolve_actor from public;
 grant execute on function app.resolve_actor to authenticated, service_role;
 
--- schemas/core/transitions/terminal_event.sql
+-- core/transitions/terminal_event.sql
 -- The event that tells of an execution's end, in its family's words: sync_job_run:stopped.
 create or replace function app.terminal_event(execution app.executions)
 returns text
@@ -1868,7 +2106,7 @@ end $$;
 revoke all on function app.terminal_event from public;
 grant execute on function app.terminal_event to service_role;
 
--- schemas/triggers/executions.sql
+-- triggers/executions.sql
 create trigger guard before insert or update or delete on app.executions
   for each row execute function app.guard_execution();
 create trigger guard_truncate before truncate on app.executions
@@ -1884,15 +2122,8 @@ create trigger audit_end after delete on app.executions
 create trigger guard before insert or update or delete or truncate on app.execution_events
   for each statement execute function app.reject_audit_change();
 
--- schemas/triggers/policies.sql
+-- triggers/policies.sql
 -- Whose row it is, and nothing else: a status in an UPDATE policy would hide rows from `for update`.
-create policy "Users see themselves" on public.users
-  for select to authenticated
-  using (id = (select identity.user_id from app.identify() as identity where identity.is_live));
-
-create policy "Members see their agency" on public.agencies
-  for select to authenticated using (id = (select app.agency_id()));
-
 create policy "Members see their agency's connections" on app.connections
   for select to authenticated using (agency_id = (select app.agency_id()));
 create policy "Members connect their agency" on app.connections
@@ -1939,7 +2170,30 @@ create policy "Callers see their own answers" on app.idempotency_keys
   using (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor))
   with check (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor));
 
--- schemas/triggers/secrets.sql
+-- triggers/policies_of_agencies.sql
+do $unless_adopted$
+begin
+  if to_regclass('public.agencies') is null or obj_description(to_regclass('public.agencies'), 'pg_class') = 'Created and managed by the sync control plane.' then
+    execute $statements$
+      create policy "Members see their agency" on public.agencies
+        for select to authenticated using (id = (select app.agency_id()));
+    $statements$;
+  end if;
+end $unless_adopted$;
+
+-- triggers/policies_of_users.sql
+do $unless_adopted$
+begin
+  if to_regclass('public.users') is null or obj_description(to_regclass('public.users'), 'pg_class') = 'Created and managed by the sync control plane.' then
+    execute $statements$
+      create policy "Users see themselves" on public.users
+        for select to authenticated
+        using (id = (select identity.user_id from app.identify() as identity where identity.is_live));
+    $statements$;
+  end if;
+end $unless_adopted$;
+
+-- triggers/secrets.sql
 create trigger delete_secret after update of secret_id, deleted_at on app.connections
   for each row
   when (old.secret_id is not null
@@ -1948,7 +2202,7 @@ create trigger delete_secret after update of secret_id, deleted_at on app.connec
 create trigger delete_secret_of_dropped after delete on app.connections
   for each row when (old.secret_id is not null) execute function app.delete_secret();
 
--- schemas/historical_sync/views/historical_sync_jobs.sql
+-- historical_sync/views/historical_sync_jobs.sql
 -- The family's jobs in its own words. security_invoker: the caller's policies decide which rows.
 -- windows_done, windows_total: of the date range, null until its worker has begun (a retry knows at once).
 -- eta_seconds: at this job's own pace (windows_before were done when it began), so null until it has done one.
@@ -1991,7 +2245,7 @@ where e.family = 'historical_sync' and e.deleted_at is null;
 revoke all on public.historical_sync_jobs from public, anon, authenticated, service_role;
 grant select on public.historical_sync_jobs to authenticated, service_role;
 
--- schemas/sync_job/views/sync_jobs.sql
+-- sync_job/views/sync_jobs.sql
 -- The agency's sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
 create view public.sync_jobs with (security_invoker = true) as
 select
@@ -2010,7 +2264,7 @@ where d.kind = 'sync_job' and d.deleted_at is null;
 revoke all on public.sync_jobs from public, anon, authenticated, service_role;
 grant select on public.sync_jobs to authenticated, service_role;
 
--- schemas/sync_job_run/views/sync_job_runs.sql
+-- sync_job_run/views/sync_job_runs.sql
 -- The agency's runs of sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
 create view public.sync_job_runs with (security_invoker = true) as
 select
@@ -2034,7 +2288,7 @@ where e.family = 'sync_job_run' and e.deleted_at is null;
 revoke all on public.sync_job_runs from public, anon, authenticated, service_role;
 grant select on public.sync_job_runs to authenticated, service_role;
 
--- schemas/webhook/views/webhooks.sql
+-- webhook/views/webhooks.sql
 -- The agency's receivers of events, in their API's words. security_invoker: the caller's policies decide which rows.
 create view public.webhooks with (security_invoker = true) as
 select
@@ -2051,7 +2305,7 @@ where c.kind = 'webhook' and c.deleted_at is null;
 revoke all on public.webhooks from public, anon, authenticated, service_role;
 grant select on public.webhooks to authenticated, service_role;
 
--- schemas/api_key/api_key_object.sql
+-- api_key/api_key_object.sql
 -- One key as its agency sees it: everything but the key, of which nobody keeps more than a hash.
 create or replace function app.api_key_object(key_id uuid)
 returns jsonb
@@ -2070,7 +2324,7 @@ end $$;
 revoke all on function app.api_key_object from public;
 grant execute on function app.api_key_object to authenticated, service_role;
 
--- schemas/bulk_action/act_on_items.sql
+-- bulk_action/act_on_items.sql
 -- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
 create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
 language plpgsql
@@ -2116,7 +2370,7 @@ end $$;
 revoke all on function app.act_on_items from public;
 grant execute on function app.act_on_items to service_role;
 
--- schemas/bulk_action/bulk_action_criteria.sql
+-- bulk_action/bulk_action_criteria.sql
 -- Criteria as they are stored, checked: {family, status, connection_id, created_before, created_after, ids}, at least one.
 -- status is a word of the family.
 create or replace function app.bulk_action_criteria(criteria jsonb)
@@ -2152,7 +2406,7 @@ end $$;
 revoke all on function app.bulk_action_criteria from public;
 grant execute on function app.bulk_action_criteria to authenticated, service_role;
 
--- schemas/bulk_action/bulk_action_matches.sql
+-- bulk_action/bulk_action_matches.sql
 -- The next executions of an agency that criteria match, after one id and not beyond another, in id order.
 create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, after_ uuid, horizon uuid, "limit" int)
 returns uuid[]
@@ -2195,7 +2449,7 @@ end $$;
 revoke all on function app.bulk_action_matches from public;
 grant execute on function app.bulk_action_matches to authenticated, service_role;
 
--- schemas/bulk_action/bulk_action_object.sql
+-- bulk_action/bulk_action_object.sql
 -- One bulk action as callers see it, with its counts.
 create or replace function app.bulk_action_object(job app.executions)
 returns jsonb
@@ -2237,7 +2491,7 @@ end $$;
 revoke all on function app.bulk_action_object from public;
 grant execute on function app.bulk_action_object to authenticated, service_role;
 
--- schemas/bulk_action/find_bulk_action.sql
+-- bulk_action/find_bulk_action.sql
 -- A bulk action of the caller's, or 404: another agency's is as unknown as none.
 create or replace function app.find_bulk_action(id uuid)
 returns app.executions
@@ -2259,7 +2513,7 @@ end $$;
 revoke all on function app.find_bulk_action from public;
 grant execute on function app.find_bulk_action to authenticated, service_role;
 
--- schemas/bulk_action/lock_referenced_rows.sql
+-- bulk_action/lock_referenced_rows.sql
 -- Nobody deletes the connections and definitions of a bulk action's items while a step starts them again. To be called before
 -- the items are locked: connections, definitions, executions is the order in which whoever deletes takes them, too.
 create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])
@@ -2285,7 +2539,7 @@ end $$;
 revoke all on function app.lock_referenced_rows from public;
 grant execute on function app.lock_referenced_rows to service_role;
 
--- schemas/bulk_action/restart_execution.sql
+-- bulk_action/restart_execution.sql
 -- A new execution of what has ended, for a bulk action: `retry` goes on at the checkpoint, `start` begins anew. Null where
 -- that cannot be: it has not ended, another is active in its place, or what it needs was deleted.
 create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
@@ -2323,7 +2577,7 @@ end $$;
 revoke all on function app.restart_execution from public;
 grant execute on function app.restart_execution to service_role;
 
--- schemas/bulk_sync/bulk_sync_execution_object.sql
+-- bulk_sync/bulk_sync_execution_object.sql
 -- One execution as callers see it, with each schema's own status: created until its first batch, completed after its last,
 -- and what the execution came to if that was before.
 create or replace function app.bulk_sync_execution_object(execution app.executions)
@@ -2387,7 +2641,7 @@ end $$;
 revoke all on function app.bulk_sync_execution_object from public;
 grant execute on function app.bulk_sync_execution_object to authenticated, service_role;
 
--- schemas/bulk_sync/bulk_sync_object.sql
+-- bulk_sync/bulk_sync_object.sql
 -- One bulk sync as callers see it: a superset of what the published versions of the API answer, old and new.
 create or replace function app.bulk_sync_object(sync app.definitions)
 returns jsonb
@@ -2427,7 +2681,7 @@ end $$;
 revoke all on function app.bulk_sync_object from public;
 grant execute on function app.bulk_sync_object to authenticated, service_role;
 
--- schemas/bulk_sync/bulk_sync_schemas.sql
+-- bulk_sync/bulk_sync_schemas.sql
 -- The schemas of a source that are wanted, as [{id, output_name}]: every schema is one resource of the connection.
 -- wanted: [{id, enabled}], or null for all. `namespace` goes before the names in the destination.
 create or replace function app.bulk_sync_schemas(source app.connections, wanted jsonb, namespace text)
@@ -2473,7 +2727,7 @@ end $$;
 revoke all on function app.bulk_sync_schemas from public;
 grant execute on function app.bulk_sync_schemas to authenticated, service_role;
 
--- schemas/connection/connection_object.sql
+-- connection/connection_object.sql
 -- One connection as callers see it: everything but its secret.
 create or replace function app.connection_object(connection app.connections)
 returns jsonb
@@ -2500,7 +2754,7 @@ end $$;
 revoke all on function app.connection_object from public;
 grant execute on function app.connection_object to authenticated, service_role;
 
--- schemas/connection/copy_secret_for_check.sql
+-- connection/copy_secret_for_check.sql
 -- For a test of a change that brings no secret: the stored one's. Only where it goes to the same address in the same way:
 -- who changes those has to know the secret, or could have it sent to themselves. A definer, as callers cannot read which
 -- secret it is; both connections are of the caller's agency, and the one written to was made for the test.
@@ -2524,7 +2778,7 @@ end $$;
 revoke all on function app.copy_secret_for_check from public;
 grant execute on function app.copy_secret_for_check to authenticated;
 
--- schemas/connection/insert_connection.sql
+-- connection/insert_connection.sql
 -- Stores a connection; one that is only to be tested is deleted from the start. Its secret is in `configuration`, or was
 -- reserved outside (`secret_id`). Answers it without its secret.
 create or replace function app.insert_connection(
@@ -2569,7 +2823,7 @@ end $$;
 revoke all on function app.insert_connection from public;
 grant execute on function app.insert_connection to authenticated, service_role;
 
--- schemas/historical_sync/historical_sync_object.sql
+-- historical_sync/historical_sync_object.sql
 -- One job as callers see it.
 create or replace function app.historical_sync_object(job public.historical_sync_jobs)
 returns jsonb
@@ -2606,7 +2860,7 @@ end $$;
 revoke all on function app.historical_sync_object from public;
 grant execute on function app.historical_sync_object to authenticated, service_role;
 
--- schemas/historical_sync/historical_sync_spec.sql
+-- historical_sync/historical_sync_spec.sql
 -- What a historical sync will run, checked before it exists: {date_from, date_to, resources}, every resource one that
 -- the connection has (all of them when none is named).
 create or replace function app.historical_sync_spec(connection app.connections, date_from date, date_to date, resources jsonb)
@@ -2645,7 +2899,7 @@ end $$;
 revoke all on function app.historical_sync_spec from public;
 grant execute on function app.historical_sync_spec to authenticated, service_role;
 
--- schemas/model/model_fields.sql
+-- model/model_fields.sql
 -- The fields of a model as a look has found them, all or those named: [{id, name, label, type}].
 create or replace function app.model_fields(seen jsonb, wanted jsonb)
 returns jsonb
@@ -2673,7 +2927,7 @@ end $$;
 revoke all on function app.model_fields from public;
 grant execute on function app.model_fields to authenticated, service_role;
 
--- schemas/model/model_object.sql
+-- model/model_object.sql
 -- One model as callers see it: a query over a resource of a connection, and the fields that a look has found.
 create or replace function app.model_object(model app.definitions)
 returns jsonb
@@ -2705,7 +2959,7 @@ end $$;
 revoke all on function app.model_object from public;
 grant execute on function app.model_object to authenticated, service_role;
 
--- schemas/model_sync/model_sync_execution_object.sql
+-- model_sync/model_sync_execution_object.sql
 -- One execution as callers see it, with what it did in the target: counts are those of worker_commit_batch, hence true.
 create or replace function app.model_sync_execution_object(execution app.executions)
 returns jsonb
@@ -2747,7 +3001,7 @@ end $$;
 revoke all on function app.model_sync_execution_object from public;
 grant execute on function app.model_sync_execution_object to authenticated, service_role;
 
--- schemas/model_sync/model_sync_model.sql
+-- model_sync/model_sync_model.sql
 -- The one model that these mappings read, held until the transaction ends; every field that they name is one of its.
 create or replace function app.model_sync_model(fields jsonb, identity jsonb)
 returns app.definitions
@@ -2772,7 +3026,7 @@ end $$;
 revoke all on function app.model_sync_model from public;
 grant execute on function app.model_sync_model to authenticated, service_role;
 
--- schemas/model_sync/model_sync_object.sql
+-- model_sync/model_sync_object.sql
 -- One model sync as callers see it: a superset of what the published versions of the API answer, old and new.
 create or replace function app.model_sync_object(sync app.definitions)
 returns jsonb
@@ -2813,7 +3067,7 @@ end $$;
 revoke all on function app.model_sync_object from public;
 grant execute on function app.model_sync_object to authenticated, service_role;
 
--- schemas/model_sync/require_identity.sql
+-- model_sync/require_identity.sql
 -- Rows of a connection of type records are found by their key. So where an object has rows already, a sync that matches
 -- records must match them by the field that is their key; an empty object gets its keys from the sync.
 create or replace function app.require_identity(destination app.connections, object text, identity jsonb)
@@ -2840,7 +3094,7 @@ end $$;
 revoke all on function app.require_identity from public;
 grant execute on function app.require_identity to authenticated, service_role;
 
--- schemas/source_check/start_source_check.sql
+-- source_check/start_source_check.sql
 -- Queues a look at a source: one page of a resource (null: of any). It goes before everything else, somebody is waiting.
 create or replace function app.start_source_check(connection app.connections, resource text)
 returns app.executions
@@ -2867,7 +3121,7 @@ end $$;
 revoke all on function app.start_source_check from public;
 grant execute on function app.start_source_check to authenticated, service_role;
 
--- schemas/sync_job/require_args.sql
+-- sync_job/require_args.sql
 -- Arguments as their schema wants them, in either of its published forms: {type: object, properties: {name: …}}, or
 -- {name: {type, format, required, description}} itself. 400 invalid_argument names the first that is wrong.
 create or replace function app.require_args(args_schema jsonb, args jsonb)
@@ -2910,7 +3164,7 @@ end $$;
 revoke all on function app.require_args from public;
 grant execute on function app.require_args to authenticated, service_role;
 
--- schemas/sync_job/resource_nodes.sql
+-- sync_job/resource_nodes.sql
 -- Resources as the worker runs them, checked: each with its `parent` (a position in the list, from 0), which is another of
 -- the name that it depends on, one that is listed rather than fetched singly, and `persist` decided. No cycles.
 create or replace function app.resource_nodes(resources jsonb)
@@ -2972,7 +3226,7 @@ end $$;
 revoke all on function app.resource_nodes from public;
 grant execute on function app.resource_nodes to authenticated, service_role;
 
--- schemas/sync_job/sync_job_object.sql
+-- sync_job/sync_job_object.sql
 -- One sync job as callers see it, also where it was deleted and a run of it is shown.
 create or replace function app.sync_job_object(job app.definitions)
 returns jsonb
@@ -2996,7 +3250,7 @@ end $$;
 revoke all on function app.sync_job_object from public;
 grant execute on function app.sync_job_object to authenticated, service_role;
 
--- schemas/sync_job/sync_job_settings.sql
+-- sync_job/sync_job_settings.sql
 -- What a sync job holds, checked before it is stored.
 create or replace function app.sync_job_settings(
   integration_name text, resources jsonb, args_schema jsonb, default_runtime_version int)
@@ -3021,7 +3275,7 @@ end $$;
 revoke all on function app.sync_job_settings from public;
 grant execute on function app.sync_job_settings to authenticated, service_role;
 
--- schemas/sync_job_run/find_run.sql
+-- sync_job_run/find_run.sql
 -- A run of the caller's, or 404.
 create or replace function app.find_run(id uuid)
 returns app.executions
@@ -3043,7 +3297,7 @@ end $$;
 revoke all on function app.find_run from public;
 grant execute on function app.find_run to authenticated, service_role;
 
--- schemas/sync_job_run/sync_job_run_object.sql
+-- sync_job_run/sync_job_run_object.sql
 -- One run as callers and receivers see it, with its sync job. resource_stats: per resource and method, {fetched, persisted}
 -- as worker_commit_batch counts them, so never older than the last batch.
 create or replace function app.sync_job_run_object(run app.executions)
@@ -3086,7 +3340,7 @@ end $$;
 revoke all on function app.sync_job_run_object from public;
 grant execute on function app.sync_job_run_object to authenticated, service_role;
 
--- schemas/webhook/find_webhook.sql
+-- webhook/find_webhook.sql
 -- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
 -- nobody.
 create or replace function app.find_webhook(id uuid, hold boolean default false)
@@ -3111,7 +3365,7 @@ end $$;
 revoke all on function app.find_webhook from public;
 grant execute on function app.find_webhook to authenticated, service_role;
 
--- schemas/webhook/require_webhook.sql
+-- webhook/require_webhook.sql
 -- What a webhook may hold, as far as it is given.
 create or replace function app.require_webhook(target_url text, event_types jsonb)
 returns void
@@ -3131,7 +3385,7 @@ end $$;
 revoke all on function app.require_webhook from public;
 grant execute on function app.require_webhook to authenticated, service_role;
 
--- schemas/worker/append_errors.sql
+-- worker/append_errors.sql
 -- The first hundred sentences, each of at most 500 characters: enough to see what is wrong, whatever the number of records.
 create or replace function app.append_errors(known jsonb, further jsonb)
 returns jsonb
@@ -3152,7 +3406,7 @@ end $$;
 revoke all on function app.append_errors from public;
 grant execute on function app.append_errors to service_role;
 
--- schemas/worker/complete_and_claim.sql
+-- worker/complete_and_claim.sql
 -- A worker's turn, one statement and one commit: those that `leases` still hold go running or cancelling → completed, and
 -- at most `limit` queued executions of these families are leased to it, oldest first. Waits for nobody: what somebody else
 -- has locked is passed over.
@@ -3213,7 +3467,7 @@ end $$;
 revoke all on function app.complete_and_claim from public;
 grant execute on function app.complete_and_claim to service_role;
 
--- schemas/worker/lease_result.sql
+-- worker/lease_result.sql
 -- What every worker call answers: `continue`; `cancel` (with its deadline: stop, then release); `lost`: nothing was
 -- stored or changed, and nothing with this lease ever will be.
 create or replace function app.lease_result(execution app.executions)
@@ -3233,7 +3487,7 @@ end $$;
 revoke all on function app.lease_result from public;
 grant execute on function app.lease_result to service_role;
 
--- schemas/worker/lock_leased_execution.sql
+-- worker/lock_leased_execution.sql
 -- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
 create or replace function app.lock_leased_execution(id uuid, lease_token bigint)
 returns app.executions
@@ -3253,7 +3507,7 @@ end $$;
 revoke all on function app.lock_leased_execution from public;
 grant execute on function app.lock_leased_execution to service_role;
 
--- schemas/worker/reap_executions.sql
+-- worker/reap_executions.sql
 -- Takes back what dead workers hold: a lost lease is queued again, or failed after the last attempt; a cancel that
 -- nobody acknowledged in time is forced. Rows that somebody has locked are alive and left alone.
 -- Answer: {released, failed, cancelled}, counts.
@@ -3301,7 +3555,7 @@ end $$;
 revoke all on function app.reap_executions from public;
 grant execute on function app.reap_executions to service_role;
 
--- schemas/worker/retry_delay.sql
+-- worker/retry_delay.sql
 -- How long an execution waits after its nth failure in a row: 2 s, 4 s, 8 s … at most 5 minutes.
 create or replace function app.retry_delay(attempts int)
 returns interval
@@ -3316,7 +3570,7 @@ end $$;
 revoke all on function app.retry_delay from public;
 grant execute on function app.retry_delay to service_role;
 
--- schemas/worker/store_records.sql
+-- worker/store_records.sql
 -- Stores a batch's records where its execution writes, as the execution's `spec.write` says (frozen at the start, never the
 -- worker's choice): {mode, only_changed}. Answer: how many rows are new, and how many that were there were written.
 --   replicate        each key's latest state (the default)
@@ -3405,7 +3659,7 @@ end $$;
 revoke all on function app.store_records from public;
 grant execute on function app.store_records to service_role;
 
--- schemas/api_key/public/create_api_key.sql
+-- api_key/public/create_api_key.sql
 -- Makes a key of the user's agency. Answer: {key, api_key}; the key itself is shown this once.
 create or replace function public.create_api_key(name text)
 returns jsonb
@@ -3427,7 +3681,7 @@ end $$;
 revoke all on function public.create_api_key from public, anon, authenticated, service_role;
 grant execute on function public.create_api_key to authenticated;
 
--- schemas/api_key/public/list_api_keys.sql
+-- api_key/public/list_api_keys.sql
 -- The agency's keys, the newest first, revoked ones included. Answer: {api_keys}.
 create or replace function public.list_api_keys()
 returns jsonb
@@ -3447,7 +3701,7 @@ end $$;
 revoke all on function public.list_api_keys from public, anon, authenticated, service_role;
 grant execute on function public.list_api_keys to authenticated;
 
--- schemas/api_key/public/revoke_api_key.sql
+-- api_key/public/revoke_api_key.sql
 -- Revokes a key: whoever calls with it from now on is refused. Again it changes nothing. Answer: the key.
 create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
@@ -3469,7 +3723,7 @@ end $$;
 revoke all on function public.revoke_api_key from public, anon, authenticated, service_role;
 grant execute on function public.revoke_api_key to authenticated;
 
--- schemas/bulk_action/public/cancel_bulk_action.sql
+-- bulk_action/public/cancel_bulk_action.sql
 -- Cancels a bulk action that is scheduled or running: it acts on nothing more; what it has done stays. The answer waits for
 -- the batch under way at most. Answer: {success, job_id, status}. 400 not_cancellable names the current_status. Heeds an
 -- Idempotency-Key.
@@ -3496,7 +3750,7 @@ end $$;
 revoke all on function public.cancel_bulk_action from public, anon, authenticated, service_role;
 grant execute on function public.cancel_bulk_action to anon, authenticated, service_role;
 
--- schemas/bulk_action/public/create_bulk_action.sql
+-- bulk_action/public/create_bulk_action.sql
 -- Queues a bulk action: cancel, retry or start the agency's executions that criteria match when it begins, at most max_limit.
 -- Answer: the job. Heeds an Idempotency-Key.
 create or replace function public.create_bulk_action(
@@ -3539,7 +3793,7 @@ end $$;
 revoke all on function public.create_bulk_action from public, anon, authenticated, service_role;
 grant execute on function public.create_bulk_action to anon, authenticated, service_role;
 
--- schemas/bulk_action/public/delete_bulk_action.sql
+-- bulk_action/public/delete_bulk_action.sql
 -- Deletes a bulk action that has ended, for its callers: the audit keeps it. Answer: {success, job_id, status}.
 -- 400 not_deletable names the current_status of one that has not.
 create or replace function public.delete_bulk_action(job_id uuid)
@@ -3563,7 +3817,7 @@ end $$;
 revoke all on function public.delete_bulk_action from public, anon, authenticated, service_role;
 grant execute on function public.delete_bulk_action to anon, authenticated, service_role;
 
--- schemas/bulk_action/public/get_bulk_action.sql
+-- bulk_action/public/get_bulk_action.sql
 -- One bulk action, with its counts.
 create or replace function public.get_bulk_action(job_id uuid)
 returns jsonb
@@ -3579,7 +3833,7 @@ end $$;
 revoke all on function public.get_bulk_action from public, anon, authenticated, service_role;
 grant execute on function public.get_bulk_action to anon, authenticated, service_role;
 
--- schemas/bulk_action/public/list_bulk_actions.sql
+-- bulk_action/public/list_bulk_actions.sql
 -- The agency's bulk actions, the newest first. status: a word of the family; cursor: the `next_cursor` of the page before.
 -- Answer: {jobs, next_cursor}; null ends.
 create or replace function public.list_bulk_actions(status text default null, "limit" int default 20, cursor uuid default null)
@@ -3609,7 +3863,7 @@ end $$;
 revoke all on function public.list_bulk_actions from public, anon, authenticated, service_role;
 grant execute on function public.list_bulk_actions to anon, authenticated, service_role;
 
--- schemas/bulk_action/public/preview_bulk_action.sql
+-- bulk_action/public/preview_bulk_action.sql
 -- What a bulk action would act on now, without doing anything: how many (to max_limit, at most 10,000 are counted), and the
 -- first of them. Answer: {total_count, is_exact, sample: [{id, family, status, created_at}]}.
 create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
@@ -3639,7 +3893,7 @@ end $$;
 revoke all on function public.preview_bulk_action from public, anon, authenticated, service_role;
 grant execute on function public.preview_bulk_action to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/cancel_bulk_sync.sql
+-- bulk_sync/public/cancel_bulk_sync.sql
 -- Cancels the bulk sync's active execution, see app.cancel_definition.
 create or replace function public.cancel_bulk_sync(sync_id uuid)
 returns jsonb
@@ -3655,7 +3909,7 @@ end $$;
 revoke all on function public.cancel_bulk_sync from public, anon, authenticated, service_role;
 grant execute on function public.cancel_bulk_sync to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/create_bulk_sync.sql
+-- bulk_sync/public/create_bulk_sync.sql
 -- Defines a bulk sync: every schema (a resource of the source) is copied to a connection of kind `records`.
 -- schemas: [{id, enabled}], null for all there are now. destination_configuration: {schema}, a prefix of the names there.
 -- Answer: {data: the bulk sync}. Heeds an Idempotency-Key.
@@ -3710,7 +3964,7 @@ end $$;
 revoke all on function public.create_bulk_sync from public, anon, authenticated, service_role;
 grant execute on function public.create_bulk_sync to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/delete_bulk_sync.sql
+-- bulk_sync/public/delete_bulk_sync.sql
 -- Cancels what runs and deletes the bulk sync. No answer.
 create or replace function public.delete_bulk_sync(sync_id uuid)
 returns jsonb
@@ -3727,7 +3981,7 @@ end $$;
 revoke all on function public.delete_bulk_sync from public, anon, authenticated, service_role;
 grant execute on function public.delete_bulk_sync to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/get_bulk_sync.sql
+-- bulk_sync/public/get_bulk_sync.sql
 -- One bulk sync. Answer: {data}.
 create or replace function public.get_bulk_sync(sync_id uuid)
 returns jsonb
@@ -3743,7 +3997,7 @@ end $$;
 revoke all on function public.get_bulk_sync from public, anon, authenticated, service_role;
 grant execute on function public.get_bulk_sync to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/get_bulk_sync_execution.sql
+-- bulk_sync/public/get_bulk_sync_execution.sql
 -- One execution of a bulk sync, with each schema's status and counts. Answer: {data}.
 create or replace function public.get_bulk_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
@@ -3760,7 +4014,7 @@ end $$;
 revoke all on function public.get_bulk_sync_execution from public, anon, authenticated, service_role;
 grant execute on function public.get_bulk_sync_execution to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/get_bulk_sync_status.sql
+-- bulk_sync/public/get_bulk_sync_status.sql
 -- The newest execution, which stays current after its end until another starts, and the newest that has ended.
 -- Answer: {data: {current_execution, last_execution, next_execution_time, ingestion_status}}.
 create or replace function public.get_bulk_sync_status(sync_id uuid)
@@ -3782,7 +4036,7 @@ end $$;
 revoke all on function public.get_bulk_sync_status from public, anon, authenticated, service_role;
 grant execute on function public.get_bulk_sync_status to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/list_bulk_sync_executions.sql
+-- bulk_sync/public/list_bulk_sync_executions.sql
 -- A bulk sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
 -- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_bulk_sync_executions(
@@ -3807,7 +4061,7 @@ end $$;
 revoke all on function public.list_bulk_sync_executions from public, anon, authenticated, service_role;
 grant execute on function public.list_bulk_sync_executions to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/list_bulk_syncs.sql
+-- bulk_sync/public/list_bulk_syncs.sql
 -- The agency's bulk syncs, the last changed first, at most `limit` (to 50) a page.
 -- Answer: {data: [bulk sync], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_bulk_syncs(
@@ -3830,7 +4084,7 @@ end $$;
 revoke all on function public.list_bulk_syncs from public, anon, authenticated, service_role;
 grant execute on function public.list_bulk_syncs to anon, authenticated, service_role;
 
--- schemas/bulk_sync/public/start_bulk_sync.sql
+-- bulk_sync/public/start_bulk_sync.sql
 -- Queues an execution of a bulk sync. schemas: ids, null for all. At most one is active: 409 already_active.
 -- Answer: {data: the execution}. Heeds an Idempotency-Key.
 create or replace function public.start_bulk_sync(sync_id uuid, schemas jsonb default null)
@@ -3877,7 +4131,7 @@ end $$;
 revoke all on function public.start_bulk_sync from public, anon, authenticated, service_role;
 grant execute on function public.start_bulk_sync to anon, authenticated, service_role;
 
--- schemas/connection/public/create_connection.sql
+-- connection/public/create_connection.sql
 -- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
 -- type: http (see the connector's config) or records (where syncs land, configuration {}). A door that has put the secret
 -- into a store outside names it by `secret_id` (reserve_secret) instead. Answer: {data: the connection}.
@@ -3916,7 +4170,7 @@ end $$;
 revoke all on function public.create_connection from public, anon, authenticated, service_role;
 grant execute on function public.create_connection to anon, authenticated, service_role;
 
--- schemas/connection/public/delete_connection.sql
+-- connection/public/delete_connection.sql
 -- Deletes a connection and forgets its secret. With syncs or models that use it: 422 connection_in_use, naming them, or with
 -- `force` they are deleted too. What runs on it is cancelled first. No answer.
 create or replace function public.delete_connection(connection_id uuid, force boolean default false)
@@ -3966,7 +4220,7 @@ end $$;
 revoke all on function public.delete_connection from public, anon, authenticated, service_role;
 grant execute on function public.delete_connection to anon, authenticated, service_role;
 
--- schemas/connection/public/get_connection.sql
+-- connection/public/get_connection.sql
 -- One connection, without its secret. Answer: {data}.
 create or replace function public.get_connection(connection_id uuid)
 returns jsonb
@@ -3982,7 +4236,7 @@ end $$;
 revoke all on function public.get_connection from public, anon, authenticated, service_role;
 grant execute on function public.get_connection to anon, authenticated, service_role;
 
--- schemas/connection/public/list_connections.sql
+-- connection/public/list_connections.sql
 -- The agency's connections, the last changed first, without their secrets; at most 50 a page.
 -- Answer: {data: [connection], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_connections(page_token text default null, "limit" int default null)
@@ -4022,7 +4276,7 @@ end $$;
 revoke all on function public.list_connections from public, anon, authenticated, service_role;
 grant execute on function public.list_connections to anon, authenticated, service_role;
 
--- schemas/connection/public/reserve_secret.sql
+-- connection/public/reserve_secret.sql
 -- For a door that keeps secrets in a store outside: reserves a name there. What is put under it becomes a connection's by
 -- `secret_id` within the hour, or is forgotten. fingerprint: SHA-256 of Idempotency-Key and secret, by which a repetition
 -- is told from another request. Answer: {secret_id, name}.
@@ -4048,7 +4302,7 @@ end $$;
 revoke all on function public.reserve_secret from public, anon, authenticated, service_role;
 grant execute on function public.reserve_secret to anon, authenticated, service_role;
 
--- schemas/connection/public/test_connection.sql
+-- connection/public/test_connection.sql
 -- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
 -- configuration over it. A secret that is given, in the configuration or by `secret_id` (reserve_secret), takes the place
 -- of the stored one's. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
@@ -4084,7 +4338,7 @@ end $$;
 revoke all on function public.test_connection from public, anon, authenticated, service_role;
 grant execute on function public.test_connection to anon, authenticated, service_role;
 
--- schemas/historical_sync/public/cancel_sync_job.sql
+-- historical_sync/public/cancel_sync_job.sql
 -- Cancels a historical sync that is pending or in progress; when it answers, nothing more of that job is accepted.
 -- Answer: {job_id, status}. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
 create or replace function public.cancel_sync_job(job_id uuid, reason text default null)
@@ -4109,7 +4363,7 @@ end $$;
 revoke all on function public.cancel_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.cancel_sync_job to authenticated, service_role;
 
--- schemas/historical_sync/public/get_historical_sync.sql
+-- historical_sync/public/get_historical_sync.sql
 -- One historical sync: status, progress, position, error, who cancelled it and why, timestamps.
 create or replace function public.get_historical_sync(job_id uuid)
 returns jsonb
@@ -4131,7 +4385,7 @@ end $$;
 revoke all on function public.get_historical_sync from public, anon, authenticated, service_role;
 grant execute on function public.get_historical_sync to authenticated, service_role;
 
--- schemas/historical_sync/public/list_historical_syncs.sql
+-- historical_sync/public/list_historical_syncs.sql
 -- The caller's historical syncs, newest first, at most `limit` (1 to 100). status: a word of the family; cursor: the
 -- `next_cursor` of the answer before. Ids are ordered by time and a page begins after one, so a walk neither skips nor
 -- repeats what was there when it began, whatever is started meanwhile. Answer: {jobs, next_cursor}; null ends.
@@ -4177,7 +4431,7 @@ end $$;
 revoke all on function public.list_historical_syncs from public, anon, authenticated, service_role;
 grant execute on function public.list_historical_syncs to authenticated, service_role;
 
--- schemas/historical_sync/public/retry_historical_sync.sql
+-- historical_sync/public/retry_historical_sync.sql
 -- Continues a failed or cancelled historical sync where it stood, as a new job: same range, checkpoint copied.
 -- Answer: {job_id, status, retry_of}. 400 not_retryable names the current_status. Heeds an Idempotency-Key.
 create or replace function public.retry_historical_sync(job_id uuid)
@@ -4224,7 +4478,7 @@ end $$;
 revoke all on function public.retry_historical_sync from public, anon, authenticated, service_role;
 grant execute on function public.retry_historical_sync to authenticated, service_role;
 
--- schemas/historical_sync/public/start_historical_sync.sql
+-- historical_sync/public/start_historical_sync.sql
 -- Queues a historical sync of a date range; both days are included. resources: JSON array of names, or null for all.
 -- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id. Heeds an Idempotency-Key.
 create or replace function public.start_historical_sync(
@@ -4266,7 +4520,7 @@ end $$;
 revoke all on function public.start_historical_sync from public, anon, authenticated, service_role;
 grant execute on function public.start_historical_sync to authenticated, service_role;
 
--- schemas/model/public/create_model.sql
+-- model/public/create_model.sql
 -- Defines a model: configuration {resource}, its fields those that a completed look (`check_id`, of this very resource) has
 -- found, or of these the ones named. Without a look it has the worker begin one and answers {check_id}, for get_source_check: call
 -- again with it. Answer: {data: the model}. Heeds an Idempotency-Key.
@@ -4322,7 +4576,7 @@ end $$;
 revoke all on function public.create_model from public, anon, authenticated, service_role;
 grant execute on function public.create_model to anon, authenticated, service_role;
 
--- schemas/model/public/delete_model.sql
+-- model/public/delete_model.sql
 -- Deletes a model that no model sync reads: else 422 model_in_use, naming them. No answer.
 create or replace function public.delete_model(model_id uuid)
 returns jsonb
@@ -4348,7 +4602,7 @@ end $$;
 revoke all on function public.delete_model from public, anon, authenticated, service_role;
 grant execute on function public.delete_model to anon, authenticated, service_role;
 
--- schemas/model/public/get_model.sql
+-- model/public/get_model.sql
 -- One model. Answer: {data}.
 create or replace function public.get_model(model_id uuid)
 returns jsonb
@@ -4364,7 +4618,7 @@ end $$;
 revoke all on function public.get_model from public, anon, authenticated, service_role;
 grant execute on function public.get_model to anon, authenticated, service_role;
 
--- schemas/model/public/list_models.sql
+-- model/public/list_models.sql
 -- The agency's models, the last changed first, at most `limit` (to 50) a page.
 -- Answer: {data: [model], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_models(page_token text default null, "limit" int default null)
@@ -4386,7 +4640,7 @@ end $$;
 revoke all on function public.list_models from public, anon, authenticated, service_role;
 grant execute on function public.list_models to anon, authenticated, service_role;
 
--- schemas/model_sync/public/cancel_model_sync.sql
+-- model_sync/public/cancel_model_sync.sql
 -- Cancels the model sync's active execution, see app.cancel_definition.
 create or replace function public.cancel_model_sync(sync_id uuid)
 returns jsonb
@@ -4402,7 +4656,7 @@ end $$;
 revoke all on function public.cancel_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.cancel_model_sync to anon, authenticated, service_role;
 
--- schemas/model_sync/public/create_model_sync.sql
+-- model_sync/public/create_model_sync.sql
 -- Defines a model sync: fields of a model go to members of the rows of an object, a resource of a connection of type records.
 --   fields    [{source: {model_id, field}, target}], at least one, each target once
 --   identity  {source: {model_id, field}, target, function: Equality}: which row a record is; not for mode append
@@ -4469,7 +4723,7 @@ end $$;
 revoke all on function public.create_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.create_model_sync to anon, authenticated, service_role;
 
--- schemas/model_sync/public/delete_model_sync.sql
+-- model_sync/public/delete_model_sync.sql
 -- Cancels what runs and deletes the model sync. No answer.
 create or replace function public.delete_model_sync(sync_id uuid)
 returns jsonb
@@ -4486,7 +4740,7 @@ end $$;
 revoke all on function public.delete_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.delete_model_sync to anon, authenticated, service_role;
 
--- schemas/model_sync/public/get_model_sync.sql
+-- model_sync/public/get_model_sync.sql
 -- One model sync. Answer: {data}.
 create or replace function public.get_model_sync(sync_id uuid)
 returns jsonb
@@ -4502,7 +4756,7 @@ end $$;
 revoke all on function public.get_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.get_model_sync to anon, authenticated, service_role;
 
--- schemas/model_sync/public/get_model_sync_execution.sql
+-- model_sync/public/get_model_sync_execution.sql
 -- One execution of a model sync, with its counts. Answer: {data}.
 create or replace function public.get_model_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
@@ -4519,7 +4773,7 @@ end $$;
 revoke all on function public.get_model_sync_execution from public, anon, authenticated, service_role;
 grant execute on function public.get_model_sync_execution to anon, authenticated, service_role;
 
--- schemas/model_sync/public/get_model_sync_status.sql
+-- model_sync/public/get_model_sync_status.sql
 -- The newest execution, which stays current after its end until another starts, and the newest that has ended.
 -- Answer: {data: {current_execution, last_execution, next_execution_time}}.
 create or replace function public.get_model_sync_status(sync_id uuid)
@@ -4540,7 +4794,7 @@ end $$;
 revoke all on function public.get_model_sync_status from public, anon, authenticated, service_role;
 grant execute on function public.get_model_sync_status to anon, authenticated, service_role;
 
--- schemas/model_sync/public/list_model_sync_executions.sql
+-- model_sync/public/list_model_sync_executions.sql
 -- A model sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
 -- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_model_sync_executions(
@@ -4565,7 +4819,7 @@ end $$;
 revoke all on function public.list_model_sync_executions from public, anon, authenticated, service_role;
 grant execute on function public.list_model_sync_executions to anon, authenticated, service_role;
 
--- schemas/model_sync/public/list_model_syncs.sql
+-- model_sync/public/list_model_syncs.sql
 -- The agency's model syncs, the last changed first, at most `limit` (to 50) a page.
 -- Answer: {data: [model sync], pagination: {next_page_token}}; an empty token ends.
 create or replace function public.list_model_syncs(
@@ -4589,7 +4843,7 @@ end $$;
 revoke all on function public.list_model_syncs from public, anon, authenticated, service_role;
 grant execute on function public.list_model_syncs to anon, authenticated, service_role;
 
--- schemas/model_sync/public/start_model_sync.sql
+-- model_sync/public/start_model_sync.sql
 -- Queues an execution of a model sync. At most one is active: 409 already_active.
 -- Answer: {data: the execution}. Heeds an Idempotency-Key.
 create or replace function public.start_model_sync(sync_id uuid)
@@ -4632,7 +4886,7 @@ end $$;
 revoke all on function public.start_model_sync from public, anon, authenticated, service_role;
 grant execute on function public.start_model_sync to anon, authenticated, service_role;
 
--- schemas/source_check/public/cancel_source_check.sql
+-- source_check/public/cancel_source_check.sql
 -- Takes a look back that nobody waits for any longer: a worker that comes back has better to do. Answers as get_source_check, and
 -- one that has ended already stays what it is.
 create or replace function public.cancel_source_check(check_id uuid)
@@ -4651,7 +4905,7 @@ end $$;
 revoke all on function public.cancel_source_check from public, anon, authenticated, service_role;
 grant execute on function public.cancel_source_check to anon, authenticated, service_role;
 
--- schemas/source_check/public/get_source_check.sql
+-- source_check/public/get_source_check.sql
 -- What a look has found: {status, fields: [{name, type}], error: {code, message}}.
 create or replace function public.get_source_check(check_id uuid)
 returns jsonb
@@ -4672,7 +4926,7 @@ end $$;
 revoke all on function public.get_source_check from public, anon, authenticated, service_role;
 grant execute on function public.get_source_check to anon, authenticated, service_role;
 
--- schemas/sync_job/public/create_sync_job.sql
+-- sync_job/public/create_sync_job.sql
 -- Defines a sync job: which resources are read, on which they depend, with which arguments. Answer: the sync job.
 -- Heeds an Idempotency-Key.
 create or replace function public.create_sync_job(
@@ -4707,7 +4961,7 @@ end $$;
 revoke all on function public.create_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.create_sync_job to anon, authenticated, service_role;
 
--- schemas/sync_job/public/delete_sync_job.sql
+-- sync_job/public/delete_sync_job.sql
 -- Stops the runs of a sync job and deletes it; the runs stay. Answer: {id}.
 create or replace function public.delete_sync_job(job_id uuid)
 returns jsonb
@@ -4729,7 +4983,7 @@ end $$;
 revoke all on function public.delete_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.delete_sync_job to anon, authenticated, service_role;
 
--- schemas/sync_job/public/get_sync_job.sql
+-- sync_job/public/get_sync_job.sql
 -- One sync job.
 create or replace function public.get_sync_job(job_id uuid)
 returns jsonb
@@ -4745,7 +4999,7 @@ end $$;
 revoke all on function public.get_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.get_sync_job to anon, authenticated, service_role;
 
--- schemas/sync_job/public/list_sync_jobs.sql
+-- sync_job/public/list_sync_jobs.sql
 -- The agency's sync jobs. Answer: {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_sync_jobs(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
@@ -4768,7 +5022,7 @@ end $$;
 revoke all on function public.list_sync_jobs from public, anon, authenticated, service_role;
 grant execute on function public.list_sync_jobs to anon, authenticated, service_role;
 
--- schemas/sync_job/public/update_sync_job.sql
+-- sync_job/public/update_sync_job.sql
 -- Changes what is given of a sync job; runs that have begun keep what they began with. Answer: the sync job.
 create or replace function public.update_sync_job(
   job_id uuid, resources jsonb default null, label text default null, integration_name text default null,
@@ -4801,7 +5055,7 @@ end $$;
 revoke all on function public.update_sync_job from public, anon, authenticated, service_role;
 grant execute on function public.update_sync_job to anon, authenticated, service_role;
 
--- schemas/sync_job_run/public/create_sync_job_run.sql
+-- sync_job_run/public/create_sync_job_run.sql
 -- Queues a run of a sync job on an integrated account (a connection that can be read). Its records are stored (with
 -- daemon_group_key) or delivered (with webhook_id): exactly one of the two. args: as the job's args_schema wants them.
 -- Answer: the run. Heeds an Idempotency-Key.
@@ -4881,7 +5135,7 @@ end $$;
 revoke all on function public.create_sync_job_run from public, anon, authenticated, service_role;
 grant execute on function public.create_sync_job_run to anon, authenticated, service_role;
 
--- schemas/sync_job_run/public/get_sync_job_run.sql
+-- sync_job_run/public/get_sync_job_run.sql
 -- One run, with its sync job and what it has done so far.
 create or replace function public.get_sync_job_run(run_id uuid)
 returns jsonb
@@ -4897,7 +5151,7 @@ end $$;
 revoke all on function public.get_sync_job_run from public, anon, authenticated, service_role;
 grant execute on function public.get_sync_job_run to anon, authenticated, service_role;
 
--- schemas/sync_job_run/public/list_sync_job_runs.sql
+-- sync_job_run/public/list_sync_job_runs.sql
 -- The agency's runs, the newest first. Answer: {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_sync_job_runs(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
@@ -4920,7 +5174,7 @@ end $$;
 revoke all on function public.list_sync_job_runs from public, anon, authenticated, service_role;
 grant execute on function public.list_sync_job_runs to anon, authenticated, service_role;
 
--- schemas/sync_job_run/public/stop_sync_job_run.sql
+-- sync_job_run/public/stop_sync_job_run.sql
 -- Stops a run that waits or runs, at once: when it answers nothing more is stored, and no delivery begins. The record stays.
 -- Answer: the run. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
 create or replace function public.stop_sync_job_run(run_id uuid)
@@ -4947,7 +5201,7 @@ end $$;
 revoke all on function public.stop_sync_job_run from public, anon, authenticated, service_role;
 grant execute on function public.stop_sync_job_run to anon, authenticated, service_role;
 
--- schemas/webhook/public/create_webhook.sql
+-- webhook/public/create_webhook.sql
 -- Creates a receiver of events at an https address. Answer: the webhook with its `secret`, which is shown this once.
 create or replace function public.create_webhook(
   target_url text, event_types jsonb default '[]', is_active boolean default true, environment_id uuid default null)
@@ -4976,7 +5230,7 @@ end $$;
 revoke all on function public.create_webhook from public, anon, authenticated, service_role;
 grant execute on function public.create_webhook to anon, authenticated, service_role;
 
--- schemas/webhook/public/delete_webhook.sql
+-- webhook/public/delete_webhook.sql
 -- Deletes a webhook and its secret; runs that deliver to it are stopped first. Answer: {id}.
 create or replace function public.delete_webhook(webhook_id uuid)
 returns jsonb
@@ -5002,7 +5256,7 @@ end $$;
 revoke all on function public.delete_webhook from public, anon, authenticated, service_role;
 grant execute on function public.delete_webhook to anon, authenticated, service_role;
 
--- schemas/webhook/public/get_webhook.sql
+-- webhook/public/get_webhook.sql
 -- One webhook, without its secret.
 create or replace function public.get_webhook(webhook_id uuid)
 returns jsonb
@@ -5018,7 +5272,7 @@ end $$;
 revoke all on function public.get_webhook from public, anon, authenticated, service_role;
 grant execute on function public.get_webhook to anon, authenticated, service_role;
 
--- schemas/webhook/public/list_webhooks.sql
+-- webhook/public/list_webhooks.sql
 -- The agency's webhooks, without their secrets. Answer: {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_webhooks(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
@@ -5041,7 +5295,7 @@ end $$;
 revoke all on function public.list_webhooks from public, anon, authenticated, service_role;
 grant execute on function public.list_webhooks to anon, authenticated, service_role;
 
--- schemas/webhook/public/update_webhook.sql
+-- webhook/public/update_webhook.sql
 -- Changes what is given of a webhook. Answer: the webhook, without its secret.
 create or replace function public.update_webhook(
   webhook_id uuid, target_url text default null, event_types jsonb default null, is_active boolean default null)
@@ -5071,7 +5325,7 @@ end $$;
 revoke all on function public.update_webhook from public, anon, authenticated, service_role;
 grant execute on function public.update_webhook to anon, authenticated, service_role;
 
--- schemas/worker/public/worker_ack_deleted_secret.sql
+-- worker/public/worker_ack_deleted_secret.sql
 -- Drops what is known of a secret that was claimed (worker_claim_deleted_secrets) and that the store outside has forgotten.
 -- No answer.
 create or replace function public.worker_ack_deleted_secret(secret_id uuid)
@@ -5088,7 +5342,7 @@ end $$;
 revoke all on function public.worker_ack_deleted_secret from public, anon, authenticated, service_role;
 grant execute on function public.worker_ack_deleted_secret to service_role;
 
--- schemas/worker/public/worker_ack_event.sql
+-- worker/public/worker_ack_event.sql
 -- What became of an attempt to send an event: it is delivered, or tried again after a growing delay, five times in all.
 -- An attempt that took too long, so that another has begun, says nothing any more. Answer: {answer: status | lost}.
 create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
@@ -5112,7 +5366,7 @@ end $$;
 revoke all on function public.worker_ack_event from public, anon, authenticated, service_role;
 grant execute on function public.worker_ack_event to service_role;
 
--- schemas/worker/public/worker_begin_delivery.sql
+-- worker/public/worker_begin_delivery.sql
 -- Announces that batch `seq` is about to be handed to the execution's receiver: committed before it is sent, again before
 -- it is sent again. At most one is under way; once the lease is lost none begins. `records`: how many it carries.
 -- Answer: as app.lease_result, with `delivery` (its id) and `created_at`, the same for every attempt; with `wanted`
@@ -5150,7 +5404,7 @@ end $$;
 revoke all on function public.worker_begin_delivery from public, anon, authenticated, service_role;
 grant execute on function public.worker_begin_delivery to service_role;
 
--- schemas/worker/public/worker_claim.sql
+-- worker/public/worker_claim.sql
 -- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
 -- connection and the connection's secret, as app.get_secret answers it. Where the queue holds fewer, what dead workers
 -- left behind is released and handed out too; behind a longer queue that is the tick's to do (see reap).
@@ -5168,7 +5422,7 @@ end $$;
 revoke all on function public.worker_claim from public, anon, authenticated, service_role;
 grant execute on function public.worker_claim to service_role;
 
--- schemas/worker/public/worker_claim_deleted_secrets.sql
+-- worker/public/worker_claim_deleted_secrets.sql
 -- Hands at most `limit` secrets, which the worker is to forget in the store outside: those of deleted connections, and
 -- those that no connection came for. Each for five minutes; unless it is settled by then (worker_ack_deleted_secret), it is
 -- handed out again. Answer: JSON array of {id, name}.
@@ -5200,7 +5454,7 @@ end $$;
 revoke all on function public.worker_claim_deleted_secrets from public, anon, authenticated, service_role;
 grant execute on function public.worker_claim_deleted_secrets to service_role;
 
--- schemas/worker/public/worker_claim_events.sql
+-- worker/public/worker_claim_events.sql
 -- Hands at most `limit` events about ended executions to whoever sends them, each for a minute: if its outcome is not told
 -- by then (worker_ack_event), it is handed out again, ten times at most; one whose webhook was deleted is given up.
 -- Answer: JSON array of
@@ -5245,7 +5499,7 @@ end $$;
 revoke all on function public.worker_claim_events from public, anon, authenticated, service_role;
 grant execute on function public.worker_claim_events to service_role;
 
--- schemas/worker/public/worker_commit_batch.sql
+-- worker/public/worker_commit_batch.sql
 -- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock: to persist is to ask
 -- whether to go on. `continue` and `cancel` mean stored, `lost` means nothing was (see app.lease_result).
 --   seq      the last committed + 1 stores; the last repeats its answer, so a lost answer can be asked for again
@@ -5316,7 +5570,7 @@ end $$;
 revoke all on function public.worker_commit_batch from public, anon, authenticated, service_role;
 grant execute on function public.worker_commit_batch to service_role;
 
--- schemas/worker/public/worker_complete.sql
+-- worker/public/worker_complete.sql
 -- The work is done: running or cancelling → completed. Answer: {answer: completed | lost}.
 create or replace function public.worker_complete(execution_id uuid, lease_token bigint, progress jsonb default null)
 returns jsonb
@@ -5340,7 +5594,7 @@ end $$;
 revoke all on function public.worker_complete from public, anon, authenticated, service_role;
 grant execute on function public.worker_complete to service_role;
 
--- schemas/worker/public/worker_complete_all.sql
+-- worker/public/worker_complete_all.sql
 -- The work of several is done: those that their lease still holds go running or cancelling → completed, in one commit (see
 -- app.complete_and_claim). leases: {execution_id: lease}, at most 100. Answer: JSON array of the ids that are completed
 -- now; `finish` says what became of another.
@@ -5357,7 +5611,7 @@ end $$;
 revoke all on function public.worker_complete_all from public, anon, authenticated, service_role;
 grant execute on function public.worker_complete_all to service_role;
 
--- schemas/worker/public/worker_complete_and_claim.sql
+-- worker/public/worker_complete_and_claim.sql
 -- A worker goes on from what is done to what is next in one call and one commit: worker_complete_all, then claim.
 -- Answer: {completed, claimed}, what the two answer.
 create or replace function public.worker_complete_and_claim(
@@ -5401,7 +5655,7 @@ end $$;
 revoke all on function public.worker_complete_and_claim from public, anon, authenticated, service_role;
 grant execute on function public.worker_complete_and_claim to service_role;
 
--- schemas/worker/public/worker_fail.sql
+-- worker/public/worker_fail.sql
 -- The work failed. With `retry` it is queued again after a growing delay, until its attempts are used up; without,
 -- or then, it is failed. One that was being cancelled is cancelled instead of retried.
 -- error: {code, message}, shown to users. Answer: {answer: queued | failed | cancelled | lost}.
@@ -5436,7 +5690,7 @@ end $$;
 revoke all on function public.worker_fail from public, anon, authenticated, service_role;
 grant execute on function public.worker_fail to service_role;
 
--- schemas/worker/public/worker_heartbeat.sql
+-- worker/public/worker_heartbeat.sql
 -- Keeps the lease for another `lease_seconds` of its claim. Answer: see app.lease_result.
 create or replace function public.worker_heartbeat(execution_id uuid, lease_token bigint)
 returns jsonb
@@ -5458,7 +5712,7 @@ end $$;
 revoke all on function public.worker_heartbeat from public, anon, authenticated, service_role;
 grant execute on function public.worker_heartbeat to service_role;
 
--- schemas/worker/public/worker_queue_stats.sql
+-- worker/public/worker_queue_stats.sql
 -- How many executions of these families could be claimed now, counted up to `limit`, and since when the oldest could.
 -- families: JSON array of family names. Answer: {executions, oldest_seconds}.
 create or replace function public.worker_queue_stats(families jsonb, "limit" int default 20)
@@ -5486,16 +5740,19 @@ end $$;
 revoke all on function public.worker_queue_stats from public, anon, authenticated, service_role;
 grant execute on function public.worker_queue_stats to service_role;
 
--- schemas/worker/public/worker_reap.sql
+-- worker/public/worker_reap.sql
 -- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
 -- connections that were only to be tested, five minutes ago.
--- Answer: {released, failed, cancelled}, counts of executions.
+-- Answer: {released, failed, cancelled}, counts of executions; and `warnings` where users could change their agency
+-- (see app.check_adopted_tables).
 create or replace function public.worker_reap("limit" int default 100)
 returns jsonb
 language plpgsql
 set search_path = ''
 set lock_timeout = '5s'
 as $$
+declare
+  warnings constant jsonb := (select jsonb_agg(problem) from app.check_adopted_tables());
 begin
   if ("limit" between 1 and 1000) is not true then
     perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
@@ -5510,13 +5767,13 @@ begin
     select tested.id from app.connections as tested
     where tested.deleted_at < now() - interval '5 minutes' and tested.secret_id is not null
     order by tested.id limit 1000 for update skip locked));
-  return app.reap_executions("limit");
+  return app.reap_executions("limit") || jsonb_strip_nulls(jsonb_build_object('warnings', warnings));
 end $$;
 
 revoke all on function public.worker_reap from public, anon, authenticated, service_role;
 grant execute on function public.worker_reap to service_role;
 
--- schemas/worker/public/worker_release.sql
+-- worker/public/worker_release.sql
 -- The worker stops here of its own accord: out of time, shutting down, or told to cancel. The checkpoint is kept and no
 -- attempt is counted; one that is being cancelled is cancelled now. Answer: {answer: queued | cancelled | lost}.
 create or replace function public.worker_release(execution_id uuid, lease_token bigint, reason text default null)
@@ -5543,7 +5800,7 @@ end $$;
 revoke all on function public.worker_release from public, anon, authenticated, service_role;
 grant execute on function public.worker_release to service_role;
 
--- schemas/worker/public/worker_run_bulk_action_step.sql
+-- worker/public/worker_run_bulk_action_step.sql
 -- One step of a bulk action, a short transaction of its own: finds the next 5,000 of its items, and when all are found acts
 -- on the next 500. The rows, its own among them, are locked in id order, like everybody's who locks several.
 -- Answer: as app.lease_result, with `more` while there is something left to do.
@@ -5608,7 +5865,7 @@ end $$;
 revoke all on function public.worker_run_bulk_action_step from public, anon, authenticated, service_role;
 grant execute on function public.worker_run_bulk_action_step to service_role;
 
--- schemas/worker/public/worker_stop.sql
+-- worker/public/worker_stop.sql
 -- The receiver does not want this execution: it is cancelled on its behalf, at once. Answer: {answer: cancelled | lost}.
 create or replace function public.worker_stop(execution_id uuid, lease_token bigint, reason text)
 returns jsonb
@@ -5629,3 +5886,4 @@ end $$;
 revoke all on function public.worker_stop from public, anon, authenticated, service_role;
 grant execute on function public.worker_stop to service_role;
 
+notify pgrst, 'reload schema';

@@ -395,8 +395,9 @@ class Machine(RuleBasedStateMachine):
         job, lease_token, is_heard = self.holder(number)
         seq, data = job.seq + offset, {"at": next(self.clock)}
         response = self.work(
-            "worker_commit_batch", **lease_token, seq=seq, resource="flights", 
-            records=[{"key": key, "data": data} for key in keys], checkpoint=data, progress={}, errors=["It has no key."] * failed, done=done,
+            "worker_commit_batch", **lease_token, seq=seq, resource="flights",
+            records=[{"key": key, "data": data} for key in keys],
+            checkpoint=data, progress={}, errors=["It has no key."] * failed, done=done,
         )  # fmt: skip
         if is_heard and (offset not in (0, 1) or seq == 0):
             assert response == (409, "unexpected_seq", {"expected_seq": job.seq + 1})
