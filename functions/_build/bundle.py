@@ -51,16 +51,13 @@ class Bundle:
 
 
 _FAMILIES = sorted({file.parent.name for file in SOURCES.glob("[!_]*/__init__.py")} - {"worker"})
-# The worker's models check a connection before the API stores it.
-_API = (
-    "__init__.py", "_shared/*.py", *(f"{family}/*.py" for family in _FAMILIES), "worker/__init__.py",
-    "worker/connectors/**/*.py",
-)  # fmt: skip
+_SHARED = ("__init__.py", "_shared/*.py", "_connections/*.py")
+_API = (*_SHARED, *(f"{family}/*.py" for family in _FAMILIES))
 # httpcore imports it where it is, for asynchronous calls, which are the worker's.
 _UNUSED = ("anyio*",)
 API = Bundle("sync-control-plane-api", "api", _API, _UNUSED)
 POSTGRES_TRANSPORT = Bundle("sync-control-plane-postgres-transport", "postgres-transport", _API, _UNUSED)
-WORKER = Bundle("sync-control-plane-worker", "worker", ("__init__.py", "_shared/*.py", "worker/**/*.py"))
+WORKER = Bundle("sync-control-plane-worker", "worker", (*_SHARED, "worker/**/*.py"))
 BUNDLES = (API, POSTGRES_TRANSPORT, WORKER)
 
 

@@ -64,9 +64,9 @@ def check_config(kind: str, configuration: Mapping[str, Any]) -> None:
     if kind != "http":
         return
     # The worker's own models; only who creates a connection pays for their import.
-    from functions.worker.connectors.errors import SourceRefused  # noqa: PLC0415
-    from functions.worker.connectors.http.config import read_config  # noqa: PLC0415
-    from functions.worker.connectors.http.credentials import Credentials  # noqa: PLC0415
+    from functions._connections.errors import SourceRefused  # noqa: PLC0415
+    from functions._connections.http_config import read_config  # noqa: PLC0415
+    from functions._connections.http_credentials import Credentials  # noqa: PLC0415
 
     config = {name: value for name, value in configuration.items() if name != "secret"}
     secret = configuration.get("secret") or {}

@@ -12,9 +12,9 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
+from functions._connections.errors import SecretRotated, SourceError, SourceUnavailable
 from functions._shared.errors import ApiError
 from functions.worker.client import Step
-from functions.worker.connectors.errors import SecretRotated, SourceError, SourceUnavailable
 from functions.worker.connectors.webhook import WebhookMessage, WebhookRejected, WebhookUnavailable
 from functions.worker.tasks import end, wait_any
 

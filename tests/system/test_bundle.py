@@ -230,7 +230,7 @@ def test_a_connection_is_checked_by_the_workers_models(deployed: tuple[Project, 
     body = {"name": "c", "type": "http", "configuration": {"base_url": "ftp://x"}}
     answer = invoke(asked(HTTP_API, project.token(user), rawPath="/api/connections", body=json.dumps(body)))
     assert (answer["statusCode"], "base_url" in answer["body"]) == (400, True)
-    assert "functions.worker.connectors.http.config" in invoke.modules()
+    assert "functions._connections.http_config" in invoke.modules()
 
 
 def test_a_traceback_quotes_our_source() -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from functions._connections.errors import SourceRefused, SourceUnavailable
 from functions._shared.rpc import PostgresRpc
 from functions.worker.client import Batch, Protocol, service_caller
-from functions.worker.connectors.errors import SourceRefused, SourceUnavailable
 from functions.worker.engine import Engine, Signals
 from tests.support.wait import eventually
 

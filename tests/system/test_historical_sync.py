@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functions._connections.errors import SourceRefused
 from functions._local.source import RESOURCES, Source, table
 from functions._shared.rpc import PostgresRpc
 from functions.worker.client import Batch, Execution, Protocol, service_caller
 from functions.worker.connectors import open_source
-from functions.worker.connectors.errors import SourceRefused
 from functions.worker.engine import Engine, Signals
 from functions.worker.runners import pages
 from functions.worker.runners.historical_sync import Plan, historical_sync

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from functions._connections.errors import SourceRefused
 from functions._local.source import RESOURCES, Credentials, Source, data, fields, table
-from functions.worker.connectors.errors import SourceRefused
 from functions.worker.connectors.http import HttpConnector
 
 if TYPE_CHECKING:

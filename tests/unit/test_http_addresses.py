@@ -1,4 +1,4 @@
-"""functions/worker/connectors/http/addresses.py: the edges of what is public, and every wrapping of what is not."""
+"""functions/_connections/addresses.py: the edges of what is public, and every wrapping of what is not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.worker.connectors.http.addresses import is_public
+from functions._connections.addresses import is_public
 
 PRIVATE_4 = [
     "0.0.0.0", "0.1.2.3", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.100.100.200", "100.127.255.255",

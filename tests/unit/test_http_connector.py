@@ -12,8 +12,8 @@ import httpx
 import psycopg
 import pytest
 
+from functions._connections.errors import SourceError, SourceRefused, SourceUnavailable
 from functions._local.source import RESOURCES, Credentials, Source
-from functions.worker.connectors.errors import SourceError, SourceRefused, SourceUnavailable
 from functions.worker.connectors.http import Backoff, HttpConnector, Page, Record
 from functions.worker.connectors.http.pagination import MAX_EMPTY_PAGES
 

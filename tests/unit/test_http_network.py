@@ -15,9 +15,9 @@ import httpcore
 import httpx
 import pytest
 
+from functions._connections.errors import SourceRefused, SourceUnavailable
 from functions._local.source import RESOURCES, Source
 from functions.worker.connectors import open_source
-from functions.worker.connectors.errors import SourceRefused, SourceUnavailable
 from functions.worker.connectors.http import Backoff, HttpConnector
 from functions.worker.connectors.http.network import ADDRESS_SECONDS, PooledTransport, PublicNetwork
 from tests.support.tls_server import TlsServer

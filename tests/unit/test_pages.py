@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from functions._connections.errors import SourceRefused
 from functions._local.source import Source
-from functions.worker.connectors.errors import SourceRefused
 from functions.worker.connectors.http import HttpConnector
 from functions.worker.runners.pages import chunks, position
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from functions._connections.errors import SourceRefused
 from functions._local.postgres import free_port
 from functions._local.source import RESOURCES, Source
 from functions.worker.client import Batch, Execution
 from functions.worker.connectors import open_source
-from functions.worker.connectors.errors import SourceRefused
 from functions.worker.runners import CHECKS, RUNNERS
 from functions.worker.runners.source_check import fields, source_check
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from functions.worker.connectors.errors import SourceRefused
+from functions._connections.errors import SourceRefused
 from functions.worker.connectors.http import HttpConnector
 from functions.worker.connectors.secret import revealed
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from functions._connections.errors import SourceRefused, SourceUnavailable
 from functions._shared.secret_store import SecretMissing, SecretUnavailable
-from functions.worker.connectors.errors import SourceRefused, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

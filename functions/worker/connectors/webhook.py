@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import httpx
 
-from functions.worker.connectors.errors import SourceRefused
+from functions._connections.errors import SourceRefused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -12,15 +12,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from functions.worker.connectors.errors import SourceRefused
+from functions._connections.errors import SourceRefused
 from functions.worker.connectors.http.params import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
     from datetime import date
 
+    from functions._connections.http_config import Resource
     from functions.worker.connectors.http import HttpConnector, Page
-    from functions.worker.connectors.http.config import Resource
     from functions.worker.connectors.http.params import Params
 
 BATCH_RECORDS = 1000

@@ -6,8 +6,8 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from functions._connections.errors import SourceRefused, SourceUnavailable
 from functions.worker.client import Batch
-from functions.worker.connectors.errors import SourceRefused, SourceUnavailable
 from functions.worker.runners.pages import get_resource
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from functions._connections.errors import SourceError, SourceRefused
 from functions.worker.client import Batch, Delivery
-from functions.worker.connectors.errors import SourceError, SourceRefused
 from functions.worker.runners.pages import cut, get_resource, position
 from functions.worker.runners.templates import PlaceholderError, fill, looked_up
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tenacity import RetryCallState, wait_random_exponential
 
-from functions.worker.connectors.errors import SourceUnavailable
+from functions._connections.errors import SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

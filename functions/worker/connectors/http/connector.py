@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
-from functions.worker.connectors.errors import SecretRotated, SourceRefused, malformed
+from functions._connections.errors import SecretRotated, SourceRefused, malformed
+from functions._connections.http_config import LinkHeader, read_config
+from functions._connections.http_credentials import Credentials
 from functions.worker.connectors.http.backoff import Backoff
-from functions.worker.connectors.http.config import LinkHeader, read_config
-from functions.worker.connectors.http.credentials import Credentials
 from functions.worker.connectors.http.network import make_client
+from functions.worker.connectors.http.page import Page
 from functions.worker.connectors.http.pagination import (
     Answer,
     PaginationGuard,
@@ -21,15 +22,15 @@ from functions.worker.connectors.http.pagination import (
     param_names,
 )
 from functions.worker.connectors.http.params import make_url, segment, written
-from functions.worker.connectors.http.records import Page, parse, record
+from functions.worker.connectors.http.records import parse, record
 from functions.worker.connectors.http.transport import MAX_BODY_BYTES, UNAUTHORIZED, Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from datetime import date
 
-    from functions.worker.connectors.http.config import Resource
-    from functions.worker.connectors.http.pagination import Position
+    from functions._connections.http_config import Resource
+    from functions.worker.connectors.http.page import Position
     from functions.worker.connectors.http.params import Params
 
 

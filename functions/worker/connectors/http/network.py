@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import httpcore
 import httpx
 
-from functions.worker.connectors.errors import SourceRefused
-from functions.worker.connectors.http.addresses import is_public
+from functions._connections.addresses import is_public
+from functions._connections.errors import SourceRefused
 
 if TYPE_CHECKING:
     import ssl

@@ -14,13 +14,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from functions.worker.connectors.errors import SourceRefused, malformed
-from functions.worker.connectors.http.config import Counted, Cursor, LinkHeader, NoPagination, Offset, PageNumber
+from functions._connections.errors import SourceRefused, malformed
+from functions._connections.http_config import Counted, Cursor, LinkHeader, NoPagination, Offset, PageNumber
 
 if TYPE_CHECKING:
-    from functions.worker.connectors.http.records import Page
+    from functions.worker.connectors.http.page import Page, Position
 
-Position: TypeAlias = dict[str, object]
 Style: TypeAlias = PageNumber | Offset | Cursor | LinkHeader | NoPagination
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from functions.worker.connectors.errors import SourceRefused
+from functions._connections.errors import SourceRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,39 +10,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from functions.worker.connectors.errors import malformed
-
-if TYPE_CHECKING:
-    from functions.worker.connectors.http.pagination import Position
+from functions._connections.errors import malformed
+from functions.worker.connectors.http.page import Record
 
 MAX_KEY_BYTES = 2000  # as worker_commit_batch: the key is indexed
 _KEY = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # Also finds what is stored well: whole pairs, and a backslash followed by u0000.
 _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
-
-
-@dataclass(frozen=True)
-class Record:
-    """`key` is the JSON list of the primary key's values, in the config's order: the same record, the same text."""
-
-    key: str
-    data: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Page:
-    """`next` is the position of the following page, ready to be stored as JSON; None after the last page.
-
-    `size` is that of the body that held the records, in bytes.
-    """
-
-    records: list[Record]
-    next: Position | None
-    size: int = field(default=0, compare=False)
 
 
 def parse(resource: str, body: bytes) -> object:

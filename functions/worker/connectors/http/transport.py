@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
-from functions.worker.connectors.errors import SourceRefused, SourceUnavailable, malformed
+from functions._connections.errors import SourceRefused, SourceUnavailable, malformed
 from functions.worker.connectors.http.backoff import Backoff, RateLimiter, retry_after
 
 if TYPE_CHECKING:
-    from functions.worker.connectors.http.config import Config
-    from functions.worker.connectors.http.credentials import Credentials
+    from functions._connections.http_config import Config
+    from functions._connections.http_credentials import Credentials
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 UNAUTHORIZED: Final = "source_unauthorized"

@@ -28,7 +28,7 @@ from pydantic import (
     field_validator,
 )
 
-from functions.worker.connectors.errors import SourceRefused
+from functions._connections.errors import SourceRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

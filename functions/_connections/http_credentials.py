@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import ValidationError
 
-from functions.worker.connectors.errors import SourceRefused
-from functions.worker.connectors.http.config import (
+from functions._connections.errors import SourceRefused
+from functions._connections.http_config import (
     ApiKeyAuth,
     ApiKeySecret,
     BasicSecret,
