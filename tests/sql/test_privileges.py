@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from functions._local import schema
+from tests.support.database import ErrorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,191 +73,37 @@ RELATIONS = {
     "public.users": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
     "public.webhooks": {"authenticated": "SELECT", "service_role": "SELECT"},
 }
-# Who may execute it. Of `public`, these are the API.
-CALLERS = "authenticated service_role"
-AND_SERVERS = f"anon {CALLERS}"  # an agency's own server comes as anon, with its key
-FUNCTIONS = {
-    "app.act_on_items": "service_role",
-    "app.resolve_actor": CALLERS,
-    "app.actor_object": CALLERS,
-    "app.agency_id": "authenticated",
-    "app.agency_key": "anon",
-    "app.api_key_object": CALLERS,
-    "app.apply_transition": CALLERS,
-    "app.bulk_action_criteria": CALLERS,
-    "app.bulk_action_matches": CALLERS,
-    "app.bulk_action_object": CALLERS,
-    "app.bulk_sync_execution_object": CALLERS,
-    "app.bulk_sync_object": CALLERS,
-    "app.bulk_sync_schemas": CALLERS,
-    "app.caller": AND_SERVERS,
-    "app.cancel_active": CALLERS,
-    "app.cancel_definition": CALLERS,
-    "app.check_adopted_tables": "service_role",
-    "app.cancel_each": "authenticated service_role",
-    "app.cancel_execution": CALLERS,
-    "app.complete_and_claim": "service_role",
-    "app.connection_object": CALLERS,
-    "app.definitions_page": CALLERS,
-    "app.delete_definition": CALLERS,
-    "app.drop_events": "",
-    "app.purge_executions": "",
-    "app.terminal_event": "service_role",
-    "app.executions_page": CALLERS,
-    "app.exists_in_other_agency": CALLERS,
-    "app.filter_condition": CALLERS,
-    "app.filtered_page": CALLERS,
-    "app.find_bulk_action": CALLERS,
-    "app.find_connection": CALLERS,
-    "app.find_definition": CALLERS,
-    "app.find_execution": CALLERS,
-    "app.find_run": CALLERS,
-    "app.find_webhook": CALLERS,
-    "app.append_errors": "service_role",
-    "app.uuid_v7_floor": CALLERS,
-    "app.delete_secret": "",
-    "app.reject_audit_change": "",
-    "app.guard_execution": "",
-    "app.historical_sync_object": CALLERS,
-    "app.historical_sync_spec": CALLERS,
-    "app.lock_referenced_rows": "service_role",
-    "app.idempotency_key": CALLERS,
-    "app.identify": "anon authenticated",
-    "app.insert_connection": CALLERS,
-    "app.lease_result": "service_role",
-    "app.copy_secret_for_check": "authenticated",
-    "app.lock_leased_execution": "service_role",
-    "app.model_fields": CALLERS,
-    "app.model_object": CALLERS,
-    "app.model_sync_execution_object": CALLERS,
-    "app.model_sync_model": CALLERS,
-    "app.model_sync_object": CALLERS,
-    "app.newest_execution": CALLERS,
-    "app.next_status": CALLERS,
-    "app.page_response": CALLERS,
-    "app.page_size": CALLERS,
-    "app.page_token": CALLERS,
-    "app.read_page_token": CALLERS,
-    "app.reap_executions": "service_role",
-    "app.get_idempotent_response": CALLERS,
-    "app.record_event": "",
-    "app.raise_error": AND_SERVERS,
-    "app.raise_not_found": CALLERS,
-    "app.save_idempotent_response": CALLERS,
-    "app.request_id": CALLERS,
-    "app.require_args": CALLERS,
-    "app.require_identity": CALLERS,
-    "app.require_organization": CALLERS,
-    "app.require_webhook": CALLERS,
-    "app.reserve_secret": "authenticated",
-    "app.resource_nodes": CALLERS,
-    "app.restart_execution": "service_role",
-    "app.retry_delay": "service_role",
-    "app.get_secret": "service_role",
-    "app.secret_fingerprint": CALLERS,
-    "app.start_execution": CALLERS,
-    "app.start_source_check": CALLERS,
-    "app.public_status": CALLERS,
-    "app.store_records": "service_role",
-    "app.store_secret": "authenticated",
-    "app.sync_job_object": CALLERS,
-    "app.sync_job_run_object": CALLERS,
-    "app.sync_job_settings": CALLERS,
-    "app.touch_api_key": "anon",
-    "app.use_secret": "authenticated",
-    "app.uuid_v7": CALLERS,
-    "app.is_subscribed": "service_role",
-    "app.words_statuses": CALLERS,
-    "public.worker_run_bulk_action_step": "service_role",
-    "public.worker_begin_delivery": "service_role",
-    "public.cancel_bulk_action": AND_SERVERS,
-    "public.cancel_bulk_sync": AND_SERVERS,
-    "public.cancel_model_sync": AND_SERVERS,
+# Which roles may execute a function is declared in the function's file. The rules below hold for every function; the
+# exceptions are listed here.
+CALLERS = ["authenticated", "service_role"]
+AND_SERVERS = ["anon", *CALLERS]  # an agency's server calls as anon, with its API key
+API_WITHOUT_KEY = {
+    # The historical sync's document knows users only; API keys are managed by users, never by a key.
     "public.cancel_sync_job": CALLERS,
-    "public.worker_claim": "service_role",
-    "public.worker_claim_events": "service_role",
-    "public.worker_claim_deleted_secrets": "service_role",
-    "public.worker_commit_batch": "service_role",
-    "public.create_api_key": "authenticated",
-    "public.create_bulk_action": AND_SERVERS,
-    "public.create_bulk_sync": AND_SERVERS,
-    "public.create_connection": AND_SERVERS,
-    "public.create_model": AND_SERVERS,
-    "public.create_model_sync": AND_SERVERS,
-    "public.create_sync_job": AND_SERVERS,
-    "public.create_sync_job_run": AND_SERVERS,
-    "public.create_webhook": AND_SERVERS,
-    "public.delete_bulk_action": AND_SERVERS,
-    "public.delete_bulk_sync": AND_SERVERS,
-    "public.delete_connection": AND_SERVERS,
-    "public.delete_model": AND_SERVERS,
-    "public.delete_model_sync": AND_SERVERS,
-    "public.delete_sync_job": AND_SERVERS,
-    "public.delete_webhook": AND_SERVERS,
-    "public.worker_fail": "service_role",
-    "public.worker_complete": "service_role",
-    "public.worker_complete_all": "service_role",
-    "public.worker_complete_and_claim": "service_role",
-    "public.get_bulk_action": AND_SERVERS,
-    "public.get_bulk_sync": AND_SERVERS,
-    "public.get_bulk_sync_execution": AND_SERVERS,
-    "public.get_bulk_sync_status": AND_SERVERS,
-    "public.get_connection": AND_SERVERS,
     "public.get_historical_sync": CALLERS,
-    "public.get_source_check": AND_SERVERS,
-    "public.cancel_source_check": AND_SERVERS,
-    "public.get_model": AND_SERVERS,
-    "public.get_model_sync": AND_SERVERS,
-    "public.get_model_sync_execution": AND_SERVERS,
-    "public.get_model_sync_status": AND_SERVERS,
-    "public.get_sync_job": AND_SERVERS,
-    "public.get_sync_job_run": AND_SERVERS,
-    "public.get_webhook": AND_SERVERS,
-    "public.worker_heartbeat": "service_role",
-    "public.list_api_keys": "authenticated",
-    "public.list_bulk_actions": AND_SERVERS,
-    "public.list_bulk_sync_executions": AND_SERVERS,
-    "public.list_bulk_syncs": AND_SERVERS,
-    "public.list_connections": AND_SERVERS,
     "public.list_historical_syncs": CALLERS,
-    "public.list_model_sync_executions": AND_SERVERS,
-    "public.list_model_syncs": AND_SERVERS,
-    "public.list_models": AND_SERVERS,
-    "public.list_sync_job_runs": AND_SERVERS,
-    "public.list_sync_jobs": AND_SERVERS,
-    "public.list_webhooks": AND_SERVERS,
-    "public.preview_bulk_action": AND_SERVERS,
-    "public.worker_reap": "service_role",
-    "public.worker_release": "service_role",
-    "public.reserve_secret": AND_SERVERS,
     "public.retry_historical_sync": CALLERS,
-    "public.revoke_api_key": "authenticated",
-    "public.worker_ack_event": "service_role",
-    "public.worker_ack_deleted_secret": "service_role",
-    "public.start_bulk_sync": AND_SERVERS,
     "public.start_historical_sync": CALLERS,
-    "public.start_model_sync": AND_SERVERS,
-    "public.worker_stop": "service_role",
-    "public.stop_sync_job_run": AND_SERVERS,
-    "public.test_connection": AND_SERVERS,
-    "public.update_sync_job": AND_SERVERS,
-    "public.update_webhook": AND_SERVERS,
-    "public.worker_queue_stats": "service_role",
+    "public.create_api_key": ["authenticated"],
+    "public.list_api_keys": ["authenticated"],
+    "public.revoke_api_key": ["authenticated"],
 }
-# What anon may execute besides: to be asked who it is.
-OF_ANON = {"app.agency_key", "app.caller", "app.identify", "app.raise_error", "app.touch_api_key"}
+# What anon may execute of `app`: the functions that find out which agency's key a request carries.
+APP_FOR_ANON = {"app.agency_key", "app.caller", "app.identify", "app.raise_error", "app.touch_api_key"}
+OWNER_ONLY = {"app.purge_executions"}  # and all trigger functions
+# SECURITY DEFINER functions and the roles that may execute them: each bypasses row-level security.
 DEFINERS = {
-    "app.exists_in_other_agency",
-    "app.delete_secret",
-    "app.identify",
-    "app.copy_secret_for_check",
-    "app.record_event",
-    "app.reserve_secret",
-    "app.get_secret",
-    "app.secret_fingerprint",
-    "app.store_secret",
-    "app.touch_api_key",
-    "app.use_secret",
+    "app.copy_secret_for_check": ["authenticated"],
+    "app.delete_secret": [],
+    "app.exists_in_other_agency": CALLERS,
+    "app.get_secret": ["service_role"],
+    "app.identify": ["anon", "authenticated"],
+    "app.record_event": [],
+    "app.reserve_secret": ["authenticated"],
+    "app.secret_fingerprint": CALLERS,
+    "app.store_secret": ["authenticated"],
+    "app.touch_api_key": ["anon"],
+    "app.use_secret": ["authenticated"],
 }
 THEIR_AGENCY = "( SELECT app.agency_id() AS agency_id)"
 
@@ -330,39 +177,92 @@ def functions(house: Database) -> list[dict[str, Any]]:
     return house.all(
         "select p.*, n.nspname || '.' || p.proname as name, p.oid::regprocedure::text as signature,"
         " array(select role from unnest(%s::text[]) as role"
-        "  where has_function_privilege(role, p.oid, 'EXECUTE')) as roles"
+        "  where has_function_privilege(role, p.oid, 'EXECUTE')) as roles,"
+        " p.prorettype = 'trigger'::regtype as returns_trigger"
         " from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where p.pronamespace " + OURS,
         (list(ROLES),),
     )
 
 
-def test_functions_are_open_to_these_roles_only(house: Database) -> None:
-    found = [(function["name"], " ".join(function["roles"])) for function in functions(house)]
-    assert sorted(found) == sorted(FUNCTIONS.items())  # a list, so that no overload hides behind a name
+def test_functions__no_overloads(house: Database) -> None:
+    """PostgREST cannot choose between two functions of one name, and a list of names would hide the second."""
+    counted = Counter(f["name"] for f in functions(house))
+    assert [name for name, count in counted.items() if count > 1] == []
 
 
-def test_every_function_fixes_its_search_path(house: Database) -> None:
-    loose = [f["signature"] for f in functions(house) if 'search_path=""' not in (f["proconfig"] or [])]
-    assert loose == []
+def test_functions__roles_are_those_of_the_file(house: Database) -> None:
+    """The catalog holds what the files grant: a Supabase project grants everything new in `public` to everybody."""
+    granted = {f["name"]: f["roles"] for f in functions(house)}
+    declared = {}
+    for file in function_files():
+        text = file.read_text()
+        [name] = re.findall(r"^create or replace function ([a-z_.0-9]+)", text, re.MULTILINE)
+        roles = re.findall(r"^grant execute on function \S+ to ([a-z_, ]+);$", text, re.MULTILINE)
+        declared[name] = sorted(roles[0].split(", ")) if roles else []
+    assert {name: sorted(roles) for name, roles in granted.items()} == declared
 
 
-def test_these_functions_alone_run_as_their_owner(house: Database) -> None:
-    definers = {f["name"]: f for f in functions(house) if f["prosecdef"]}
-    assert set(definers) == DEFINERS
-    assert not any("public" in f["roles"] for f in definers.values())
-    # Both read the request and take nothing.
-    of_anon = {name for name, f in definers.items() if "anon" in f["roles"]}
-    assert of_anon == {"app.identify", "app.touch_api_key"}
-    assert [definers[name]["pronargs"] for name in of_anon] == [0, 0]
-
-
-def test_anon_may_ask_who_it_is_and_call_what_takes_a_key(house: Database) -> None:
+def test_functions__roles_by_kind(house: Database) -> None:
     for f in functions(house):
-        if "anon" in f["roles"] and f["name"] not in OF_ANON:
-            assert f["name"].startswith("public.")
-            assert {"authenticated", "service_role"} <= set(f["roles"])
-            # Before anything else; from there on it is an agency's, or it was refused.
-            assert re.search(r"declare\s+caller constant app\.caller := app\.caller\(\);", f["prosrc"]), f["name"]
+        name, roles = f["name"], f["roles"]
+        if name.startswith("public.worker_"):
+            assert roles == ["service_role"], f"{name}: grant a worker's function to service_role alone, in its file"
+        elif name.startswith("public."):
+            assert roles == API_WITHOUT_KEY.get(name, AND_SERVERS), (
+                f"{name} is granted to {roles}. Grant it to anon, authenticated, service_role in its file, or add a"
+                f' line to API_WITHOUT_KEY in tests/sql/test_privileges.py: "{name}": {roles},'
+            )
+        elif f["returns_trigger"] or name in OWNER_ONLY:
+            assert roles == [], f"{name}: remove the grant from its file, because only the owner calls it"
+        else:
+            assert ("anon" in roles) == (name in APP_FOR_ANON), (
+                f"{name} is granted to {roles}. Remove anon in its file, or add the name to APP_FOR_ANON in"
+                " tests/sql/test_privileges.py"
+            )
+            assert roles, f"{name}: nobody may execute it. Add a grant, or the name to OWNER_ONLY in this file"
+
+
+def test_functions__search_path_is_fixed(house: Database) -> None:
+    """Without pg_temp in it, pg_temp comes first: a caller's temporary type would stand for pg_catalog's."""
+    loose = [
+        f["signature"] for f in functions(house) if "search_path=pg_catalog, pg_temp" not in (f["proconfig"] or [])
+    ]
+    assert loose == [], "write `set search_path = pg_catalog, pg_temp` in each function's file"
+
+
+SHADOWED_TYPES = ("text", "uuid", "jsonb", "bool", "int8", "int4", "timestamptz", "bytea", "interval")
+
+
+def test_definers__caller_cannot_shadow_a_type(database: Database) -> None:
+    """A domain in pg_temp named like a type of pg_catalog, whose check says as whom it runs."""
+    user = database.member()
+    secret = "gen_random_uuid()"
+    calls = (
+        "app.identify()", "app.agency_id()", "app.reserve_secret(repeat('a', 64))", f"app.secret_fingerprint({secret})",
+        f"app.use_secret({secret})", f"app.exists_in_other_agency('connection', {secret})",
+        f"app.copy_secret_for_check({secret}, {secret})", f"app.store_secret({secret}, '{{}}')", "app.caller()",
+    )  # fmt: skip
+    for type_ in SHADOWED_TYPES:
+        with database.session(user.claims) as session:
+            session.execute(
+                f"create function pg_temp.steal(pg_catalog.{type_}) returns pg_catalog.bool language plpgsql as $$"
+                " begin if current_user <> 'authenticated' then raise exception 'ran as %', current_user; end if;"
+                " return true; end $$"
+            )
+            session.execute(f"create domain pg_temp.{type_} as pg_catalog.{type_} check (pg_temp.steal(value))")
+            for call in calls:
+                response = session.attempt(f"select {call}::pg_catalog.text")
+                assert not isinstance(response, ErrorSpec) or not response.code.startswith("ran as"), (type_, call)
+
+
+def test_definers__are_listed(house: Database) -> None:
+    definers = {f["name"]: f["roles"] for f in functions(house) if f["prosecdef"]}
+    assert definers == DEFINERS, (
+        "A SECURITY DEFINER function bypasses row-level security. Make it an invoker, or add a line to DEFINERS in"
+        " tests/sql/test_privileges.py and a case to tests/sql/test_definers.py"
+    )
+    of_anon = {f["name"]: f["pronargs"] for f in functions(house) if f["prosecdef"] and "anon" in f["roles"]}
+    assert of_anon == {"app.identify": 0, "app.touch_api_key": 0}  # both read the request and take nothing
 
 
 def test_every_call_of_the_api_asks_first_who_calls(house: Database) -> None:

@@ -3,7 +3,7 @@ create or replace function app.api_key_object(key_id uuid)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (

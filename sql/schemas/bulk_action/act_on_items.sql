@@ -1,7 +1,7 @@
 -- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
 create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

@@ -4,7 +4,7 @@ create or replace function app.bulk_action_criteria(criteria jsonb)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   criteria := jsonb_strip_nulls(criteria);

@@ -3,7 +3,7 @@ create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, 
 returns uuid[]
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   statuses constant text[] := case when criteria ? 'status'

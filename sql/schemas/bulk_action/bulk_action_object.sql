@@ -3,7 +3,7 @@ create or replace function app.bulk_action_object(job app.executions)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   counts app.bulk_actions;

@@ -3,7 +3,7 @@ create or replace function app.find_bulk_action(id uuid)
 returns app.executions
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   job app.executions;

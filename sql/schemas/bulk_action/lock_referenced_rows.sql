@@ -3,7 +3,7 @@
 create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin

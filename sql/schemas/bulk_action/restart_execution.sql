@@ -3,7 +3,7 @@
 create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
 returns uuid
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

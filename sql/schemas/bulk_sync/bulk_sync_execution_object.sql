@@ -4,7 +4,7 @@ create or replace function app.bulk_sync_execution_object(execution app.executio
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   schemas jsonb;

@@ -3,7 +3,7 @@ create or replace function app.bulk_sync_object(sync app.definitions)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_hand constant jsonb := jsonb_build_object('frequency', 'manual');

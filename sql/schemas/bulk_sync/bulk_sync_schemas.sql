@@ -4,7 +4,7 @@ create or replace function app.bulk_sync_schemas(source app.connections, wanted 
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   available constant jsonb := case jsonb_typeof(source.config -> 'resources')

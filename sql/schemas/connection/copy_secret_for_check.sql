@@ -5,7 +5,7 @@ create or replace function app.copy_secret_for_check(stored uuid, tested uuid)
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   agency constant uuid := app.agency_id();

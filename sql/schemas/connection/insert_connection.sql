@@ -4,7 +4,7 @@ create or replace function app.insert_connection(
   caller app.caller, name text, kind text, configuration jsonb, secret_id uuid, only_test boolean default false)
 returns app.connections
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   config_ constant jsonb := configuration - 'secret';

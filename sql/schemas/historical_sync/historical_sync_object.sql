@@ -3,7 +3,7 @@ create or replace function app.historical_sync_object(job public.historical_sync
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(

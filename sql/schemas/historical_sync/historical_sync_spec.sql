@@ -4,7 +4,7 @@ create or replace function app.historical_sync_spec(connection app.connections, 
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   available constant jsonb := case jsonb_typeof(connection.config -> 'resources')

@@ -3,7 +3,7 @@ create or replace function app.model_fields(seen jsonb, wanted jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   unknown text;

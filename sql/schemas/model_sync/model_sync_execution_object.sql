@@ -3,7 +3,7 @@ create or replace function app.model_sync_execution_object(execution app.executi
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   done app.execution_resources;

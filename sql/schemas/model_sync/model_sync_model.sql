@@ -2,7 +2,7 @@
 create or replace function app.model_sync_model(fields jsonb, identity jsonb)
 returns app.definitions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   sources constant jsonb := jsonb_path_query_array(fields, '$[*].source') || coalesce(identity -> 'source', '[]');

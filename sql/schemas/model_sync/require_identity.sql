@@ -4,7 +4,7 @@ create or replace function app.require_identity(destination app.connections, obj
 returns void
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   known app.records;

@@ -2,7 +2,7 @@
 create or replace function app.start_source_check(connection app.connections, resource text)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   look app.executions;

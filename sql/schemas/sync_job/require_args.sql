@@ -4,7 +4,7 @@ create or replace function app.require_args(args_schema jsonb, args jsonb)
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   properties constant jsonb := case

@@ -4,7 +4,7 @@ create or replace function app.resource_nodes(resources jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   size constant int := case jsonb_typeof(resources) when 'array' then jsonb_array_length(resources) else 0 end;

@@ -4,7 +4,7 @@ create or replace function app.sync_job_settings(
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform app.resource_nodes(resources);

@@ -4,7 +4,7 @@ create or replace function app.sync_job_run_object(run app.executions)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(

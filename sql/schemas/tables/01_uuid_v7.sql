@@ -3,7 +3,7 @@ create or replace function app.uuid_v7()
 returns uuid
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   milliseconds constant bytea := substring(

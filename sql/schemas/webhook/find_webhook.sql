@@ -3,7 +3,7 @@
 create or replace function app.find_webhook(id uuid, hold boolean default false)
 returns public.webhooks
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

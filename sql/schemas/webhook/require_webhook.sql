@@ -3,7 +3,7 @@ create or replace function app.require_webhook(target_url text, event_types json
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then

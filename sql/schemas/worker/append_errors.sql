@@ -3,7 +3,7 @@ create or replace function app.append_errors(known jsonb, further jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_array_length(known) >= 100 or jsonb_array_length(further) = 0 then

@@ -8,7 +8,7 @@ create or replace function app.complete_and_claim(
   leases jsonb, worker text default null, families jsonb default '[]', "limit" int default 0, lease_seconds int default null,
   out completed uuid[], out leased uuid[])
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan -- the settings below leave one plan: to make it anew takes longer than to run it
 set lock_timeout = '5s'
 set enable_seqscan = off

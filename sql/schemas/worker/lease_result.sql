@@ -4,7 +4,7 @@ create or replace function app.lease_result(execution app.executions)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case execution.status

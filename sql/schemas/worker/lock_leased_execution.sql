@@ -2,7 +2,7 @@
 create or replace function app.lock_leased_execution(id uuid, lease_token bigint)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   execution app.executions;

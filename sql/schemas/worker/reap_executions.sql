@@ -4,7 +4,7 @@
 create or replace function app.reap_executions("limit" int)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

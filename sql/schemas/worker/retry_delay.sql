@@ -3,7 +3,7 @@ create or replace function app.retry_delay(attempts int)
 returns interval
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return make_interval(secs => least(2 ^ least(attempts, 10), 300));

@@ -11,7 +11,7 @@
 create or replace function app.store_records(
   execution app.executions, resource text, records jsonb, seq bigint, out inserted bigint, out updated bigint)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   destination constant uuid := coalesce(execution.destination_id, execution.connection_id);

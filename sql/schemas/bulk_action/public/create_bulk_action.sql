@@ -5,7 +5,7 @@ create or replace function public.create_bulk_action(
   scheduled_at timestamptz default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

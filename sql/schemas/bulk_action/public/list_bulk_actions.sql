@@ -3,7 +3,7 @@
 create or replace function public.list_bulk_actions(status text default null, "limit" int default 20, cursor uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

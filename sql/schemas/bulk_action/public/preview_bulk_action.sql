@@ -3,7 +3,7 @@
 create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -8,7 +8,7 @@ create or replace function public.create_connection(
   validate boolean default false)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

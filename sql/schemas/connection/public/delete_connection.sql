@@ -3,7 +3,7 @@
 create or replace function public.delete_connection(connection_id uuid, force boolean default false)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

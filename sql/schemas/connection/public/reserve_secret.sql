@@ -4,7 +4,7 @@
 create or replace function public.reserve_secret(fingerprint text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -6,7 +6,7 @@ create or replace function public.test_connection(
   type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -3,7 +3,7 @@ create or replace function app.agency_id()
 returns uuid
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (select identity.agency_id from app.identify() as identity where identity.is_live);

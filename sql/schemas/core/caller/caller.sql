@@ -5,7 +5,7 @@ create or replace function app.caller()
 returns app.caller
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_key constant boolean := coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'anon', false);

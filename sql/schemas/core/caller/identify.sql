@@ -6,7 +6,7 @@ create or replace function app.identify(out user_id uuid, out api_key_id uuid, o
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;

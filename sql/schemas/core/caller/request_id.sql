@@ -3,7 +3,7 @@ create or replace function app.request_id()
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return left(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 100);

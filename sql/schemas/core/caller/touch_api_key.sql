@@ -3,7 +3,7 @@ create or replace function app.touch_api_key()
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   update app.api_keys as k set last_used_at = now()

@@ -3,7 +3,7 @@ create or replace function app.actor_object(actor text)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object('id', split_part(actor, ':', 2), 'type', split_part(actor, ':', 1), 'name', actor);

@@ -4,7 +4,7 @@
 create or replace function app.cancel_definition(caller app.caller, kind text, id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   request constant jsonb := jsonb_build_object('id', id);

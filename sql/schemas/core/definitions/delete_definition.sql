@@ -2,7 +2,7 @@
 create or replace function app.delete_definition(kind text, id uuid)
 returns app.definitions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

@@ -3,7 +3,7 @@
 create or replace function app.find_connection(id uuid, hold boolean default true)
 returns app.connections
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

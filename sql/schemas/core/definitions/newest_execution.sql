@@ -3,7 +3,7 @@ create or replace function app.newest_execution(definition app.definitions, ende
 returns app.executions
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   execution app.executions;

@@ -3,7 +3,7 @@ create or replace function app.require_organization(caller app.caller, organizat
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if organization_id is not null and organization_id is distinct from caller.agency_id then

@@ -3,7 +3,7 @@
 create or replace function app.raise_error(http_status int, code text, sentence text, members jsonb default '{}')
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'PT' || http_status, message = code, detail = sentence, hint = members::text;

@@ -3,7 +3,7 @@ create or replace function app.raise_not_found(family text, kind text, noun text
 returns void
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   shows_foreign constant boolean := exists (

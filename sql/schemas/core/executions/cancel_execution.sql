@@ -3,7 +3,7 @@
 create or replace function app.cancel_execution(family text, id uuid, reason text)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

@@ -3,7 +3,7 @@
 create or replace function app.purge_executions(older_than interval, v_max_rows int default 1000)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   dropped int;

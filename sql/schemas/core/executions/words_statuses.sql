@@ -4,7 +4,7 @@ create or replace function app.words_statuses(family text, word text)
 returns text[]
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v app.families;

@@ -4,7 +4,7 @@
 create or replace function app.get_idempotent_response(caller app.caller, function text, request jsonb)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   key_ constant text := app.idempotency_key();

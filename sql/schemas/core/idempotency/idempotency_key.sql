@@ -3,7 +3,7 @@ create or replace function app.idempotency_key()
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'idempotency-key', '');

@@ -2,7 +2,7 @@
 create or replace function app.save_idempotent_response(caller app.caller, function text, request jsonb, response jsonb)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if app.idempotency_key() is not null then

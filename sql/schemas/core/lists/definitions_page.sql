@@ -4,7 +4,7 @@ create or replace function app.definitions_page(
   kind text, page_token text, "limit" int, active boolean default null, destination_id uuid default null,
   mode text default null, out ids uuid[], out next_page_token text)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -4,7 +4,7 @@ create or replace function app.executions_page(
   definition app.definitions, page_token text, "limit" int, ascending boolean, only_ended boolean,
   out ids uuid[], out next_page_token text)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   size constant int := app.page_size("limit", 100);

@@ -3,7 +3,7 @@ create or replace function app.filter_condition(listed regclass, filter jsonb)
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   fields constant text[] := array(

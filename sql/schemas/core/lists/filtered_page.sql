@@ -4,7 +4,7 @@ create or replace function app.filtered_page(
   listed regclass, filters jsonb, "limit" int, next_cursor text, prev_cursor text, sort text,
   out ids uuid[], out next_ text, out prev_ text, out size int)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   cursor_ constant text := coalesce(nullif(next_cursor, ''), nullif(prev_cursor, ''));

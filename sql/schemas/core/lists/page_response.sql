@@ -3,7 +3,7 @@ create or replace function app.page_response(result jsonb, next_cursor text, pre
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(

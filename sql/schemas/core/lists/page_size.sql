@@ -3,7 +3,7 @@ create or replace function app.page_size("limit" int, most int)
 returns int
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case when "limit" between 1 and most then "limit" else most end;

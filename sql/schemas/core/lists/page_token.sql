@@ -3,7 +3,7 @@ create or replace function app.page_token(updated_at timestamptz, id uuid)
 returns text
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return translate(encode(convert_to(jsonb_build_array(extract(epoch from updated_at)::numeric(20, 6), id)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');

@@ -2,7 +2,7 @@
 create or replace function app.read_page_token(token text, out updated_at timestamptz, out id uuid)
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   position jsonb;

@@ -4,7 +4,7 @@ returns uuid
 language plpgsql
 stable
 strict
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   milliseconds constant bigint := least(greatest(extract(epoch from at) * 1000, 0), 281474976710655);

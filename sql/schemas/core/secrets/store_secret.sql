@@ -4,7 +4,7 @@ create or replace function app.store_secret(agency uuid, value jsonb)
 returns uuid
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_id constant uuid := app.uuid_v7();

@@ -4,7 +4,7 @@ create or replace function app.use_secret(id uuid)
 returns uuid
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin

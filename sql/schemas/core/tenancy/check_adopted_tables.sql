@@ -6,7 +6,7 @@ create or replace function app.check_adopted_tables()
 returns table (problem text, remedy text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query

@@ -2,7 +2,7 @@
 create or replace function app.apply_transition(before app.executions, wanted app.executions, v_now timestamptz)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row app.executions := before;

@@ -2,7 +2,7 @@
 create or replace function app.drop_events()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from app.execution_events as e where (e.agency_id, e.execution_id) = (old.agency_id, old.id);

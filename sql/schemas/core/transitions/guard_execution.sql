@@ -4,7 +4,7 @@
 create or replace function app.guard_execution()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_user constant boolean := current_user = 'authenticated';

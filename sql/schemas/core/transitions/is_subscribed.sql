@@ -3,7 +3,7 @@ create or replace function app.is_subscribed(execution app.executions, event tex
 returns boolean
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   receiver jsonb;

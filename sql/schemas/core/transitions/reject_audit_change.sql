@@ -3,7 +3,7 @@
 create or replace function app.reject_audit_change()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op in ('UPDATE', 'TRUNCATE') or pg_trigger_depth() < 2 then

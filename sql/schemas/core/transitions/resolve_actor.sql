@@ -3,7 +3,7 @@ create or replace function app.resolve_actor(agency uuid, claimed text)
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   uuid_ constant text := '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}';

@@ -4,7 +4,7 @@ create or replace function public.start_historical_sync(
   connection_id uuid, date_from date, date_to date, resources jsonb default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

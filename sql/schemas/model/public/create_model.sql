@@ -6,7 +6,7 @@ create or replace function public.create_model(
   identifier text default null, organization_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -3,7 +3,7 @@
 create or replace function public.list_models(page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -2,7 +2,7 @@
 create or replace function public.cancel_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

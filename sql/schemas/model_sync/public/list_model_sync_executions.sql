@@ -5,7 +5,7 @@ create or replace function public.list_model_sync_executions(
   only_completed boolean default false)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -4,7 +4,7 @@ create or replace function public.list_model_syncs(
   active boolean default null, mode text default null, target_connection_id uuid default null, page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

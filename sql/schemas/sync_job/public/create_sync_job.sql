@@ -5,7 +5,7 @@ create or replace function public.create_sync_job(
   default_runtime_version int default 3, environment_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

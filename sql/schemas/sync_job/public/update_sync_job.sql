@@ -4,7 +4,7 @@ create or replace function public.update_sync_job(
   args_schema jsonb default null, default_runtime_version int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

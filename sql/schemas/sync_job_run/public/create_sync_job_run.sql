@@ -7,7 +7,7 @@ create or replace function public.create_sync_job_run(
   version int default null, resources jsonb default null, events_to_send jsonb default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

@@ -3,7 +3,7 @@ create or replace function public.create_webhook(
   target_url text, event_types jsonb default '[]', is_active boolean default true, environment_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();

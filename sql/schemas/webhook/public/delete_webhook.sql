@@ -2,7 +2,7 @@
 create or replace function public.delete_webhook(webhook_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

@@ -3,7 +3,7 @@ create or replace function public.update_webhook(
   webhook_id uuid, target_url text default null, event_types jsonb default null, is_active boolean default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

@@ -3,7 +3,7 @@
 create or replace function public.worker_ack_deleted_secret(secret_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin

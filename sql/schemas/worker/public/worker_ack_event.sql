@@ -3,7 +3,7 @@
 create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

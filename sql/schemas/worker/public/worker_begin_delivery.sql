@@ -5,7 +5,7 @@
 create or replace function public.worker_begin_delivery(execution_id uuid, lease_token bigint, seq bigint, event text, records int default 0)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

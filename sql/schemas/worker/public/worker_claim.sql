@@ -5,7 +5,7 @@
 create or replace function public.worker_claim(worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin

@@ -4,7 +4,7 @@
 create or replace function public.worker_claim_deleted_secrets(max_secrets int default 100)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

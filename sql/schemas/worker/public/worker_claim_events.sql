@@ -5,7 +5,7 @@
 create or replace function public.worker_claim_events(max_events int default 10)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

@@ -11,7 +11,7 @@ create or replace function public.worker_commit_batch(
   done boolean default false, errors jsonb default '[]', method text default 'list', fetched int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

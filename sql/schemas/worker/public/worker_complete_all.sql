@@ -4,7 +4,7 @@
 create or replace function public.worker_complete_all(leases jsonb)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin

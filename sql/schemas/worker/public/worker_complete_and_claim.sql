@@ -4,7 +4,7 @@ create or replace function public.worker_complete_and_claim(
   leases jsonb, worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan -- as in app.complete_and_claim
 set lock_timeout = '5s'
 set enable_seqscan = off

@@ -4,7 +4,7 @@
 create or replace function public.worker_fail(execution_id uuid, lease_token bigint, error jsonb, retry boolean default true)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare

@@ -4,7 +4,7 @@ create or replace function public.worker_queue_stats(families jsonb, "limit" int
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   wanted text[];

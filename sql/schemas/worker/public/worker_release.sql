@@ -3,7 +3,7 @@
 create or replace function public.worker_release(execution_id uuid, lease_token bigint, reason text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
