@@ -17,7 +17,7 @@ begin
     returns table (problem text, remedy text)
     language plpgsql
     stable
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
     as $$
     begin
       return query
@@ -129,7 +129,7 @@ create or replace function app.uuid_v7()
 returns uuid
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   milliseconds constant bytea := substring(
@@ -584,7 +584,7 @@ create or replace function app.agency_id()
 returns uuid
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (select identity.agency_id from app.identify() as identity where identity.is_live);
@@ -599,7 +599,7 @@ create or replace function app.agency_key()
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-agency-key', '');
@@ -616,7 +616,7 @@ create or replace function app.caller()
 returns app.caller
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_key constant boolean := coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role' = 'anon', false);
@@ -657,7 +657,7 @@ create or replace function app.identify(out user_id uuid, out api_key_id uuid, o
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
@@ -691,7 +691,7 @@ create or replace function app.request_id()
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return left(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 100);
@@ -706,7 +706,7 @@ create or replace function app.touch_api_key()
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   update app.api_keys as k set last_used_at = now()
@@ -726,7 +726,7 @@ create or replace function app.actor_object(actor text)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object('id', split_part(actor, ':', 2), 'type', split_part(actor, ':', 1), 'name', actor);
@@ -741,7 +741,7 @@ grant execute on function app.actor_object to authenticated, service_role;
 create or replace function app.cancel_active(definition app.definitions, reason text default null)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -768,7 +768,7 @@ grant execute on function app.cancel_active to authenticated, service_role;
 create or replace function app.cancel_definition(caller app.caller, kind text, id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   request constant jsonb := jsonb_build_object('id', id);
@@ -794,7 +794,7 @@ grant execute on function app.cancel_definition to authenticated, service_role;
 create or replace function app.delete_definition(kind text, id uuid)
 returns app.definitions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -823,7 +823,7 @@ grant execute on function app.delete_definition to authenticated, service_role;
 create or replace function app.find_connection(id uuid, hold boolean default true)
 returns app.connections
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -852,7 +852,7 @@ grant execute on function app.find_connection to authenticated, service_role;
 create or replace function app.find_definition(kind text, id uuid, hold boolean default false)
 returns app.definitions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -881,7 +881,7 @@ create or replace function app.find_execution(definition app.definitions, id uui
 returns app.executions
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   execution app.executions;
@@ -903,7 +903,7 @@ create or replace function app.newest_execution(definition app.definitions, ende
 returns app.executions
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   execution app.executions;
@@ -925,7 +925,7 @@ create or replace function app.require_organization(caller app.caller, organizat
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if organization_id is not null and organization_id is distinct from caller.agency_id then
@@ -942,7 +942,7 @@ grant execute on function app.require_organization to authenticated, service_rol
 create or replace function app.raise_error(http_status int, code text, sentence text, members jsonb default '{}')
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'PT' || http_status, message = code, detail = sentence, hint = members::text;
@@ -957,7 +957,7 @@ create or replace function app.raise_not_found(family text, kind text, noun text
 returns void
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   shows_foreign constant boolean := exists (
@@ -977,7 +977,7 @@ grant execute on function app.raise_not_found to authenticated, service_role;
 create or replace function app.cancel_each(ids uuid[], reason text)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -1001,7 +1001,7 @@ grant execute on function app.cancel_each to authenticated, service_role;
 create or replace function app.cancel_execution(family text, id uuid, reason text)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -1053,7 +1053,7 @@ returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case kind
@@ -1073,7 +1073,7 @@ create or replace function app.public_status(execution app.executions)
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   word app.families;
@@ -1101,7 +1101,7 @@ grant execute on function app.public_status to authenticated, service_role;
 create or replace function app.purge_executions(older_than interval, v_max_rows int default 1000)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   dropped int;
@@ -1140,7 +1140,7 @@ revoke all on function app.purge_executions from public;
 create or replace function app.start_execution(wanted app.executions)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -1183,7 +1183,7 @@ create or replace function app.words_statuses(family text, word text)
 returns text[]
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v app.families;
@@ -1215,7 +1215,7 @@ grant execute on function app.words_statuses to authenticated, service_role;
 create or replace function app.get_idempotent_response(caller app.caller, function text, request jsonb)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   key_ constant text := app.idempotency_key();
@@ -1255,7 +1255,7 @@ create or replace function app.idempotency_key()
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'idempotency-key', '');
@@ -1269,7 +1269,7 @@ grant execute on function app.idempotency_key to authenticated, service_role;
 create or replace function app.save_idempotent_response(caller app.caller, function text, request jsonb, response jsonb)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if app.idempotency_key() is not null then
@@ -1290,7 +1290,7 @@ create or replace function app.definitions_page(
   kind text, page_token text, "limit" int, active boolean default null, destination_id uuid default null,
   mode text default null, out ids uuid[], out next_page_token text)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -1324,7 +1324,7 @@ create or replace function app.executions_page(
   definition app.definitions, page_token text, "limit" int, ascending boolean, only_ended boolean,
   out ids uuid[], out next_page_token text)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   size constant int := app.page_size("limit", 100);
@@ -1362,7 +1362,7 @@ create or replace function app.filter_condition(listed regclass, filter jsonb)
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   fields constant text[] := array(
@@ -1413,7 +1413,7 @@ create or replace function app.filtered_page(
   listed regclass, filters jsonb, "limit" int, next_cursor text, prev_cursor text, sort text,
   out ids uuid[], out next_ text, out prev_ text, out size int)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   cursor_ constant text := coalesce(nullif(next_cursor, ''), nullif(prev_cursor, ''));
@@ -1456,7 +1456,7 @@ create or replace function app.page_response(result jsonb, next_cursor text, pre
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(
@@ -1472,7 +1472,7 @@ create or replace function app.page_size("limit" int, most int)
 returns int
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case when "limit" between 1 and most then "limit" else most end;
@@ -1487,7 +1487,7 @@ create or replace function app.page_token(updated_at timestamptz, id uuid)
 returns text
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return translate(encode(convert_to(jsonb_build_array(extract(epoch from updated_at)::numeric(20, 6), id)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
@@ -1501,7 +1501,7 @@ grant execute on function app.page_token to authenticated, service_role;
 create or replace function app.read_page_token(token text, out updated_at timestamptz, out id uuid)
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   position jsonb;
@@ -1532,7 +1532,7 @@ returns uuid
 language plpgsql
 stable
 strict
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   milliseconds constant bigint := least(greatest(extract(epoch from at) * 1000, 0), 281474976710655);
@@ -1550,7 +1550,7 @@ create or replace function app.delete_secret()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -1581,7 +1581,7 @@ returns jsonb
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   secret app.secrets;
@@ -1613,7 +1613,7 @@ create or replace function app.reserve_secret(fingerprint text)
 returns app.secrets
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_id constant uuid := app.uuid_v7();
@@ -1636,7 +1636,7 @@ returns text
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -1654,7 +1654,7 @@ create or replace function app.store_secret(agency uuid, value jsonb)
 returns uuid
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_id constant uuid := app.uuid_v7();
@@ -1684,7 +1684,7 @@ create or replace function app.use_secret(id uuid)
 returns uuid
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
@@ -1708,7 +1708,7 @@ create or replace function app.check_adopted_tables()
 returns table (problem text, remedy text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -1805,7 +1805,7 @@ grant execute on function app.check_adopted_tables to service_role;
 create or replace function app.apply_transition(before app.executions, wanted app.executions, v_now timestamptz)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_row app.executions := before;
@@ -1865,7 +1865,7 @@ grant execute on function app.apply_transition to authenticated, service_role;
 create or replace function app.drop_events()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from app.execution_events as e where (e.agency_id, e.execution_id) = (old.agency_id, old.id);
@@ -1881,7 +1881,7 @@ revoke all on function app.drop_events from public;
 create or replace function app.guard_execution()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_user constant boolean := current_user = 'authenticated';
@@ -1974,7 +1974,7 @@ create or replace function app.is_subscribed(execution app.executions, event tex
 returns boolean
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   receiver jsonb;
@@ -1996,7 +1996,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case event
@@ -2023,7 +2023,7 @@ create or replace function app.record_event()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -2055,7 +2055,7 @@ revoke all on function app.record_event from public;
 create or replace function app.reject_audit_change()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op in ('UPDATE', 'TRUNCATE') or pg_trigger_depth() < 2 then
@@ -2072,7 +2072,7 @@ create or replace function app.resolve_actor(agency uuid, claimed text)
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   uuid_ constant text := '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}';
@@ -2094,7 +2094,7 @@ create or replace function app.terminal_event(execution app.executions)
 returns text
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -2311,7 +2311,7 @@ create or replace function app.api_key_object(key_id uuid)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -2328,7 +2328,7 @@ grant execute on function app.api_key_object to authenticated, service_role;
 -- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
 create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -2377,7 +2377,7 @@ create or replace function app.bulk_action_criteria(criteria jsonb)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   criteria := jsonb_strip_nulls(criteria);
@@ -2412,7 +2412,7 @@ create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, 
 returns uuid[]
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   statuses constant text[] := case when criteria ? 'status'
@@ -2455,7 +2455,7 @@ create or replace function app.bulk_action_object(job app.executions)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   counts app.bulk_actions;
@@ -2497,7 +2497,7 @@ create or replace function app.find_bulk_action(id uuid)
 returns app.executions
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   job app.executions;
@@ -2519,7 +2519,7 @@ grant execute on function app.find_bulk_action to authenticated, service_role;
 create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
@@ -2545,7 +2545,7 @@ grant execute on function app.lock_referenced_rows to service_role;
 create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
 returns uuid
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -2584,7 +2584,7 @@ create or replace function app.bulk_sync_execution_object(execution app.executio
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   schemas jsonb;
@@ -2647,7 +2647,7 @@ create or replace function app.bulk_sync_object(sync app.definitions)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_hand constant jsonb := jsonb_build_object('frequency', 'manual');
@@ -2688,7 +2688,7 @@ create or replace function app.bulk_sync_schemas(source app.connections, wanted 
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   available constant jsonb := case jsonb_typeof(source.config -> 'resources')
@@ -2733,7 +2733,7 @@ create or replace function app.connection_object(connection app.connections)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(
@@ -2762,7 +2762,7 @@ create or replace function app.copy_secret_for_check(stored uuid, tested uuid)
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   agency constant uuid := app.agency_id();
@@ -2785,7 +2785,7 @@ create or replace function app.insert_connection(
   caller app.caller, name text, kind text, configuration jsonb, secret_id uuid, only_test boolean default false)
 returns app.connections
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   config_ constant jsonb := configuration - 'secret';
@@ -2829,7 +2829,7 @@ create or replace function app.historical_sync_object(job public.historical_sync
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(
@@ -2867,7 +2867,7 @@ create or replace function app.historical_sync_spec(connection app.connections, 
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   available constant jsonb := case jsonb_typeof(connection.config -> 'resources')
@@ -2905,7 +2905,7 @@ create or replace function app.model_fields(seen jsonb, wanted jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   unknown text;
@@ -2933,7 +2933,7 @@ create or replace function app.model_object(model app.definitions)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(
@@ -2965,7 +2965,7 @@ create or replace function app.model_sync_execution_object(execution app.executi
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   done app.execution_resources;
@@ -3006,7 +3006,7 @@ grant execute on function app.model_sync_execution_object to authenticated, serv
 create or replace function app.model_sync_model(fields jsonb, identity jsonb)
 returns app.definitions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   sources constant jsonb := jsonb_path_query_array(fields, '$[*].source') || coalesce(identity -> 'source', '[]');
@@ -3032,7 +3032,7 @@ create or replace function app.model_sync_object(sync app.definitions)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(
@@ -3074,7 +3074,7 @@ create or replace function app.require_identity(destination app.connections, obj
 returns void
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   known app.records;
@@ -3099,7 +3099,7 @@ grant execute on function app.require_identity to authenticated, service_role;
 create or replace function app.start_source_check(connection app.connections, resource text)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   look app.executions;
@@ -3128,7 +3128,7 @@ create or replace function app.require_args(args_schema jsonb, args jsonb)
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   properties constant jsonb := case
@@ -3171,7 +3171,7 @@ create or replace function app.resource_nodes(resources jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   size constant int := case jsonb_typeof(resources) when 'array' then jsonb_array_length(resources) else 0 end;
@@ -3232,7 +3232,7 @@ create or replace function app.sync_job_object(job app.definitions)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(
@@ -3257,7 +3257,7 @@ create or replace function app.sync_job_settings(
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform app.resource_nodes(resources);
@@ -3281,7 +3281,7 @@ create or replace function app.find_run(id uuid)
 returns app.executions
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   run app.executions;
@@ -3304,7 +3304,7 @@ create or replace function app.sync_job_run_object(run app.executions)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_build_object(
@@ -3346,7 +3346,7 @@ grant execute on function app.sync_job_run_object to authenticated, service_role
 create or replace function app.find_webhook(id uuid, hold boolean default false)
 returns public.webhooks
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -3371,7 +3371,7 @@ create or replace function app.require_webhook(target_url text, event_types json
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then
@@ -3391,7 +3391,7 @@ create or replace function app.append_errors(known jsonb, further jsonb)
 returns jsonb
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_array_length(known) >= 100 or jsonb_array_length(further) = 0 then
@@ -3417,7 +3417,7 @@ create or replace function app.complete_and_claim(
   leases jsonb, worker text default null, families jsonb default '[]', "limit" int default 0, lease_seconds int default null,
   out completed uuid[], out leased uuid[])
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan -- the settings below leave one plan: to make it anew takes longer than to run it
 set lock_timeout = '5s'
 set enable_seqscan = off
@@ -3474,7 +3474,7 @@ create or replace function app.lease_result(execution app.executions)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case execution.status
@@ -3492,7 +3492,7 @@ grant execute on function app.lease_result to service_role;
 create or replace function app.lock_leased_execution(id uuid, lease_token bigint)
 returns app.executions
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   execution app.executions;
@@ -3514,7 +3514,7 @@ grant execute on function app.lock_leased_execution to service_role;
 create or replace function app.reap_executions("limit" int)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -3561,7 +3561,7 @@ create or replace function app.retry_delay(attempts int)
 returns interval
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return make_interval(secs => least(2 ^ least(attempts, 10), 300));
@@ -3584,7 +3584,7 @@ grant execute on function app.retry_delay to service_role;
 create or replace function app.store_records(
   execution app.executions, resource text, records jsonb, seq bigint, out inserted bigint, out updated bigint)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   destination constant uuid := coalesce(execution.destination_id, execution.connection_id);
@@ -3664,7 +3664,7 @@ grant execute on function app.store_records to service_role;
 create or replace function public.create_api_key(name text)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3687,7 +3687,7 @@ create or replace function public.list_api_keys()
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3706,7 +3706,7 @@ grant execute on function public.list_api_keys to authenticated;
 create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -3730,7 +3730,7 @@ grant execute on function public.revoke_api_key to authenticated;
 create or replace function public.cancel_bulk_action(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3758,7 +3758,7 @@ create or replace function public.create_bulk_action(
   scheduled_at timestamptz default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3799,7 +3799,7 @@ grant execute on function public.create_bulk_action to anon, authenticated, serv
 create or replace function public.delete_bulk_action(job_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -3822,7 +3822,7 @@ grant execute on function public.delete_bulk_action to anon, authenticated, serv
 create or replace function public.get_bulk_action(job_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3839,7 +3839,7 @@ grant execute on function public.get_bulk_action to anon, authenticated, service
 create or replace function public.list_bulk_actions(status text default null, "limit" int default 20, cursor uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3869,7 +3869,7 @@ grant execute on function public.list_bulk_actions to anon, authenticated, servi
 create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3898,7 +3898,7 @@ grant execute on function public.preview_bulk_action to anon, authenticated, ser
 create or replace function public.cancel_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3918,7 +3918,7 @@ create or replace function public.create_bulk_sync(
   schemas jsonb default null, mode text default 'replicate', active boolean default true, organization_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3969,7 +3969,7 @@ grant execute on function public.create_bulk_sync to anon, authenticated, servic
 create or replace function public.delete_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -3986,7 +3986,7 @@ grant execute on function public.delete_bulk_sync to anon, authenticated, servic
 create or replace function public.get_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4002,7 +4002,7 @@ grant execute on function public.get_bulk_sync to anon, authenticated, service_r
 create or replace function public.get_bulk_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4020,7 +4020,7 @@ grant execute on function public.get_bulk_sync_execution to anon, authenticated,
 create or replace function public.get_bulk_sync_status(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4044,7 +4044,7 @@ create or replace function public.list_bulk_sync_executions(
   only_terminal boolean default false)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4068,7 +4068,7 @@ create or replace function public.list_bulk_syncs(
   active boolean default null, page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4090,7 +4090,7 @@ grant execute on function public.list_bulk_syncs to anon, authenticated, service
 create or replace function public.start_bulk_sync(sync_id uuid, schemas jsonb default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4142,7 +4142,7 @@ create or replace function public.create_connection(
   validate boolean default false)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4176,7 +4176,7 @@ grant execute on function public.create_connection to anon, authenticated, servi
 create or replace function public.delete_connection(connection_id uuid, force boolean default false)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -4225,7 +4225,7 @@ grant execute on function public.delete_connection to anon, authenticated, servi
 create or replace function public.get_connection(connection_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4242,7 +4242,7 @@ grant execute on function public.get_connection to anon, authenticated, service_
 create or replace function public.list_connections(page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4283,7 +4283,7 @@ grant execute on function public.list_connections to anon, authenticated, servic
 create or replace function public.reserve_secret(fingerprint text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4311,7 +4311,7 @@ create or replace function public.test_connection(
   type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4344,7 +4344,7 @@ grant execute on function public.test_connection to anon, authenticated, service
 create or replace function public.cancel_sync_job(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4369,7 +4369,7 @@ create or replace function public.get_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4394,7 +4394,7 @@ create or replace function public.list_historical_syncs(
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4437,7 +4437,7 @@ grant execute on function public.list_historical_syncs to authenticated, service
 create or replace function public.retry_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -4485,7 +4485,7 @@ create or replace function public.start_historical_sync(
   connection_id uuid, date_from date, date_to date, resources jsonb default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -4529,7 +4529,7 @@ create or replace function public.create_model(
   identifier text default null, organization_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4581,7 +4581,7 @@ grant execute on function public.create_model to anon, authenticated, service_ro
 create or replace function public.delete_model(model_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4607,7 +4607,7 @@ grant execute on function public.delete_model to anon, authenticated, service_ro
 create or replace function public.get_model(model_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4624,7 +4624,7 @@ grant execute on function public.get_model to anon, authenticated, service_role;
 create or replace function public.list_models(page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4645,7 +4645,7 @@ grant execute on function public.list_models to anon, authenticated, service_rol
 create or replace function public.cancel_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4667,7 +4667,7 @@ create or replace function public.create_model_sync(
   sync_all_records boolean default true, organization_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4728,7 +4728,7 @@ grant execute on function public.create_model_sync to anon, authenticated, servi
 create or replace function public.delete_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4745,7 +4745,7 @@ grant execute on function public.delete_model_sync to anon, authenticated, servi
 create or replace function public.get_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4761,7 +4761,7 @@ grant execute on function public.get_model_sync to anon, authenticated, service_
 create or replace function public.get_model_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4779,7 +4779,7 @@ grant execute on function public.get_model_sync_execution to anon, authenticated
 create or replace function public.get_model_sync_status(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4802,7 +4802,7 @@ create or replace function public.list_model_sync_executions(
   only_completed boolean default false)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4826,7 +4826,7 @@ create or replace function public.list_model_syncs(
   active boolean default null, mode text default null, target_connection_id uuid default null, page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4849,7 +4849,7 @@ grant execute on function public.list_model_syncs to anon, authenticated, servic
 create or replace function public.start_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4892,7 +4892,7 @@ grant execute on function public.start_model_sync to anon, authenticated, servic
 create or replace function public.cancel_source_check(check_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4910,7 +4910,7 @@ grant execute on function public.cancel_source_check to anon, authenticated, ser
 create or replace function public.get_source_check(check_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4934,7 +4934,7 @@ create or replace function public.create_sync_job(
   default_runtime_version int default 3, environment_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -4966,7 +4966,7 @@ grant execute on function public.create_sync_job to anon, authenticated, service
 create or replace function public.delete_sync_job(job_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -4988,7 +4988,7 @@ grant execute on function public.delete_sync_job to anon, authenticated, service
 create or replace function public.get_sync_job(job_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5006,7 +5006,7 @@ create or replace function public.list_sync_jobs(
   sort text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5029,7 +5029,7 @@ create or replace function public.update_sync_job(
   args_schema jsonb default null, default_runtime_version int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5065,7 +5065,7 @@ create or replace function public.create_sync_job_run(
   version int default null, resources jsonb default null, events_to_send jsonb default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5140,7 +5140,7 @@ grant execute on function public.create_sync_job_run to anon, authenticated, ser
 create or replace function public.get_sync_job_run(run_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5158,7 +5158,7 @@ create or replace function public.list_sync_job_runs(
   sort text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5180,7 +5180,7 @@ grant execute on function public.list_sync_job_runs to anon, authenticated, serv
 create or replace function public.stop_sync_job_run(run_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5207,7 +5207,7 @@ create or replace function public.create_webhook(
   target_url text, event_types jsonb default '[]', is_active boolean default true, environment_id uuid default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5235,7 +5235,7 @@ grant execute on function public.create_webhook to anon, authenticated, service_
 create or replace function public.delete_webhook(webhook_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5261,7 +5261,7 @@ grant execute on function public.delete_webhook to anon, authenticated, service_
 create or replace function public.get_webhook(webhook_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5279,7 +5279,7 @@ create or replace function public.list_webhooks(
   sort text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
@@ -5301,7 +5301,7 @@ create or replace function public.update_webhook(
   webhook_id uuid, target_url text default null, event_types jsonb default null, is_active boolean default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5331,7 +5331,7 @@ grant execute on function public.update_webhook to anon, authenticated, service_
 create or replace function public.worker_ack_deleted_secret(secret_id uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
@@ -5348,7 +5348,7 @@ grant execute on function public.worker_ack_deleted_secret to service_role;
 create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5374,7 +5374,7 @@ grant execute on function public.worker_ack_event to service_role;
 create or replace function public.worker_begin_delivery(execution_id uuid, lease_token bigint, seq bigint, event text, records int default 0)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5412,7 +5412,7 @@ grant execute on function public.worker_begin_delivery to service_role;
 create or replace function public.worker_claim(worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
@@ -5429,7 +5429,7 @@ grant execute on function public.worker_claim to service_role;
 create or replace function public.worker_claim_deleted_secrets(max_secrets int default 100)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5462,7 +5462,7 @@ grant execute on function public.worker_claim_deleted_secrets to service_role;
 create or replace function public.worker_claim_events(max_events int default 10)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5513,7 +5513,7 @@ create or replace function public.worker_commit_batch(
   done boolean default false, errors jsonb default '[]', method text default 'list', fetched int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5575,7 +5575,7 @@ grant execute on function public.worker_commit_batch to service_role;
 create or replace function public.worker_complete(execution_id uuid, lease_token bigint, progress jsonb default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5601,7 +5601,7 @@ grant execute on function public.worker_complete to service_role;
 create or replace function public.worker_complete_all(leases jsonb)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
@@ -5618,7 +5618,7 @@ create or replace function public.worker_complete_and_claim(
   leases jsonb, worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan -- as in app.complete_and_claim
 set lock_timeout = '5s'
 set enable_seqscan = off
@@ -5662,7 +5662,7 @@ grant execute on function public.worker_complete_and_claim to service_role;
 create or replace function public.worker_fail(execution_id uuid, lease_token bigint, error jsonb, retry boolean default true)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5695,7 +5695,7 @@ grant execute on function public.worker_fail to service_role;
 create or replace function public.worker_heartbeat(execution_id uuid, lease_token bigint)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5719,7 +5719,7 @@ create or replace function public.worker_queue_stats(families jsonb, "limit" int
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   wanted text[];
@@ -5748,7 +5748,7 @@ grant execute on function public.worker_queue_stats to service_role;
 create or replace function public.worker_reap("limit" int default 100)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5779,7 +5779,7 @@ grant execute on function public.worker_reap to service_role;
 create or replace function public.worker_release(execution_id uuid, lease_token bigint, reason text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5807,7 +5807,7 @@ grant execute on function public.worker_release to service_role;
 create or replace function public.worker_run_bulk_action_step(execution_id uuid, lease_token bigint)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -5870,7 +5870,7 @@ grant execute on function public.worker_run_bulk_action_step to service_role;
 create or replace function public.worker_stop(execution_id uuid, lease_token bigint, reason text)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
