@@ -1,4 +1,4 @@
-"""A process that must not outlive the one that started it."""
+"""Child processes that must not outlive their parent."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
 
+_SET_PARENT_DEATH_SIGNAL = 1
+# Loaded here and not in the child, because loading a library between fork and exec can wait for a lock for ever.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
 
 def dies_with_parent(how: signal.Signals) -> Callable[[], None]:
-    """For `preexec_fn`: on Linux the kernel sends `how` when the parent is gone, even one that was killed outright."""
+    """For `preexec_fn`. On Linux the kernel sends `how` to the child when the parent ends, even by SIGKILL."""
 
-    def ask() -> None:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(1, how)
+    def set_parent_death_signal() -> None:
+        if _LIBC is not None:
+            _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, how)
 
-    return ask
+    return set_parent_death_signal

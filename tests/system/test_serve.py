@@ -1,19 +1,25 @@
-"""`make serve` as its users meet it: one line when ready, everything served, nothing left behind."""
+"""`make serve`: it prints one line when ready, serves everything, and leaves nothing behind."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import psycopg
 import pytest
 
+from functions._local import serve
 from functions._local.postgres import free_port
 from functions._local.schema import ROOT
 from functions._local.source import Source
@@ -22,11 +28,14 @@ from tests.support.serve import Serve, bearer, is_alive, serving
 from tests.support.wait import until
 
 if TYPE_CHECKING:
+    from functions._local.worker_process import WorkerProcess
     from tests.support.project import Project, Projects
+
+STOP_SECONDS = 30
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_stack_is_served_until_told_to_stop(how: signal.Signals) -> None:
+def test_serve__until_a_signal(how: signal.Signals) -> None:
     with serving({}, how) as served:
         ready = served.ready
         assert set(ready) == {
@@ -45,8 +54,57 @@ def test_a_stack_is_served_until_told_to_stop(how: signal.Signals) -> None:
         sync_a_day(ready, north)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
-def test_a_stack_that_is_killed_outright_leaves_no_process() -> None:
+@pytest.mark.parametrize("seed", range(2))
+def test_serve__many_sigterms_at_random_moments(seed: int) -> None:
+    """They arrive before, while and after it waits for the first one. None of them makes it hang or leaves anything."""
+    chance = random.Random(seed)
+    served = Serve(PORT=str(free_port()))
+    time.sleep(chance.uniform(0, 1.2))
+    deadline = time.monotonic() + STOP_SECONDS
+    while served.process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(served.process.pid, signal.SIGTERM)
+        time.sleep(chance.uniform(0, 0.001))
+        if time.monotonic() > deadline:
+            served.process.kill()
+            pytest.fail("It has not stopped.")
+    served.process.communicate()
+    until(lambda: not any(is_alive(child) for child in served.children))
+    assert not is_listening(served.ready["url"])
+    assert not is_listening(served.ready["source_url"])
+
+
+def test_wait__sigterms_at_random_moments() -> None:
+    """A threading.Event that the handler sets hangs in one of twenty such processes."""
+    chance = random.Random(20261201)
+    worker = cast("WorkerProcess", SimpleNamespace(process=SimpleNamespace(poll=lambda: None)))
+
+    def wait(ready: Any) -> None:
+        stop = serve._stop_pipe()
+        ready.set()
+        serve._wait(stop, worker)
+
+    context = multiprocessing.get_context("fork")
+    for _ in range(100):
+        ready = context.Event()
+        process = context.Process(target=wait, args=(ready,))
+        process.start()
+        assert ready.wait(30)
+        time.sleep(chance.uniform(0, 0.01))
+        for _ in range(5):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(cast("int", process.pid), signal.SIGTERM)
+            end = time.perf_counter() + chance.uniform(0, 0.0001)
+            while time.perf_counter() < end:
+                pass
+        process.join(30)
+        if process.exitcode is None:
+            process.kill()
+            pytest.fail("It has not stopped.")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process when its parent ends")
+def test_serve__killed_leaves_no_process() -> None:
     served = Serve(PORT=str(free_port()))
     commands = {Path(child.cmdline()[0]).name.rstrip("0123456789.") for child in served.children if child.cmdline()}
     assert {"postgres", "python"} <= commands
@@ -55,7 +113,7 @@ def test_a_stack_that_is_killed_outright_leaves_no_process() -> None:
     until(lambda: not any(is_alive(child) for child in served.children))
 
 
-def test_a_stack_ends_with_its_worker(capfd: pytest.CaptureFixture[str]) -> None:
+def test_serve__ends_with_its_worker(capfd: pytest.CaptureFixture[str]) -> None:
     served = Serve(PORT=str(free_port()))
     [worker] = [child for child in served.children if "functions.worker" in child.cmdline()]
     worker.kill()
@@ -76,11 +134,17 @@ def sync_a_day(ready: dict[str, Any], user: dict[str, Any]) -> None:
     assert dict(counts) == {"flights": 926, "weather": 72, "planes": 3322, "airports": 1458, "airlines": 16}
 
 
+def is_listening(url: str) -> bool:
+    parts = httpx.URL(url)
+    with socket.socket() as probe:
+        return probe.connect_ex((parts.host, parts.port or 0)) == 0
+
+
 def ended(job: dict[str, Any]) -> dict[str, Any] | None:
     return job if job["status"] not in {"pending", "in_progress"} else None
 
 
-def test_a_taken_port_is_said_at_once() -> None:
+def test_serve__port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run = subprocess.run(
@@ -98,7 +162,7 @@ def test_a_taken_port_is_said_at_once() -> None:
 
 
 def variables(project: Project) -> dict[str, str]:
-    """What names the project to `make serve`."""
+    """The environment that makes `make serve` use the project."""
     backend = project.backend
     return {
         "SUPABASE_URL": backend.url,
@@ -108,7 +172,7 @@ def variables(project: Project) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["worker through PostgREST", "worker on Postgres"])
-def test_a_project_is_served_through_its_own_api(projects: Projects, direct: bool) -> None:
+def test_serve__supabase_project(projects: Projects, direct: bool) -> None:
     project = projects(Setup("postgrest", "ES256", "claims"))
     backend = project.backend
     environment = variables(project)
@@ -117,7 +181,7 @@ def test_a_project_is_served_through_its_own_api(projects: Projects, direct: boo
     user = backend.database.member()
     job_id = project.job(user)
     with serving(environment) as served:
-        # The connection leads nowhere; it is enough that the worker has claimed the job.
+        # The connection has no source. It is enough that the worker claims the job.
         until(lambda: "claim" in [event["event"] for event in backend.database.events(job_id)])
         with httpx.Client(base_url=served.ready["functions_url"]) as client:
             client.headers["authorization"] = f"Bearer {project.token(user)}"
@@ -129,9 +193,9 @@ def test_a_project_is_served_through_its_own_api(projects: Projects, direct: boo
 @pytest.mark.parametrize(
     ("allowed", "outcome"),
     [({}, ("failed", "source_config_invalid")), ({"WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}, ("completed", None))],
-    ids=["by itself", "when told to"],
+    ids=["not allowed", "allowed"],
 )
-def test_a_projects_connections_reach_this_machine_only_when_the_user_says_so(
+def test_serve__supabase_project_private_addresses(
     projects: Projects, allowed: dict[str, str], outcome: tuple[str, str | None]
 ) -> None:
     project = projects(Setup("postgrest", "ES256", "claims"))
