@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from functions._build import baseline
+import psycopg
+
+from functions._build import baseline, difference
+from functions._build.dump import built, dump
 from functions._local import schema
+from functions._local.postgres import Postgres
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FROZEN = "frozen.sha256"
+
+_HEADER = """\
+-- Written by `make migration`. Read it before it lands; to write it again, delete it and run the command again.
+"""
+_STUB = """\
+-- Write what is missing below, then delete this statement and the next comment. `make test` compares the result.
+do $$ begin
+  raise exception 'This migration is not complete: see the comment in its file.';
+end $$;
+
+"""
 
 
 class FrozenError(Exception):
@@ -55,6 +73,80 @@ def write_baseline(sql: Path = schema.SQL) -> Path:
     return file
 
 
+@dataclass(frozen=True)
+class Migration:
+    """The text of a migration. It is a stub if something has to be added by hand, which `missing` names."""
+
+    text: str
+    missing: list[str]
+
+
+def from_difference(server: Postgres, sql: Path = schema.SQL) -> Migration | None:
+    """What turns a database built from the migrations into one built from the declared schema; None if they are equal.
+
+    The statements are applied here, and the result is compared with the declared schema.
+    """
+    with built(server, schema.migrations(sql)) as migrated, built(server, schema.declared(sql)) as declared:
+        with psycopg.connect(server.url(migrated), autocommit=True) as connection:
+            connection.execute("set role postgres")
+            statements, missing = _apply_difference(connection, server.url(migrated), server.url(declared))
+            missing += [f"function public.{name} has overloads." for name in difference.overloads(connection)]
+        if not missing and dump(server, migrated) != dump(server, declared):
+            missing.append("The result is not the declared schema. Compare the dumps: tests/sql/test_schema.py.")
+    if not statements and not missing:
+        return None
+    return Migration(_render(statements, missing), missing)
+
+
+def _apply_difference(
+    connection: psycopg.Connection[tuple[object, ...]], migrated: str, declared: str
+) -> tuple[list[str], list[str]]:
+    """The statements, applied as far as possible, and what is missing."""
+    structure = difference.structure(connection, migrated, declared)
+    try:
+        with connection.transaction():
+            connection.execute("set local check_function_bodies = off")
+            for statement in structure.statements:
+                connection.execute(statement.encode())
+    except psycopg.Error as error:
+        return structure.statements, [*structure.unsupported, f"Postgres refuses these statements: {error}"]
+    attachments = difference.attachments(migrated, declared)
+    for statement in attachments.statements:
+        connection.execute(statement.encode())
+    return structure.statements + attachments.statements, structure.unsupported
+
+
+def _render(statements: list[str], missing: list[str]) -> str:
+    text = "\n".join(statements)
+    if re.search(r"^CREATE (?:OR REPLACE )?FUNCTION", text, re.MULTILINE):
+        # A body may name what is created below.
+        text = f"set check_function_bodies = off;\n\n{text}\nreset check_function_bodies;\n"
+    todo = "".join(f"-- {line}\n" for entry in missing for line in entry.splitlines())
+    stub = f"{_STUB}-- Missing:\n{todo}\n" if missing else ""
+    return f"{_HEADER}\n{stub}{text}\n{baseline.RELOAD}"
+
+
+def write_next(name: str, server: Postgres, sql: Path = schema.SQL) -> tuple[Path, Migration] | None:
+    """Writes the next migration, complete or a stub; None if the declared schema has not changed."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"NAME is a word such as add_priority, in lower case, not {name!r}.")
+    check_frozen(sql)
+    files = schema.migrations(sql)
+    for file in files:
+        if file.name not in frozen_hashes(sql):
+            raise FrozenError(
+                f"{file.name} has not landed. To change it, delete it (the baseline: run the command `baseline`) and"
+                " run this again. If it has landed, record that: python -m functions._build.migrations freeze"
+            )
+    migration = from_difference(server, sql)
+    if migration is None:
+        return None
+    stamp = max(int(datetime.now(UTC).strftime("%Y%m%d%H%M%S")), int(files[-1].name[:14]) + 1)
+    path = sql / "migrations" / f"{stamp}_{name}.sql"
+    path.write_text(migration.text)
+    return path, migration
+
+
 def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -63,15 +155,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m functions._build.migrations", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("baseline", help="write the declared schema as the baseline, until that is frozen")
+    new = commands.add_parser("new", help="write the next migration from what the declared schema has changed")
+    new.add_argument("name", help="for example add_priority (make migration NAME=add_priority)")
     commands.add_parser("freeze", help="record every migration as landed: it must not change any more")
     options = parser.parse_args()
     try:
-        if options.command == "baseline":
-            print(f"Written: {write_baseline()}")
-        else:
-            freeze()
-    except FrozenError as error:
+        _run(options)
+    except (FrozenError, ValueError) as error:
         sys.exit(str(error))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "baseline":
+        print(f"Written: {write_baseline()}")
+    elif options.command == "freeze":
+        freeze()
+    else:
+        with Postgres() as server:
+            written = write_next(options.name, server)
+        if written is None:
+            print("Nothing to do: the migrations build the declared schema.")
+        else:
+            _report(*written)
+
+
+def _report(path: Path, migration: Migration) -> None:
+    if not migration.missing:
+        print(f"Written: {path}. Its result is the declared schema.")
+        return
+    missing = "\n".join(f"  {line}" for line in migration.missing)
+    sys.exit(f"Written as a stub: {path}. Complete it by hand:\n{missing}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from functions._build import baseline
+from functions._build.dump import built, dump_table
 from functions._local import schema
-from tests.support.dumps import built, dump_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

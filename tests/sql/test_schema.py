@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from functions._build.dump import built, dump
 from functions._local import schema
-from tests.support.dumps import built, dump
 
 if TYPE_CHECKING:
     from functions._local.postgres import Postgres

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from functions._build.dump import built, dump
 from functions._local import schema
 from tests.support.database import VAULT
-from tests.support.dumps import built, dump
 from tests.support.installed import NODE_MODULES, installed
 
 if TYPE_CHECKING:
