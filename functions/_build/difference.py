@@ -14,12 +14,14 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from functions._build import baseline
-from functions._build.dump import Entry, entries
+from functions._build.dump import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    Entries = dict[tuple[str, str, str], Entry]
+    from functions._build.dump import Entries, Entry, Key
+
+    Connection = psycopg.Connection[Any]
 
 # Whoever may hold a privilege by Supabase's default privileges.
 _GRANTEES = "public, anon, authenticated, service_role"
@@ -44,23 +46,23 @@ class Difference:
         return bool(self.statements or self.unsupported)
 
 
-def structure(old: psycopg.Connection[Any], old_url: str, new_url: str) -> Difference:
-    """Everything but privileges and comments, from the database of `old` to the one of `new_url`."""
-    return _Structure(old, entries(old_url), entries(new_url), new_url).difference()
+def structure(old: Connection, old_dump: str, new: Connection, new_dump: str) -> Difference:
+    """Everything but privileges and comments."""
+    return _Structure(old, entries(old_dump), new, entries(new_dump)).difference()
 
 
-def attachments(old_url: str, new_url: str) -> Difference:
+def attachments(old_dump: str, new_dump: str) -> Difference:
     """Privileges and comments, once the structures are equal."""
-    old, new = entries(old_url), entries(new_url)
+    old, new = entries(old_dump), entries(new_dump)
     return Difference([*_privileges(old, new), *_comments(old, new)])
 
 
 class _Structure:
-    def __init__(self, connection: psycopg.Connection[Any], old: Entries, new: Entries, new_url: str) -> None:
+    def __init__(self, connection: Connection, old: Entries, new_connection: Connection, new: Entries) -> None:
         self._connection = connection
+        self._new_connection = new_connection
         self._old = {key: entry for key, entry in old.items() if entry.type not in _ATTACHED}
         self._new = {key: entry for key, entry in new.items() if entry.type not in _ATTACHED}
-        self._new_url = new_url
         self._found = Difference()
 
     def difference(self) -> Difference:
@@ -101,8 +103,7 @@ class _Structure:
         return True
 
     def _altered_table(self, entry: Entry) -> list[str]:
-        with psycopg.connect(self._new_url) as new:
-            before, after = _Table.read(self._connection, entry), _Table.read(new, entry)
+        before, after = _Table.read(self._connection, entry), _Table.read(self._new_connection, entry)
         changes = list(_column_changes(before, after)) + list(_check_changes(before, after))
         kept = dict(list(after.columns.items())[: len(before.columns)])
         if kept != before.columns:
@@ -120,9 +121,9 @@ class _Structure:
                 self._found.unsupported.append(
                     f"{entry}: the new column {name} is not null and has no default, so existing rows cannot have it."
                 )
-        return [_unless_adopted(entry, f"ALTER TABLE {entry.schema}.{entry.name} {change};\n") for change in changes]
+        return [_unless_adopted(entry, f"ALTER TABLE {entry.schema}.{_quoted(entry.name)} {change};\n") for change in changes]
 
-    def _with_dependents(self, keys: set[tuple[str, str, str]]) -> set[tuple[str, str, str]]:
+    def _with_dependents(self, keys: set[Key]) -> set[Key]:
         """These and all that Postgres would refuse to leave behind without them."""
         functions = [f"{schema}.{name}" for type_, schema, name in keys if type_ == "FUNCTION"]
         views = [f'"{schema}"."{name}"' for type_, schema, name in keys if type_ == "VIEW"]
@@ -135,7 +136,7 @@ class _Structure:
         found = {(row["type"], row["schema"], row["name"]) for row in rows if row["type"]}
         return keys | (found & self._old.keys())
 
-    def _drop(self, keys: set[tuple[str, str, str]]) -> None:
+    def _drop(self, keys: set[Key]) -> None:
         for key, entry in reversed(self._old.items()):
             if key in keys:
                 if entry.type in _RECREATABLE | {"TYPE"}:
@@ -157,7 +158,7 @@ class _Table:
     options: list[str] | None
 
     @classmethod
-    def read(cls, connection: psycopg.Connection[Any], entry: Entry) -> _Table:
+    def read(cls, connection: Connection, entry: Entry) -> _Table:
         with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute("set local search_path = ''")
             cursor.execute(_TABLE, {"table": f'"{entry.schema}"."{entry.name}"'})
@@ -241,7 +242,7 @@ def _quoted(name: str) -> str:
     return sql.Identifier(name).as_string()
 
 
-def overloads(connection: psycopg.Connection[Any]) -> list[str]:
+def overloads(connection: Connection) -> list[str]:
     """Functions of the API that PostgREST could not tell apart."""
     rows: Iterable[tuple[str]] = connection.execute(
         "select proname from pg_proc where pronamespace = 'public'::regnamespace group by 1 having count(*) > 1 order by 1"

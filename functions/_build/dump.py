@@ -1,4 +1,4 @@
-"""Databases as pg_dump describes them: two that were built in different ways can be compared, entry by entry."""
+"""Databases as pg_dump describes them: two that were built in different ways can be compared."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
     from functions._local.postgres import Postgres
 
+    Key = tuple[str, str, str]
+    Entries = dict[Key, "Entry"]
+
 PG_DUMP = wheel_bin_directory() / "pg_dump"  # reads every server from 9.2 on
 
 _HEADING = re.compile(
-    r"^--\n-- Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>.*); Owner: .*\n--\n\n", re.MULTILINE
+    r"^--\n-- (?:Data for )?Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>.*); Owner: .*\n--\n\n", re.MULTILINE
 )
+_OWNER = re.compile(r"^ALTER .* OWNER TO \S+;\n*", re.MULTILINE)
 _TRAILER = re.compile(r"\s*(?:--\n-- PostgreSQL database dump complete\n.*|(?:SET default_\w+ = .*;\s*)+)\Z", re.DOTALL)
 
 
@@ -38,7 +42,7 @@ class Entry:
     statements: str
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         return self.type, self.schema, self.name
 
     def __str__(self) -> str:
@@ -69,18 +73,22 @@ def dump_table(url: str, table: str) -> str:
     return _pg_dump(url, f"--table={table}")
 
 
-def entries(url: str) -> dict[tuple[str, str, str], Entry]:
-    """The schema by entry, in an order in which it can be created; privileges come last."""
-    text = _pg_dump(url, "--schema-only", "--no-owner")
+def entries(text: str) -> Entries:
+    """What a dump consists of, in an order in which it can be created; privileges come last. Owners are left out."""
     headings = [*_HEADING.finditer(text)]
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
-    found = [
-        Entry(
-            heading["type"], heading["schema"], heading["name"], _TRAILER.sub("", text[heading.end() : end]).strip() + "\n"
-        )
-        for heading, end in zip(headings, ends, strict=True)
-    ]
-    return {entry.key: entry for entry in found}
+    found: Entries = {}
+    for heading, end in zip(headings, ends, strict=True):
+        statements = _OWNER.sub("", _TRAILER.sub("", text[heading.end() : end])).strip() + "\n"
+        entry = Entry(heading["type"], heading["schema"], heading["name"], statements)
+        if not _is_empty(entry):
+            found[entry.key] = entry
+    return found
+
+
+def _is_empty(entry: Entry) -> bool:
+    """Rows of a table that has none, and the state of a sequence."""
+    return entry.type == "SEQUENCE SET" or (entry.type == "TABLE DATA" and entry.statements.endswith("stdin;\n\\.\n"))
 
 
 def _pg_dump(url: str, *options: str) -> str:

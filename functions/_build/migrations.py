@@ -86,34 +86,41 @@ def from_difference(server: Postgres, sql: Path = schema.SQL) -> Migration | Non
 
     The statements are applied here, and the result is compared with the declared schema.
     """
-    with built(server, schema.migrations(sql)) as migrated, built(server, schema.declared(sql)) as declared:
-        with psycopg.connect(server.url(migrated), autocommit=True) as connection:
-            connection.execute("set role postgres")
-            statements, missing = _apply_difference(connection, server.url(migrated), server.url(declared))
-            missing += [f"function public.{name} has overloads." for name in difference.overloads(connection)]
-        if not missing and dump(server, migrated) != dump(server, declared):
-            missing.append("The result is not the declared schema. Compare the dumps: tests/sql/test_schema.py.")
-    if not statements and not missing:
+    with built(server, schema.migrations(sql)) as old, built(server, schema.declared(sql)) as new:
+        return _difference(server, old, new)
+
+
+def _difference(server: Postgres, old: str, new: str) -> Migration | None:
+    """Applies the difference to the database `old`, as far as possible."""
+    migrated, declared = dump(server, old), dump(server, new)
+    if migrated == declared:
         return None
+    with (
+        psycopg.connect(server.url(old), autocommit=True) as connection,
+        psycopg.connect(server.url(new), autocommit=True) as new_connection,
+    ):
+        connection.execute("set role postgres")
+        structure = difference.structure(connection, migrated, new_connection, declared)
+        statements, missing = structure.statements, structure.unsupported
+        try:
+            _apply(connection, statements)
+            attachments = difference.attachments(dump(server, old), declared).statements
+            _apply(connection, attachments)
+        except psycopg.Error as error:
+            missing = [*missing, f"Postgres refuses these statements: {error}"]
+            return Migration(_render(statements, missing), missing)
+        statements = statements + attachments
+        missing = missing + [f"function public.{name} has overloads." for name in difference.overloads(connection)]
+    if not missing and dump(server, old) != declared:
+        missing = ["The result is not the declared schema. tests/sql/test_schema.py shows how the dumps differ."]
     return Migration(_render(statements, missing), missing)
 
 
-def _apply_difference(
-    connection: psycopg.Connection[tuple[object, ...]], migrated: str, declared: str
-) -> tuple[list[str], list[str]]:
-    """The statements, applied as far as possible, and what is missing."""
-    structure = difference.structure(connection, migrated, declared)
-    try:
-        with connection.transaction():
-            connection.execute("set local check_function_bodies = off")
-            for statement in structure.statements:
-                connection.execute(statement.encode())
-    except psycopg.Error as error:
-        return structure.statements, [*structure.unsupported, f"Postgres refuses these statements: {error}"]
-    attachments = difference.attachments(migrated, declared)
-    for statement in attachments.statements:
-        connection.execute(statement.encode())
-    return structure.statements + attachments.statements, structure.unsupported
+def _apply(connection: psycopg.Connection[tuple[object, ...]], statements: list[str]) -> None:
+    with connection.transaction():
+        connection.execute("set local check_function_bodies = off")
+        for statement in statements:
+            connection.execute(statement.encode())
 
 
 def _render(statements: list[str], missing: list[str]) -> str:
