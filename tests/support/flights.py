@@ -23,13 +23,13 @@ FOR_EVER = 3600.0
 
 
 class Logged:
-    """A worker process; `lines` is what it has logged so far."""
+    """A worker process of the code in this folder; `lines` is what it has logged so far."""
 
-    def __init__(self, log: Path, options: dict[str, str]) -> None:
+    def __init__(self, log: Path, options: dict[str, str], code: Path = ROOT) -> None:
         self._log = log
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "functions.worker"], cwd=ROOT, env={**os.environ, **options}, stderr=stderr
+                [sys.executable, "-m", "functions.worker"], cwd=code, env={**os.environ, **options}, stderr=stderr
             )
 
     @property
@@ -54,11 +54,12 @@ class Logged:
 class Scenario:
     """One database, one source, any number of workers. Pages are small and slow enough to be hit."""
 
-    def __init__(self, database: Database, source: Source, folder: Path) -> None:
+    def __init__(self, database: Database, source: Source, folder: Path, code: Path = ROOT) -> None:
         self.database = database
         self.source = source
         self.user: User = database.member()
         self._folder = folder
+        self._code = code
         self._workers: list[Logged] = []
 
     def start(
@@ -76,7 +77,7 @@ class Scenario:
         values = {"WORKER_LEASE_SECONDS": "1", "WORKER_HEARTBEAT_SECONDS": "0.1", "WORKER_TICK_SECONDS": "0.05"}
         values |= {"DATABASE_URL": self.database.login("authenticator"), "WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}
         log = self._folder / f"worker-{len(self._workers)}.log"
-        worker = Logged(log, values | options)
+        worker = Logged(log, values | options, self._code)
         self._workers.append(worker)
         return worker
 
