@@ -29,11 +29,12 @@ serve: $(INSTALLED)
 test: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC) $(SCHEMATHESIS)
 	@$(BIN)/pytest --numprocesses=$(WORKERS) $(ARGS)
 
-## Formatting, lints and types
+## Formatting, lints, types and the direction of imports
 check: $(INSTALLED)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 ## How fast, beside what one would otherwise write or use; ONLY=doors|cold|engine|records|stop for a part of it
 bench: $(INSTALLED) $(FROM_NPM) $(BENCH_FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)
@@ -61,7 +62,7 @@ migration: $(INSTALLED)
 
 ## Print the API as OpenAPI 3.1
 openapi: $(INSTALLED)
-	@$(BIN)/python -m functions._shared.openapi
+	@$(BIN)/python -m functions._build.openapi
 
 ## Write the README's endpoint table
 readme: $(INSTALLED)

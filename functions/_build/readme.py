@@ -28,7 +28,7 @@ def with_table(text: str) -> str:
 
 def _row(endpoint: Endpoint) -> str:
     url = endpoint.path.removeprefix("/")
-    request = _members(endpoint.request, unsent(endpoint.request) | set(endpoint.members_of(endpoint.path) or ()))
+    request = _members(endpoint.request, unsent(endpoint.request) | set(endpoint.path_parameters(endpoint.path) or ()))
     success = f"{endpoint.status} {_members(endpoint.response) if endpoint.response else ''}"
     return f"| `{url}` | {endpoint.method} | {request} | {success} | {endpoint.summary} |"
 

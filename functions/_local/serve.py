@@ -16,7 +16,9 @@ from functions._local.gateway import gateway
 from functions._local.stack import Stack
 from functions._local.web_server import WebServer
 from functions._local.worker_process import WorkerProcess
-from functions._shared import logs, registry, runtime, services
+from functions._shared import logs, registry, services
+from functions._shared.http import PREFIX
+from functions._shared.wsgi_adapter import wsgi
 
 WORKER_CHECK_SECONDS = 0.5
 
@@ -57,10 +59,10 @@ def _serve_embedded(port: int, stop: int) -> None:
 
 def _serve_project(port: int, stop: int) -> None:
     project = services.services()
-    server = WebServer(gateway({runtime.PREFIX: runtime.wsgi(lambda request: registry.handle(request, project))}), port)
+    server = WebServer(gateway({PREFIX: wsgi(lambda request: registry.handle(request, project))}), port)
     try:
         with WorkerProcess() as worker:
-            _ready({"url": project.settings.supabase_url, "functions_url": f"{server.url}{runtime.PREFIX}"})
+            _ready({"url": project.settings.supabase_url, "functions_url": f"{server.url}{PREFIX}"})
             _wait(stop, worker)
     finally:
         server.close()

@@ -21,8 +21,10 @@ from functions._local.source import Source
 from functions._local.source import table as load
 from functions._local.web_server import WebServer
 from functions._local.worker_process import WorkerProcess
-from functions._shared import registry, runtime, services
+from functions._shared import registry, services
+from functions._shared.http import PREFIX
 from functions._shared.settings import Settings
+from functions._shared.wsgi_adapter import wsgi
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,7 +52,7 @@ class Stack:
         # The port first: whoever finds it taken has waited for nothing.
         self._functions: services.Services | None = None
         self.auth: AuthServer | None = None
-        public = WebServer(gateway({"/functions/v1": runtime.wsgi(self._handle), "/auth/v1": self._auth}), port)
+        public = WebServer(gateway({"/functions/v1": wsgi(self._handle), "/auth/v1": self._auth}), port)
         self._exit.callback(public.close)
         self.url = public.url
         # Read while Postgres starts: the first sync should not wait for it.
@@ -108,7 +110,7 @@ class Stack:
         first, last = self.source.dates
         return {
             "url": self.url,
-            "functions_url": f"{self.url}{runtime.PREFIX}",
+            "functions_url": f"{self.url}{PREFIX}",
             "database_url": self.database_url,
             "jwt_secret": self.jwt_secret,
             "anon_key": self.auth.anon_key(),

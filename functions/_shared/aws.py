@@ -1,33 +1,36 @@
-"""The calls to AWS; the only module that knows its SDK, which is imported by the first of them: it takes its time."""
+"""The calls to AWS. The only module that uses the SDK, which it imports at the first call, because that is slow."""
 
 from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
-
-from functions._shared.secret_store import SecretMissing, SecretUnavailable, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Somebody waits for the answer: give up early and say so.
+# A caller waits, so a call gives up early.
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 2, 5, 3
-MAX_MESSAGES = 10  # SQS takes no more
-RECOVERY_DAYS = 7  # so long a secret that was forgotten by mistake can be brought back
+MAX_MESSAGES = 10  # per call of SQS
+RECOVERY_DAYS = 7  # for which a deleted secret can be restored
 
-_MISSING = {"ResourceNotFoundException", "InvalidRequestException"}  # the second: it is marked to be deleted
+
+class AwsError(Exception):
+    """A failed call. `code` is the code of AWS, or the class of the SDK's error, whose text may quote a secret."""
+
+    def __init__(self, operation: str, code: str) -> None:
+        super().__init__(f"{operation}: {code}")
+        self.code = code
 
 
 @cache
-def client(service: str) -> Any:  # noqa: ANN401 (botocore makes its classes while it runs)
-    """Region and credentials are the environment's. A call takes its attempts and the pauses between."""
+def client(service: str) -> Any:  # noqa: ANN401 (botocore makes its classes at run time)
+    """A client with region and credentials from the environment."""
     from botocore.config import Config  # noqa: PLC0415
     from botocore.session import get_session  # noqa: PLC0415
 
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # some of its lines hold whole requests, secrets too
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # its debug lines hold whole requests, secrets included
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
@@ -41,39 +44,29 @@ class NotSent(Exception):
 
 
 def send(queue_url: str, messages: Sequence[Mapping[str, Any]]) -> None:
-    """Puts messages on a queue. Raises NotSent, or what the SDK raises."""
+    """Sends messages to a queue. Raises NotSent or an error of the SDK."""
     for start in range(0, len(messages), MAX_MESSAGES):
         part = messages[start : start + MAX_MESSAGES]
         entries = [{"Id": str(number), "MessageBody": json.dumps(message)} for number, message in enumerate(part)]
-        answer = client("sqs").send_message_batch(QueueUrl=queue_url, Entries=entries)
-        if failed := answer.get("Failed"):
+        response = client("sqs").send_message_batch(QueueUrl=queue_url, Entries=entries)
+        if failed := response.get("Failed"):
             raise NotSent(", ".join(sorted({entry["Code"] for entry in failed})))
 
 
-def settings(secret_id: str) -> dict[str, str]:
-    """Further settings: the members of a secret, a JSON object of texts. Raises SecretMissing or SecretUnavailable."""
-    value = _secrets_manager("get_secret_value", SecretId=secret_id).get("SecretString")
-    return {name: str(text) for name, text in parsed(value).items()}
+def get_secret(secret_id: str) -> str | None:
+    """The text of a secret in Secrets Manager, None for a binary one. Raises AwsError."""
+    text: str | None = _secrets_manager("get_secret_value", SecretId=secret_id).get("SecretString")
+    return text
 
 
-class SecretsManager:
-    """A SecretStore. Its names are `prefix/name`; rotation replaces a value under its name."""
+def create_secret(name: str, text: str) -> None:
+    """Raises AwsError, also if the name is in use."""
+    _secrets_manager("create_secret", Name=name, SecretString=text)
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
 
-    def put(self, name: str, value: Mapping[str, object]) -> None:
-        _secrets_manager("create_secret", Name=self._named(name), SecretString=json.dumps(value))
-
-    def get(self, name: str) -> dict[str, Any]:
-        return parsed(_secrets_manager("get_secret_value", SecretId=self._named(name)).get("SecretString"))
-
-    def forget(self, name: str) -> None:
-        with suppress(SecretMissing):
-            _secrets_manager("delete_secret", SecretId=self._named(name), RecoveryWindowInDays=RECOVERY_DAYS)
-
-    def _named(self, name: str) -> str:
-        return f"{self._prefix}/{name}"
+def delete_secret(secret_id: str) -> None:
+    """Raises AwsError. The secret can be restored for RECOVERY_DAYS."""
+    _secrets_manager("delete_secret", SecretId=secret_id, RecoveryWindowInDays=RECOVERY_DAYS)
 
 
 def _secrets_manager(operation: str, **arguments: object) -> Any:  # noqa: ANN401
@@ -84,7 +77,5 @@ def _secrets_manager(operation: str, **arguments: object) -> Any:  # noqa: ANN40
     except ClientError as error:
         code = str(error.response["Error"]["Code"])
     except BotoCoreError as error:
-        code = type(error).__name__  # its text may quote what was sent
-    if code in _MISSING and operation != "create_secret":
-        raise SecretMissing
-    raise SecretUnavailable(f"{operation}: {code}")
+        code = type(error).__name__
+    raise AwsError(operation, code)

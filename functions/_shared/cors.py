@@ -1,4 +1,4 @@
-"""CORS for every answer, errors included: a browser shows a page nothing of an answer without it."""
+"""CORS headers for every response. Without them a browser hides responses, errors included, from the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from functions._shared.http import Request
 
-# supabase-js's list (corsHeaders), x-region for functions.invoke({region}), and what this API reads besides.
+# supabase-js's list (corsHeaders), x-region for functions.invoke({region}), and the headers that this API reads.
 ALLOW_HEADERS = (
     "authorization, x-client-info, apikey, content-type, x-retry-count, traceparent, tracestate, baggage, x-region, "
     "x-request-id, idempotency-key, x-polytomic-version"
@@ -20,7 +20,7 @@ EXPOSE_HEADERS = "x-request-id, retry-after, x-polytomic-version"
 
 
 def preflight(methods: Sequence[str]) -> Response:
-    """The answer to OPTIONS: what may be sent, for a day."""
+    """The response to OPTIONS. Browsers keep it for a day."""
     return Response(
         204,
         headers={
@@ -32,7 +32,7 @@ def preflight(methods: Sequence[str]) -> Response:
 
 
 def add_headers(request: Request, response: Response, allowed_origins: Sequence[str]) -> None:
-    """`*`, or the request's own origin if it is on the list (then caches must tell origins apart)."""
+    """Allows `*`, or the request's origin if it is in the list. Then `vary` keeps caches from mixing up origins."""
     response.headers["access-control-expose-headers"] = EXPOSE_HEADERS
     if "*" in allowed_origins:
         response.headers["access-control-allow-origin"] = "*"

@@ -1,4 +1,4 @@
-"""How an API speaks: who may call it, how its errors are spelled, which header names its version. Rules are in SQL."""
+"""The error format of each published API: its JSON, whether it accepts API keys, and its version header."""
 
 from __future__ import annotations
 
@@ -15,99 +15,104 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ErrorFormat:
-    """`spell` makes an error's members of a problem and the request's id; `schema` describes them (JSON Schema), and
-    `error` is what the document calls it.
+    """`serialize` makes the JSON of an error and a request id. `schema` is its JSON Schema, `name` the schema's name.
 
-    `api_keys`: an agency's own servers may call with a key. `versions`: what `version_header` says, the current first.
+    `api_keys`: whether an agency's servers may call with an API key. `versions`: the values of `version_header`, the
+    current one first.
     """
 
-    error: str
+    name: str
     serialize: Callable[[ApiError, str], dict[str, Any]]
     schema: dict[str, Any]
     api_keys: bool = False
     version_header: str | None = None
     versions: tuple[str, ...] = ()
 
-    def version(self, asked: str | None) -> str:
-        """The version that serves: the one asked for, or the current one."""
-        return asked if asked in self.versions else self.versions[0]
+    def version(self, requested: str | None) -> str:
+        """The version of a response: the requested one if it exists, else the current one."""
+        return requested if requested in self.versions else self.versions[0]
 
 
-def _object(**members: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": list(members), "properties": members, "additionalProperties": True}
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": list(properties),
+        "properties": properties,
+        "additionalProperties": True,
+    }
 
 
-def _text(description: str) -> dict[str, Any]:
+def _string(description: str) -> dict[str, Any]:
     return {"type": "string", "description": description}
 
 
-_SENTENCE = _text("A sentence that says what to do next.")
-_STABLE = _text("Stable; branch on this.")
-_REQUEST_ID = _text("Also the header x-request-id.")
+_MESSAGE = _string("What went wrong and what to do, for people.")
+_CODE = _string("A stable code, for programs.")
+_REQUEST_ID = _string("Also in the header x-request-id.")
 
 
-def _spell_plain(problem: ApiError, request_id: str) -> dict[str, Any]:
-    return {"error": problem.message, "code": problem.code, "requestId": request_id, **problem.details}
+def _plain(error: ApiError, request_id: str) -> dict[str, Any]:
+    return {"error": error.message, "code": error.code, "requestId": request_id, **error.details}
 
 
-def _spell_polytomic(problem: ApiError, request_id: str) -> dict[str, Any]:
-    """Both of the error objects that the published clients know, in one: ApiError (key, message, metadata, status) and
-    RestErrResponse (code, error). A 401 has no `status`: the old clients read a text there and the new ones a number.
+def _polytomic(error: ApiError, request_id: str) -> dict[str, Any]:
+    """Both error objects of the published clients in one: ApiError (key, message, metadata, status) and
+    RestErrResponse (code, error). A 401 has no `status`, because old clients expect a string and new ones a number.
     """
-    spelled = {
-        "key": problem.code,
-        "message": problem.message,
-        "error": problem.message,
-        "code": problem.status,
-        "metadata": problem.details,
+    body = {
+        "key": error.code,
+        "message": error.message,
+        "error": error.message,
+        "code": error.status,
+        "metadata": error.details,
         "requestId": request_id,
     }
-    return spelled if problem.status == HTTPStatus.UNAUTHORIZED else {**spelled, "status": problem.status}
+    return body if error.status == HTTPStatus.UNAUTHORIZED else {**body, "status": error.status}
 
 
-def _spell_truto(problem: ApiError, request_id: str) -> dict[str, Any]:
+def _truto(error: ApiError, request_id: str) -> dict[str, Any]:
     return {
-        "statusCode": problem.status,
-        "error": HTTPStatus(problem.status).phrase,
-        "message": problem.message,
-        "code": problem.code,
+        "statusCode": error.status,
+        "error": HTTPStatus(error.status).phrase,
+        "message": error.message,
+        "code": error.code,
         "requestId": request_id,
-        **problem.details,
+        **error.details,
     }
 
 
-def _as_text(value: object) -> str:
+def _problem(error: ApiError, request_id: str) -> dict[str, Any]:
+    """RFC 9457, with the members of its predecessors in this API. Sent as application/json, which old clients parse."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.message,
+        "instance": f"urn:request:{request_id}",
+        "error": error.message,
+        "details": {name: _as_string(value) for name, value in error.details.items()},
+        "code": error.code,
+        "requestId": request_id,
+        **error.details,
+    }
+
+
+def _as_string(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _spell_problem(problem: ApiError, request_id: str) -> dict[str, Any]:
-    """RFC 9457, with the members that its predecessors in this API had. Sent as plain JSON, which clients parse."""
-    return {
-        "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.message,
-        "instance": f"urn:request:{request_id}",
-        "error": problem.message,
-        "details": {name: _as_text(value) for name, value in problem.details.items()},
-        "code": problem.code,
-        "requestId": request_id,
-        **problem.details,
-    }
-
-
-PLAIN = ErrorFormat("Error", _spell_plain, _object(error=_SENTENCE, code=_STABLE, requestId=_REQUEST_ID))
+PLAIN = ErrorFormat("Error", _plain, _object(error=_MESSAGE, code=_CODE, requestId=_REQUEST_ID))
 
 # Source: the published API and its clients (PyPI and npm `polytomic`).
 POLYTOMIC = ErrorFormat(
     "ApiError",
-    _spell_polytomic,
+    _polytomic,
     _object(
-        key=_STABLE,
-        message=_SENTENCE,
-        error=_SENTENCE,
+        key=_CODE,
+        message=_MESSAGE,
+        error=_MESSAGE,
         code={"type": "integer", "description": "The HTTP status."},
-        metadata={"type": "object", "description": "What else there is to know.", "additionalProperties": True},
+        metadata={"type": "object", "description": "Further details.", "additionalProperties": True},
         requestId=_REQUEST_ID,
     ),
     api_keys=True,
@@ -118,12 +123,12 @@ POLYTOMIC = ErrorFormat(
 # Source: the published API of sync jobs.
 TRUTO = ErrorFormat(
     "StatusError",
-    _spell_truto,
+    _truto,
     _object(
         statusCode={"type": "integer"},
-        error=_text("The status's reason phrase."),
-        message=_SENTENCE,
-        code=_STABLE,
+        error=_string("The reason phrase of the status."),
+        message=_MESSAGE,
+        code=_CODE,
         requestId=_REQUEST_ID,
     ),
     api_keys=True,
@@ -132,16 +137,16 @@ TRUTO = ErrorFormat(
 # Source: the published API of bulk actions.
 PROBLEM = ErrorFormat(
     "Problem",
-    _spell_problem,
+    _problem,
     _object(
-        type=_text("A URI reference that names the kind of problem."),
-        title=_text("The status's reason phrase."),
+        type=_string("A URI reference that names the kind of problem."),
+        title=_string("The reason phrase of the status."),
         status={"type": "integer"},
-        detail=_SENTENCE,
-        instance=_text("Which occurrence: the request's id as a URN."),
-        error=_text("As `detail`, for older clients."),
+        detail=_MESSAGE,
+        instance=_string("The request id as a URN."),
+        error=_string("The same as `detail`, for older clients."),
         details={"type": "object", "additionalProperties": {"type": "string"}},
-        code=_STABLE,
+        code=_CODE,
         requestId=_REQUEST_ID,
     ),
     api_keys=True,

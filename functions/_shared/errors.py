@@ -1,14 +1,14 @@
-"""Every refusal is one `Problem`; what the database raises becomes one here, through either door.
+"""Every error of a request is one ApiError. `from_database` translates what the database raises, for both transports.
 
 SQLSTATE                                  status
-PTnnn (app.raise_error)                        nnn: message = code, detail = sentence, hint = further members as JSON
-PGRST301, 302, 303                        401: the token, as PostgREST sees it
+PTnnn (app.raise_error)                   nnn: message = code, detail = sentence, hint = further details as JSON
+PGRST301, 302, 303                        401: PostgREST refuses the token
 PGRST000-003, 08, 53, 57014, 57P, 40001,
-40P01, 55P03, 25006, no answer            503 with Retry-After: not now (25006: a fail-over left it read-only)
-22, 23502, 23514                          400: a value that the tables refuse
+40P01, 55P03, 25006, no response          503 with Retry-After: not now (25006: read-only after a failover)
+22, 23502, 23514                          400: a value that a table refuses
 23503, 23505                              409
 42501                                     403
-anything else                             500: logged, and nothing of it shown
+anything else                             500: logged, never shown
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RETRY_AFTER_SECONDS = 2
 
 @dataclass
 class ApiError(Exception):
-    """What the caller is told: HTTP status, a stable code, a sentence, further members, further headers."""
+    """An error response: HTTP status, stable code, message, further details, further headers."""
 
     status: int
     code: str
@@ -36,28 +36,28 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class ErrorSpec:
-    """A problem as it is documented: `members` are those beyond error, code and requestId, with examples."""
+    """An error as it is documented. `details` are examples of the details that it always has."""
 
     status: int
     code: str
-    when: str
-    members: Mapping[str, Any] = field(default_factory=dict)
+    description: str
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def unavailable(code: str, what: str) -> ApiError:
-    sentence = f"{what} cannot be reached. Try again in a moment."
-    return ApiError(503, code, sentence, headers={"retry-after": str(RETRY_AFTER_SECONDS)})
+def unavailable(code: str, problem: str) -> ApiError:
+    """`problem` is a sentence."""
+    return ApiError(503, code, f"{problem} Try again in a moment.", headers={"retry-after": str(RETRY_AFTER_SECONDS)})
 
 
 def database_unavailable() -> ApiError:
-    return unavailable("database_unavailable", "The database")
+    return unavailable("database_unavailable", "The database cannot be reached.")
 
 
 def internal_error() -> ApiError:
-    return ApiError(500, "internal_error", "Something went wrong here. Tell us the requestId if it persists.")
+    return ApiError(500, "internal_error", "Internal error. Report the requestId.")
 
 
-_NOT_NOW = (
+_TEMPORARY = (
     "PGRST000",
     "PGRST001",
     "PGRST002",
@@ -71,33 +71,35 @@ _NOT_NOW = (
     "40P01",
     "55P03",
 )
-_NATIVE = {
-    "22": ApiError(400, "invalid_value", "The database refused a value of this request."),
-    "23502": ApiError(400, "invalid_value", "The database refused a value of this request."),
-    "23514": ApiError(400, "invalid_value", "The database refused a value of this request."),
-    "23503": ApiError(409, "conflict", "This conflicts with what the database holds."),
-    "23505": ApiError(409, "conflict", "This conflicts with what the database holds."),
-    "42501": ApiError(403, "forbidden", "You may not do this."),
+_INVALID_VALUE = (400, "invalid_value", "The database refused a value of this request.")
+_CONFLICT = (409, "conflict", "This conflicts with what the database holds.")
+_BY_SQLSTATE = {
+    "22": _INVALID_VALUE,
+    "23502": _INVALID_VALUE,
+    "23514": _INVALID_VALUE,
+    "23503": _CONFLICT,
+    "23505": _CONFLICT,
+    "42501": (403, "forbidden", "You are not allowed to do this."),
 }
 
 
 def from_database(code: str | None, message: str, detail: str | None, hint: str | None) -> ApiError | None:
-    """The problem that an error of the database stands for; None for one that is ours, and so a 500."""
+    """The ApiError for an error of the database. None if the caller did not cause it, which makes it a 500."""
     code = code or ""
     if code.startswith("PT") and code[2:].isdigit():
         headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if code == "PT503" else {}
-        return ApiError(int(code[2:]), message, detail or message, _members(hint), headers)
+        return ApiError(int(code[2:]), message, detail or message, _details(hint), headers)
     if code in {"PGRST301", "PGRST302", "PGRST303"}:
         return ApiError(401, "invalid_token", "This token is not valid any more. Sign in again.")
-    if code.startswith(_NOT_NOW):
+    if code.startswith(_TEMPORARY):
         return database_unavailable()
-    native = _NATIVE.get(code) or _NATIVE.get(code[:2])
-    return ApiError(native.status, native.code, native.message) if native else None
+    known = _BY_SQLSTATE.get(code) or _BY_SQLSTATE.get(code[:2])
+    return ApiError(*known) if known else None
 
 
-def _members(hint: str | None) -> dict[str, Any]:
+def _details(hint: str | None) -> dict[str, Any]:
     try:
-        members = json.loads(hint or "{}")
-    except ValueError:  # a hint in words: the refusal stands without it
-        members = {}
-    return members if isinstance(members, dict) else {}
+        details = json.loads(hint or "{}")
+    except ValueError:  # a hint in words, which no caller needs
+        details = {}
+    return details if isinstance(details, dict) else {}

@@ -1,8 +1,9 @@
-"""Members of requests: what Postgres cannot store, dates that are dates, and members that do not work yet."""
+"""Types of request fields: what Postgres can store, dates, and fields of published APIs that are not supported yet."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import date
 from functools import cache
 from math import isfinite
@@ -30,57 +31,55 @@ def _without_nul(text: str) -> str:
     return text
 
 
-# Postgres stores every character but this one.
-PgText = Annotated[str, AfterValidator(_without_nul)]
-
-
 def _storable(value: Any) -> Any:  # noqa: ANN401
-    """Looks through a JSON value (the parser has bounded its depth)."""
+    """Checks a JSON value of any depth, which the parser has bounded."""
     if isinstance(value, str):
         _without_nul(value)
     elif isinstance(value, float):
         if not isfinite(value):
-            raise ValueError("must not contain numbers that are infinite or none")
+            raise ValueError("must not contain NaN or infinite numbers")
     elif isinstance(value, dict | list):
-        for one in value if isinstance(value, list) else (*value, *value.values()):
-            _storable(one)
+        for element in value if isinstance(value, list) else (*value, *value.values()):
+            _storable(element)
     return value
 
-
-# What SQL calls int.
-PgInt = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
-# Whatever is in it, Postgres stores it.
-PgJson = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
-def _calendar_day(value: object) -> object:
-    if isinstance(value, str) and _DATE.fullmatch(value):
-        return date.fromisoformat(value)
-    raise ValueError("should be a date like 2013-01-31")
+def _calendar_date(value: object) -> object:
+    with suppress(ValueError):
+        if isinstance(value, str) and _DATE.fullmatch(value):
+            return date.fromisoformat(value)
+    raise ValueError("must be a date like 2013-01-31")
 
 
-# Pydantic's own, even its strict one, takes "86400" for the second day of 1970.
-Date = Annotated[date, BeforeValidator(_calendar_day)]
+# A string without NUL, the one character that Postgres cannot store.
+PgText = Annotated[str, AfterValidator(_without_nul)]
+# An SQL int.
+PgInt = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+# A JSON object that Postgres can store as jsonb.
+PgJson = Annotated[dict[str, Any], AfterValidator(_storable)]
+# YYYY-MM-DD. Pydantic's own date, even a strict one, accepts "86400" as the second day of 1970.
+Date = Annotated[date, BeforeValidator(_calendar_date)]
 
 
 class StrictRequest(BaseModel):
-    """A request of which no member is ignored: unknown ones, and those that do not work yet, are refused with 422.
+    """A request that ignores nothing: unknown and unsupported fields are refused with 422.
 
-    Members that only say what happens anyway (see Only) are taken and not sent on, wherever in the request they are.
+    AcceptsOnly fields at any depth are accepted and not sent on.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     @model_serializer(mode="wrap")
-    def _sent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_unsent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         left_out = unsent(type(self))
         return {name: value for name, value in dump(self).items() if name not in left_out}
 
 
 class AcceptsOnly:
-    """Marks a member of a published contract of which only these values (and null) work; it is not sent on."""
+    """Marks a field of a published API that accepts only these values and null. It is not sent on."""
 
     def __init__(self, *values: object) -> None:
         self._values = values
@@ -91,23 +90,22 @@ class AcceptsOnly:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        get_resource = handler(schema)
-        works = " or ".join(str(value).lower() for value in (*self._values, "null"))
-        return {**get_resource, "description": f"Only {works} works so far."}
+        supported = " or ".join(str(value).lower() for value in (*self._values, "null"))
+        return {**handler(schema), "description": f"Only {supported} is supported."}
 
     def _check(self, value: object) -> object:
         plain = value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
-        if plain is None or any(plain == one and type(plain) is type(one) for one in self._values):
+        if plain is None or any(plain == each and type(plain) is type(each) for each in self._values):
             return value
-        raise PydanticCustomError("unsupported", "does not work yet")
+        raise PydanticCustomError("unsupported", "is not supported yet")
 
 
 class SupportedValues(AcceptsOnly):
-    """Marks a member of which only these values work so far; it is sent on."""
+    """Marks a field of a published API of which only these values are supported. It is sent on."""
 
 
 @cache
 def unsent(model: type[BaseModel]) -> frozenset[str]:
-    """The members that only say what happens anyway."""
+    """The names of the AcceptsOnly fields, which change nothing and are not sent to the database."""
     fields = model.model_fields.items()
     return frozenset(name for name, field in fields if any(type(mark) is AcceptsOnly for mark in field.metadata))

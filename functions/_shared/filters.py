@@ -1,4 +1,7 @@
-"""Lists that can be filtered: `field=value` or `field[op]=value`, as many as one likes, besides the paging itself."""
+"""Lists with filters: any number of `field=value` or `field[operator]=value` in the query, beside paging.
+
+Source of the syntax: the published API of sync jobs.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,21 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from functions._shared.errors import ErrorSpec
+from functions._shared.error_catalog import (
+    INVALID_CURSOR,
+    INVALID_VALUE,
+    UNKNOWN_FILTER,
+    UNKNOWN_OPERATOR,
+    UNKNOWN_SORT,
+)
 from functions._shared.fields import PgText
 
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "exists", "like", "ilike")
-MOST = 20
+MAX_FILTERS = 20
+FILTER_ERRORS = (UNKNOWN_FILTER, UNKNOWN_OPERATOR, INVALID_VALUE, UNKNOWN_SORT, INVALID_CURSOR)
 
 _FILTER = re.compile(r"(?P<field>\w+)(?:\[(?P<op>\w*)\])?", re.ASCII)
-
-REFUSALS = (
-    ErrorSpec(400, "unknown_filter", "The list has no such field.", {"field": "nme", "available": ["id", "status"]}),
-    ErrorSpec(400, "unknown_operator", "There is no such operator.", {"operator": "between"}),
-    ErrorSpec(400, "invalid_value", "A filter's value is not of its field's type."),
-    ErrorSpec(400, "unknown_sort", "`sort` is neither created_at nor -created_at."),
-    ErrorSpec(400, "invalid_cursor", "The cursor is not one that a list has given."),
-)
+_PAGING = {"limit", "next_cursor", "prev_cursor", "sort"}
 
 
 def _number(value: object) -> object:
@@ -36,11 +39,11 @@ class Filter(BaseModel):
 
 
 class FilteredList(BaseModel):
-    """Any further parameter is a filter by one of `filterable`, the plain columns of the view that is listed."""
+    """Every other parameter of the query is a filter by one of `filterable`, which are columns of the listed view."""
 
     filterable: ClassVar[tuple[str, ...]] = ()
 
-    filters: SkipJsonSchema[Annotated[list[Filter], Field(max_length=MOST)]] = []
+    filters: SkipJsonSchema[Annotated[list[Filter], Field(max_length=MAX_FILTERS)]] = []
     limit: Annotated[int | None, BeforeValidator(_number)] = None
     next_cursor: PgText | None = None
     prev_cursor: PgText | None = None
@@ -48,14 +51,21 @@ class FilteredList(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _gathered(cls, query: dict[str, str]) -> dict[str, Any]:
-        paging = {"limit", "next_cursor", "prev_cursor", "sort"}
-        known = {name: value for name, value in query.items() if name in paging}
-        return {**known, "filters": [_filter(name, value) for name, value in query.items() if name not in paging]}
+    def _collect_filters(cls, query: dict[str, str]) -> dict[str, Any]:
+        paging = {name: value for name, value in query.items() if name in _PAGING}
+        return {**paging, "filters": [_filter(name, value) for name, value in query.items() if name not in _PAGING]}
+
+
+class Page(BaseModel):
+    """The cursors are null if there is no further page."""
+
+    next_cursor: str | None
+    prev_cursor: str | None
+    limit: int
 
 
 def parameter(request: type[FilteredList], example: dict[str, Any]) -> dict[str, Any]:
-    """The filters as OpenAPI has them: an object whose members are parameters of the query, under their own names."""
+    """The filters in OpenAPI: an object whose members are query parameters under their own names."""
     fields, operators = ("|".join(names) for names in (request.filterable, OPERATORS))
     return {
         "name": "filters",
@@ -64,16 +74,17 @@ def parameter(request: type[FilteredList], example: dict[str, Any]) -> dict[str,
         "style": "form",
         "explode": True,
         "description": (
-            "Not a parameter of this name: every further parameter is a filter, `field=value` or `field[op]=value`,"
-            f" and what is listed passes all of them, at most {MOST}. Fields: {', '.join(request.filterable)}."
-            f" Operators: {', '.join(OPERATORS)}; eq without one. `in` and `nin` take values with commas between them,"
+            "Not a parameter of this name. Every other parameter is a filter, `field=value` or `field[operator]=value`."
+            f" The list has what passes all filters, of which there may be {MAX_FILTERS}."
+            f" Fields: {', '.join(request.filterable)}."
+            f" Operators: {', '.join(OPERATORS)}; without one, eq. `in` and `nin` take values separated by commas,"
             " `exists` true or false, `like` and `ilike` a pattern with `%` and `_`."
         ),
         "schema": {
             "type": "object",
             "propertyNames": {"pattern": rf"^({fields})(\[({operators})?\])?$"},
             "additionalProperties": {"type": "string"},
-            "maxProperties": MOST,
+            "maxProperties": MAX_FILTERS,
         },
         "example": example,
     }
@@ -81,16 +92,6 @@ def parameter(request: type[FilteredList], example: dict[str, Any]) -> dict[str,
 
 def _filter(name: str, value: str) -> dict[str, str]:
     match = _FILTER.fullmatch(name)
-    return (
-        {"field": match["field"], "op": match["op"] or "eq", "value": value}
-        if match
-        else {"field": name, "value": value}
-    )
-
-
-class Page(BaseModel):
-    """The cursors are null where there is no further page."""
-
-    next_cursor: str | None
-    prev_cursor: str | None
-    limit: int
+    if not match:  # SQL refuses the field
+        return {"field": name, "value": value}
+    return {"field": match["field"], "op": match["op"] or "eq", "value": value}

@@ -1,20 +1,21 @@
-"""The API as OpenAPI 3.1, from the registry and the models: what is declared is what is documented.
+"""The API as OpenAPI 3.1, made from the endpoints' declarations and models.
 
-`python -m functions._shared.openapi` prints it; the functions serve it at /functions/v1/openapi.json.
+`python -m functions._build.openapi` prints it. The functions serve it at /functions/v1/openapi.json.
 """
 
 from __future__ import annotations
 
-import json
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
+from functions._shared import error_catalog as catalog
 from functions._shared import filters
-from functions._shared.errors import ApiError, ErrorSpec
+from functions._shared.errors import ApiError
 from functions._shared.fields import StrictRequest
 from functions._shared.filters import FilteredList
+from functions._shared.http import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,91 +24,67 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from functions._shared.endpoint import Endpoint
+    from functions._shared.errors import ErrorSpec
 
 VERSION = "0.1.0"
 REF = "#/components/schemas/{model}"
 
-# What any endpoint may answer, because every request takes the same way.
-EVERYONES = (
-    ErrorSpec(401, "missing_token", "There is no access token."),
-    ErrorSpec(401, "invalid_token", "The token is malformed, forged or another project's."),
-    ErrorSpec(401, "expired_token", "The token has expired: refresh the session."),
-    ErrorSpec(401, "revoked_token", "The session has ended or its user is gone: sign in again."),
-    ErrorSpec(403, "no_agency", "Your user belongs to no agency."),
-    ErrorSpec(405, "method_not_allowed", "Another method is meant; `Allow` names it."),
-    ErrorSpec(413, "body_too_large", "The body is larger than 1 MiB."),
-    ErrorSpec(500, "internal_error", "Ours; nothing of it is shown."),
-    ErrorSpec(503, "auth_unavailable", "The Auth server cannot be reached; `Retry-After` says when to try again."),
-    ErrorSpec(503, "database_unavailable", "The database cannot be reached; `Retry-After` says when to try again."),
+COMMON_ERRORS = (
+    catalog.MISSING_TOKEN,
+    catalog.INVALID_TOKEN,
+    catalog.EXPIRED_TOKEN,
+    catalog.REVOKED_TOKEN,
+    catalog.NO_AGENCY,
+    catalog.METHOD_NOT_ALLOWED,
+    catalog.BODY_TOO_LARGE,
+    catalog.INTERNAL_ERROR,
+    catalog.AUTH_UNAVAILABLE,
+    catalog.DATABASE_UNAVAILABLE,
 )
-OF_MEMBERS = (
-    ErrorSpec(400, "invalid_field", "A member has the wrong type or value; `field` names it.", {"field": "name"}),
-)
-OF_REQUIRED_MEMBERS = (
-    ErrorSpec(400, "missing_field", "A required member is missing; `field` names it.", {"field": "name"}),
-)
-OF_PATHS = (ErrorSpec(404, "not_found", "An id in the path is malformed."),)
-OF_CONTRACTS = (
-    ErrorSpec(
-        422,
-        "unsupported_field",
-        "A member does not work yet or is unknown; `fields` names all.",
-        {"fields": ["filters"]},
-    ),
-)
-OF_API_KEYS = (ErrorSpec(401, "invalid_api_key", "The agency's API key is unknown or revoked."),)
-OF_BODIES = (
-    ErrorSpec(400, "invalid_json", "The body is not JSON."),
-    ErrorSpec(400, "invalid_request", "The body is not an object, or its members do not go together."),
-)
-OF_IDEMPOTENCY = (
-    ErrorSpec(400, "invalid_idempotency_key", "The Idempotency-Key is empty, too long or not printable ASCII."),
-    ErrorSpec(409, "idempotency_key_in_use", "The first request with this Idempotency-Key is still under way."),
-    ErrorSpec(422, "idempotency_key_reused", "This Idempotency-Key came with another request."),
+BODY_ERRORS = (catalog.INVALID_JSON, catalog.INVALID_REQUEST)
+IDEMPOTENCY_ERRORS = (
+    catalog.INVALID_IDEMPOTENCY_KEY,
+    catalog.IDEMPOTENCY_KEY_IN_USE,
+    catalog.IDEMPOTENCY_KEY_REUSED,
 )
 
 
 def errors(endpoint: Endpoint) -> Sequence[ErrorSpec]:
-    """All that this endpoint may answer besides its success, by status."""
-    found = [*EVERYONES, *endpoint.errors]
-    members = [member for name, member in endpoint.request.model_fields.items() if not is_in_path(endpoint, name)]
-    if any(member.annotation is not object for member in members):  # an object is whatever it is
-        found += OF_MEMBERS
-    if any(member.is_required() for member in members) or (has_body(endpoint) and _requires_within(endpoint)):
-        found += OF_REQUIRED_MEMBERS
+    """All errors of an endpoint, by status: its own, and those that follow from its declaration."""
+    found = [*COMMON_ERRORS, *endpoint.errors]
+    fields = [field for name, field in endpoint.request.model_fields.items() if not is_in_path(endpoint, name)]
+    if any(field.annotation is not object for field in fields):  # `object` accepts every value
+        found.append(catalog.INVALID_FIELD)
+    if any(field.is_required() for field in fields) or (endpoint.has_body and _has_required_subfields(endpoint)):
+        found.append(catalog.MISSING_FIELD)
     if "{" in endpoint.path:
-        found += OF_PATHS
+        found.append(catalog.NOT_FOUND)
     if issubclass(endpoint.request, StrictRequest):
-        found += OF_CONTRACTS
+        found.append(catalog.UNSUPPORTED_FIELD)
     if endpoint.error_format.api_keys:
-        found += OF_API_KEYS
-    if has_body(endpoint):
-        found += OF_BODIES
+        found.append(catalog.INVALID_API_KEY)
+    if endpoint.has_body:
+        found += BODY_ERRORS
     if endpoint.accepts_idempotency_key:
-        found += OF_IDEMPOTENCY
-    return sorted(found, key=lambda refusal: refusal.status)
+        found += IDEMPOTENCY_ERRORS
+    return sorted(found, key=lambda error: error.status)
 
 
-def _requires_within(endpoint: Endpoint) -> bool:
-    """Whether a member's own members are required, though it is not."""
-    within = endpoint.request.model_json_schema().get("$defs", {}).values()
-    return any(model.get("required") for model in within)
+def _has_required_subfields(endpoint: Endpoint) -> bool:
+    nested = endpoint.request.model_json_schema().get("$defs", {}).values()
+    return any(model.get("required") for model in nested)
 
 
 def is_in_path(endpoint: Endpoint, name: str) -> bool:
     return f"{{{name}}}" in endpoint.path
 
 
-def has_body(endpoint: Endpoint) -> bool:
-    return endpoint.method not in ("GET", "DELETE")
-
-
 def _in_body(endpoint: Endpoint) -> dict[str, FieldInfo]:
-    fields = endpoint.request.model_fields.items() if has_body(endpoint) else ()
+    fields = endpoint.request.model_fields.items() if endpoint.has_body else ()
     return {name: member for name, member in fields if not is_in_path(endpoint, name)}
 
 
-def document(endpoints: Iterable[Endpoint], server: str = "/functions/v1") -> dict[str, Any]:
+def document(endpoints: Iterable[Endpoint], server: str = PREFIX) -> dict[str, Any]:
     endpoints = list(endpoints)
     models: list[Any] = [(e.request, "validation") for e in endpoints]
     models += [(e.response, "serialization") for e in endpoints if e.response]
@@ -124,12 +101,16 @@ def document(endpoints: Iterable[Endpoint], server: str = "/functions/v1") -> di
         "components": {
             "schemas": {
                 **definitions.get("$defs", {}),
-                **{e.error_format.error: e.error_format.schema for e in endpoints},
+                **{e.error_format.name: e.error_format.schema for e in endpoints},
             },
             "securitySchemes": {
                 "supabase": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "agency": {"type": "http", "scheme": "bearer", "description": "An API key of your agency."},
-                "agencyBasic": {"type": "http", "scheme": "basic", "description": "The key as the user name."},
+                "agencyBasic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The API key as the user name.",
+                },
             },
         },
     }
@@ -140,7 +121,7 @@ _KEY_HEADER = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "For 24 hours the same key and request get the same answer, so a lost one can be asked for again.",
+    "description": "Repeating a request with the same key within 24 hours returns the first response again.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
@@ -162,7 +143,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _body(endpoint: Endpoint) -> dict[str, Any]:
-    """The request without what its path says."""
+    """The request model without the fields in the path."""
     schema = endpoint.request.model_json_schema(ref_template=REF)
     schema.pop("$defs", None)
     schema["properties"] = {n: m for n, m in schema["properties"].items() if not is_in_path(endpoint, n)}
@@ -177,7 +158,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name, member in schema.get("properties", {}).items():
         place = "path" if is_in_path(endpoint, name) else "query"
-        if place == "path" or not has_body(endpoint):
+        if place == "path" or not endpoint.has_body:
             one = {"name": name, "in": place, "required": name in required, "schema": _without_null(member)}
             found.append(one | ({"example": examples[name]} if name in examples else {}))
     if issubclass(endpoint.request, FilteredList):
@@ -194,7 +175,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _without_null(member: dict[str, Any]) -> dict[str, Any]:
-    """A query has no null: what may be null in a model may be left out here."""
+    """A query has no null: a field that may be null in the model is optional here."""
     if member.get("default", "") is not None:
         return member
     [one] = [variant for variant in member["anyOf"] if variant != {"type": "null"}]
@@ -219,34 +200,21 @@ def _json(model: type[BaseModel], example: object) -> dict[str, Any]:
 
 
 def _errors(endpoint: Endpoint) -> dict[str, Any]:
-    grouped = groupby(errors(endpoint), key=lambda refusal: refusal.status)
+    grouped = groupby(errors(endpoint), key=lambda error: error.status)
     return {str(status): _error(endpoint, [*group]) for status, group in grouped}
 
 
 def _error(endpoint: Endpoint, group: Sequence[ErrorSpec]) -> dict[str, Any]:
-    examples = {
-        one.code: {
-            "summary": one.when,
-            "value": endpoint.error_format.serialize(
-                ApiError(one.status, one.code, one.when, dict(one.members)), _REQUEST_ID
-            ),
-        }
-        for one in group
-    }
+    examples = {error.code: {"summary": error.description, "value": _example(endpoint, error)} for error in group}
     further = {503: ["retry-after"], 405: ["allow"], 401: ["www-authenticate"]}.get(group[0].status, [])
-    schema = {"$ref": REF.format(model=endpoint.error_format.error)}
+    schema = {"$ref": REF.format(model=endpoint.error_format.name)}
     return {
-        "description": " ".join(f"`{one.code}`: {one.when}" for one in group),
+        "description": " ".join(f"`{error.code}`: {error.description}" for error in group),
         "headers": _headers(endpoint, *further),
         "content": {"application/json": {"schema": schema, "examples": examples}},
     }
 
 
-def main() -> None:
-    from functions._shared import registry  # noqa: PLC0415 (the registry serves this document)
-
-    print(json.dumps(document(registry.endpoints()), indent=2))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+def _example(endpoint: Endpoint, error: ErrorSpec) -> dict[str, Any]:
+    example = ApiError(error.status, error.code, error.description, dict(error.details))
+    return endpoint.error_format.serialize(example, _REQUEST_ID)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from functions._shared import dispatch, secret_store
+from functions._shared import secret_store
 from functions._shared.auth import Authenticator
+from functions._shared.dispatch import PollingDispatcher, SqsDispatcher
 from functions._shared.rpc import PostgresRpc, PostgrestRpc
+from functions._shared.secret_store import EnvironmentStore, SecretsManagerStore
 from functions._shared.settings import Settings, from_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from functions._shared.dispatch import Dispatcher
     from functions._shared.rpc import Rpc
     from functions._shared.secret_store import SecretStore
+    from functions._shared.settings import SecretStoreName
 
 # So long between two requests, and the process may have been frozen, or restored from a snapshot: what is pooled is as
 # good as dead then. By the calendar's clock, the only one that goes on meanwhile.
@@ -27,7 +33,7 @@ class Services:
     settings: Settings
     authenticator: Authenticator
     rpc: Rpc
-    dispatcher: Dispatcher = field(default_factory=dispatch.PollingDispatcher)
+    dispatcher: Dispatcher = field(default_factory=PollingDispatcher)
     secret_store: SecretStore | None = None  # None: the database keeps secrets
 
     def renew(self) -> None:
@@ -43,8 +49,8 @@ def make(settings: Settings) -> Services:
         check=settings.auth_check,
         issuer=settings.auth_issuer,
     )
-    dispatcher = dispatch.make(settings.queue_url, settings.check_queue_url)
-    return Services(settings, authenticator, make_rpc(settings), dispatcher, make_secret_store(settings))
+    dispatcher = make_dispatcher(settings.queue_url, settings.check_queue_url)
+    return Services(settings, authenticator, make_rpc(settings), dispatcher, _make_api_secret_store(settings))
 
 
 def make_rpc(settings: Settings) -> Rpc:
@@ -54,17 +60,38 @@ def make_rpc(settings: Settings) -> Rpc:
     return PostgrestRpc(settings.supabase_url, settings.supabase_anon_key)
 
 
-def make_secret_store(settings: Settings) -> SecretStore | None:
+def make_dispatcher(queue_url: str | None, check_queue_url: str | None) -> Dispatcher:
+    if queue_url is None or check_queue_url is None:
+        return PollingDispatcher()
+    return SqsDispatcher({"runs": queue_url, "checks": check_queue_url})
+
+
+def make_secret_store(kind: SecretStoreName, prefix: str) -> SecretStore | None:
+    """None if the database keeps secrets. `prefix` begins all names in Secrets Manager."""
+    if kind == "secretsmanager":
+        return SecretsManagerStore(prefix)
+    return EnvironmentStore() if kind == "environment" else None
+
+
+def with_secrets(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """With the members of the secret that SETTINGS_SECRET names, so that no function's configuration holds a secret."""
+    name = environment.get("SETTINGS_SECRET")
+    if not name:
+        return environment
+    return {**environment, **{setting: str(value) for setting, value in secret_store.read(name).items()}}
+
+
+def _make_api_secret_store(settings: Settings) -> SecretStore | None:
     """The door's: an environment takes no secrets, so that the database keeps those of its callers."""
     if settings.secret_store == "environment":  # noqa: S105 (no secret)
         return None
-    return secret_store.make(settings.secret_store, settings.secret_prefix)
+    return make_secret_store(settings.secret_store, settings.secret_prefix)
 
 
 @cache
 def services() -> Services:
     """Those of the environment."""
-    return make(from_environment())
+    return make(from_environment(with_secrets(os.environ)))
 
 
 _used_at = time.time()

@@ -39,7 +39,6 @@ class Settings:
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """Raises RuntimeError naming what is missing or unknown, before the first request rather than at it."""
-    environment = with_secrets(environment)
     missing = [name for name in ("SUPABASE_URL", "SUPABASE_ANON_KEY") if not environment.get(name)]
     if missing:
         raise RuntimeError(f"Set {' and '.join(missing)}.")
@@ -64,16 +63,6 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         queue_url=environment.get("QUEUE_URL") or None,
         check_queue_url=environment.get("CHECK_QUEUE_URL") or None,
     )
-
-
-def with_secrets(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """With the members of the secret that SETTINGS_SECRET names, so that none stands in a function's configuration."""
-    name = environment.get("SETTINGS_SECRET")
-    if not name:
-        return environment
-    from functions._shared import aws  # noqa: PLC0415
-
-    return {**environment, **aws.settings(name)}
 
 
 def secrets_from(environment: Mapping[str, str] = os.environ) -> tuple[SecretStoreName, str]:

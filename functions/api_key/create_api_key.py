@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint
 from functions._shared.fields import PgText
+from functions._shared.lambda_adapter import lambda_handler
 from functions.api_key.list_api_keys import EXAMPLE, ApiKey
 
 
@@ -25,7 +26,6 @@ class ApiKeyCreated(BaseModel):
 endpoint = Endpoint(
     __name__,
     "POST",
-    rpc="create_api_key",
     request=CreateApiKey,
     response=ApiKeyCreated,
     status=201,
@@ -33,4 +33,4 @@ endpoint = Endpoint(
     example_request={"name": "nightly jobs"},
     example_response={"key": "sync_…", "api_key": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.lambda_adapter import lambda_handler
 
 EXAMPLE: dict[str, Any] = {
     "id": "f2b1c0a4-5d1c-4b5e-9a57-0d8f4f5f6a21",
@@ -46,9 +47,8 @@ class ApiKeys(BaseModel):
 endpoint = Endpoint(
     __name__,
     "GET",
-    rpc="list_api_keys",
     request=ListApiKeys,
     response=ApiKeys,
     example_response={"api_keys": [EXAMPLE]},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

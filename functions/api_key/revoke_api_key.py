@@ -7,10 +7,9 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import ErrorSpec
+from functions._shared.error_catalog import API_KEY_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
 from functions.api_key.list_api_keys import EXAMPLE, ApiKey
-
-API_KEY_NOT_FOUND = ErrorSpec(404, "api_key_not_found", "There is no API key with this id.")
 
 
 class RevokeApiKey(BaseModel):
@@ -20,7 +19,6 @@ class RevokeApiKey(BaseModel):
 endpoint = Endpoint(
     __name__,
     "POST",
-    rpc="revoke_api_key",
     request=RevokeApiKey,
     response=ApiKey,
     idempotent=False,
@@ -28,4 +26,4 @@ endpoint = Endpoint(
     example_request={"api_key_id": EXAMPLE["id"]},
     example_response={**EXAMPLE, "revoked_at": EXAMPLE["created_at"], "revoked_by": EXAMPLE["created_by"]},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from functions._shared.errors import ErrorSpec
+from functions._shared.error_catalog import FAMILY_REQUIRED, NO_CRITERIA, UNKNOWN_FAMILY, UNKNOWN_STATUS
 from functions._shared.fields import PgText, StrictRequest
 
 PATH = "/api/actions/bulk"  # what those of its endpoints begin with
@@ -19,13 +19,7 @@ PATH = "/api/actions/bulk"  # what those of its endpoints begin with
 # In examples.
 JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
 
-JOB_NOT_FOUND = ErrorSpec(404, "bulk_action_not_found", "There is no bulk action job with this id.")
-OF_CRITERIA = (
-    ErrorSpec(400, "no_criteria", "criteria names nothing."),
-    ErrorSpec(400, "unknown_family", "There is no such family; `known` has them.", {"known": ["historical_sync"]}),
-    ErrorSpec(400, "family_required", "criteria has a status and no family."),
-    ErrorSpec(400, "unknown_status", "The family has no such status; `known` has them.", {"known": ["pending"]}),
-)
+CRITERIA_ERRORS = (NO_CRITERIA, UNKNOWN_FAMILY, FAMILY_REQUIRED, UNKNOWN_STATUS)
 
 
 MOST_OFFSET = timedelta(hours=16)  # what Postgres takes for a time zone

@@ -8,13 +8,10 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_ACTION_NOT_FOUND, NOT_CANCELLABLE
 from functions._shared.error_format import PROBLEM
-from functions._shared.errors import ErrorSpec
-from functions.bulk_action import JOB_ID, JOB_NOT_FOUND
-
-NOT_CANCELLABLE = ErrorSpec(
-    400, "not_cancellable", "The job has ended; `current_status` says how.", {"current_status": "completed"}
-)
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_action import JOB_ID
 
 
 def _if_it_is_one(reason: object) -> object:
@@ -38,12 +35,11 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/actions/bulk/jobs/{job_id}/cancel",
-    rpc="cancel_bulk_action",
     request=CancelBulkAction,
     response=BulkActionCancelled,
     error_format=PROBLEM,
-    errors=(NOT_CANCELLABLE, JOB_NOT_FOUND),
+    errors=(NOT_CANCELLABLE, BULK_ACTION_NOT_FOUND),
     example_request={"job_id": JOB_ID, "reason": "not these"},
     example_response={"success": True, "job_id": JOB_ID, "status": "cancelled"},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

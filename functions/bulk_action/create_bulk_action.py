@@ -9,7 +9,8 @@ from pydantic import Field
 from functions._shared.endpoint import Endpoint
 from functions._shared.error_format import PROBLEM
 from functions._shared.fields import AcceptsOnly, PgText, StrictRequest
-from functions.bulk_action import OF_CRITERIA, Criteria, MaxLimit, Time
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_action import CRITERIA_ERRORS, Criteria, MaxLimit, Time
 from functions.bulk_action.get_bulk_action import EXAMPLE, BulkAction
 
 
@@ -28,12 +29,11 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/actions/bulk/jobs",
-    rpc="create_bulk_action",
     request=CreateBulkAction,
     response=BulkAction,
     notifies_worker=True,
     error_format=PROBLEM,
-    errors=OF_CRITERIA,
+    errors=CRITERIA_ERRORS,
     example_request={
         "action_type": "cancel",
         "criteria": {"family": "historical_sync", "status": "pending"},
@@ -41,4 +41,4 @@ endpoint = Endpoint(
     },
     example_response={**EXAMPLE, "status": "scheduled", "executed_at": None},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -8,11 +8,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_ACTION_NOT_FOUND, NOT_DELETABLE
 from functions._shared.error_format import PROBLEM
-from functions._shared.errors import ErrorSpec
-from functions.bulk_action import JOB_ID, JOB_NOT_FOUND
-
-NOT_DELETABLE = ErrorSpec(400, "not_deletable", "The job has not ended.", {"current_status": "running"})
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_action import JOB_ID
 
 
 class DeleteBulkAction(BaseModel):
@@ -29,12 +28,11 @@ endpoint = Endpoint(
     __name__,
     "DELETE",
     path="/api/actions/bulk/jobs/{job_id}",
-    rpc="delete_bulk_action",
     request=DeleteBulkAction,
     response=BulkActionDeleted,
     error_format=PROBLEM,
-    errors=(NOT_DELETABLE, JOB_NOT_FOUND),
+    errors=(NOT_DELETABLE, BULK_ACTION_NOT_FOUND),
     example_request={"job_id": JOB_ID},
     example_response={"success": True, "job_id": JOB_ID, "status": "completed"},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

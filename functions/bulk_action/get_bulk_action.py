@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_ACTION_NOT_FOUND
 from functions._shared.error_format import PROBLEM
-from functions.bulk_action import JOB_ID, JOB_NOT_FOUND, Status
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_action import JOB_ID, Status
 
 EXAMPLE: dict[str, Any] = {
     "job_id": JOB_ID,
@@ -92,12 +94,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/actions/bulk/jobs/{job_id}",
-    rpc="get_bulk_action",
     request=GetBulkAction,
     response=BulkAction,
     error_format=PROBLEM,
-    errors=(JOB_NOT_FOUND,),
+    errors=(BULK_ACTION_NOT_FOUND,),
     example_request={"job_id": JOB_ID},
     example_response=EXAMPLE,
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

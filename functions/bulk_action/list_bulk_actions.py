@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint
 from functions._shared.error_format import PROBLEM
+from functions._shared.lambda_adapter import lambda_handler
 from functions.bulk_action import Status
 from functions.bulk_action.get_bulk_action import EXAMPLE, BulkAction
 
@@ -32,11 +33,10 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/actions/bulk/jobs",
-    rpc="list_bulk_actions",
     request=ListBulkActions,
     response=BulkActions,
     error_format=PROBLEM,
     example_request={"status": "running", "limit": 20},
     example_response={"jobs": [EXAMPLE], "next_cursor": None},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from functions._shared.endpoint import Endpoint
 from functions._shared.error_format import PROBLEM
 from functions._shared.fields import StrictRequest
-from functions.bulk_action import JOB_ID, OF_CRITERIA, Criteria, MaxLimit
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_action import CRITERIA_ERRORS, JOB_ID, Criteria, MaxLimit
 
 
 class PreviewBulkAction(StrictRequest):
@@ -39,12 +40,11 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/actions/bulk/preview",
-    rpc="preview_bulk_action",
     request=PreviewBulkAction,
     response=BulkActionPreview,
     error_format=PROBLEM,
     idempotent=False,
-    errors=OF_CRITERIA,
+    errors=CRITERIA_ERRORS,
     example_request={"criteria": {"family": "historical_sync", "status": "pending"}},
     example_response={
         "total_count": 1,
@@ -59,4 +59,4 @@ endpoint = Endpoint(
         ],
     },
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.bulk_sync import EXECUTION_ID, SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_sync import EXECUTION_ID, SYNC_ID
 from functions.connection import Cancellation
 
 
@@ -24,14 +26,13 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/bulk/syncs/{sync_id}/cancel",
-    rpc="cancel_bulk_sync",
     request=CancelBulkSync,
     response=BulkSyncCancelled,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND,),
+    errors=(BULK_SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={
         "data": {"message": "Cancellation requested", "execution_id": EXECUTION_ID, "status": "canceling"}
     },
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

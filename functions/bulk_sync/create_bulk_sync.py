@@ -8,28 +8,20 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.error_format import POLYTOMIC
-from functions._shared.errors import ErrorSpec
-from functions._shared.fields import AcceptsOnly, PgText, StrictRequest, SupportedValues
-from functions.bulk_sync import UNKNOWN_SCHEMA
-from functions.bulk_sync.get_bulk_sync import EXAMPLE, OneBulkSync
-from functions.connection import (
+from functions._shared.error_catalog import (
     CONNECTION_NOT_FOUND,
+    INVALID_OUTPUT_NAME,
+    NO_SCHEMAS,
+    NOT_A_DESTINATION,
     NOT_A_SOURCE,
     OTHER_ORGANIZATION,
-    RECORDS_ID,
-    SOURCE_ID,
-    Schedule,
+    UNKNOWN_SCHEMA,
 )
-
-NOT_A_DESTINATION = ErrorSpec(400, "not_a_destination", "The destination is not a connection of type records.")
-INVALID_OUTPUT_NAME = ErrorSpec(
-    400,
-    "invalid_output_name",
-    "The name of `schema` in the destination, with what goes before it, has 1 to 200 bytes.",
-    {"schema": "flights"},
-)
-NO_SCHEMAS = ErrorSpec(400, "no_schemas", "No schema is enabled.")
+from functions._shared.error_format import POLYTOMIC
+from functions._shared.fields import AcceptsOnly, PgText, StrictRequest, SupportedValues
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_sync.get_bulk_sync import EXAMPLE, OneBulkSync
+from functions.connection import RECORDS_ID, SOURCE_ID, Schedule
 
 
 def _as_schema(value: object) -> object:
@@ -90,7 +82,6 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/bulk/syncs",
-    rpc="create_bulk_sync",
     request=CreateBulkSync,
     response=OneBulkSync,
     error_format=POLYTOMIC,
@@ -113,4 +104,4 @@ endpoint = Endpoint(
     },
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_sync import SYNC_ID
 
 
 class DeleteBulkSync(BaseModel):
@@ -19,12 +21,11 @@ endpoint = Endpoint(
     __name__,
     "DELETE",
     path="/api/bulk/syncs/{sync_id}",
-    rpc="delete_bulk_sync",
     request=DeleteBulkSync,
     response=None,
     status=204,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND,),
+    errors=(BULK_SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

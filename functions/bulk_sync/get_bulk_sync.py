@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_sync import SYNC_ID
 from functions.connection import ORGANIZATION_ID, RECORDS_ID, SOURCE_ID, Actor
 
 EXAMPLE: dict[str, Any] = {
@@ -94,12 +96,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/bulk/syncs/{sync_id}",
-    rpc="get_bulk_sync",
     request=GetBulkSync,
     response=OneBulkSync,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND,),
+    errors=(BULK_SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_SYNC_NOT_FOUND, EXECUTION_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.bulk_sync import EXECUTION_ID, EXECUTION_NOT_FOUND, SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_sync import EXECUTION_ID, SYNC_ID
 
 Status = Literal["created", "scheduled", "running", "canceling", "canceled", "completed", "failed"]
 
@@ -108,12 +110,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/bulk/syncs/{sync_id}/executions/{execution_id}",
-    rpc="get_bulk_sync_execution",
     request=GetBulkSyncExecution,
     response=OneBulkSyncExecution,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND, EXECUTION_NOT_FOUND),
+    errors=(BULK_SYNC_NOT_FOUND, EXECUTION_NOT_FOUND),
     example_request={"sync_id": SYNC_ID, "execution_id": EXECUTION_ID},
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

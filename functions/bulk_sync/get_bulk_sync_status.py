@@ -8,8 +8,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_sync import SYNC_ID
 from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, BulkSyncExecution
 
 
@@ -34,11 +36,10 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/bulk/syncs/{sync_id}/status",
-    rpc="get_bulk_sync_status",
     request=GetBulkSyncStatus,
     response=OneBulkSyncStatus,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND,),
+    errors=(BULK_SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={
         "data": {
@@ -49,4 +50,4 @@ endpoint = Endpoint(
         }
     },
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

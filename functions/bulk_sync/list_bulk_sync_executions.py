@@ -7,11 +7,13 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import BULK_SYNC_NOT_FOUND, INVALID_PAGE_TOKEN
 from functions._shared.error_format import POLYTOMIC
 from functions._shared.fields import PgInt, PgText
-from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_sync import SYNC_ID
 from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, BulkSyncExecution
-from functions.connection import INVALID_PAGE_TOKEN, Pagination
+from functions.connection import Pagination
 
 
 class ListBulkSyncExecutions(BaseModel):
@@ -33,12 +35,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/bulk/syncs/{sync_id}/executions",
-    rpc="list_bulk_sync_executions",
     request=ListBulkSyncExecutions,
     response=BulkSyncExecutions,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
+    errors=(BULK_SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

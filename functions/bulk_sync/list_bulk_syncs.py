@@ -5,10 +5,12 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import INVALID_PAGE_TOKEN
 from functions._shared.error_format import POLYTOMIC
 from functions._shared.fields import PgInt, PgText
+from functions._shared.lambda_adapter import lambda_handler
 from functions.bulk_sync.get_bulk_sync import EXAMPLE, BulkSync
-from functions.connection import INVALID_PAGE_TOKEN, Pagination
+from functions.connection import Pagination
 
 
 class ListBulkSyncs(BaseModel):
@@ -28,11 +30,10 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/bulk/syncs",
-    rpc="list_bulk_syncs",
     request=ListBulkSyncs,
     response=BulkSyncs,
     error_format=POLYTOMIC,
     errors=(INVALID_PAGE_TOKEN,),
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -8,11 +8,12 @@ from uuid import UUID
 from pydantic import Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import ALREADY_ACTIVE, BULK_SYNC_NOT_FOUND, UNKNOWN_SCHEMA
 from functions._shared.error_format import POLYTOMIC
 from functions._shared.fields import AcceptsOnly, PgText, StrictRequest
-from functions.bulk_sync import SYNC_ID, SYNC_NOT_FOUND, UNKNOWN_SCHEMA
+from functions._shared.lambda_adapter import lambda_handler
+from functions.bulk_sync import SYNC_ID
 from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, OneBulkSyncExecution
-from functions.connection import ALREADY_ACTIVE
 
 
 class StartBulkSync(StrictRequest):
@@ -30,13 +31,12 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/bulk/syncs/{sync_id}/executions",
-    rpc="start_bulk_sync",
     request=StartBulkSync,
     response=OneBulkSyncExecution,
     notifies_worker=True,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND, UNKNOWN_SCHEMA, ALREADY_ACTIVE),
+    errors=(BULK_SYNC_NOT_FOUND, UNKNOWN_SCHEMA, ALREADY_ACTIVE),
     example_request={"sync_id": SYNC_ID, "schemas": ["flights"]},
     example_response={"data": {**EXAMPLE, "status": "created"}},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared.errors import ErrorSpec
 from functions._shared.fields import AcceptsOnly, StrictRequest
 
 PATH = "/api/connections"  # what those of its endpoints begin with
@@ -20,16 +19,6 @@ ORGANIZATION_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
 SOURCE_ID = "e5ec3e3f-9877-4d63-938a-e2f34036a1d6"
 RECORDS_ID = "3b9a0d55-0f4f-4f4c-9a51-1f9c9f5f7a02"
 JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
-
-CONNECTION_NOT_FOUND = ErrorSpec(404, "connection_not_found", "There is no connection with this id.")
-INVALID_CONFIGURATION = ErrorSpec(400, "invalid_configuration", "The configuration is not valid; `error` says where.")
-NOT_A_SOURCE = ErrorSpec(400, "not_a_source", "The connection receives records and cannot be read from.")
-OTHER_ORGANIZATION = ErrorSpec(403, "other_organization", "organization_id is not that of your agency.")
-SECRETS_UNAVAILABLE = ErrorSpec(
-    503, "secrets_unavailable", "The store of secrets does not answer; `Retry-After` says when to try again."
-)
-INVALID_PAGE_TOKEN = ErrorSpec(400, "invalid_page_token", "The page_token is not one that a list has given.")
-ALREADY_ACTIVE = ErrorSpec(409, "already_active", "An execution is active; `job_id` is its id.", {"job_id": JOB_ID})
 
 
 class Actor(BaseModel):

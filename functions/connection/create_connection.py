@@ -7,16 +7,17 @@ from uuid import UUID
 
 from pydantic import Field
 
-from functions._shared import source_check
+from functions._connections.source_check import SOURCE_CHECK_ERRORS, await_source_check
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE
 from functions._shared.error_format import POLYTOMIC
 from functions._shared.fields import AcceptsOnly, PgJson, PgText, StrictRequest
-from functions._shared.secret_store import store_externally
-from functions.connection import INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection._configuration import check_configuration, store_externally
 from functions.connection.get_connection import EXAMPLE, OneConnection
 
 if TYPE_CHECKING:
-    from functions._shared.endpoint import Call
+    from functions._shared.endpoint import RpcContext
 
 
 class CreateConnection(StrictRequest):
@@ -32,24 +33,24 @@ class CreateConnection(StrictRequest):
     redirect_url: Annotated[str | None, AcceptsOnly("")] = None
 
 
-def validated(arguments: dict[str, Any], call: Call) -> bytes:
-    source_check.check_config(arguments["type"], arguments.get("configuration", {}))
-    answer = call.own(store_externally(arguments, call))
-    if arguments.pop("validate", False) and source_check.completed(answer, call):
-        return call.own(store_externally(arguments, call))  # the secret anew: that of a test is forgotten with it
-    return answer
+def create(arguments: dict[str, Any], context: RpcContext) -> bytes:
+    check_configuration(arguments["type"], arguments.get("configuration", {}))
+    response = context.call_main(store_externally(arguments, context))
+    if arguments.pop("validate", False) and await_source_check(response, context):
+        # The secret is stored again, because that of the check is deleted with the check.
+        return context.call_main(store_externally(arguments, context))
+    return response
 
 
 endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/connections",
-    rpc="create_connection",
     request=CreateConnection,
     response=OneConnection,
     error_format=POLYTOMIC,
-    steps=validated,
-    errors=(INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE, *source_check.REFUSALS),
+    respond=create,
+    errors=(INVALID_CONFIGURATION, OTHER_ORGANIZATION, SECRETS_UNAVAILABLE, *SOURCE_CHECK_ERRORS),
     example_request={
         "name": "Flights",
         "type": "http",
@@ -57,4 +58,4 @@ endpoint = Endpoint(
     },
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -7,16 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import CONNECTION_IN_USE, CONNECTION_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions._shared.errors import ErrorSpec
-from functions.connection import CONNECTION_NOT_FOUND, SOURCE_ID
-
-IN_USE = ErrorSpec(
-    422,
-    "connection_in_use",
-    "Syncs or models use it, those in `used_by`; with `force=true` they are deleted too.",
-    {"used_by": [{"type": "bulk_sync", "id": "248df4b7-aa70-47b8-a036-33ac447e668d", "name": "Flights"}]},
-)
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import SOURCE_ID
 
 
 class DeleteConnection(BaseModel):
@@ -28,13 +22,12 @@ endpoint = Endpoint(
     __name__,
     "DELETE",
     path="/api/connections/{connection_id}",
-    rpc="delete_connection",
     request=DeleteConnection,
     response=None,
     notifies_worker=True,
     status=204,
     error_format=POLYTOMIC,
-    errors=(CONNECTION_NOT_FOUND, IN_USE),
+    errors=(CONNECTION_NOT_FOUND, CONNECTION_IN_USE),
     example_request={"connection_id": SOURCE_ID},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import CONNECTION_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.connection import CONNECTION_NOT_FOUND, ORGANIZATION_ID, SOURCE_ID, Actor
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import ORGANIZATION_ID, SOURCE_ID, Actor
 
 EXAMPLE: dict[str, Any] = {
     "id": SOURCE_ID,
@@ -73,7 +75,6 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/connections/{connection_id}",
-    rpc="get_connection",
     request=GetConnection,
     response=OneConnection,
     error_format=POLYTOMIC,
@@ -81,4 +82,4 @@ endpoint = Endpoint(
     example_request={"connection_id": SOURCE_ID},
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

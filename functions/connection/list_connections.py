@@ -5,9 +5,11 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import INVALID_PAGE_TOKEN
 from functions._shared.error_format import POLYTOMIC
 from functions._shared.fields import PgInt, PgText
-from functions.connection import INVALID_PAGE_TOKEN, Pagination
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import Pagination
 from functions.connection.get_connection import EXAMPLE, Connection
 
 
@@ -27,11 +29,10 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/connections",
-    rpc="list_connections",
     request=ListConnections,
     response=Connections,
     error_format=POLYTOMIC,
     errors=(INVALID_PAGE_TOKEN,),
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

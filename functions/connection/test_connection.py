@@ -7,18 +7,17 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from functions._shared import source_check
+from functions._connections.source_check import SOURCE_CHECK_ERRORS, await_source_check
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import CONNECTION_NOT_FOUND, INVALID_CONFIGURATION, OTHER_TYPE, SECRETS_UNAVAILABLE
 from functions._shared.error_format import POLYTOMIC
-from functions._shared.errors import ErrorSpec
 from functions._shared.fields import PgJson, StrictRequest
-from functions._shared.secret_store import store_externally
-from functions.connection import CONNECTION_NOT_FOUND, INVALID_CONFIGURATION, SECRETS_UNAVAILABLE, SOURCE_ID
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import SOURCE_ID
+from functions.connection._configuration import check_configuration, store_externally
 
 if TYPE_CHECKING:
-    from functions._shared.endpoint import Call
-
-OTHER_TYPE = ErrorSpec(400, "other_type", "The stored connection is of another type.")
+    from functions._shared.endpoint import RpcContext
 
 
 class TestConnection(StrictRequest):
@@ -38,11 +37,11 @@ class ConnectionTested(BaseModel):
     ok: Literal[True]
 
 
-def answered(arguments: dict[str, Any], call: Call) -> bytes:
+def test(arguments: dict[str, Any], context: RpcContext) -> bytes:
     arguments.setdefault("configuration", {})
     if "connection_id" not in arguments:
-        source_check.check_config(arguments["type"], arguments["configuration"])
-    source_check.completed(call.own(store_externally(arguments, call)), call)
+        check_configuration(arguments["type"], arguments["configuration"])
+    await_source_check(context.call_main(store_externally(arguments, context)), context)
     return b'{"ok": true}'
 
 
@@ -50,13 +49,12 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/connections/test",
-    rpc="test_connection",
     request=TestConnection,
     response=ConnectionTested,
     error_format=POLYTOMIC,
     idempotent=False,
-    steps=answered,
-    errors=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, SECRETS_UNAVAILABLE, *source_check.REFUSALS),
+    respond=test,
+    errors=(INVALID_CONFIGURATION, CONNECTION_NOT_FOUND, OTHER_TYPE, SECRETS_UNAVAILABLE, *SOURCE_CHECK_ERRORS),
     example_request={
         "type": "http",
         "configuration": {"secret": {"token": "the-source-s-token"}},
@@ -64,4 +62,4 @@ endpoint = Endpoint(
     },
     example_response={"ok": True},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

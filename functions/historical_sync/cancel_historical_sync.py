@@ -8,13 +8,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import ErrorSpec
+from functions._shared.error_catalog import JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY, NOT_CANCELLABLE
 from functions._shared.fields import PgText
-from functions.historical_sync import JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
-
-NOT_CANCELLABLE = ErrorSpec(
-    400, "not_cancellable", "The job has ended; `current_status` says how.", {"current_status": "completed"}
-)
+from functions._shared.lambda_adapter import lambda_handler
+from functions.historical_sync import JOB_ID
 
 
 class CancelHistoricalSync(BaseModel):
@@ -37,4 +34,4 @@ endpoint = Endpoint(
     example_request={"job_id": JOB_ID, "reason": "wrong date range"},
     example_response={"job_id": JOB_ID, "status": "cancelled"},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -9,7 +9,9 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
-from functions.historical_sync import CONNECTION_ID, JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
+from functions._shared.error_catalog import JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
+from functions._shared.lambda_adapter import lambda_handler
+from functions.historical_sync import CONNECTION_ID, JOB_ID
 
 EXAMPLE = {
     "job_id": JOB_ID,
@@ -83,11 +85,10 @@ class HistoricalSync(BaseModel):
 endpoint = Endpoint(
     __name__,
     "GET",
-    rpc="get_historical_sync",
     request=GetHistoricalSync,
     response=HistoricalSync,
     errors=(JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND),
     example_request={"job_id": JOB_ID},
     example_response=EXAMPLE,
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.lambda_adapter import lambda_handler
 from functions.historical_sync.get_historical_sync import EXAMPLE, HistoricalSync, Status
 
 
@@ -30,10 +31,9 @@ class HistoricalSyncs(BaseModel):
 endpoint = Endpoint(
     __name__,
     "GET",
-    rpc="list_historical_syncs",
     request=ListHistoricalSyncs,
     response=HistoricalSyncs,
     example_request={"status": "in_progress", "limit": 20},
     example_response={"jobs": [EXAMPLE], "next_cursor": None},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -8,13 +8,15 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import ErrorSpec
-from functions.historical_sync import ALREADY_ACTIVE, JOB_ID, JOB_NOT_FOUND, JOB_OF_ANOTHER_AGENCY
-
-NOT_RETRYABLE = ErrorSpec(
-    400, "not_retryable", "The job is neither failed nor cancelled.", {"current_status": "in_progress"}
+from functions._shared.error_catalog import (
+    ALREADY_ACTIVE,
+    CONNECTION_NOT_FOUND,
+    JOB_NOT_FOUND,
+    JOB_OF_ANOTHER_AGENCY,
+    NOT_RETRYABLE,
 )
-CONNECTION_GONE = ErrorSpec(404, "connection_not_found", "The connection of this job was deleted.")
+from functions._shared.lambda_adapter import lambda_handler
+from functions.historical_sync import JOB_ID
 
 
 class RetryHistoricalSync(BaseModel):
@@ -32,13 +34,12 @@ class HistoricalSyncRetried(BaseModel):
 endpoint = Endpoint(
     __name__,
     "POST",
-    rpc="retry_historical_sync",
     request=RetryHistoricalSync,
     response=HistoricalSyncRetried,
     notifies_worker=True,
     status=201,
-    errors=(NOT_RETRYABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND, CONNECTION_GONE, ALREADY_ACTIVE),
+    errors=(NOT_RETRYABLE, JOB_OF_ANOTHER_AGENCY, JOB_NOT_FOUND, CONNECTION_NOT_FOUND, ALREADY_ACTIVE),
     example_request={"job_id": JOB_ID},
     example_response={"job_id": "01a20393-26df-7227-9f87-71fc7a2b2981", "status": "pending", "retry_of": JOB_ID},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -8,22 +8,17 @@ from uuid import UUID
 from pydantic import BaseModel, Field, model_validator
 
 from functions._shared.endpoint import Endpoint
-from functions._shared.errors import ErrorSpec
+from functions._shared.error_catalog import (
+    ALREADY_ACTIVE,
+    CONNECTION_NOT_FOUND,
+    CONNECTION_OF_ANOTHER_AGENCY,
+    INVALID_RESOURCES,
+    NOT_A_SOURCE,
+    UNKNOWN_RESOURCE,
+)
 from functions._shared.fields import Date, PgText
-from functions.historical_sync import ALREADY_ACTIVE, CONNECTION_ID, JOB_ID
-
-NOT_A_SOURCE = ErrorSpec(400, "not_a_source", "The connection receives records and cannot be read from.")
-NO_RESOURCES = ErrorSpec(400, "invalid_resources", "No resource is named, and the connection has none.")
-UNKNOWN_RESOURCE = ErrorSpec(
-    400,
-    "unknown_resource",
-    "The connection does not have `resource`; it has those in `available`.",
-    {"resource": "flight", "available": ["flights", "weather"]},
-)
-CONNECTION_OF_ANOTHER_AGENCY = ErrorSpec(
-    403, "connection_of_another_agency", "This connection belongs to another agency."
-)
-CONNECTION_NOT_FOUND = ErrorSpec(404, "connection_not_found", "There is no connection with this id.")
+from functions._shared.lambda_adapter import lambda_handler
+from functions.historical_sync import CONNECTION_ID, JOB_ID
 
 
 class StartHistoricalSync(BaseModel):
@@ -47,14 +42,13 @@ class HistoricalSyncStarted(BaseModel):
 endpoint = Endpoint(
     __name__,
     "POST",
-    rpc="start_historical_sync",
     request=StartHistoricalSync,
     response=HistoricalSyncStarted,
     notifies_worker=True,
     status=201,
     errors=(
         NOT_A_SOURCE,
-        NO_RESOURCES,
+        INVALID_RESOURCES,
         UNKNOWN_RESOURCE,
         CONNECTION_OF_ANOTHER_AGENCY,
         CONNECTION_NOT_FOUND,
@@ -63,4 +57,4 @@ endpoint = Endpoint(
     example_request={"connection_id": CONNECTION_ID, "date_from": "2013-01-01", "date_to": "2013-12-31"},
     example_response={"job_id": JOB_ID, "status": "pending"},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -5,17 +5,7 @@ Source of paths, members and words: the published API, versions 2023-04-25 to 20
 
 from __future__ import annotations
 
-from functions._shared.errors import ErrorSpec
-
 PATH = "/api/models"  # what those of its endpoints begin with
 
 # In examples.
 MODEL_ID = "c1a4b7de-2f0a-4b3c-8f7e-5d6c7b8a9012"
-
-MODEL_NOT_FOUND = ErrorSpec(404, "model_not_found", "There is no model with this id.")
-UNKNOWN_FIELD = ErrorSpec(
-    400,
-    "unknown_field",
-    "There is no field of that name; there are those in `available`.",
-    {"field": "nme", "available": ["carrier", "name"]},
-)

@@ -7,24 +7,23 @@ from uuid import UUID
 
 from pydantic import Field
 
-from functions._shared import source_check
+from functions._connections.source_check import SOURCE_CHECK_ERRORS, await_source_check
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import (
+    CONNECTION_NOT_FOUND,
+    NOT_A_SOURCE,
+    OTHER_ORGANIZATION,
+    UNKNOWN_FIELD,
+    UNKNOWN_RESOURCE,
+)
 from functions._shared.error_format import POLYTOMIC
-from functions._shared.errors import ErrorSpec
 from functions._shared.fields import AcceptsOnly, PgText, StrictRequest
-from functions.connection import CONNECTION_NOT_FOUND, NOT_A_SOURCE, OTHER_ORGANIZATION, SOURCE_ID
-from functions.model import UNKNOWN_FIELD
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import SOURCE_ID
 from functions.model.get_model import EXAMPLE, OneModel
 
 if TYPE_CHECKING:
-    from functions._shared.endpoint import Call
-
-UNKNOWN_RESOURCE = ErrorSpec(
-    400,
-    "unknown_resource",
-    "The connection does not have `resource`; it has those in `available`.",
-    {"resource": "flight", "available": ["flights", "weather"]},
-)
+    from functions._shared.endpoint import RpcContext
 
 
 class Query(StrictRequest):
@@ -49,28 +48,27 @@ class CreateModel(StrictRequest):
     tracking_columns: Annotated[list[str] | None, AcceptsOnly([])] = None
 
 
-def looked_at(arguments: dict[str, Any], call: Call) -> bytes:
-    answer = call.own(arguments)
-    check_id = source_check.completed(answer, call)
-    return call.own({**arguments, "check_id": check_id}) if check_id else answer
+def create(arguments: dict[str, Any], context: RpcContext) -> bytes:
+    response = context.call_main(arguments)
+    check_id = await_source_check(response, context)
+    return context.call_main({**arguments, "check_id": check_id}) if check_id else response
 
 
 endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/models",
-    rpc="create_model",
     request=CreateModel,
     response=OneModel,
     error_format=POLYTOMIC,
-    steps=looked_at,
+    respond=create,
     errors=(
         CONNECTION_NOT_FOUND,
         NOT_A_SOURCE,
         UNKNOWN_RESOURCE,
         UNKNOWN_FIELD,
         OTHER_ORGANIZATION,
-        *source_check.REFUSALS,
+        *SOURCE_CHECK_ERRORS,
     ),
     example_request={
         "name": "Airlines",
@@ -80,4 +78,4 @@ endpoint = Endpoint(
     },
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

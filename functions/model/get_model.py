@@ -9,9 +9,11 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import MODEL_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
+from functions._shared.lambda_adapter import lambda_handler
 from functions.connection import ORGANIZATION_ID, SOURCE_ID, Actor
-from functions.model import MODEL_ID, MODEL_NOT_FOUND
+from functions.model import MODEL_ID
 
 EXAMPLE: dict[str, Any] = {
     "id": MODEL_ID,
@@ -82,7 +84,6 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/models/{model_id}",
-    rpc="get_model",
     request=GetModel,
     response=OneModel,
     error_format=POLYTOMIC,
@@ -90,4 +91,4 @@ endpoint = Endpoint(
     example_request={"model_id": MODEL_ID},
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

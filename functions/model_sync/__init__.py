@@ -5,19 +5,8 @@ Source of paths, members and words: the published API, versions 2023-04-25 to 20
 
 from __future__ import annotations
 
-from functions._shared.errors import ErrorSpec
-
 PATH = "/api/syncs"  # what those of its endpoints begin with
 
 # In examples.
 SYNC_ID = "248df4b7-aa70-47b8-a036-33ac447e668d"
 EXECUTION_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
-
-SYNC_NOT_FOUND = ErrorSpec(404, "model_sync_not_found", "There is no model sync with this id.")
-EXECUTION_NOT_FOUND = ErrorSpec(404, "execution_not_found", "This sync has no execution with this id.")
-NOT_THE_IDENTITY = ErrorSpec(
-    400,
-    "not_the_identity",
-    "The object's rows are told apart by something else than this identity.",
-    {"object": "airlines", "target": "name"},
-)

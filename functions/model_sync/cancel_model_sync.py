@@ -7,9 +7,11 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import MODEL_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
+from functions._shared.lambda_adapter import lambda_handler
 from functions.connection import Cancellation
-from functions.model_sync import EXECUTION_ID, SYNC_ID, SYNC_NOT_FOUND
+from functions.model_sync import EXECUTION_ID, SYNC_ID
 
 
 class CancelModelSync(BaseModel):
@@ -24,14 +26,13 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/syncs/{sync_id}/cancel",
-    rpc="cancel_model_sync",
     request=CancelModelSync,
     response=ModelSyncCancelled,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND,),
+    errors=(MODEL_SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={
         "data": {"message": "Cancellation requested", "execution_id": EXECUTION_ID, "status": "canceling"}
     },
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

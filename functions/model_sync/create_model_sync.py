@@ -8,17 +8,21 @@ from uuid import UUID
 from pydantic import AfterValidator, Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import (
+    AMBIGUOUS_TARGET,
+    CONNECTION_NOT_FOUND,
+    IDENTITY_REQUIRED,
+    MODEL_NOT_FOUND,
+    NOT_A_DESTINATION,
+    NOT_THE_IDENTITY,
+    OTHER_ORGANIZATION,
+    UNKNOWN_FIELD,
+)
 from functions._shared.error_format import POLYTOMIC
-from functions._shared.errors import ErrorSpec
 from functions._shared.fields import AcceptsOnly, PgText, StrictRequest, SupportedValues
-from functions.connection import CONNECTION_NOT_FOUND, OTHER_ORGANIZATION, Schedule
-from functions.model import MODEL_NOT_FOUND, UNKNOWN_FIELD
-from functions.model_sync import NOT_THE_IDENTITY
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import Schedule
 from functions.model_sync.get_model_sync import EXAMPLE, OneModelSync
-
-IDENTITY_REQUIRED = ErrorSpec(400, "identity_required", "Without `identity` only mode append works.")
-AMBIGUOUS_TARGET = ErrorSpec(400, "ambiguous_target", "Two fields, or one and the identity, go to the same target.")
-NOT_A_DESTINATION = ErrorSpec(400, "not_a_destination", "The target is not a connection of type records.")
 
 Name = Annotated[PgText, Field(min_length=1, max_length=200)]
 
@@ -90,7 +94,6 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/syncs",
-    rpc="create_model_sync",
     request=CreateModelSync,
     response=OneModelSync,
     error_format=POLYTOMIC,
@@ -107,4 +110,4 @@ endpoint = Endpoint(
     example_request={name: EXAMPLE[name] for name in ("name", "mode", "fields", "identity", "target", "schedule")},
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import MODEL_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.model_sync import SYNC_ID
 
 
 class DeleteModelSync(BaseModel):
@@ -19,12 +21,11 @@ endpoint = Endpoint(
     __name__,
     "DELETE",
     path="/api/syncs/{sync_id}",
-    rpc="delete_model_sync",
     request=DeleteModelSync,
     response=None,
     status=204,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND,),
+    errors=(MODEL_SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

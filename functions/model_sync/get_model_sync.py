@@ -9,10 +9,12 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import MODEL_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
+from functions._shared.lambda_adapter import lambda_handler
 from functions.connection import ORGANIZATION_ID, RECORDS_ID, Actor
 from functions.model import MODEL_ID
-from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions.model_sync import SYNC_ID
 
 EXAMPLE: dict[str, Any] = {
     "id": SYNC_ID,
@@ -115,12 +117,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/syncs/{sync_id}",
-    rpc="get_model_sync",
     request=GetModelSync,
     response=OneModelSync,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND,),
+    errors=(MODEL_SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import EXECUTION_NOT_FOUND, MODEL_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.model_sync import EXECUTION_ID, EXECUTION_NOT_FOUND, SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.model_sync import EXECUTION_ID, SYNC_ID
 
 Status = Literal["created", "scheduled", "running", "canceling", "canceled", "completed", "failed"]
 
@@ -72,12 +74,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/syncs/{sync_id}/executions/{execution_id}",
-    rpc="get_model_sync_execution",
     request=GetModelSyncExecution,
     response=OneModelSyncExecution,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND, EXECUTION_NOT_FOUND),
+    errors=(MODEL_SYNC_NOT_FOUND, EXECUTION_NOT_FOUND),
     example_request={"sync_id": SYNC_ID, "execution_id": EXECUTION_ID},
     example_response={"data": EXAMPLE},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -8,8 +8,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import MODEL_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
-from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.model_sync import SYNC_ID
 from functions.model_sync.get_model_sync_execution import EXAMPLE, ModelSyncExecution
 
 
@@ -33,11 +35,10 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/syncs/{sync_id}/status",
-    rpc="get_model_sync_status",
     request=GetModelSyncStatus,
     response=OneModelSyncStatus,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND,),
+    errors=(MODEL_SYNC_NOT_FOUND,),
     example_request={"sync_id": SYNC_ID},
     example_response={
         "data": {
@@ -47,4 +48,4 @@ endpoint = Endpoint(
         }
     },
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -7,10 +7,12 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import INVALID_PAGE_TOKEN, MODEL_SYNC_NOT_FOUND
 from functions._shared.error_format import POLYTOMIC
 from functions._shared.fields import PgInt, PgText
-from functions.connection import INVALID_PAGE_TOKEN, Pagination
-from functions.model_sync import SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import Pagination
+from functions.model_sync import SYNC_ID
 from functions.model_sync.get_model_sync_execution import EXAMPLE, ModelSyncExecution
 
 
@@ -33,12 +35,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/syncs/{sync_id}/executions",
-    rpc="list_model_sync_executions",
     request=ListModelSyncExecutions,
     response=ModelSyncExecutions,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
+    errors=(MODEL_SYNC_NOT_FOUND, INVALID_PAGE_TOKEN),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -7,9 +7,11 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import INVALID_PAGE_TOKEN
 from functions._shared.error_format import POLYTOMIC
 from functions._shared.fields import PgInt, PgText
-from functions.connection import INVALID_PAGE_TOKEN, Pagination
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import Pagination
 from functions.model_sync.get_model_sync import EXAMPLE, ModelSync
 
 
@@ -32,11 +34,10 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/api/syncs",
-    rpc="list_model_syncs",
     request=ListModelSyncs,
     response=ModelSyncs,
     error_format=POLYTOMIC,
     errors=(INVALID_PAGE_TOKEN,),
     example_response={"data": [EXAMPLE], "pagination": {"next_page_token": ""}},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

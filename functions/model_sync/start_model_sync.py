@@ -6,10 +6,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import ALREADY_ACTIVE, MODEL_SYNC_NOT_FOUND, NOT_THE_IDENTITY
 from functions._shared.error_format import POLYTOMIC
 from functions._shared.fields import AcceptsOnly, StrictRequest
-from functions.connection import ALREADY_ACTIVE
-from functions.model_sync import NOT_THE_IDENTITY, SYNC_ID, SYNC_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.model_sync import SYNC_ID
 from functions.model_sync.get_model_sync_execution import EXAMPLE, OneModelSyncExecution
 
 
@@ -27,13 +28,12 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/api/syncs/{sync_id}/executions",
-    rpc="start_model_sync",
     request=StartModelSync,
     response=OneModelSyncExecution,
     notifies_worker=True,
     error_format=POLYTOMIC,
-    errors=(SYNC_NOT_FOUND, NOT_THE_IDENTITY, ALREADY_ACTIVE),
+    errors=(MODEL_SYNC_NOT_FOUND, NOT_THE_IDENTITY, ALREADY_ACTIVE),
     example_request={"sync_id": SYNC_ID},
     example_response={"data": {**EXAMPLE, "status": "created", "started_at": None, "completed_at": None}},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

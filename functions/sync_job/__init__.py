@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from functions._shared.errors import ErrorSpec
+from functions._shared.error_catalog import CIRCULAR_DEPENDENCY, INVALID_RESOURCES, UNKNOWN_DEPENDENCY
 from functions._shared.fields import AcceptsOnly, PgJson, PgText, StrictRequest, SupportedValues
 
 PATH = "/sync-job"  # what those of its endpoints begin with
@@ -18,14 +18,7 @@ PATH = "/sync-job"  # what those of its endpoints begin with
 JOB_ID = "4a4de828-f4db-4c9e-adfd-434e0864c3c7"
 ENVIRONMENT_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
 
-JOB_NOT_FOUND = ErrorSpec(404, "sync_job_not_found", "There is no sync job with this id.")
-OF_RESOURCES = (
-    ErrorSpec(400, "invalid_resources", "A resource has no name, or one that is fetched singly has no id."),
-    ErrorSpec(
-        400, "unknown_dependency", "`depends_on` names no other resource of the job.", {"depends_on": "crm/contact"}
-    ),
-    ErrorSpec(400, "circular_dependency", "Resources depend on each other in a circle.", {"resource": "crm/contacts"}),
-)
+RESOURCE_ERRORS = (INVALID_RESOURCES, UNKNOWN_DEPENDENCY, CIRCULAR_DEPENDENCY)
 
 
 class ResourceNode(StrictRequest):

@@ -8,13 +8,12 @@ from uuid import UUID
 from pydantic import Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import OTHER_ORGANIZATION
 from functions._shared.error_format import TRUTO
-from functions._shared.errors import ErrorSpec
 from functions._shared.fields import PgJson, PgText, StrictRequest
-from functions.sync_job import OF_RESOURCES, Nothing, Resources, Version
+from functions._shared.lambda_adapter import lambda_handler
+from functions.sync_job import RESOURCE_ERRORS, Nothing, Resources, Version
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
-
-OTHER_ORGANIZATION = ErrorSpec(403, "other_organization", "environment_id is not that of your agency.")
 
 
 class CreateSyncJob(StrictRequest):
@@ -35,12 +34,11 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/sync-job",
-    rpc="create_sync_job",
     request=CreateSyncJob,
     response=SyncJob,
     error_format=TRUTO,
-    errors=(*OF_RESOURCES, OTHER_ORGANIZATION),
+    errors=(*RESOURCE_ERRORS, OTHER_ORGANIZATION),
     example_request={name: EXAMPLE[name] for name in ("label", "resources", "args_schema")},
     example_response=EXAMPLE,
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import SYNC_JOB_NOT_FOUND
 from functions._shared.error_format import TRUTO
-from functions.sync_job import JOB_ID, JOB_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.sync_job import JOB_ID
 
 
 class DeleteSyncJob(BaseModel):
@@ -23,13 +25,12 @@ endpoint = Endpoint(
     __name__,
     "DELETE",
     path="/sync-job/{job_id}",
-    rpc="delete_sync_job",
     request=DeleteSyncJob,
     response=SyncJobDeleted,
     notifies_worker=True,
     error_format=TRUTO,
-    errors=(JOB_NOT_FOUND,),
+    errors=(SYNC_JOB_NOT_FOUND,),
     example_request={"job_id": JOB_ID},
     example_response={"id": JOB_ID},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

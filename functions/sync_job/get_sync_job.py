@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import SYNC_JOB_NOT_FOUND
 from functions._shared.error_format import TRUTO
-from functions.sync_job import ENVIRONMENT_ID, JOB_ID, JOB_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.sync_job import ENVIRONMENT_ID, JOB_ID
 
 EXAMPLE: dict[str, Any] = {
     "id": JOB_ID,
@@ -55,12 +57,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/sync-job/{job_id}",
-    rpc="get_sync_job",
     request=GetSyncJob,
     response=SyncJob,
     error_format=TRUTO,
-    errors=(JOB_NOT_FOUND,),
+    errors=(SYNC_JOB_NOT_FOUND,),
     example_request={"job_id": JOB_ID},
     example_response=EXAMPLE,
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

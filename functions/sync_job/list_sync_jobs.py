@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functions._shared import filters
 from functions._shared.endpoint import Endpoint
 from functions._shared.error_format import TRUTO
-from functions._shared.filters import FilteredList, Page
+from functions._shared.filters import FILTER_ERRORS, FilteredList, Page
+from functions._shared.lambda_adapter import lambda_handler
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
 
@@ -29,12 +29,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/sync-job",
-    rpc="list_sync_jobs",
     request=ListSyncJobs,
     response=SyncJobs,
     error_format=TRUTO,
-    errors=filters.REFUSALS,
+    errors=FILTER_ERRORS,
     example_request={"label[ilike]": "contact%", "limit": 20},
     example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 20},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

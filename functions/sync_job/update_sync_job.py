@@ -8,9 +8,11 @@ from uuid import UUID
 from pydantic import Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import SYNC_JOB_NOT_FOUND
 from functions._shared.error_format import TRUTO
 from functions._shared.fields import PgJson, PgText, StrictRequest
-from functions.sync_job import JOB_ID, JOB_NOT_FOUND, OF_RESOURCES, Nothing, Resources, Version
+from functions._shared.lambda_adapter import lambda_handler
+from functions.sync_job import JOB_ID, RESOURCE_ERRORS, Nothing, Resources, Version
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
 
@@ -30,13 +32,12 @@ endpoint = Endpoint(
     __name__,
     "PATCH",
     path="/sync-job/{job_id}",
-    rpc="update_sync_job",
     request=UpdateSyncJob,
     response=SyncJob,
     error_format=TRUTO,
     idempotent=False,
-    errors=(JOB_NOT_FOUND, *OF_RESOURCES),
+    errors=(SYNC_JOB_NOT_FOUND, *RESOURCE_ERRORS),
     example_request={"job_id": JOB_ID, "label": "Contacts"},
     example_response=EXAMPLE,
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

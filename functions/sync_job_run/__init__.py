@@ -5,11 +5,7 @@ Source of paths, members and words: the published API of sync jobs.
 
 from __future__ import annotations
 
-from functions._shared.errors import ErrorSpec
-
 PATH = "/sync-job-run"  # what those of its endpoints begin with
 
 # In examples.
 RUN_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
-
-RUN_NOT_FOUND = ErrorSpec(404, "sync_job_run_not_found", "There is no sync job run with this id.")

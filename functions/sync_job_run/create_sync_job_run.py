@@ -8,26 +8,24 @@ from uuid import UUID
 from pydantic import Field
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import (
+    CONNECTION_NOT_FOUND,
+    INVALID_ARGUMENT,
+    INVALID_ERROR_HANDLING,
+    NOT_A_SOURCE,
+    ONE_DESTINATION,
+    OTHER_VERSION,
+    SYNC_JOB_NOT_FOUND,
+    UNKNOWN_RESOURCE,
+    WEBHOOK_NOT_FOUND,
+)
 from functions._shared.error_format import TRUTO
-from functions._shared.errors import ErrorSpec
 from functions._shared.fields import AcceptsOnly, PgJson, PgText, StrictRequest
-from functions.connection import CONNECTION_NOT_FOUND, NOT_A_SOURCE, SOURCE_ID
-from functions.sync_job import JOB_ID, JOB_NOT_FOUND, OF_RESOURCES, Nothing, Resources, Version
+from functions._shared.lambda_adapter import lambda_handler
+from functions.connection import SOURCE_ID
+from functions.sync_job import JOB_ID, RESOURCE_ERRORS, Nothing, Resources, Version
 from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
-from functions.webhook import WEBHOOK_NOT_FOUND, EventTypes
-
-ONE_DESTINATION = ErrorSpec(400, "one_destination", "Both daemon_group_key and webhook_id are given, or neither.")
-INVALID_ARGUMENT = ErrorSpec(
-    400, "invalid_argument", "`argument` is missing or not as the job's args_schema wants it.", {"argument": "since"}
-)
-OTHER_VERSION = ErrorSpec(400, "other_version", "The job is of another `version`.", {"version": 3})
-INVALID_ERROR_HANDLING = ErrorSpec(400, "invalid_error_handling", "error_handling batch needs version 2.")
-UNKNOWN_RESOURCE = ErrorSpec(
-    400,
-    "unknown_resource",
-    "The integrated account does not have `resource`; it has those in `available`.",
-    {"resource": "crm/contact", "available": ["crm/contacts"]},
-)
+from functions.webhook import EventTypes
 
 
 class CreateSyncJobRun(StrictRequest):
@@ -58,7 +56,6 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/sync-job-run",
-    rpc="create_sync_job_run",
     request=CreateSyncJobRun,
     response=SyncJobRun,
     notifies_worker=True,
@@ -70,8 +67,8 @@ endpoint = Endpoint(
         INVALID_ERROR_HANDLING,
         UNKNOWN_RESOURCE,
         NOT_A_SOURCE,
-        *OF_RESOURCES,
-        JOB_NOT_FOUND,
+        *RESOURCE_ERRORS,
+        SYNC_JOB_NOT_FOUND,
         CONNECTION_NOT_FOUND,
         WEBHOOK_NOT_FOUND,
     ),
@@ -83,4 +80,4 @@ endpoint = Endpoint(
     },
     example_response={**EXAMPLE, "status": "created", "daemon_id": None, "started_at": None, "resource_stats": {}},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -9,12 +9,14 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import SYNC_JOB_RUN_NOT_FOUND
 from functions._shared.error_format import TRUTO
+from functions._shared.lambda_adapter import lambda_handler
 from functions.connection import SOURCE_ID
 from functions.sync_job import ENVIRONMENT_ID, JOB_ID
 from functions.sync_job.get_sync_job import EXAMPLE as JOB
 from functions.sync_job.get_sync_job import SyncJob
-from functions.sync_job_run import RUN_ID, RUN_NOT_FOUND
+from functions.sync_job_run import RUN_ID
 
 Status = Literal["created", "running", "completed", "failed", "stopped"]
 
@@ -80,12 +82,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/sync-job-run/{run_id}",
-    rpc="get_sync_job_run",
     request=GetSyncJobRun,
     response=SyncJobRun,
     error_format=TRUTO,
-    errors=(RUN_NOT_FOUND,),
+    errors=(SYNC_JOB_RUN_NOT_FOUND,),
     example_request={"run_id": RUN_ID},
     example_response=EXAMPLE,
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

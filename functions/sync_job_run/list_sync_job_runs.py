@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functions._shared import filters
 from functions._shared.endpoint import Endpoint
 from functions._shared.error_format import TRUTO
-from functions._shared.filters import FilteredList, Page
+from functions._shared.filters import FILTER_ERRORS, FilteredList, Page
+from functions._shared.lambda_adapter import lambda_handler
 from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
 
 
@@ -36,12 +36,11 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/sync-job-run",
-    rpc="list_sync_job_runs",
     request=ListSyncJobRuns,
     response=SyncJobRuns,
     error_format=TRUTO,
-    errors=filters.REFUSALS,
+    errors=FILTER_ERRORS,
     example_request={"status[in]": "created,running", "created_at[gte]": "2026-11-22T00:00:00Z", "limit": 20},
     example_response={"result": [EXAMPLE], "next_cursor": None, "prev_cursor": None, "limit": 20},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -7,15 +7,13 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import NOT_CANCELLABLE, SYNC_JOB_RUN_NOT_FOUND
 from functions._shared.error_format import TRUTO
-from functions._shared.errors import ErrorSpec
-from functions.sync_job_run import RUN_ID, RUN_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.sync_job_run import RUN_ID
 from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
 
 # 400 and not 409: the published clients send a 409 again, three times at once, and this one will not change.
-NOT_CANCELLABLE = ErrorSpec(
-    400, "not_cancellable", "The run has ended; `current_status` says how.", {"current_status": "completed"}
-)
 
 
 class StopSyncJobRun(BaseModel):
@@ -26,14 +24,13 @@ endpoint = Endpoint(
     __name__,
     "DELETE",
     path="/sync-job-run/{run_id}",
-    rpc="stop_sync_job_run",
     request=StopSyncJobRun,
     response=SyncJobRun,
     notifies_worker=True,
     error_format=TRUTO,
     idempotent=True,
-    errors=(NOT_CANCELLABLE, RUN_NOT_FOUND),
+    errors=(NOT_CANCELLABLE, SYNC_JOB_RUN_NOT_FOUND),
     example_request={"run_id": RUN_ID},
     example_response={**EXAMPLE, "status": "stopped", "finished_at": EXAMPLE["updated_at"]},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

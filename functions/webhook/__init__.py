@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from functions._shared.errors import ErrorSpec
 from functions._shared.fields import PgText
 
 PATH = "/webhook"  # what those of its endpoints begin with
@@ -18,9 +17,6 @@ PATH = "/webhook"  # what those of its endpoints begin with
 # In examples.
 WEBHOOK_ID = "01a20382-0000-7d96-a5c5-b8c163abfe5d"
 ENVIRONMENT_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
-
-WEBHOOK_NOT_FOUND = ErrorSpec(404, "webhook_not_found", "There is no webhook with this id.")
-OTHER_ORGANIZATION = ErrorSpec(403, "other_organization", "environment_id is not that of your agency.")
 
 
 def _web_address(text: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import OTHER_ORGANIZATION
 from functions._shared.error_format import TRUTO
 from functions._shared.fields import StrictRequest
-from functions.webhook import OTHER_ORGANIZATION, EventTypes, TargetUrl
+from functions._shared.lambda_adapter import lambda_handler
+from functions.webhook import EventTypes, TargetUrl
 from functions.webhook.get_webhook import EXAMPLE, Webhook
 
 
@@ -30,7 +32,6 @@ endpoint = Endpoint(
     __name__,
     "POST",
     path="/webhook",
-    rpc="create_webhook",
     request=CreateWebhook,
     response=WebhookCreated,
     error_format=TRUTO,
@@ -39,4 +40,4 @@ endpoint = Endpoint(
     example_request={"target_url": "https://example.com/events"},
     example_response={**EXAMPLE, "secret": "…"},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

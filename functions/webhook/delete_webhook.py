@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import WEBHOOK_NOT_FOUND
 from functions._shared.error_format import TRUTO
-from functions.webhook import WEBHOOK_ID, WEBHOOK_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.webhook import WEBHOOK_ID
 
 
 class DeleteWebhook(BaseModel):
@@ -23,7 +25,6 @@ endpoint = Endpoint(
     __name__,
     "DELETE",
     path="/webhook/{webhook_id}",
-    rpc="delete_webhook",
     request=DeleteWebhook,
     response=WebhookDeleted,
     error_format=TRUTO,
@@ -31,4 +32,4 @@ endpoint = Endpoint(
     example_request={"webhook_id": WEBHOOK_ID},
     example_response={"id": WEBHOOK_ID},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import WEBHOOK_NOT_FOUND
 from functions._shared.error_format import TRUTO
-from functions.webhook import ENVIRONMENT_ID, WEBHOOK_ID, WEBHOOK_NOT_FOUND
+from functions._shared.lambda_adapter import lambda_handler
+from functions.webhook import ENVIRONMENT_ID, WEBHOOK_ID
 
 EXAMPLE: dict[str, Any] = {
     "id": WEBHOOK_ID,
@@ -43,7 +45,6 @@ endpoint = Endpoint(
     __name__,
     "GET",
     path="/webhook/{webhook_id}",
-    rpc="get_webhook",
     request=GetWebhook,
     response=Webhook,
     error_format=TRUTO,
@@ -51,4 +52,4 @@ endpoint = Endpoint(
     example_request={"webhook_id": WEBHOOK_ID},
     example_response=EXAMPLE,
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

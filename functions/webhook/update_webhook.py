@@ -5,9 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from functions._shared.endpoint import Endpoint
+from functions._shared.error_catalog import WEBHOOK_NOT_FOUND
 from functions._shared.error_format import TRUTO
 from functions._shared.fields import StrictRequest
-from functions.webhook import WEBHOOK_ID, WEBHOOK_NOT_FOUND, EventTypes, TargetUrl
+from functions._shared.lambda_adapter import lambda_handler
+from functions.webhook import WEBHOOK_ID, EventTypes, TargetUrl
 from functions.webhook.get_webhook import EXAMPLE, Webhook
 
 
@@ -22,7 +24,6 @@ endpoint = Endpoint(
     __name__,
     "PATCH",
     path="/webhook/{webhook_id}",
-    rpc="update_webhook",
     request=UpdateWebhook,
     response=Webhook,
     error_format=TRUTO,
@@ -31,4 +32,4 @@ endpoint = Endpoint(
     example_request={"webhook_id": WEBHOOK_ID, "is_active": False},
     example_response={**EXAMPLE, "is_active": False},
 )
-handler = endpoint.handler
+handler = lambda_handler(endpoint)

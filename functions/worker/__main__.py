@@ -7,7 +7,7 @@ import os
 import signal
 
 from functions._shared import logs
-from functions._shared.settings import with_secrets
+from functions._shared.services import with_secrets
 from functions.worker.deployment import crew, number
 
 LOOKS_AT_ONCE = 2

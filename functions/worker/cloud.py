@@ -11,8 +11,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, cast
 
-from functions._shared import dispatch, runtime
-from functions._shared.settings import with_secrets
+from functions._shared.services import make_dispatcher, with_secrets
 from functions.worker.deployment import FAMILIES, crew
 
 if TYPE_CHECKING:
@@ -69,7 +68,4 @@ async def _tick(environment: Mapping[str, str], seconds: float) -> None:
 
 
 def _dispatcher(environment: Mapping[str, str]) -> Dispatcher:
-    return dispatch.make(environment.get("QUEUE_URL"), environment.get("CHECK_QUEUE_URL"))
-
-
-handler = runtime.worker_handler(work, tick)
+    return make_dispatcher(environment.get("QUEUE_URL"), environment.get("CHECK_QUEUE_URL"))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from functions._shared import secret_store
 from functions._shared.rpc import PostgresRpc, PostgrestRpc
+from functions._shared.services import make_secret_store
 from functions._shared.settings import secrets_from
 from functions.worker.client import Protocol, service_caller
 from functions.worker.connectors import open_source
@@ -63,7 +63,7 @@ async def crew(environment: Mapping[str, str], *, concurrency: int) -> AsyncIter
     """Raises KeyError naming a missing setting. The protocol is left open: its user knows whether to wait for it."""
     private = environment.get("WORKER_ALLOW_PRIVATE_ADDRESSES", "false") == "true"
     protocol = make_protocol(environment, threads=2 * concurrency + 2)
-    secrets = secret_store.make(*secrets_from(environment))
+    secrets = make_secret_store(*secrets_from(environment))
     opening = partial(open_source, allow_private_addresses=private, secrets=secrets)
     async with make_client(allow_private_addresses=private) as client:
         yield WorkerContext(protocol, make_options(environment), opening, partial(post, client=client), secrets)

@@ -24,7 +24,7 @@ async def forget_secrets(protocol: Protocol, secrets: SecretStore) -> int:
     claimed = await protocol.claim_deleted_secrets(MAX_CONCURRENT)
     for number, secret in enumerate(claimed):
         try:
-            await asyncio.to_thread(secrets.forget, secret["name"])
+            await asyncio.to_thread(secrets.delete, secret["name"])
         except SecretUnavailable as error:
             log.warning("secrets are not forgotten yet", extra={"secret_id": secret["id"], "error": str(error)})
             return number

@@ -12,7 +12,7 @@ import pytest
 
 from functions._shared import registry
 from functions._shared.auth import Caller
-from functions._shared.endpoint import Call
+from functions._shared.endpoint import RpcContext
 from functions._shared.logs import JsonFormatter
 from functions.api_key.list_api_keys import ApiKey, ApiKeys
 from tests.support import documented
@@ -433,7 +433,7 @@ def test_it_is_kept_nowhere_but_as_a_hash(project: Project, log: Log) -> None:
 def test_no_repr_shows_it(project: Project) -> None:
     key, _ = make_key(project, project.database.member())
     caller = Caller(token=None, claims={"role": "anon"}, agency_key=key)
-    assert key[5:] not in f"{caller!r} {Call(project.services, caller, 'r', {})!r} {project.services!r}"
+    assert key[5:] not in f"{caller!r} {RpcContext(project.services, caller, 'r', {})!r} {project.services!r}"
 
 
 def test_members_cannot_read_hashes(database: Database) -> None:

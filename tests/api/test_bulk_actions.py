@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._local.worker_process import WorkerProcess
-from functions._shared.endpoint import MAX_BODY_BYTES
+from functions._shared.validation import MAX_BODY_BYTES
 from functions.bulk_action.get_bulk_action import BulkAction
 from functions.bulk_action.preview_bulk_action import BulkActionPreview
 from tests.support import bulk_actions

@@ -14,13 +14,14 @@ from pydantic import BaseModel, Field
 
 from functions._shared import registry
 from functions._shared.auth import AuthUnavailable, Caller, Unauthorized
-from functions._shared.endpoint import MAX_BODY_BYTES, Call, Endpoint
+from functions._shared.endpoint import Endpoint, RpcContext
 from functions._shared.error_format import PLAIN, POLYTOMIC
 from functions._shared.errors import ApiError, database_unavailable
 from functions._shared.fields import AcceptsOnly, PgText, StrictRequest
 from functions._shared.http import Request
 from functions._shared.logs import JsonFormatter
 from functions._shared.rpc import DatabaseError
+from functions._shared.validation import MAX_BODY_BYTES
 from tests.support.json_schema import violations
 from tests.support.project import BOTH_TRANSPORTS, refusal
 from tests.support.stub import CALLER, POST, Answer, Stub
@@ -108,10 +109,10 @@ def test_the_body_is_checked_before_the_database(body: bytes, status: int) -> No
         (b"{}", "name is required."),
         (b"nope", "The body is not valid JSON."),
         (b"[]", "The body must be a JSON object."),
-        (b'{"name": 1}', "name: input should be a valid string."),
-        (b'{"name": "a\\u0000"}', "name: must not contain NUL characters."),
-        (b'{"name": "x", "count": "1"}', "count: input should be a valid integer."),
-        (b'{"name": "x", "count": true}', "count: input should be a valid integer."),
+        (b'{"name": 1}', "name must be a string."),
+        (b'{"name": "a\\u0000"}', "name must not contain NUL characters."),
+        (b'{"name": "x", "count": "1"}', "count must be an integer."),
+        (b'{"name": "x", "count": true}', "count must be an integer."),
     ],
 )
 def test_the_sentence_says_what_is_wrong(body: bytes, sentence: str) -> None:
@@ -269,11 +270,11 @@ def test_a_body_that_is_no_json_is_said_to_be_none(body: bytes) -> None:
     "path", ["/api/things", f"/api/things/{ID}", f"/api/things/{ID}/parts", f"/api/things/{ID}/parts/{ID}/x", "/x"]
 )
 def test_a_member_is_one_part_of_the_path(path: str) -> None:
-    assert of_thing("GET").members_of(path) is None
+    assert of_thing("GET").path_parameters(path) is None
 
 
 def test_a_dot_in_a_path_is_a_dot() -> None:
-    assert of_thing("GET", path="/api/v1.0/{thing_id}").members_of(f"/api/v1x0/{ID}") is None
+    assert of_thing("GET", path="/api/v1.0/{thing_id}").path_parameters(f"/api/v1x0/{ID}") is None
 
 
 # An answer that is empty
@@ -390,13 +391,13 @@ def test_many_unknown_members_make_no_long_answer() -> None:
 def test_the_steps_are_from_the_arguments_to_the_answer() -> None:
     stub = Stub(answer=b'{"n": 1}')
 
-    def steps(arguments: dict[str, Any], call: Call) -> bytes:
-        assert call("look_first", {"a": 1}) == {"n": 1}
-        assert call.own({**arguments, "added": True}) == b'{"n": 1}'
-        assert call("look_after", {"n": 1}) == {"n": 1}
+    def respond(arguments: dict[str, Any], context: RpcContext) -> bytes:
+        assert context.call("look_first", {"a": 1}) == {"n": 1}
+        assert context.call_main({**arguments, "added": True}) == b'{"n": 1}'
+        assert context.call("look_after", {"n": 1}) == {"n": 1}
         return b'{"was": 1.10}'
 
-    endpoint = dataclasses.replace(POST, steps=steps)
+    endpoint = dataclasses.replace(POST, respond=respond)
     request = Request("POST", endpoint.path, body=b'{"name": "x"}', request_id="r", headers={"idempotency-key": "k"})
     response = endpoint.handle(request, stub.services)
     assert (response.status, response.body) == (202, b'{"was": 1.10}')
@@ -410,13 +411,13 @@ def test_the_steps_are_from_the_arguments_to_the_answer() -> None:
 
 @pytest.mark.parametrize("calls", [0, 1], ids=["before the call", "after it"])
 def test_a_steps_problem_is_the_answer(calls: int) -> None:
-    def refuse(arguments: dict[str, Any], call: Call) -> bytes:
+    def refuse(arguments: dict[str, Any], context: RpcContext) -> bytes:
         for _ in range(calls):
-            call.own(arguments)
+            context.call_main(arguments)
         raise ApiError(400, "not_now", "Not now.")
 
     stub = Stub()
-    endpoint = dataclasses.replace(POST, steps=refuse)
+    endpoint = dataclasses.replace(POST, respond=refuse)
     response = endpoint.handle(Request("POST", endpoint.path, body=b'{"name": "x"}'), stub.services)
     assert (response.status, members(response)["code"]) == (400, "not_now")
     assert [step[0] for step in stub.steps] == ["authenticate", *["call"] * calls]
@@ -426,7 +427,7 @@ def test_no_step_is_taken_for_a_request_that_is_refused() -> None:
     def never(*_: Any) -> bytes:
         raise AssertionError
 
-    endpoint = dataclasses.replace(POST, steps=never)
+    endpoint = dataclasses.replace(POST, respond=never)
     for stub, body in ((Stub(caller=Unauthorized("invalid_token")), b"{}"), (Stub(), b"{"), (Stub(), b"{}")):
         assert endpoint.handle(Request("POST", endpoint.path, body=body), stub.services).status in {400, 401}
 
@@ -434,7 +435,7 @@ def test_no_step_is_taken_for_a_request_that_is_refused() -> None:
 # An Idempotency-Key
 
 
-@pytest.mark.parametrize(("method", "remembered"), [("GET", None), ("DELETE", None), ("POST", False)])
+@pytest.mark.parametrize(("method", "idempotent"), [("GET", None), ("DELETE", None), ("POST", False)])
 def test_a_key_that_is_not_heeded_is_neither_read_nor_sent(method: str, idempotent: bool | None) -> None:
     stub = Stub()
     endpoint = of_thing(method, idempotent=idempotent)
@@ -534,9 +535,9 @@ def test_a_token_is_a_users_where_keys_are_taken_too() -> None:
 
 
 @pytest.mark.parametrize("result", [RuntimeError(), database_unavailable(), ApiError(400, "c", "S.")], ids=repr)
-def test_no_answer_and_no_log_holds_the_key(answer: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_answer_and_no_log_holds_the_key(result: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        response = spoken(Stub(answer=answer), headers={"authorization": f"Bearer {KEY}"})
+        response = spoken(Stub(answer=result), headers={"authorization": f"Bearer {KEY}"})
     assert KEY not in response.body.decode() + str(response.headers)
     for record in caplog.records:
         assert KEY not in JsonFormatter().format(record) + str(vars(record))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from functions._shared import source_check
+from functions._connections import source_check
 from functions._shared.rpc import PostgresRpc
 from functions.worker.client import Protocol, service_caller
 from functions.worker.loop import Options, Worker

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._shared import registry
-from functions._shared.endpoint import MAX_BODY_BYTES
+from functions._shared.validation import MAX_BODY_BYTES
 from tests.support.project import BOTH_TRANSPORTS, Project, Setup
 from tests.support.proxy import Proxy
 from tests.support.requests import ALWAYS_LOOKS, CHECKS, ENDPOINTS, GOOD, Arguments, looking, send
@@ -114,7 +114,7 @@ def test_so_does_a_refusal_by_the_database(counted: Counted, endpoint: Endpoint)
 @every_endpoint
 def test_what_the_door_refuses_is_asked_of_nobody(counted: Counted, endpoint: Endpoint) -> None:
     token = counted.project.token(counted.project.database.member())
-    arguments = dict.fromkeys(endpoint.members_of(endpoint.path) or (), JOB)
+    arguments = dict.fromkeys(endpoint.path_parameters(endpoint.path) or (), JOB)
     assert counted.asked(endpoint, token, arguments, 413, content=b"x" * (MAX_BODY_BYTES + 1)) == []
     assert counted.asked(endpoint, token[:-8] + "AAAAAAAA", arguments, 401) == []
     if arguments:
@@ -148,7 +148,7 @@ def test_what_is_looked_at_is_asked_about_until_it_is_known(counted: Counted, na
 
 
 def test_every_endpoint_that_looks_is_among_them() -> None:
-    around = {endpoint.name for endpoint in registry.endpoints() if endpoint.steps}
+    around = {endpoint.name for endpoint in registry.endpoints() if endpoint.respond}
     assert around == set(CHECKS)
 
 

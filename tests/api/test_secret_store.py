@@ -16,9 +16,15 @@ from functions._local.source import Source
 from functions._local.source.connection import Credentials
 from functions._local.web_server import WebServer
 from functions._local.worker_process import WorkerProcess
-from functions._shared.aws import SecretsManager, _secrets_manager, client
+from functions._shared.aws import AwsError, _secrets_manager, client
 from functions._shared.rpc import PostgresRpc
-from functions._shared.secret_store import MAX_BYTES, Environment, SecretMissing, SecretUnavailable
+from functions._shared.secret_store import (
+    MAX_SECRET_BYTES,
+    EnvironmentStore,
+    SecretMissing,
+    SecretsManagerStore,
+    SecretUnavailable,
+)
 from functions.worker.client import Protocol, service_caller
 from functions.worker.connectors import open_source
 from functions.worker.engine import Engine, Signals
@@ -43,9 +49,9 @@ THROTTLED = {"__type": "ThrottlingException", "message": f"Rate exceeded: {json.
 
 
 @pytest.fixture
-def aws(account: None) -> Iterator[SecretsManager]:
+def aws(account: None) -> Iterator[SecretsManagerStore]:
     with mock_aws():
-        yield SecretsManager("p")
+        yield SecretsManagerStore("p")
 
 
 class Throttling:
@@ -69,7 +75,7 @@ def throttling(account: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Throt
         yield server
 
 
-def kept(store: SecretsManager) -> dict[str, dict[str, Any]]:
+def kept(store: SecretsManagerStore) -> dict[str, dict[str, Any]]:
     """Every secret of the account that is not marked to be deleted, by name."""
     names = [each["Name"] for each in client("secretsmanager").list_secrets()["SecretList"]]
     return {
@@ -80,21 +86,21 @@ def kept(store: SecretsManager) -> dict[str, dict[str, Any]]:
 # Secrets Manager
 
 
-def test_what_is_put_is_got_and_what_is_rotated_too(aws: SecretsManager) -> None:
+def test_what_is_put_is_got_and_what_is_rotated_too(aws: SecretsManagerStore) -> None:
     aws.put("a/1", SECRET)
     assert kept(aws) == {"p/a/1": SECRET}
-    assert SecretsManager("p").get("a/1") == SECRET
+    assert SecretsManagerStore("p").get("a/1") == SECRET
     client("secretsmanager").put_secret_value(SecretId="p/a/1", SecretString='{"token": "new"}')
     assert aws.get("a/1") == {"token": "new"}
 
 
-def test_what_is_forgotten_is_missing_and_can_be_brought_back_for_a_week(aws: SecretsManager) -> None:
+def test_what_is_forgotten_is_missing_and_can_be_brought_back_for_a_week(aws: SecretsManagerStore) -> None:
     aws.put("a/1", SECRET)
-    aws.forget("a/1")
+    aws.delete("a/1")
     marked = client("secretsmanager").describe_secret(SecretId="p/a/1")
     assert 6 <= (marked["DeletedDate"] - marked["LastChangedDate"]).days <= 7
     for name in ("a/1", "a/never"):
-        aws.forget(name)
+        aws.delete(name)
         with pytest.raises(SecretMissing):
             aws.get(name)
     client("secretsmanager").restore_secret(SecretId="p/a/1")
@@ -102,7 +108,7 @@ def test_what_is_forgotten_is_missing_and_can_be_brought_back_for_a_week(aws: Se
 
 
 @pytest.mark.parametrize("value", ["s3cr3t", "[]", '"s3cr3t"', "null", ""])
-def test_what_is_no_object_is_missing_and_not_quoted(aws: SecretsManager, value: str) -> None:
+def test_what_is_no_object_is_missing_and_not_quoted(aws: SecretsManagerStore, value: str) -> None:
     client("secretsmanager").create_secret(Name="p/x", SecretString=value or " ")
     with pytest.raises(SecretMissing) as missing:
         aws.get("x")
@@ -110,7 +116,7 @@ def test_what_is_no_object_is_missing_and_not_quoted(aws: SecretsManager, value:
     assert missing.value.__context__ is None  # that of a parser holds the text
 
 
-def test_a_name_is_put_once(aws: SecretsManager) -> None:
+def test_a_name_is_put_once(aws: SecretsManagerStore) -> None:
     aws.put("a/1", SECRET)
     with pytest.raises(SecretUnavailable, match="ResourceExistsException"):
         aws.put("a/1", {"token": "other"})
@@ -121,7 +127,7 @@ def test_throttled_it_tries_three_times_and_says_nothing_of_the_secret(
     throttling: Throttling, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    store = SecretsManager("p")
+    store = SecretsManagerStore("p")
     with pytest.raises(SecretUnavailable) as refused:
         store.put("a/1", SECRET)
     assert throttling.asked == ["secretsmanager.CreateSecret"] * 3
@@ -129,12 +135,12 @@ def test_throttled_it_tries_three_times_and_says_nothing_of_the_secret(
     with pytest.raises(SecretUnavailable):
         store.get("a/1")
     with pytest.raises(SecretUnavailable):
-        store.forget("a/1")
+        store.delete("a/1")
     assert SECRET["token"] not in caplog.text
 
 
-def test_what_the_sdk_refuses_to_send_is_not_quoted(aws: SecretsManager) -> None:
-    with pytest.raises(SecretUnavailable, match=r"^create_secret: ParamValidationError$"):
+def test_what_the_sdk_refuses_to_send_is_not_quoted(aws: SecretsManagerStore) -> None:
+    with pytest.raises(AwsError, match=r"^create_secret: ParamValidationError$"):
         _secrets_manager("create_secret", Name="x", SecretString=SECRET)
 
 
@@ -148,11 +154,11 @@ def test_calls_end(account: None) -> None:
 
 
 def test_an_environment_is_read_anew_and_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Environment()
+    store = EnvironmentStore()
     for token in ("old", "new"):
         monkeypatch.setenv("FLIGHTS", json.dumps({"token": token}))
         assert store.get("FLIGHTS") == {"token": token}
-    store.forget("FLIGHTS")
+    store.delete("FLIGHTS")
     assert store.get("FLIGHTS") == {"token": "new"}
     with pytest.raises(SecretUnavailable):
         store.put("FLIGHTS", SECRET)
@@ -185,7 +191,7 @@ def with_secret(secret: object) -> dict[str, Any]:
 
 
 def test_a_secret_goes_outside_and_nowhere_else(
-    outside: Project, aws: SecretsManager, caplog: pytest.LogCaptureFixture
+    outside: Project, aws: SecretsManagerStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secret = {"token": f"0nly-0utside-{outside.setup.transport}"}
@@ -207,7 +213,7 @@ def test_a_secret_goes_outside_and_nowhere_else(
     assert claim["connection"] == {"kind": "http", "config": CONFIG, "secret_ref": name.removeprefix("p/")}
 
 
-def test_the_same_request_is_answered_as_before(outside: Project, aws: SecretsManager) -> None:
+def test_the_same_request_is_answered_as_before(outside: Project, aws: SecretsManagerStore) -> None:
     user = outside.database.member()
     token = outside.token(user)
     first, again = (create(outside, token, key="k") for _ in range(2))
@@ -219,18 +225,22 @@ def test_the_same_request_is_answered_as_before(outside: Project, aws: SecretsMa
     created(create(outside, token))
 
 
+TOO_LARGE = {"token": "x" * MAX_SECRET_BYTES}
 WRONG: dict[str, Any] = {
     "a text": (PATH, with_secret("s3cr3t")),
     "another one": (PATH, with_secret({"api_key": "x"})),
     "of records": (PATH, {"name": "x", "type": "records", "configuration": {"secret": SECRET}}),
-    "too large": (TEST, {"type": "http", "configuration": {**CONFIG, "secret": {"token": "x" * MAX_BYTES}}}),
+    "too large": (TEST, {"type": "http", "configuration": {**CONFIG, "secret": TOO_LARGE}}),
     "a list, for a stored one": (TEST, {"type": "http", "configuration": {"secret": ["x"]}}),
-    "too large, for a stored one": (TEST, {"type": "http", "configuration": {"secret": {"token": "x" * MAX_BYTES}}}),
+    "too large, for a stored one": (
+        TEST,
+        {"type": "http", "configuration": {"secret": {"token": "x" * MAX_SECRET_BYTES}}},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_secret_that_is_refused_is_not_put(outside: Project, aws: SecretsManager, name: str) -> None:
+def test_a_secret_that_is_refused_is_not_put(outside: Project, aws: SecretsManagerStore, name: str) -> None:
     path, body = WRONG[name]
     user = outside.database.member()
     if "stored" in name:
@@ -282,7 +292,7 @@ class Shelf:
             raise SecretMissing
         return dict(self.secrets[name])
 
-    def forget(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         self._check()
         self.secrets.pop(name, None)
 
@@ -308,9 +318,9 @@ class Bench:
     def keep(self, name: str, connection_id: str) -> None:
         """As an operator does it: nothing but SQL."""
         self.database.admin.execute(
-            "with storage as (insert into app.secrets (agency_id, storage, name, used_at)"
+            "with secret as (insert into app.secrets (agency_id, storage, name, used_at)"
             " values (%s, 'outside', %s, now()) returning id)"
-            " update app.connections set secret_id = (select id from kept) where id = %s",
+            " update app.connections set secret_id = (select id from secret) where id = %s",
             (self.user.agency_id, name, connection_id),
         )
 
@@ -476,7 +486,7 @@ def test_a_deleted_connections_secret_is_forgotten_outside_too(bench: Bench) -> 
     assert (left(bench), bench.shelf.secrets) == (0, {})
 
 
-def test_what_is_forgotten_at_aws_is_marked_there(bench: Bench, aws: SecretsManager) -> None:
+def test_what_is_forgotten_at_aws_is_marked_there(bench: Bench, aws: SecretsManagerStore) -> None:
     aws.put("source", SECRET)
     delete(bench)
     assert asyncio.run(forget_secrets(bench.protocol, aws)) == 1
@@ -486,11 +496,11 @@ def test_what_is_forgotten_at_aws_is_marked_there(bench: Bench, aws: SecretsMana
 
 def test_a_sweep_goes_on_after_a_failure_and_ends_when_told(bench: Bench) -> None:
     class Broken(Shelf):
-        def forget(self, name: str) -> None:
+        def delete(self, name: str) -> None:
             if "first" in self.secrets:
                 del self.secrets["first"]
                 raise ZeroDivisionError
-            super().forget(name)
+            super().delete(name)
 
     store: SecretStore = Broken(first=1)
     delete(bench)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from functions._shared import runtime
+from functions._shared.http import PREFIX
 from functions.sync_job.delete_sync_job import SyncJobDeleted
 from functions.sync_job.get_sync_job import SyncJob
 from functions.sync_job.list_sync_jobs import SyncJobs
@@ -558,7 +558,7 @@ def test_what_a_list_refuses(client: Client, query: dict[str, str], code: str, m
 
 def raw(client: Client, method: str, path: str) -> tuple[int, dict[str, Any]]:
     """The path as it is, byte for byte."""
-    host = client.project.url.removesuffix(runtime.PREFIX).removeprefix("http://")
+    host = client.project.url.removesuffix(PREFIX).removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=30)
     try:
         headers = {"authorization": f"Bearer {client.token}", "content-type": "application/json"}
@@ -573,7 +573,7 @@ def test_a_slash_too_many(client: Client) -> None:
     """Its base URL ends in one, or else others of its calls would lack one."""
     job = client.job()
     run = client.run(job["id"], client.account())
-    prefix = runtime.PREFIX
+    prefix = PREFIX
     assert raw(client, "GET", f"{prefix}//sync-job/{job['id']}") == (200, job)
     assert raw(client, "GET", f"{prefix}//sync-job?next_cursor=")[1]["result"] == [job]
     assert raw(client, "GET", f"{prefix}//sync-job-run?next_cursor=&sync_job_id={job['id']}")[1]["result"] == [run]

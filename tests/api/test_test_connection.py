@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from functions._connections import source_check
 from functions._local.postgres import free_port
 from functions._local.schema import ROOT
 from functions._local.source import Source
-from functions._shared import source_check
 from functions.connection.test_connection import ConnectionTested
 from tests.support.connections import (
     CONFIG,

@@ -18,11 +18,12 @@ def _application(name: str) -> WSGIApplication:
         from tests.bench.peers.plain_function import application  # noqa: PLC0415
 
         return application
-    from functions._shared import logs, registry, runtime, services  # noqa: PLC0415
+    from functions._shared import logs, registry, services  # noqa: PLC0415
+    from functions._shared.wsgi_adapter import wsgi  # noqa: PLC0415
 
     logs.to_stderr()
     registry.endpoints()
-    return runtime.wsgi(lambda request: registry.handle(request, services.services()))
+    return wsgi(lambda request: registry.handle(request, services.services()))
 
 
 if __name__ == "__main__":

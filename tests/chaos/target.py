@@ -19,8 +19,10 @@ from functions._local.gateway import forward, gateway
 from functions._local.postgres import Postgres
 from functions._local.source import Source
 from functions._local.web_server import WebServer
-from functions._shared import registry, runtime, services
+from functions._shared import registry, services
+from functions._shared.http import PREFIX
 from functions._shared.settings import Settings
+from functions._shared.wsgi_adapter import wsgi
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,10 +101,10 @@ class Target:
         made = services.make(settings)
         self._exit.callback(made.rpc.close)
         self._exit.callback(made.authenticator.close)
-        functions = runtime.wsgi(lambda request: registry.handle(request, made))
-        server = WebServer(gateway({runtime.PREFIX: functions}))
+        functions = wsgi(lambda request: registry.handle(request, made))
+        server = WebServer(gateway({PREFIX: functions}))
         self._exit.callback(server.close)
-        self.doors[name] = f"{server.url}{runtime.PREFIX}"
+        self.doors[name] = f"{server.url}{PREFIX}"
 
     def _ask_auth(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self.auth_says is None:

@@ -517,7 +517,7 @@ def test_who_may_not_and_what_is_not_there(project: Project, family: str, status
     member = project.token(stage.user)
     unknown, foreign = stage.refused(404), stage.refused(stage.words["foreign_status"])
     malformed = (404, {"code": "not_found"})
-    if stage.member not in (stage.endpoint.members_of(stage.endpoint.path) or {}):
+    if stage.member not in (stage.endpoint.path_parameters(stage.endpoint.path) or {}):
         malformed = (400, {"code": "invalid_field", "field": stage.member})
     takes_keys = stage.endpoint.error_format.api_keys
     calls: list[tuple[str | None, str, Answer]] = [

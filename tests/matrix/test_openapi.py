@@ -22,14 +22,15 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from functions._connections import source_check
 from functions._local.postgres import free_port
-from functions._shared import openapi, services, source_check
-from functions._shared.endpoint import MAX_BODY_BYTES
+from functions._shared import openapi, services
 from functions._shared.error_format import POLYTOMIC, PROBLEM, TRUTO
 from functions._shared.errors import ApiError
 from functions._shared.fields import StrictRequest
 from functions._shared.filters import OPERATORS, FilteredList
-from functions._shared.secret_store import Environment
+from functions._shared.secret_store import EnvironmentStore
+from functions._shared.validation import MAX_BODY_BYTES
 from tests.support import documented
 from tests.support.connections import GOOD as CONNECTION
 from tests.support.database import TRANSITIONS_TO
@@ -359,7 +360,7 @@ def test_it_is_served_to_anybody(project: Project) -> None:
 
 
 def test_the_command_prints_what_is_served() -> None:
-    command = [sys.executable, "-m", "functions._shared.openapi"]
+    command = [sys.executable, "-m", "functions._build.openapi"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
     assert (json.loads(printed.stdout), printed.stderr) == (DOCUMENT, "")
 
@@ -411,7 +412,7 @@ def unknown_key(scene: Scenario) -> httpx.Response:
 
 def wrong_member(scene: Scenario) -> httpx.Response:
     """The first member, not in the path, for which there is a value that the model refuses for what it is."""
-    in_path = set(scene.endpoint.members_of(scene.endpoint.path) or ())
+    in_path = set(scene.endpoint.path_parameters(scene.endpoint.path) or ())
     values: list[Any] = ["nope", "a\0b"] if scene.endpoint.method in {"GET", "DELETE"} else ["nope", 1.5, [[]]]
     for name, field in scene.endpoint.request.model_fields.items():
         for value in values:
@@ -448,7 +449,7 @@ def missing_member(scene: Scenario) -> httpx.Response:
 
 
 def malformed_path(scene: Scenario) -> httpx.Response:
-    return scene.send(request=dict.fromkeys(scene.endpoint.members_of(scene.endpoint.path) or (), "nope"))
+    return scene.send(request=dict.fromkeys(scene.endpoint.path_parameters(scene.endpoint.path) or (), "nope"))
 
 
 def broken(scene: Scenario) -> httpx.Response:
@@ -632,7 +633,7 @@ def nobody_looks(scene: Scenario) -> httpx.Response:
 
 def nobody_keeps(scene: Scenario) -> httpx.Response:
     """An environment takes no secrets."""
-    without = dataclasses.replace(scene.project.services, secret_store=Environment())
+    without = dataclasses.replace(scene.project.services, secret_store=EnvironmentStore())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene.project, "services", without)
         return scene.send(request={"type": "http", "configuration": CONNECTION["configuration"]})
@@ -771,7 +772,7 @@ def test_every_documented_error_is_answered(project: Project, name: str, status:
     response = PROVOKED[status, code](Scenario(project, ENDPOINTS[name]))
     members = refusal(response, status, code)
     assert set(members) == set(documented.members(documented.errors(name)[status, code]))
-    assert ENDPOINTS[name].members_of(response.request.url.path.removeprefix("/functions/v1")) is not None
+    assert ENDPOINTS[name].path_parameters(response.request.url.path.removeprefix("/functions/v1")) is not None
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from functions._shared import source_check
+from functions._connections import source_check
+from functions._connections.source_check import await_source_check
 from functions._shared.errors import ApiError
-from functions._shared.source_check import check_config, completed
+from functions.connection._configuration import check_configuration
 from tests.support.connections import CONFIG, GOOD, SECRET, UNKNOWN
 from tests.support.database import ErrorSpec
 
@@ -40,7 +41,7 @@ class Answers:
         self.woken: list[str] = []
         self.services = SimpleNamespace(dispatcher=SimpleNamespace(notify=self.woken.append))
 
-    def __call__(self, rpc: str, arguments: Mapping[str, Any]) -> Any:
+    def call(self, rpc: str, arguments: Mapping[str, Any]) -> Any:
         self.asked.append((rpc, arguments))
         if rpc == "cancel_source_check":
             return self.at_last
@@ -55,16 +56,16 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-@pytest.mark.parametrize("result", [b'{"check_id": null}', b'{"data": {"id": "x"}}'])
+@pytest.mark.parametrize("response", [b'{"check_id": null}', b'{"data": {"id": "x"}}'])
 def test_nothing_to_look_at_is_not_asked_for(response: bytes) -> None:
     call = Answers(CREATED)
-    assert completed(response, call) is None  # type: ignore[arg-type]
+    assert await_source_check(response, call) is None  # type: ignore[arg-type]
     assert (call.asked, call.woken) == ([], [])
 
 
 def test_it_is_asked_about_until_it_is_complete() -> None:
     call = Answers(CREATED, RUNNING, RUNNING, {"status": "completed", "fields": FIELDS, "error": None})
-    assert completed(BEGUN, call) == "x"  # type: ignore[arg-type]
+    assert await_source_check(BEGUN, call) == "x"  # type: ignore[arg-type]
     assert call.asked == [("get_source_check", {"check_id": "x"})] * 4
     assert call.woken == ["checks"]
 
@@ -73,9 +74,9 @@ def test_an_error_is_told_once_it_is_final() -> None:
     """A worker that failed itself tries again."""
     again = RUNNING | {"error": {"code": "internal_error", "message": "The worker failed; it tries again."}}
     done = {"status": "completed", "fields": FIELDS, "error": None}
-    assert completed(BEGUN, Answers(again, again, done)) == "x"  # type: ignore[arg-type]
+    assert await_source_check(BEGUN, Answers(again, again, done)) == "x"  # type: ignore[arg-type]
     with pytest.raises(ApiError) as raised:
-        completed(BEGUN, Answers(again, {"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
+        await_source_check(BEGUN, Answers(again, {"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
     problem = raised.value
     assert (problem.status, problem.code, problem.details) == (400, "source_not_readable", {"reason": "source_refused"})
     assert problem.message == ERROR["message"]
@@ -84,27 +85,27 @@ def test_an_error_is_told_once_it_is_final() -> None:
 def test_nobody_looks(pauses: list[float]) -> None:
     call = Answers(CREATED, at_last=CANCELLED)
     with pytest.raises(ApiError) as raised:
-        completed(BEGUN, call)  # type: ignore[arg-type]
+        await_source_check(BEGUN, call)  # type: ignore[arg-type]
     assert call.asked[-2:] == [("get_source_check", {"check_id": "x"}), ("cancel_source_check", {"check_id": "x"})]
     assert (raised.value.status, raised.value.code) == (503, "source_unavailable")
     assert int(raised.value.headers["retry-after"]) > 0
-    assert source_check.WAIT_SECONDS <= sum(pauses) <= source_check.WAIT_SECONDS + source_check.LONGEST_PAUSE_SECONDS
+    assert source_check.WAIT_SECONDS <= sum(pauses) <= source_check.WAIT_SECONDS + source_check.MAX_PAUSE_SECONDS
     assert pauses == sorted(pauses)
-    assert max(pauses) == source_check.LONGEST_PAUSE_SECONDS
+    assert max(pauses) == source_check.MAX_PAUSE_SECONDS
 
 
 def test_what_ends_in_the_last_moment_counts() -> None:
     done = {"status": "completed", "fields": FIELDS, "error": None}
-    assert completed(BEGUN, Answers(RUNNING, at_last=done)) == "x"  # type: ignore[arg-type]
+    assert await_source_check(BEGUN, Answers(RUNNING, at_last=done)) == "x"  # type: ignore[arg-type]
     with pytest.raises(ApiError) as raised:
-        completed(BEGUN, Answers(RUNNING, at_last={"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
+        await_source_check(BEGUN, Answers(RUNNING, at_last={"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
     assert raised.value.code == "source_not_readable"
 
 
 def test_a_look_that_was_cancelled_is_waited_for_no_longer(pauses: list[float]) -> None:
     call = Answers(RUNNING, CANCELLED)
     with pytest.raises(ApiError) as raised:
-        completed(BEGUN, call)  # type: ignore[arg-type]
+        await_source_check(BEGUN, call)  # type: ignore[arg-type]
     assert raised.value.status == 503
     assert len(pauses) == len(call.asked) == 2
 
@@ -114,12 +115,12 @@ def test_a_look_that_was_cancelled_is_waited_for_no_longer(pauses: list[float]) 
 
 @pytest.mark.parametrize("kind", ["records", "ftp"])
 def test_only_what_is_read_over_http_has_a_configuration_to_check(kind: str) -> None:
-    check_config(kind, {"anything": 1})
+    check_configuration(kind, {"anything": 1})
 
 
 def test_a_good_configuration_passes_and_stays_as_it_is() -> None:
     configuration = json.loads(json.dumps(GOOD["configuration"]))
-    check_config("http", configuration)
+    check_configuration("http", configuration)
     assert configuration == GOOD["configuration"]
 
 
@@ -128,7 +129,7 @@ def test_a_good_configuration_passes_and_stays_as_it_is() -> None:
 )
 def test_a_secret_that_does_not_fit_is_not_quoted(secret: object) -> None:
     with pytest.raises(ApiError) as raised:
-        check_config("http", CONFIG | {"secret": secret})
+        check_configuration("http", CONFIG | {"secret": secret})
     assert (raised.value.status, raised.value.code) == (400, "invalid_configuration")
     assert "t0p" not in raised.value.message
     assert raised.value.__cause__ is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from functions._shared import openapi, registry, runtime
+from functions._shared import openapi, registry
+from functions._shared.http import PREFIX
 from tests.support.json_schema import violations
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def errors(name: str) -> dict[tuple[int, str], dict[str, Any]]:
 
 def endpoint_of(method: str, path: str) -> Endpoint | None:
     """The one that answers; for a method that none has, any of the path's."""
-    at_path = [endpoint for endpoint in registry.endpoints() if endpoint.members_of(path) is not None]
+    at_path = [endpoint for endpoint in registry.endpoints() if endpoint.path_parameters(path) is not None]
     of_first = [endpoint for endpoint in at_path if endpoint.path == at_path[0].path]
     return next((endpoint for endpoint in of_first if endpoint.method == method), at_path[0] if at_path else None)
 
@@ -45,7 +46,7 @@ def endpoint_of(method: str, path: str) -> Endpoint | None:
 def check(response: httpx.Response) -> None:
     """An answer of an endpoint is one of its documented ones: its status, code, headers, members and their types."""
     request = response.request
-    path = "/" + "/".join(part for part in request.url.path.removeprefix(runtime.PREFIX).split("/") if part)
+    path = "/" + "/".join(part for part in request.url.path.removeprefix(PREFIX).split("/") if part)
     endpoint = endpoint_of(request.method, path)
     if endpoint is None or request.method == "OPTIONS":
         return

@@ -21,8 +21,10 @@ import httpx
 from functions._local.fake_auth import AuthServer
 from functions._local.gateway import forward, gateway
 from functions._local.web_server import WebServer
-from functions._shared import registry, runtime, services
+from functions._shared import registry, services
+from functions._shared.http import PREFIX
 from functions._shared.settings import Settings
+from functions._shared.wsgi_adapter import wsgi
 from tests.support import documented, postgrest
 
 if TYPE_CHECKING:
@@ -140,11 +142,9 @@ class Project:
         )
         self.services: Services = services.make(self.settings)
         self.asked: deque[Request] = deque(maxlen=100)  # of the functions, the newest last
-        functions = runtime.wsgi(self._handle)
-        self._server = WebServer(
-            gateway({runtime.PREFIX: functions, "/auth/v1": backend.auth, "/rest/v1": backend.rest})
-        )
-        self.url = f"{self._server.url}{runtime.PREFIX}"
+        functions = wsgi(self._handle)
+        self._server = WebServer(gateway({PREFIX: functions, "/auth/v1": backend.auth, "/rest/v1": backend.rest}))
+        self.url = f"{self._server.url}{PREFIX}"
         self._client = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=THREADS))
 
     def _handle(self, request: Request) -> Response:

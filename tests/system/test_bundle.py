@@ -254,7 +254,7 @@ def test_the_tick_says_what_the_alarm_reads(database: Database) -> None:
     transformed = source()["Resources"]["OldestQueuedMetric"]["Properties"]
     member = transformed["MetricTransformations"][0]["MetricValue"].removeprefix("$.")
     given = {"DATABASE_URL": database.login("authenticator"), "AWS_LAMBDA_FUNCTION_NAME": "tick"}
-    with cloud.function(cloud.built(bundle.WORKER), "functions.worker.cloud.handler", given) as invoke:
+    with cloud.function(cloud.built(bundle.WORKER), "functions.worker.lambda_handler.handler", given) as invoke:
         invoke({"tick": True}, seconds=60)
         lines = [json.loads(line) for line in invoke.logged().splitlines()]
     values = [line[member] for line in lines if line["message"] == "waiting"]

@@ -14,7 +14,7 @@ import pytest
 
 from functions._local.gateway import forward
 from functions._local.web_server import WebServer
-from functions._shared import runtime
+from functions._shared.http import PREFIX
 from tests.support.clients.polytomic import CURRENT, CURRENT_ASYNC, NPM, PYTHON_1, RELEASES, Client, Published, Refused
 from tests.support.serve import Serve, bearer, serving
 from tests.support.wait import until
@@ -83,7 +83,7 @@ class Wire:
         self._server = WebServer(self._pass_on, threads=4)
         self._database_url = ready["database_url"]
         self._next: Callable[..., Iterable[bytes]] = self._forward
-        self.url = f"{self._server.url}{runtime.PREFIX}"
+        self.url = f"{self._server.url}{PREFIX}"
 
     def without_database_once(self) -> None:
         """The functions cannot reach the database while they have the next request."""

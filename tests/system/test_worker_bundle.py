@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(600)  # the zip may have to be built first
 
-HANDLER = "functions.worker.cloud.handler"
+HANDLER = "functions.worker.lambda_handler.handler"
 ATTEMPTS = 3
 
 

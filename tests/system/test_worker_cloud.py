@@ -10,8 +10,9 @@ import pytest
 from moto import mock_aws
 
 from functions._local.source import Source, table
-from functions._shared import aws, dispatch
-from functions.worker import cloud
+from functions._shared import aws
+from functions._shared.services import make_dispatcher
+from functions.worker import cloud, lambda_handler
 from tests.support.flights import Scenario
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Cloud:
         self.set("WORKER_ALLOW_PRIVATE_ADDRESSES", "true")
         self.set("QUEUE_URL", self.runs.url)
         self.set("CHECK_QUEUE_URL", self.checks.url)
-        self.dispatcher = dispatch.make(self.runs.url, self.checks.url)
+        self.dispatcher = make_dispatcher(self.runs.url, self.checks.url)
 
     def start(self, *resources: str) -> str:
         job_id = self.scene.start(*resources)
@@ -82,7 +83,7 @@ class Cloud:
         return job_id
 
     def invoke(self, event: Mapping[str, Any], seconds: float = PLENTY) -> dict[str, Any]:
-        return cloud.handler(dict(event), Context(seconds))
+        return lambda_handler.handler(dict(event), Context(seconds))
 
     def tick(self) -> None:
         assert self.invoke({"tick": True}, 60) == {}

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._local.web_server import WebServer
-from functions._shared import registry, runtime
+from functions._shared import registry
 from functions._shared.http import Request, Response
+from functions._shared.lambda_adapter import adapt
+from functions._shared.wsgi_adapter import wsgi
 from tests.support.stub import Stub
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class Seen:
 def event(of: dict[str, Any] = HTTP_API, /, **changes: Any) -> tuple[Request, dict[str, Any]]:
     """What a function is asked, and what AWS is told."""
     seen = Seen()
-    result = runtime.lambda_handler(seen)({**of, **changes}, object())
+    result = adapt(seen, object)({**of, **changes}, object())
     json.dumps(result)  # what Lambda does with it
     return seen.request, result
 
@@ -147,9 +149,9 @@ def test_a_body_that_no_encoding_has_is_still_an_answer() -> None:
 @pytest.mark.parametrize("missing", ["body", "headers", "rawQueryString", "isBase64Encoded", "cookies", "routeKey"])
 def test_what_may_be_missing(missing: str) -> None:
     seen = Seen()
-    runtime.lambda_handler(seen)({name: value for name, value in HTTP_API.items() if name != missing}, None)
+    adapt(seen, object)({name: value for name, value in HTTP_API.items() if name != missing}, None)
     assert seen.request.method == "POST"
-    runtime.lambda_handler(seen)({**HTTP_API, missing: None}, None)
+    adapt(seen, object)({**HTTP_API, missing: None}, None)
     assert seen.request.method == "POST"
 
 
@@ -204,7 +206,7 @@ def test_a_malicious_request_id_is_replaced(given: str) -> None:
 def test_the_real_functions_answer_events(method: str) -> None:
     stub = Stub(answer=f'{{"job_id": "{ID}", "status": "cancelled"}}'.encode())
     changed = {**HTTP_API, "requestContext": {"http": {"method": method}}}
-    result = runtime.lambda_handler(lambda request: registry.handle(request, stub.services))(changed, None)
+    result = adapt(lambda request: registry.handle(request, stub.services), object)(changed, None)
     assert result["statusCode"] == {"POST": 200, "OPTIONS": 204, "DELETE": 405}[method]
     assert result["headers"]["access-control-allow-origin"] == "*"
     assert result["headers"]["x-request-id"] == "req-1"
@@ -220,7 +222,7 @@ def environ(response: Response | None = None, /, body: bytes = b"", **changes: A
     seen = Seen(response)
     told: list[Any] = []
     environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/a", "wsgi.input": io.BytesIO(body), **changes}
-    content = runtime.wsgi(seen)(environment, lambda status, headers: told.extend((status, dict(headers))))
+    content = wsgi(seen)(environment, lambda status, headers: told.extend((status, dict(headers))))
     return seen.request, [*told, b"".join(content)]
 
 
@@ -259,7 +261,7 @@ def test_head_has_the_length_and_not_the_body() -> None:
 @pytest.fixture
 def server() -> Iterator[tuple[Seen, WebServer]]:
     seen = Seen()
-    web = WebServer(runtime.wsgi(seen))
+    web = WebServer(wsgi(seen))
     yield seen, web
     web.close()
 

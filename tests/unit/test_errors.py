@@ -90,7 +90,7 @@ def test_problems_share_nothing() -> None:
 
 
 def test_sentences_are_sentences() -> None:
-    for problem in (NOT_NOW, internal_error(), unavailable("x", "The Auth server")):
+    for problem in (NOT_NOW, internal_error(), unavailable("x", "The Auth server cannot be reached.")):
         assert problem.message[0].isupper()
         assert problem.message.endswith(".")
     assert int(NOT_NOW.headers["retry-after"]) > 0

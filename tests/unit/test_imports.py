@@ -42,9 +42,11 @@ TRANSPORTS = {
 
 # Of each family one; and whatever a family's published contract shares with another's.
 MODULES = sorted({endpoint.module.rpartition(".")[0]: endpoint.module for endpoint in registry.endpoints()}.values())
+SOURCE_CHECK = {"functions._connections", "functions._connections.source_check"}
 SHARED = {
     "functions.bulk_sync": {"functions.connection"},
-    "functions.model": {"functions.connection"},
+    "functions.connection": SOURCE_CHECK,
+    "functions.model": {"functions.connection", *SOURCE_CHECK},
     "functions.model_sync": {"functions.connection", "functions.model"},
     "functions.sync_job_run": {
         "functions.connection",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from functions._shared import runtime
+from functions._shared.http import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ def call(
     abort: bool = False,
     **options: Any,
 ) -> Call:
-    url = project.url.removesuffix(runtime.PREFIX)
+    url = project.url.removesuffix(PREFIX)
     return Call(url, key or project.auth.anon_key(), function, body, body_as, token, token_as, options, abort)
 
 

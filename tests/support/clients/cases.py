@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from functions._local.postgres import free_port
-from functions._shared.endpoint import MAX_BODY_BYTES
+from functions._shared.validation import MAX_BODY_BYTES
 from tests.support.clients import call, refused, succeeded
 from tests.support.project import JANUARY, Project
 
