@@ -113,7 +113,7 @@ def test_every_path_exists() -> None:
         )
         if name not in {"supabase/", ".bundle/"}  # the folder of the CLI, and one that is made
     }
-    assert {"_shared/runtime.py", "functions/worker/", "engine.py", "migrations/"} <= named
+    assert {"_shared/lambda_adapter.py", "functions/worker/", "engine.py", "migrations/"} <= named
     for name in named:
         assert any((folder / name).exists() or [*folder.rglob(f"{name}")] for folder in FOLDERS), name
 
