@@ -1,4 +1,4 @@
-"""A real Postgres per process of the run; every test that moves something gets a database cloned from a template."""
+"""Fixtures: a real Postgres for each process of the run, databases cloned from a template, and projects over them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,45 @@ from functions._local.postgres import SUPERUSER, Postgres
 from functions._shared import aws
 from tests.support import installed
 from tests.support.database import Database
-from tests.support.project import SETUPS, Project, Projects
+from tests.support.project import SETUPS, Project, Projects, Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-TEMPLATE = "template_house"
+TEMPLATE = "template_project"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--setups",
+        choices=["one", "all"],
+        default="one",
+        help="Run each test in one setup of the project (its first), or in all the setups that it names.",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without `--setups=all`, keep the first setup of each test. A test marked `every_setup` keeps them all."""
+    if config.getoption("setups") == "one":
+        seen: set[object] = set()
+        items[:] = [item for item in items if _is_first_setup(item, seen)]
+
+
+def _is_first_setup(item: pytest.Item, seen: set[object]) -> bool:
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.get_closest_marker("every_setup"):
+        return True
+    setups = {name for name, value in callspec.params.items() if isinstance(value, Setup)}
+    if not setups:
+        return True
+    others = tuple(sorted((name, nth) for name, nth in callspec.indices.items() if name not in setups))
+    key = (item.nodeid.partition("[")[0], others)
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
 
 
 @contextlib.contextmanager
@@ -34,7 +65,7 @@ def _server(binaries: Path | None = None) -> Iterator[Postgres]:
             schema.install(connection, schema.declared())
         with psycopg.connect(server.url(), autocommit=True) as admin:
             if admin.info.server_version >= 160000:
-                admin.execute("set scram_iterations = 1")  # half the time of each of thousands of logins
+                admin.execute("set scram_iterations = 1")  # halves the time of each login
             for role in (SUPERUSER, "postgres", "authenticator"):
                 admin.execute(f"alter role {role} password '{server.password}'")
         yield server
@@ -62,70 +93,79 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def clone(postgres: Postgres) -> Callable[[], AbstractContextManager[Database]]:
-    """Makes databases that hold the schema and nothing else; the invariants are checked when one is given back."""
+    """Makes databases that hold the schema and no rows. The invariants are checked when one is given back."""
     numbers = itertools.count()
-    return lambda: _database(postgres, f"house_{next(numbers)}")
+    return lambda: _database(postgres, f"test_{next(numbers)}")
 
 
 @pytest.fixture(scope="session")
 def debian_clone() -> Iterator[Callable[[], AbstractContextManager[Database]]]:
-    """`clone`, on Debian's Postgres 15: it has the extensions pgTAP and plpgsql_check."""
+    """`clone`, on Debian's Postgres 15, which has the extensions pgTAP and plpgsql_check."""
     numbers = itertools.count()
     with _server(installed.debian_postgres()) as server:
-        yield lambda: _database(server, f"house_{next(numbers)}")
+        yield lambda: _database(server, f"test_{next(numbers)}")
 
 
-@pytest.fixture
-def database(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+@pytest.fixture(scope="module")
+def module_database(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+    """The database that a module's tests share. Ask for `database`, which empties it after each test."""
     with clone() as made:
         yield made
 
 
-@pytest.fixture(scope="session")
-def projects(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Projects]:
-    """A project per setup, over one database for the run."""
-    with clone() as made, contextlib.closing(Projects(made)) as all_of_them:
-        yield all_of_them
+@pytest.fixture
+def database(
+    request: pytest.FixtureRequest, clone: Callable[[], AbstractContextManager[Database]]
+) -> Iterator[Database]:
+    """An empty database: the module's, or a clone of its own for a test marked `fresh_database`.
+
+    After each test the invariants are checked. A test that changes the schema needs the mark.
+    """
+    if request.node.get_closest_marker("fresh_database"):
+        with clone() as made:
+            yield made
+        return
+    shared: Database = request.getfixturevalue("module_database")
+    with shared.lent():
+        yield shared
 
 
 @pytest.fixture(scope="module")
-def own_projects(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Projects]:
-    """For a module in which somebody reaps: what other tests left comes due at any time, and would be seen."""
+def projects(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Projects]:
+    """One project for each setup, over one database for the module. Each test makes agencies of its own."""
     with clone() as made, contextlib.closing(Projects(made)) as all_of_them:
         yield all_of_them
 
 
 @pytest.fixture(params=SETUPS, ids=str)
-def project(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Project]:
-    """Each of the setups, or those of an indirect parametrization; the invariants are checked after each test."""
-    made = projects(request.param)
-    yield made
-    made.database.check_invariants()
+def project(request: pytest.FixtureRequest, clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Project]:
+    """The module's project in one setup (see `--setups`), or one of its own for a test marked `fresh_database`.
 
-
-@pytest.fixture
-def own_project(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Project]:
-    """For a test that leaves thousands of rows: the invariants of the others' database would be read through them."""
-    with clone() as made, contextlib.closing(Projects(made)) as all_of_them:
-        yield all_of_them(SETUPS[0])
+    The invariants are checked when the module ends.
+    """
+    if request.node.get_closest_marker("fresh_database"):
+        with clone() as made, contextlib.closing(Projects(made)) as own:
+            yield own(request.param)
+    else:
+        yield request.getfixturevalue("projects")(request.param)
 
 
 @pytest.fixture(scope="session")
 def mortal_postgres() -> Iterator[Postgres]:
-    """A server for tests that stop it; they leave it running."""
+    """A server for tests that stop it. They leave it running."""
     with _server() as server:
         yield server
 
 
 @pytest.fixture
 def mortal_database(mortal_postgres: Postgres) -> Iterator[Database]:
-    with _database(mortal_postgres, f"house_{uuid.uuid4().hex}") as made:
+    with _database(mortal_postgres, f"test_{uuid.uuid4().hex}") as made:
         yield made
 
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Somebody at AWS, with clients of its own."""
+    """An AWS account with test credentials and no cached clients."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
@@ -136,7 +176,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def aws_endpoint() -> Iterator[str]:
-    """The address of moto's server, for processes that are not this one."""
+    """The address of moto's server, for other processes."""
     from moto.server import ThreadedMotoServer  # noqa: PLC0415 (most tests need none of it)
 
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)

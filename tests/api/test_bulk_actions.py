@@ -683,10 +683,11 @@ def moves(database: Database, user: User) -> list[dict[str, Any]]:
 MANY = 3000
 
 
+@pytest.mark.fresh_database
 @pytest.mark.parametrize("held", [False, True], ids=["between batches", "within a batch"])
-def test_thousands_are_cancelled_until_the_bulk_action_is(own_project: Project, held: bool) -> None:
+def test_thousands_are_cancelled_until_the_bulk_action_is(project: Project, held: bool) -> None:
     """When the 200 has come, no item changes any more, whatever the worker is at."""
-    me = caller(own_project)
+    me = caller(project)
     ids = many(me.database, me.user, MANY, run_at=FAR)
     with a_worker(me.database) as worker, me.database.connect() as holder:
         if held:  # its fourth batch has to wait in the middle, with 250 rows in its hands
@@ -721,8 +722,9 @@ def test_thousands_are_cancelled_until_the_bulk_action_is(own_project: Project, 
     assert me.get(rest)["counts"] == {**NOTHING, "matched": MANY - done, "done": MANY - done}
 
 
-def test_a_worker_that_is_killed_half_way_leaves_the_rest_to_the_next(own_project: Project) -> None:
-    me = caller(own_project)
+@pytest.mark.fresh_database
+def test_a_worker_that_is_killed_half_way_leaves_the_rest_to_the_next(project: Project) -> None:
+    me = caller(project)
     ids = many(me.database, me.user, MANY, run_at=FAR)
     with me.database.connect() as holder:
         holder.execute("begin")

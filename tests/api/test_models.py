@@ -49,12 +49,6 @@ class Looks:
 
 
 @pytest.fixture(scope="module")
-def projects(own_projects: Projects) -> Projects:
-    """There is a worker, which reaps and takes what is queued."""
-    return own_projects
-
-
-@pytest.fixture(scope="module")
 def checks(projects: Projects) -> Iterator[Looks]:
     running = Looks(projects(BOTH_TRANSPORTS[0]).database)
     yield running

@@ -166,10 +166,10 @@ class Matrix:
 
 
 @pytest.fixture(scope="module")
-def matrix(own_projects: Projects) -> Iterator[Matrix]:
+def matrix(projects: Projects) -> Iterator[Matrix]:
     """Whatever the sweeps do, the tables are the same afterwards. The trusted server reaps, too."""
     with httpx.Client() as client:
-        made = Matrix(own_projects(SETUPS[1]), client)
+        made = Matrix(projects(SETUPS[1]), client)
         before = checksums(made.database)
         yield made
         assert checksums(made.database) == before

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 INVARIANTS = (ROOT / "tests" / "chaos" / "invariants.sql").read_text()
 VAULT = ROOT / "tests" / "support" / "vault.sql"
 
+# The place of every row that a change of the schema would write again.
+CATALOG = " union all ".join(
+    f"select '{catalog}' as name, count(*) as rows, sum(hashtid(ctid)::bigint) as written from {catalog}"
+    for catalog in ("pg_proc", "pg_attribute", "pg_trigger", "pg_policy", "pg_constraint", "pg_index")
+)
+
 HTTP_CONFIG = {
     "base_url": "http://127.0.0.1:9",
     "resources": {
@@ -257,8 +263,39 @@ class Database:
         self.admin = self.connect()
 
     def check_invariants(self) -> None:
-        violations = self.all(INVARIANTS)
+        violations = self.admin.execute(INVARIANTS, prepare=True).fetchall()
         assert violations == [], violations
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lends the empty database to one test, and empties it again: much quicker than a clone for each test."""
+        before = self._catalog()
+        yield
+        self.all(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
+        try:
+            self.check_invariants()
+            assert self._catalog() == before, "This test changes the schema: mark it with @pytest.mark.fresh_database."
+        finally:
+            self._empty()
+
+    def _catalog(self) -> list[dict[str, Any]]:
+        """A fingerprint of the schema, quick enough for every test."""
+        return self.admin.execute(CATALOG, prepare=True).fetchall()
+
+    def _empty(self) -> None:
+        tables = self.all(
+            "select c.oid::regclass::text as name from pg_class as c join pg_namespace as n on n.oid = c.relnamespace"
+            " where c.relkind in ('r', 'p') and n.nspname in ('app', 'auth', 'public')"
+        )
+        deletes = "; ".join(f"delete from {table['name']}" for table in tables)
+        # Without triggers, because the audit allows no deletion, and without a wait for a lock that a test left.
+        with self.admin.transaction():
+            self.admin.execute(
+                f"set local session_replication_role = replica; set local lock_timeout = '10s'; {deletes}"
+            )
 
     def close(self) -> None:
         self.admin.close()
