@@ -1,4 +1,5 @@
-# Every target sets up what it needs. PYTHON picks the interpreter (3.11 or newer); a bare version is the bundles'.
+# Every target installs what it needs. PYTHON is the interpreter (3.11 or newer); a bare version, such as 3.13, is that of
+# the bundles.
 PYTHON ?= python3
 VERSION := $(filter 3.%,$(PYTHON))
 INTERPRETER := $(if $(VERSION),python3,$(PYTHON))
@@ -9,42 +10,51 @@ FROM_NPM := tests/node_modules/.package-lock.json
 SCHEMATHESIS := $(VENV)/schemathesis/installed
 POLYTOMIC := $(patsubst tests/support/clients/polytomic-%.txt,$(VENV)/polytomic/%/installed,$(wildcard tests/support/clients/polytomic-*.txt))
 SECONDS ?= 60
-# What `make bench` measures beside, each in a folder of its own, in the deployment's Python where there is one.
+# What `make bench` compares with, each in its own folder, for the deployment's Python where it is installed.
 BENCH_PYTHON := $(or $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) $(shell command -v python3.13)),$(INTERPRETER))
 BENCH_PEERS := $(patsubst tests/bench/requirements/%.txt,$(VENV)/bench/%/installed,$(wildcard tests/bench/requirements/*.txt))
 BENCH_FROM_NPM := tests/bench/node_modules/.package-lock.json
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test check bench chaos bulk bundle deploy migration openapi readme polytomic lock clean
+.PHONY: demo serve test test-all check conventions bench chaos bulk bundle deploy migration openapi readme polytomic lock clean
 
-## Watch a real sync being cancelled half-way, and nothing accepted after it; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
+## Run a real sync, cancel it half-way and show that nothing is written afterwards; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
 	@$(BIN)/python -m functions._local.demo
 
-## Serve the functions, a worker and all they need on PORT (54321) until Ctrl-C
+## Serve the functions, a worker and the stack below them on PORT (54321) until Ctrl-C
 serve: $(INSTALLED)
 	@exec $(BIN)/python -m functions._local.serve
 
-## Every test that can run here, on every core; with ARGS for pytest in one process, which can be debugged
-test: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC) $(SCHEMATHESIS)
+## Run the tests to run before each commit (unit, sql, api) on every core; with ARGS, run pytest with them in one process
+test: $(INSTALLED) $(FROM_NPM)
 	@$(BIN)/pytest --numprocesses=$(WORKERS) $(ARGS)
 
-## Formatting, lints, types and the direction of imports
+## Run every test, in every setup of a project, as CI does
+test-all: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC) $(SCHEMATHESIS)
+	@$(BIN)/pytest --numprocesses=$(WORKERS) --setups=all $(or $(ARGS),tests)
+
+## Check format, lints, types, the direction of imports and conventions
 check: $(INSTALLED)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(MAKE) --no-print-directory conventions
 
-## How fast, beside what one would otherwise write or use; ONLY=doors|cold|engine|records|stop for a part of it
+## Check that everything is registered, granted, documented and named as it should be; each failure says what to do
+conventions: $(INSTALLED)
+	@$(BIN)/pytest --quiet -m conventions --setups=one tests
+
+## Measure speed, compared with the alternatives; ONLY=doors|cold|engine|records|stop for one part
 bench: $(INSTALLED) $(FROM_NPM) $(BENCH_FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)
 	@$(BIN)/python -m tests.bench
 
-## EXECUTIONS (100,000) cancelled by one bulk action: how fast, what others feel of it, and how soon it can be stopped
+## Measure one bulk action that cancels EXECUTIONS (100,000): its speed, its effect on others, and how soon it can be cancelled
 bulk: $(INSTALLED)
 	@$(BIN)/python -m tests.bench.bulk_cancel
 
-## The zips that run as Lambdas, in .bundle; ARCH (arm64, x86_64) and PYTHON (3.13) are those of functions/template.yaml
+## Build the Lambda zips in .bundle; ARCH (arm64, x86_64) and PYTHON (3.13) default to those of functions/template.yaml
 bundle: $(INSTALLED)
 	@$(BIN)/python -m functions._build.bundle $(if $(ARCH),--arch $(ARCH)) $(if $(VERSION),--python $(VERSION))
 
@@ -52,11 +62,11 @@ bundle: $(INSTALLED)
 deploy: $(INSTALLED)
 	@$(BIN)/python -m functions._build.deploy
 
-## Attack it for SECONDS (60): races, crashes, lies, strangers; SEED and ROUND repeat what was found, ONLY names one attack
+## Attack the system for SECONDS (60) with races, crashes, malformed input and foreign agencies; SEED and ROUND repeat a finding, ONLY picks one attack
 chaos: $(INSTALLED) $(FROM_NPM) $(SCHEMATHESIS)
 	@$(BIN)/python -m tests.chaos --seconds=$(SECONDS) $(SEED:%=--seed=%) $(ROUND:%=--round=%) $(ONLY:%=--only=%)
 
-## Write the next migration: what the declared schema has changed since the last one; NAME says what for
+## Write the next migration from the changes of the declared schema; NAME is its purpose
 migration: $(INSTALLED)
 	@$(BIN)/python -m functions._build.migrations new $(NAME)
 
@@ -68,14 +78,15 @@ openapi: $(INSTALLED)
 readme: $(INSTALLED)
 	@$(BIN)/python -m functions._build.readme
 
-## Install the versions of the vendor's Python client that the tests run
+## Install the versions of the polytomic client that the tests run
 polytomic: $(POLYTOMIC)
 
-## Renew the pinned dependencies
+## Update the pinned dependencies
 lock: $(INSTALLED)
 	@$(BIN)/pip install --quiet uv==0.13.9
 	@sh functions/_build/lock.sh $(BIN)/uv
 
+## Delete everything that make has installed or built
 clean:
 	rm -rf $(VENV) .bundle tests/node_modules tests/bench/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -87,13 +98,13 @@ $(INSTALLED): functions/_local/requirements.txt tests/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r functions/_local/requirements.txt
 	@touch $@
 
-# Each version in a folder of its own, as an environment holds one. Without them their tests are skipped; in CI they fail.
+# Each version has its own folder, because an environment can hold only one. Without them their tests are skipped; in CI they fail.
 $(VENV)/polytomic/%/installed: tests/support/clients/polytomic-%.txt | $(INSTALLED)
 	@rm -rf $(@D)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(@D) -r $< && touch $@ \
 	|| echo "polytomic $* cannot be installed now: its tests are skipped (make polytomic)." >&2
 
-# An environment of its own: what it pins is nobody else's business. Without it `make chaos` says what it could not try.
+# It has its own environment, because its pins conflict with others. Without it `make chaos` reports what it left out.
 $(SCHEMATHESIS): tests/schemathesis.txt | $(INSTALLED)
 	@rm -rf $(@D)
 	@$(PYTHON) -m venv $(@D)
@@ -118,7 +129,7 @@ $(BENCH_FROM_NPM): tests/bench/package.json tests/bench/package-lock.json
 	else echo "npm is missing: graphile-worker and pg-boss are not measured (apt-get install npm)." >&2; fi
 
 # PostgREST, the Supabase CLI, Deno, Postgres 17, and supabase-js with a Node that is new enough for it. Without npm the tests
-# that need them are skipped, and say so; in CI they must run.
+# that need them are skipped with a message; in CI they must run.
 $(FROM_NPM): tests/package.json tests/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix tests --loglevel=error; \
 	else echo "npm is missing: the tests of PostgREST, the Supabase CLI, supabase-js and polytomic are skipped (apt-get install npm)." >&2; fi

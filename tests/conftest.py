@@ -30,30 +30,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--setups",
         choices=["one", "all"],
         default="one",
-        help="Run each test in one setup of the project (its first), or in all the setups that it names.",
+        help="Run each test in one setup of a project, or also in each further setup that it names (its first case).",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without `--setups=all`, keep the first setup of each test. A test marked `every_setup` keeps them all."""
-    if config.getoption("setups") == "one":
-        seen: set[object] = set()
-        items[:] = [item for item in items if _is_first_setup(item, seen)]
+    """Keeps each case of a test in its first setup; with `--setups=all` also the test's first case in each setup.
+
+    What a setup changes, the transport and the tokens, does not depend on the case. A test whose cases do depend on it
+    is marked `every_setup` and keeps them all.
+    """
+    seen: set[object] = set()
+    items[:] = [item for item in items if _is_kept(item, seen, every=config.getoption("setups") == "all")]
 
 
-def _is_first_setup(item: pytest.Item, seen: set[object]) -> bool:
+def _is_kept(item: pytest.Item, seen: set[object], *, every: bool) -> bool:
     callspec = getattr(item, "callspec", None)
     if callspec is None or item.get_closest_marker("every_setup"):
         return True
-    setups = {name for name, value in callspec.params.items() if isinstance(value, Setup)}
+    setups = tuple(value for value in callspec.params.values() if isinstance(value, Setup))
     if not setups:
         return True
-    others = tuple(sorted((name, nth) for name, nth in callspec.indices.items() if name not in setups))
-    key = (item.nodeid.partition("[")[0], others)
-    if key in seen:
-        return False
-    seen.add(key)
-    return True
+    test = item.nodeid.partition("[")[0]
+    # The setups of a test share the objects of its other parameters.
+    case = tuple((name, id(value)) for name, value in callspec.params.items() if value not in setups)
+    new = {(test, case)} | ({(test, setups)} if every else set())
+    kept = bool(new - seen)
+    seen |= new
+    return kept
 
 
 @contextlib.contextmanager

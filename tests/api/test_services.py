@@ -157,6 +157,7 @@ def backend(transport: PostgresRpc) -> Any:
     return json.loads(transport.call("backend", {}, CALLER))
 
 
+@pytest.mark.fresh_database
 @pytest.mark.parametrize(("idle", "same"), [(IDLE_SECONDS - 1, True), (IDLE_SECONDS, False), (-1, False)])
 def test_a_connection_that_was_idle_for_long_is_not_used_again(
     direct: PostgresRpc, monkeypatch: pytest.MonkeyPatch, idle: float, same: bool
@@ -168,12 +169,14 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
     assert connection.closed is not same
 
 
+@pytest.mark.fresh_database
 def test_a_closed_door_opens_again(direct: PostgresRpc) -> None:
     before = backend(direct)
     direct.close()
     assert backend(direct) != before
 
 
+@pytest.mark.fresh_database
 def test_the_direct_door_after_a_pause(
     direct: PostgresRpc, calendar: Calendar, monkeypatch: pytest.MonkeyPatch
 ) -> None:

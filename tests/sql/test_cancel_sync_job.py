@@ -127,6 +127,7 @@ def test_the_worker_is_told_of_a_running_job_and_nobody_of_a_waiting_one(databas
     assert heard == [running]
 
 
+@pytest.mark.fresh_database
 def test_a_cancel_does_not_wait_for_a_lock_for_ever(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)

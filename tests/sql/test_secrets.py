@@ -138,6 +138,7 @@ def test_the_same_secret_leaves_another_fingerprint_with_every_key(database: Dat
 # In Supabase Vault
 
 
+@pytest.mark.fresh_database
 def test_the_vault_keeps_it_where_there_is_one(vault: Database, user: User) -> None:
     connection_id = create(vault, user)
     assert SECRET["token"] not in everything_stored(vault)
@@ -149,6 +150,7 @@ def test_the_vault_keeps_it_where_there_is_one(vault: Database, user: User) -> N
     assert vault.all("select from vault.secrets") + vault.all("select from app.secrets") == []
 
 
+@pytest.mark.fresh_database
 def test_one_that_was_replaced_in_the_vault_is_the_next_claims(vault: Database, user: User) -> None:
     connection_id = create(vault, user)
     for secret, seen in (
@@ -163,6 +165,7 @@ def test_one_that_was_replaced_in_the_vault_is_the_next_claims(vault: Database, 
     assert claimed(vault, user, connection_id)["secret"] == {}
 
 
+@pytest.mark.fresh_database
 def test_a_webhooks_secret_is_in_the_vault_too(vault: Database, user: User) -> None:
     with vault.session(user.claims) as session:
         webhook = session.call("create_webhook", target_url="https://127.0.0.1/never")
