@@ -530,9 +530,15 @@ def test_a_backend_that_is_killed_outright_says_nothing(mortal: Backend, transpo
         cancel = thread.submit(project.cancel, project.token(user), {"job_id": job_id})
         os.kill(until(lambda: database.all(waits))[0]["pid"], signal.SIGKILL)
         response = cancel.result(30)
-        holder.close()
+        until(lambda: is_lost(holder))  # the server ends all other connections, and until then it accepts new ones
     until(lambda: has_recovered(database))
     assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+
+
+def is_lost(connection: psycopg.Connection[Any]) -> bool:
+    with contextlib.suppress(psycopg.OperationalError):
+        connection.execute("select")
+    return connection.closed
 
 
 def has_recovered(database: Database) -> bool:

@@ -319,7 +319,7 @@ class Bench:
         """As an operator does it: nothing but SQL."""
         self.database.admin.execute(
             "with secret as (insert into app.secrets (agency_id, storage, name, used_at)"
-            " values (%s, 'outside', %s, now()) returning id)"
+            " values (%s, 'external', %s, now()) returning id)"
             " update app.connections set secret_id = (select id from secret) where id = %s",
             (self.user.agency_id, name, connection_id),
         )
