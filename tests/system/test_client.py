@@ -363,6 +363,7 @@ def test_a_slow_call_holds_up_no_other(database: Database) -> None:
         asyncio.run(scenario(protocol, rpc, claimed(database, protocol)))
 
 
+@pytest.mark.fresh_database
 def test_reap__logs_violated_tenant_isolation(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     database.admin.execute("grant update (agency_id) on public.users to authenticated")
     with opened(database.login("authenticator")) as (protocol, _):

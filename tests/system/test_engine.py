@@ -539,6 +539,7 @@ def test_a_lost_lease_ends_the_runner_by_heartbeat(bench: Bench) -> None:
     assert (row["status"], row["attempts"]) == ("queued", 1)
 
 
+@pytest.mark.fresh_database
 def test_a_watch_that_fails_stops_the_runner_before_anything_else_is_said(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:

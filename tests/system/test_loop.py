@@ -387,6 +387,7 @@ def test_a_worker_that_never_comes_to_the_end_of_the_queue_still_reaps(database:
     assert any(queued), "it was taken back when nothing else was left"
 
 
+@pytest.mark.fresh_database
 def test_an_execution_that_cannot_even_be_failed_ends_no_worker(
     database: Database, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -415,6 +416,7 @@ def test_an_execution_that_cannot_even_be_failed_ends_no_worker(
     assert moves(database, broken) == ["start", "claim", "release", "claim", "complete"]
 
 
+@pytest.mark.fresh_database
 def test_a_claim_that_fails_ends_no_worker(database: Database, url: str, caplog: pytest.LogCaptureFixture) -> None:
     """In the middle of a migration, say: what runs goes on, and so does the worker once claims work again."""
     user = database.member()
