@@ -65,6 +65,7 @@ ALREADY_ACTIVE = ErrorSpec(
 EXECUTION_NOT_FOUND = ErrorSpec(404, "execution_not_found", "This sync has no execution with this id.")
 JOB_NOT_FOUND = ErrorSpec(404, "job_not_found", "There is no job with this id.")
 JOB_OF_ANOTHER_AGENCY = ErrorSpec(403, "job_of_another_agency", "This job belongs to another agency.")
+# 400 rather than 409, because the published clients of sync jobs repeat a request after a 409.
 NOT_CANCELLABLE = ErrorSpec(
     400,
     "not_cancellable",

@@ -1,1 +1,1 @@
-"""API keys: with one, an agency's own servers call the APIs that take keys. Only users manage them."""
+"""API keys, with which an agency's servers call the published APIs. Only users manage keys."""

@@ -1,4 +1,4 @@
-"""Makes an API key for your agency. The answer shows it this once: an Idempotency-Key does not bring it back."""
+"""Creates an API key for your agency. Only this response shows the key, and it is never repeated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CreateApiKey(BaseModel):
 
 
 class ApiKeyCreated(BaseModel):
-    """`key`: send it as `Authorization: Bearer <key>`, or as the user name of Basic."""
+    """Send `key` as `Authorization: Bearer <key>`, or as the user name of Basic authentication."""
 
     key: str
     api_key: ApiKey

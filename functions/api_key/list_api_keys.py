@@ -1,4 +1,4 @@
-"""Your agency's API keys, the newest first, revoked ones included; never the keys themselves."""
+"""Lists your agency's API keys, revoked ones included, newest first. The keys themselves are not shown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ListApiKeys(BaseModel):
 
 
 class ApiKey(BaseModel):
-    """`hint`: the key's last characters. `last_used_at`: to the minute."""
+    """`hint` is the end of the key. `last_used_at` is accurate to one minute."""
 
     id: UUID
     name: str

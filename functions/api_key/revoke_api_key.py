@@ -1,4 +1,4 @@
-"""Revokes an API key at once and for good."""
+"""Revokes an API key immediately and permanently."""
 
 from __future__ import annotations
 

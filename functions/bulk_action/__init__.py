@@ -1,6 +1,6 @@
-"""Bulk actions: cancel, retry or start the executions that criteria match, thousands at once; and cancel that too.
+"""Bulk actions cancel, retry or start all executions that match criteria.
 
-Source of paths, members and words: the published API of bulk action jobs.
+Source of paths, fields and status words: the published API of bulk action jobs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from functions._shared.error_catalog import FAMILY_REQUIRED, NO_CRITERIA, UNKNOWN_FAMILY, UNKNOWN_STATUS
 from functions._shared.fields import PgText, StrictRequest
 
-PATH = "/api/actions/bulk"  # what those of its endpoints begin with
+PATH = "/api/actions/bulk"  # of all its endpoints
 
 # In examples.
 JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
@@ -22,19 +22,19 @@ JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
 CRITERIA_ERRORS = (NO_CRITERIA, UNKNOWN_FAMILY, FAMILY_REQUIRED, UNKNOWN_STATUS)
 
 
-MOST_OFFSET = timedelta(hours=16)  # what Postgres takes for a time zone
+MAX_OFFSET = timedelta(hours=16)  # of a time zone in Postgres
 
 
 def _with_zone(time: datetime) -> datetime:
     if time.tzinfo is None:
-        raise ValueError("should have a time zone, as in 2026-11-22T13:47:26Z")
+        raise ValueError("must have a time zone, for example 2026-11-22T13:47:26Z")
     offset = time.utcoffset() or timedelta()
     try:
         time.astimezone(UTC)
     except OverflowError:
-        raise ValueError("should be within the years 1 to 9999") from None
-    if abs(offset) >= MOST_OFFSET:
-        raise ValueError("should have a time zone that there is")
+        raise ValueError("must be in the years 1 to 9999") from None
+    if abs(offset) >= MAX_OFFSET:
+        raise ValueError("must have a valid time zone offset")
     return time
 
 
@@ -42,7 +42,7 @@ Time = Annotated[datetime, AfterValidator(_with_zone)]
 
 
 class Criteria(StrictRequest):
-    """What all of the executions have in common; at least one member. `status` is a word of the `family`."""
+    """Executions must match all fields, of which at least one is required. `status` is a status of the `family`."""
 
     family: PgText | None = None
     status: PgText | None = None

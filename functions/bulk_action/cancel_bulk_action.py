@@ -1,4 +1,4 @@
-"""Cancels a scheduled or running bulk action job: it acts on nothing more, and what it has done stays."""
+"""Cancels a scheduled or running bulk action job. It acts on no further execution. What it has done stays."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from functions._shared.lambda_adapter import lambda_handler
 from functions.bulk_action import JOB_ID
 
 
-def _if_it_is_one(reason: object) -> object:
+def _string_or_null(reason: object) -> object:
     return reason.replace("\0", "")[:500] if isinstance(reason, str) else None
 
 
 class CancelBulkAction(BaseModel):
-    """The body is free."""
+    """Any JSON object is accepted."""
 
     job_id: UUID
-    reason: Annotated[object, BeforeValidator(_if_it_is_one), Field(description="Kept if it is a text.")] = None
+    reason: Annotated[object, BeforeValidator(_string_or_null), Field(description="Stored if it is a string.")] = None
 
 
 class BulkActionCancelled(BaseModel):

@@ -1,4 +1,4 @@
-"""Cancels, retries or starts the executions that match when it begins: at once, or at `scheduled_at`."""
+"""Creates a bulk action job. It acts on the executions that match when it begins: now, or at `scheduled_at`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from functions.bulk_action.get_bulk_action import EXAMPLE, BulkAction
 
 
 class CreateBulkAction(StrictRequest):
-    """`retry` goes on at the checkpoint of what failed or was cancelled, `start` begins anew what has ended."""
+    """`retry` continues failed and cancelled executions at their checkpoint. `start` repeats ended ones."""
 
     action_type: Literal["cancel", "retry", "start"]
     criteria: Criteria

@@ -1,4 +1,4 @@
-"""Deletes a bulk action job that has ended; the audit keeps it."""
+"""Deletes a bulk action job that has ended. Its audit events stay."""
 
 from __future__ import annotations
 

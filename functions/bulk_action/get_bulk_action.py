@@ -1,4 +1,4 @@
-"""One bulk action job, with its counts: exact at every moment."""
+"""Returns a bulk action job with its exact current counts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GetBulkAction(BaseModel):
 
 
 class BulkActionCounts(BaseModel):
-    """`matched` is the sum of the others. `skipped`: ended, or not to be moved, as the job itself."""
+    """`matched` is the sum of the others. `skipped`: executions that had ended, and the job itself."""
 
     matched: int
     done: int
@@ -66,7 +66,7 @@ class BulkActionFailure(BaseModel):
 
 
 class BulkAction(BaseModel):
-    """`preview_count`: what matched when it was created, counted to 10,000; `affected_count`: what was done."""
+    """`preview_count`: matches when it was created, counted up to 10,000. `affected_count`: successful actions."""
 
     job_id: UUID
     criteria_json: str

@@ -1,4 +1,4 @@
-"""Your agency's bulk action jobs, the newest first, page by page."""
+"""Lists your agency's bulk action jobs, newest first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from functions.bulk_action.get_bulk_action import EXAMPLE, BulkAction
 
 
 class ListBulkActions(BaseModel):
-    """`cursor` is the `next_cursor` of the page before."""
+    """`cursor` is the `next_cursor` of the previous page."""
 
     status: Status | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20

@@ -1,4 +1,4 @@
-"""What a bulk action would act on now; nothing is done."""
+"""Returns the executions that a bulk action would act on now. Changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PreviewBulkAction(StrictRequest):
 
 
 class Match(BaseModel):
-    """`status` in the words of its family."""
+    """`status` is a status of the `family`."""
 
     id: UUID
     family: str
@@ -29,7 +29,7 @@ class Match(BaseModel):
 
 
 class BulkActionPreview(BaseModel):
-    """`is_exact` is false where there are more: at most max_limit, and 10,000, are counted. `sample`: the first ten."""
+    """Counts up to `max_limit` and 10,000; beyond, `is_exact` is false. `sample`: the first ten."""
 
     total_count: int
     is_exact: bool

@@ -1,11 +1,11 @@
-"""Bulk syncs: whole resources of a connection, copied to a connection of kind `records`.
+"""Bulk syncs copy whole resources of a connection to a connection of type `records`.
 
-Source of paths, members and words: the published API, versions 2023-04-25 to 2025-09-18.
+Source of paths, fields and status words: the published API, versions 2023-04-25 to 2025-09-18.
 """
 
 from __future__ import annotations
 
-PATH = "/api/bulk/syncs"  # what those of its endpoints begin with
+PATH = "/api/bulk/syncs"  # of all its endpoints
 
 # In examples.
 SYNC_ID = "248df4b7-aa70-47b8-a036-33ac447e668d"

@@ -1,4 +1,4 @@
-"""Requests cancellation of a bulk sync's execution: poll its status until that is `canceled` (or ended before)."""
+"""Requests the cancellation of a bulk sync's active execution. Poll its status until it is `canceled` or has ended."""
 
 from __future__ import annotations
 

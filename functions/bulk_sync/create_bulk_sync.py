@@ -1,4 +1,4 @@
-"""Defines a bulk sync of all or some schemas (a resource each) of a connection."""
+"""Creates a bulk sync of all or some schemas (resources) of a connection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _as_schema(value: object) -> object:
 
 
 class SchemaChoice(StrictRequest):
-    """A resource of the source; its id alone is as good."""
+    """A resource of the source. Its id as a string means the same."""
 
     id: PgText
     enabled: bool | None = None
@@ -47,13 +47,13 @@ Choice = Annotated[SchemaChoice, BeforeValidator(_as_schema, json_schema_input_t
 
 
 class Destination(StrictRequest):
-    """`schema` goes before the names in the destination: crm.contacts."""
+    """`schema` is a prefix of the names in the destination, for example crm in crm.contacts."""
 
     namespace: Annotated[PgText, Field(min_length=1, max_length=100)] | None = Field(None, alias="schema")
 
 
 class CreateBulkSync(StrictRequest):
-    """`schedule` is how the API up to 2024-02-08 says `default_schedule`; executions are started by hand."""
+    """`schedule` is the name of `default_schedule` up to version 2024-02-08. Executions are started manually."""
 
     name: Annotated[PgText, Field(min_length=1, max_length=200)]
     source_connection_id: UUID

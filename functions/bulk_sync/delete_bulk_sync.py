@@ -1,4 +1,4 @@
-"""Deletes a bulk sync; what runs is cancelled."""
+"""Deletes a bulk sync and cancels its active execution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One bulk sync: what it copies, from where to where."""
+"""Returns a bulk sync."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EXAMPLE: dict[str, Any] = {
 
 
 class GetBulkSync(BaseModel):
-    """`refresh_schemas` changes nothing: a source's schemas are always read as they are."""
+    """`refresh_schemas` is accepted and changes nothing, because schemas are always current."""
 
     sync_id: UUID
 
@@ -61,7 +61,7 @@ class SyncedSchema(BaseModel):
 
 
 class BulkSync(BaseModel):
-    """A superset of what the published versions answer: old ones read `schedule`, new ones `default_schedule`."""
+    """Has the fields of all published versions: old clients read `schedule`, new ones `default_schedule`."""
 
     id: UUID
     name: str

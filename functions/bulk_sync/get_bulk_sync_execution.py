@@ -1,4 +1,4 @@
-"""One execution of a bulk sync, with each schema's status and counts."""
+"""Returns an execution of a bulk sync with the status and counts of each schema."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class GetBulkSyncExecution(BaseModel):
 
 
 class SchemaExecution(BaseModel):
-    """`record_count`: read from the source and stored; `error_count`: read and not stored."""
+    """`record_count`: records read and stored. `error_count`: records read and not stored."""
 
     schema_name: str = Field(alias="schema")
     output_name: str
@@ -77,7 +77,7 @@ class SchemaExecution(BaseModel):
 
 
 class BulkSyncExecution(BaseModel):
-    """`cancel_deadline`: when a `canceling` execution ends at the latest."""
+    """`cancel_deadline`: the time by which a `canceling` execution ends."""
 
     id: UUID
     status: Status

@@ -1,4 +1,4 @@
-"""A bulk sync's executions, the newest first, page by page."""
+"""Lists the executions of a bulk sync, newest first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from functions.connection import Pagination
 
 
 class ListBulkSyncExecutions(BaseModel):
-    """`page_token` is the `next_page_token` of the page before; `limit` is at most 100, which it is without."""
+    """`page_token` is the `next_page_token` of the previous page. `limit` is at most 100, which is the default."""
 
     sync_id: UUID
     page_token: PgText | None = None

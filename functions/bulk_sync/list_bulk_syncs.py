@@ -1,4 +1,4 @@
-"""Your agency's bulk syncs, the last changed first, page by page."""
+"""Lists your agency's bulk syncs, last changed first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functions.connection import Pagination
 
 
 class ListBulkSyncs(BaseModel):
-    """`page_token` is the `next_page_token` of the page before; `limit` is at most 50, which it is without."""
+    """`page_token` is the `next_page_token` of the previous page. `limit` is at most 50, which is the default."""
 
     active: bool | None = None
     page_token: PgText | None = None

@@ -1,4 +1,4 @@
-"""Starts an execution of a bulk sync, of all its schemas or some."""
+"""Starts an execution of a bulk sync, for all or some of its schemas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from functions.bulk_sync.get_bulk_sync_execution import EXAMPLE, OneBulkSyncExec
 
 
 class StartBulkSync(StrictRequest):
-    """`schemas` are ids; without, all of the sync's."""
+    """`schemas` are ids, by default those of the sync."""
 
     sync_id: UUID
     schemas: Annotated[list[PgText], Field(min_length=1, max_length=1000)] | None = None

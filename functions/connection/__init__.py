@@ -1,6 +1,6 @@
-"""Connections: the systems that data comes from and goes to; and what all APIs that use them share.
+"""Connections are configured external systems. Also the models that the APIs built on connections share.
 
-Source of paths, members and words: the published API, versions 2023-04-25 to 2025-09-18.
+Source of paths, fields and status words: the published API, versions 2023-04-25 to 2025-09-18.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from functions._shared.fields import AcceptsOnly, StrictRequest
 
-PATH = "/api/connections"  # what those of its endpoints begin with
+PATH = "/api/connections"  # of all its endpoints
 
 # In examples.
 ORGANIZATION_ID = "7d9c7b7e-6e0c-4cfb-8c58-2d1f2c0f6a11"
@@ -22,7 +22,7 @@ JOB_ID = "01a20382-fece-7d96-a5c5-b8c163abfe5d"
 
 
 class Actor(BaseModel):
-    """Who did it: `type` is user, api_key or a trusted server's role."""
+    """`type` is user, api_key or the role of a trusted server."""
 
     id: str
     type: str
@@ -30,13 +30,13 @@ class Actor(BaseModel):
 
 
 class Pagination(BaseModel):
-    """Empty on the last page."""
+    """`next_page_token` is empty on the last page."""
 
     next_page_token: str
 
 
 class Schedule(StrictRequest):
-    """Executions are started by hand, also where no frequency is given: the published clients' own examples do that."""
+    """Executions are started manually. `frequency` may be missing, as in the published clients' own examples."""
 
     frequency: Annotated[str | None, AcceptsOnly("manual")] = None
     id: str | None = None
@@ -53,7 +53,7 @@ class Schedule(StrictRequest):
 
 
 class Cancellation(BaseModel):
-    """`execution_id` and `status` are null when nothing was active."""
+    """`execution_id` and `status` are null if no execution was active."""
 
     message: Literal["Cancellation requested", "Nothing is running"]
     execution_id: UUID | None

@@ -1,4 +1,4 @@
-"""What happens to a connection's configuration before the database sees it: a check, and the secret's own way."""
+"""Checks the configuration of a connection, and stores its secret outside the database if there is a secret store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creates a connection; its `configuration.secret` is for the worker alone and in no answer."""
+"""Creates a connection. No response shows its `configuration.secret`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CreateConnection(StrictRequest):
-    """`validate`: only if the source answers, which is asked first."""
+    """`validate`: check first that the source can be read, and create the connection only then."""
 
     name: Annotated[PgText, Field(min_length=1, max_length=200)]
     type: Literal["http", "records"]

@@ -1,4 +1,4 @@
-"""Deletes a connection and its secret; what runs on it is cancelled."""
+"""Deletes a connection and its secret, and cancels its active executions."""
 
 from __future__ import annotations
 

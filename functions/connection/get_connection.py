@@ -1,4 +1,4 @@
-"""One connection: everything but its secret."""
+"""Returns a connection without its secret."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ConnectionType(BaseModel):
 
 
 class Connection(BaseModel):
-    """`configuration` is as it was given, without `secret`."""
+    """`configuration` is as it was sent, without `secret`."""
 
     id: UUID
     name: str

@@ -1,4 +1,4 @@
-"""Your agency's connections, the last changed first, page by page."""
+"""Lists your agency's connections, last changed first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functions.connection.get_connection import EXAMPLE, Connection
 
 
 class ListConnections(BaseModel):
-    """`page_token` is the `next_page_token` of the page before; `limit` is at most 50, which it is without."""
+    """`page_token` is the `next_page_token` of the previous page. `limit` is at most 50, which is the default."""
 
     page_token: PgText | None = None
     limit: PgInt | None = None

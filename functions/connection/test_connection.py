@@ -1,4 +1,4 @@
-"""Asks a source whether it answers, with this configuration (over a stored one's); nothing is kept."""
+"""Checks whether a source can be read with a configuration. Stores nothing."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class TestConnection(StrictRequest):
-    """With `connection_id` a change of the stored one; another base_url or type of auth needs the secret anew.
+    """With `connection_id`, `configuration` overrides that of the stored connection.
 
-    A secret takes the place of the stored one as a whole.
+    A secret replaces the stored secret as a whole. It is required if base_url or the type of auth changes.
     """
 
     type: Literal["http", "records"]
@@ -32,7 +32,7 @@ class TestConnection(StrictRequest):
 
 
 class ConnectionTested(BaseModel):
-    """`ok` is true: a source that does not answer, or refuses, is an error that says how."""
+    """`ok` is always true. A source that cannot be read is an error."""
 
     ok: Literal[True]
 

@@ -1,4 +1,4 @@
-"""Historical syncs: a date range of a connection's data, window by window."""
+"""Historical syncs read a date range of a connection's data, one window of days after the other."""
 
 from __future__ import annotations
 

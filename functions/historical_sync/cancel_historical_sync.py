@@ -1,4 +1,4 @@
-"""Ends a pending or running historical sync at once; what its worker sends afterwards is not accepted."""
+"""Cancels a pending or running historical sync immediately. Later writes of its worker are refused."""
 
 from __future__ import annotations
 

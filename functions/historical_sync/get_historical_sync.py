@@ -1,4 +1,4 @@
-"""One historical sync as it stands: status, progress, position, error, who cancelled it and why."""
+"""Returns a historical sync: its status, progress, position and error, who cancelled it and why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GetHistoricalSync(BaseModel):
 
 
 class Progress(BaseModel):
-    """Committed records, and windows of the date range; what is not known yet is null."""
+    """Committed records, and windows of the date range. Unknown values are null."""
 
     records: int
     windows_done: int | None
@@ -51,7 +51,7 @@ class Progress(BaseModel):
 
 
 class Position(BaseModel):
-    """The last committed checkpoint: the resource, and the first day of the window it stands in."""
+    """The last committed checkpoint: the resource, and the first day of its window."""
 
     resource: str | None
     date: str | None

@@ -1,4 +1,4 @@
-"""Your agency's historical syncs, newest first, page by page."""
+"""Lists your agency's historical syncs, newest first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functions.historical_sync.get_historical_sync import EXAMPLE, HistoricalSyn
 
 
 class ListHistoricalSyncs(BaseModel):
-    """`cursor` is the `next_cursor` of the page before."""
+    """`cursor` is the `next_cursor` of the previous page."""
 
     status: Status | None = None
     connection_id: UUID | None = None

@@ -24,7 +24,7 @@ class RetryHistoricalSync(BaseModel):
 
 
 class HistoricalSyncRetried(BaseModel):
-    """`job_id` is the new job's, `retry_of` the one it continues."""
+    """`job_id` is the id of the new job, `retry_of` the id of the job that it continues."""
 
     job_id: UUID
     status: Literal["pending"]

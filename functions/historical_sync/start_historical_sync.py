@@ -1,4 +1,4 @@
-"""Queues a historical sync of a connection: all days from `date_from` to `date_to`, both included."""
+"""Starts a historical sync of a connection for the days from `date_from` to `date_to`, both included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defines a model over a resource of a connection; its fields are those of the first page of records."""
+"""Creates a model over a resource of a connection. Its fields are those of the first page of records."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Query(StrictRequest):
 
 
 class CreateModel(StrictRequest):
-    """`fields`: names; without, all that the first page shows."""
+    """`fields` are names, by default of all fields on the first page."""
 
     name: Annotated[PgText, Field(min_length=1, max_length=200)]
     connection_id: UUID
     configuration: Query
-    # `fields` is a name of pydantic's own.
+    # `fields` is an attribute of pydantic models.
     chosen: Annotated[list[PgText], Field(min_length=1, max_length=1000)] | None = Field(None, alias="fields")
     identifier: PgText | None = None
     organization_id: UUID | None = None

@@ -1,4 +1,4 @@
-"""Deletes a model that no sync reads."""
+"""Deletes a model that no sync uses."""
 
 from __future__ import annotations
 

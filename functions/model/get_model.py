@@ -1,4 +1,4 @@
-"""One model: what it reads, and the fields that its records have."""
+"""Returns a model with the fields of its records."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GetModel(BaseModel):
 
 
 class ModelField(BaseModel):
-    """`type`: string, number, boolean, array, object; unknown where the records looked at do not tell."""
+    """`type`: string, number, boolean, array, object, or unknown if the checked records do not show it."""
 
     id: str
     name: str

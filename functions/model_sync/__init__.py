@@ -1,11 +1,11 @@
-"""Model syncs: fields of a model's records, mapped to rows of an object in a connection of kind `records`.
+"""Model syncs map fields of a model's records to rows of an object in a connection of type `records`.
 
-Source of paths, members and words: the published API, versions 2023-04-25 to 2025-09-18.
+Source of paths, fields and status words: the published API, versions 2023-04-25 to 2025-09-18.
 """
 
 from __future__ import annotations
 
-PATH = "/api/syncs"  # what those of its endpoints begin with
+PATH = "/api/syncs"  # of all its endpoints
 
 # In examples.
 SYNC_ID = "248df4b7-aa70-47b8-a036-33ac447e668d"

@@ -1,4 +1,4 @@
-"""Defines a model sync: fields of a model's records, mapped to an object of a connection of type records."""
+"""Creates a model sync, which maps fields of a model to an object of a connection of type records."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from functions.model_sync.get_model_sync import EXAMPLE, OneModelSync
 Name = Annotated[PgText, Field(min_length=1, max_length=200)]
 
 
-def _short(name: str) -> str:
-    if len(name.encode()) > 200:  # as worker_commit_batch: else no batch could ever be stored
-        raise ValueError("should have at most 200 bytes")
+def _at_most_200_bytes(name: str) -> str:
+    if len(name.encode()) > 200:  # the limit of worker_commit_batch
+        raise ValueError("must have at most 200 bytes")
     return name
 
 
@@ -41,7 +41,7 @@ class Source(StrictRequest):
 class Mapping(StrictRequest):
     source: Source
     target: Name
-    new: Annotated[bool | None, AcceptsOnly(True, False)] = None  # a row has whatever members it is given
+    new: Annotated[bool | None, AcceptsOnly(True, False)] = None  # rows accept any field
     override_value: Annotated[str | None, AcceptsOnly("")] = None
     sync_mode: Annotated[str | None, AcceptsOnly("")] = None
     encryption_enabled: Annotated[bool | None, AcceptsOnly(False)] = None
@@ -57,7 +57,7 @@ class Identity(StrictRequest):
 
 class Target(StrictRequest):
     connection_id: UUID
-    object: Annotated[Name, AfterValidator(_short)]
+    object: Annotated[Name, AfterValidator(_at_most_200_bytes)]
     configuration: Annotated[dict[str, Any] | None, AcceptsOnly({})] = None
     create: Annotated[dict[str, str] | None, AcceptsOnly({})] = None
     filter_logic: Annotated[str | None, AcceptsOnly("")] = None
@@ -66,7 +66,7 @@ class Target(StrictRequest):
 
 
 class CreateModelSync(StrictRequest):
-    """`sync_all_records` false: rows that would not change are left alone and not counted."""
+    """With `sync_all_records` false, unchanged rows are neither written nor counted."""
 
     name: Annotated[PgText, Field(min_length=1, max_length=200)]
     mode: Annotated[str, SupportedValues("create", "update", "updateOrCreate", "append")]

@@ -1,4 +1,4 @@
-"""Deletes a model sync; what runs is cancelled."""
+"""Deletes a model sync and cancels its active execution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model sync: which fields go where, and how rows are matched."""
+"""Returns a model sync."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ModelSyncSchedule(BaseModel):
 
 
 class ModelSync(BaseModel):
-    """A superset of what the published versions answer."""
+    """Has the fields of all published versions."""
 
     id: UUID
     name: str

@@ -1,4 +1,4 @@
-"""One execution of a model sync, with what it did in the target."""
+"""Returns an execution of a model sync with its counts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GetModelSyncExecution(BaseModel):
 
 
 class Counts(BaseModel):
-    """`total`: records read; `insert` and `update`: rows written; `error`: records that could not be."""
+    """`total`: records read. `insert` and `update`: rows written. `error`: records not written."""
 
     total: int
     insert: int
@@ -50,7 +50,7 @@ class Counts(BaseModel):
 
 
 class ModelSyncExecution(BaseModel):
-    """`errors`: sentences about the first of them. `cancel_deadline`: when a `canceling` one ends at the latest."""
+    """`errors`: messages about the first errors. `cancel_deadline`: the time by which a `canceling` execution ends."""
 
     id: UUID
     status: Status

@@ -1,4 +1,4 @@
-"""What a model sync does now: an ended execution stays the current one until another starts, so poll it to its end."""
+"""Returns the current execution of a model sync. An ended one stays current until the next one starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class GetModelSyncStatus(BaseModel):
 
 
 class ModelSyncStatus(BaseModel):
-    """`last_execution` is the newest that has ended. Nothing is scheduled yet, so `next_execution_time` is null."""
+    """`last_execution` is the newest ended one. `next_execution_time` is null, as schedules are not supported yet."""
 
     current_execution: ModelSyncExecution | None
     last_execution: ModelSyncExecution | None

@@ -1,4 +1,4 @@
-"""Your agency's model syncs, the last changed first, page by page."""
+"""Lists your agency's model syncs, last changed first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from functions.model_sync.get_model_sync import EXAMPLE, ModelSync
 
 
 class ListModelSyncs(BaseModel):
-    """`page_token` is the `next_page_token` of the page before; `limit` is at most 50, which it is without."""
+    """`page_token` is the `next_page_token` of the previous page. `limit` is at most 50, which is the default."""
 
     active: bool | None = None
     mode: PgText | None = None

@@ -15,7 +15,7 @@ from functions.model_sync.get_model_sync_execution import EXAMPLE, OneModelSyncE
 
 
 class StartModelSync(StrictRequest):
-    """`resync` changes nothing: every execution reads all records."""
+    """`resync` is accepted and changes nothing, because every execution reads all records."""
 
     sync_id: UUID
     resync: Annotated[bool | None, AcceptsOnly(True, False)] = None

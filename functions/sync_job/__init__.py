@@ -1,6 +1,6 @@
-"""Sync jobs: which resources of a connection are read, and which depend on which.
+"""Sync jobs define which resources of a connection are read, and which depend on others.
 
-Source of paths, members and words: the published API of sync jobs.
+Source of paths, fields and status words: the published API of sync jobs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from functions._shared.error_catalog import CIRCULAR_DEPENDENCY, INVALID_RESOURCES, UNKNOWN_DEPENDENCY
 from functions._shared.fields import AcceptsOnly, PgJson, PgText, StrictRequest, SupportedValues
 
-PATH = "/sync-job"  # what those of its endpoints begin with
+PATH = "/sync-job"  # of all its endpoints
 
 # In examples.
 JOB_ID = "4a4de828-f4db-4c9e-adfd-434e0864c3c7"
@@ -22,10 +22,10 @@ RESOURCE_ERRORS = (INVALID_RESOURCES, UNKNOWN_DEPENDENCY, CIRCULAR_DEPENDENCY)
 
 
 class ResourceNode(StrictRequest):
-    """`depends_on`: once per record of that resource, seen as `{{resources.<its name>.<field>}}` in `id` and `query`.
+    """`depends_on`: read once per record of that resource, which is `{{resources.<name>.<field>}}` in `id` and `query`.
 
-    `loop_on`: once per element of that list, which stands in its place. `persist` false: read for those that depend on
-    it, and not stored; without, names with a slash are stored and others are not.
+    `loop_on`: read once per element of that list; the element replaces the list. `persist`: whether records are stored
+    or delivered, rather than only read for dependent resources. By default, if the name has a slash.
     """
 
     resource: Annotated[PgText, Field(min_length=1, max_length=200)]
@@ -42,6 +42,6 @@ def _as_number(value: object) -> object:
 
 
 Resources = Annotated[list[ResourceNode], Field(min_length=1, max_length=100)]
-# Clients send it as a number or a text.
+# Clients send a number or a string.
 Version = Annotated[int, BeforeValidator(_as_number), SupportedValues(1, 2, 3)]
-Nothing = Annotated[str | None, AcceptsOnly("")]
+Unsupported = Annotated[str | None, AcceptsOnly("")]

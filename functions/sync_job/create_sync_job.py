@@ -1,4 +1,4 @@
-"""Defines a sync job: which resources are read, on which they depend, with which arguments."""
+"""Creates a sync job: its resources, their dependencies and its arguments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from functions._shared.error_catalog import OTHER_ORGANIZATION
 from functions._shared.error_format import TRUTO
 from functions._shared.fields import PgJson, PgText, StrictRequest
 from functions._shared.lambda_adapter import lambda_handler
-from functions.sync_job import RESOURCE_ERRORS, Nothing, Resources, Version
+from functions.sync_job import RESOURCE_ERRORS, Resources, Unsupported, Version
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
 
 class CreateSyncJob(StrictRequest):
-    """`args_schema`: {name: {type, format, required, description}}, or {type: object, properties: the same}."""
+    """`args_schema`: {name: {type, format, required, description}}, or the same as `properties` of a JSON Schema."""
 
     resources: Resources
     label: Annotated[PgText, Field(min_length=1, max_length=200)] | None = None
@@ -25,9 +25,9 @@ class CreateSyncJob(StrictRequest):
     args_schema: PgJson | None = None
     default_runtime_version: Version | None = None
     environment_id: UUID | None = None
-    args_validation: Nothing = None
-    mutex_key: Nothing = None
-    state_key: Nothing = None
+    args_validation: Unsupported = None
+    mutex_key: Unsupported = None
+    state_key: Unsupported = None
 
 
 endpoint = Endpoint(

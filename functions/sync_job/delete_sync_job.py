@@ -1,4 +1,4 @@
-"""Stops the runs of a sync job and deletes it; the runs stay."""
+"""Deletes a sync job and stops its active runs. The runs stay."""
 
 from __future__ import annotations
 

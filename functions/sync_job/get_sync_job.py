@@ -1,4 +1,4 @@
-"""One sync job."""
+"""Returns a sync job."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GetSyncJob(BaseModel):
 
 
 class SyncJob(BaseModel):
-    """`args_schema` and `resources` as they were given."""
+    """`args_schema` and `resources` are as they were sent."""
 
     id: UUID
     label: str

@@ -1,4 +1,4 @@
-"""Your agency's sync jobs, the newest first."""
+"""Lists your agency's sync jobs, newest first."""
 
 from __future__ import annotations
 

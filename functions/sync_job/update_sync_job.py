@@ -1,4 +1,4 @@
-"""Changes what is given of a sync job; runs that have begun keep what they began with."""
+"""Changes the given fields of a sync job. Started runs keep the job as it was."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functions._shared.error_catalog import SYNC_JOB_NOT_FOUND
 from functions._shared.error_format import TRUTO
 from functions._shared.fields import PgJson, PgText, StrictRequest
 from functions._shared.lambda_adapter import lambda_handler
-from functions.sync_job import JOB_ID, RESOURCE_ERRORS, Nothing, Resources, Version
+from functions.sync_job import JOB_ID, RESOURCE_ERRORS, Resources, Unsupported, Version
 from functions.sync_job.get_sync_job import EXAMPLE, SyncJob
 
 
@@ -23,9 +23,9 @@ class UpdateSyncJob(StrictRequest):
     integration_name: Annotated[PgText, Field(max_length=200)] | None = None
     args_schema: PgJson | None = None
     default_runtime_version: Version | None = None
-    args_validation: Nothing = None
-    mutex_key: Nothing = None
-    state_key: Nothing = None
+    args_validation: Unsupported = None
+    mutex_key: Unsupported = None
+    state_key: Unsupported = None
 
 
 endpoint = Endpoint(

@@ -1,4 +1,4 @@
-"""Starts a run of a sync job: its records are stored (`daemon_group_key`) or delivered (`webhook_id`)."""
+"""Starts a run of a sync job. Its records are stored (`daemon_group_key`) or delivered (`webhook_id`)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from functions._shared.error_format import TRUTO
 from functions._shared.fields import AcceptsOnly, PgJson, PgText, StrictRequest
 from functions._shared.lambda_adapter import lambda_handler
 from functions.connection import SOURCE_ID
-from functions.sync_job import JOB_ID, RESOURCE_ERRORS, Nothing, Resources, Version
+from functions.sync_job import JOB_ID, RESOURCE_ERRORS, Resources, Unsupported, Version
 from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
 from functions.webhook import EventTypes
 
 
 class CreateSyncJobRun(StrictRequest):
-    """`status` is created, whatever is sent. `error_handling` is fail_fast unless given: what fails is not passed over.
+    """`resources` replace those of the job. `status` is accepted and ignored: a run begins as created.
 
-    `resources` are instead of the job's. `ignore_previous_run`: `{{previous_run_date}}` is not known.
+    `error_handling` is fail_fast by default. With `ignore_previous_run`, `{{previous_run_date}}` has no value.
     """
 
     sync_job_id: UUID
@@ -45,10 +45,10 @@ class CreateSyncJobRun(StrictRequest):
     resources: Resources | None = None
     events_to_send: EventTypes | None = None
     status: PgText | None = Field(None, exclude=True)
-    datastore_id: Nothing = None
-    super_query: Nothing = None
-    mutex_key: Nothing = None
-    state_key: Nothing = None
+    datastore_id: Unsupported = None
+    super_query: Unsupported = None
+    mutex_key: Unsupported = None
+    state_key: Unsupported = None
     force: Annotated[bool | None, AcceptsOnly(False)] = None
 
 

@@ -1,4 +1,4 @@
-"""One run, with its sync job and what it has done so far."""
+"""Returns a run with its sync job and its counts."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class GetSyncJobRun(BaseModel):
 
 
 class MethodStats(BaseModel):
-    """Records read, and of these stored or delivered."""
+    """`fetched`: records read. `persisted`: records stored or delivered."""
 
     fetched: int
     persisted: int
 
 
 class SyncJobRun(BaseModel):
-    """`resource_stats`: per resource and method, never older than the last batch."""
+    """`resource_stats`: by resource and method, as of the last batch."""
 
     id: UUID
     args: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Your agency's runs of sync jobs, the newest first."""
+"""Lists your agency's runs of sync jobs, newest first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stops a run that waits or runs, at once; the record stays, and the answer is the whole run."""
+"""Stops a waiting or running run immediately and returns it. The run is not deleted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from functions._shared.error_format import TRUTO
 from functions._shared.lambda_adapter import lambda_handler
 from functions.sync_job_run import RUN_ID
 from functions.sync_job_run.get_sync_job_run import EXAMPLE, SyncJobRun
-
-# 400 and not 409: the published clients send a 409 again, three times at once, and this one will not change.
 
 
 class StopSyncJobRun(BaseModel):

@@ -1,4 +1,4 @@
-"""Creates a receiver of events; its secret, which signs them, is shown this once."""
+"""Creates a webhook. Only this response shows its secret, with which deliveries are signed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functions.webhook.get_webhook import EXAMPLE, Webhook
 
 
 class CreateWebhook(StrictRequest):
-    """`event_types`: those it is to be told of; all, without."""
+    """`event_types`: the events to deliver, by default all."""
 
     target_url: TargetUrl
     event_types: EventTypes | None = None

@@ -1,4 +1,4 @@
-"""Deletes a webhook and its secret; runs that deliver to it are stopped."""
+"""Deletes a webhook and its secret, and stops the runs that deliver to it."""
 
 from __future__ import annotations
 

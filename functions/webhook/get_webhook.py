@@ -1,4 +1,4 @@
-"""One webhook, without its secret."""
+"""Returns a webhook without its secret."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GetWebhook(BaseModel):
 
 
 class Webhook(BaseModel):
-    """`event_types`: the events it is told of; all, when there are none."""
+    """`event_types`: the events that are delivered. Empty means all."""
 
     id: UUID
     environment_id: UUID

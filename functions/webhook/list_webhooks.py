@@ -1,4 +1,4 @@
-"""Your agency's webhooks, without their secrets."""
+"""Lists your agency's webhooks without their secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes a webhook's address, its events, or whether it is active."""
+"""Changes the given fields of a webhook."""
 
 from __future__ import annotations
 

@@ -928,6 +928,49 @@ def test_an_answer_that_is_not_documented_is_noticed(path: str, status: int, bod
         documented.check(httpx.Response(status, json=body, request=request, headers=HEADERS))
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "body", "expected"),
+    [
+        (
+            "/cancel-historical-sync",
+            200,
+            {"job_id": UNKNOWN, "status": "cancelled", "more": 1},
+            ["the body.more is not documented"],
+        ),
+        (
+            "/cancel-historical-sync",
+            418,
+            {},
+            ["status 418 is not documented", "`errors` of functions.historical_sync.cancel_historical_sync"],
+        ),
+        (
+            "/get-historical-sync",
+            404,
+            {"error": "E.", "code": "connection_not_found", "requestId": "r"},
+            ["the error 'connection_not_found' is not documented"],
+        ),
+        (
+            "/cancel-historical-sync",
+            400,
+            {"error": "E.", "code": "not_cancellable", "requestId": "r", "reason": "x"},
+            ["reason is not documented", "current_status is documented, but missing"],
+        ),
+        (
+            f"/api/bulk/syncs/{UNKNOWN}/executions",
+            409,
+            spelled(409, "already_active", job_id=1),
+            ["metadata.job_id is documented as str, but is int"],
+        ),
+    ],
+    ids=str,
+)
+def test_documented_check__names_the_member(path: str, status: int, body: dict[str, Any], expected: list[str]) -> None:
+    request = httpx.Request("POST", f"http://x/functions/v1{path}")
+    with pytest.raises(AssertionError) as raised:
+        documented.check(httpx.Response(status, json=body, request=request, headers=HEADERS))
+    assert [part for part in expected if part not in str(raised.value)] == []
+
+
 def test_an_answer_that_is_documented_passes() -> None:
     """Else the test above would be content with a check that refuses everything."""
     url = f"http://x/functions/v1/api/bulk/syncs/{UNKNOWN}"
