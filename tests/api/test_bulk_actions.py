@@ -1,4 +1,4 @@
-"""The endpoints of bulk actions, through both doors; and a real worker that is stopped half-way."""
+"""The endpoints of bulk actions, and a real worker that is interrupted while it runs one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from functions.bulk_action.get_bulk_action import BulkAction
 from functions.bulk_action.preview_bulk_action import BulkActionPreview
 from tests.support import bulk_actions
 from tests.support.bulk_actions import NOTHING, PATH, PREVIEW, many, put, spec
-from tests.support.project import BOTH_TRANSPORTS, refusal
+from tests.support.project import both_transports, one_transport, refusal
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tests.support.database import Database, User
     from tests.support.project import Project
 
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
-through_one_door = pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 METHODS = {
     PATH: {"GET", "POST"},
@@ -58,26 +56,31 @@ class Caller:
             self._token.append(self.project.token(self.user))
         return self._token[0]
 
-    def ask(self, method: str, path: str = "", **options: Any) -> httpx.Response:
+    def request(self, method: str, path: str = "", **options: Any) -> httpx.Response:
         return self.project.request(method, PATH + path, self.token, **options)
 
     def create(self, action: str = "cancel", criteria: object = PENDING, **members: Any) -> httpx.Response:
-        return self.ask("POST", json={"action_type": action, "criteria": criteria, **members})
+        return self.request("POST", json={"action_type": action, "criteria": criteria, **members})
 
     def created(self, action: str = "cancel", criteria: object = PENDING, **members: Any) -> dict[str, Any]:
-        return whole(self.create(action, criteria, **members))
+        return bulk_action(self.create(action, criteria, **members))
 
     def preview(self, criteria: object, **members: Any) -> httpx.Response:
         return self.project.request("POST", PREVIEW, self.token, json={"criteria": criteria, **members})
 
+    def preview_with_key(self, key: str) -> httpx.Response:
+        return self.project.request(
+            "POST", PREVIEW, self.token, json={"criteria": PENDING}, headers={"idempotency-key": key}
+        )
+
     def get(self, job_id: str) -> dict[str, Any]:
-        return whole(self.ask("GET", f"/{job_id}"))
+        return bulk_action(self.request("GET", f"/{job_id}"))
 
     def cancel(self, job_id: str, **options: Any) -> httpx.Response:
-        return self.ask("POST", f"/{job_id}/cancel", **options)
+        return self.request("POST", f"/{job_id}/cancel", **options)
 
     def put(self, status: str, **columns: Any) -> str:
-        """A bulk action that has come to this status."""
+        """Insert a bulk action in this status."""
         return put(self.database, self.user, "bulk_action", status, spec=spec(), **columns)
 
     def colleague(self) -> Caller:
@@ -88,8 +91,8 @@ def caller(project: Project) -> Caller:
     return Caller(project, project.database.member())
 
 
-def whole(response: httpx.Response) -> dict[str, Any]:
-    """A bulk action with all of its members and no other."""
+def bulk_action(response: httpx.Response) -> dict[str, Any]:
+    """Check that the response is a bulk action with exactly the documented members."""
     assert response.status_code == 200, response.text
     BulkAction.model_validate_json(response.content, strict=True, extra="forbid")
     body: dict[str, Any] = response.json()
@@ -97,7 +100,7 @@ def whole(response: httpx.Response) -> dict[str, Any]:
 
 
 def stamps(database: Database, job_id: str) -> dict[str, Any]:
-    """An execution's times, as JSON has them."""
+    """The timestamps of an execution, in their JSON format."""
     times = database.one("select to_jsonb(e) as row from app.executions as e where id = %s", (job_id,))["row"]
     return {name: times[name] for name in ("created_at", "started_at", "finished_at")}
 
@@ -105,8 +108,8 @@ def stamps(database: Database, job_id: str) -> dict[str, Any]:
 # Create, get
 
 
-@through_both_doors
-def test_one_from_its_creation_to_its_end(project: Project) -> None:
+@both_transports
+def test_bulk_action__from_creation_to_completion(project: Project) -> None:
     me = caller(project)
     ids = many(me.database, me.user, 3)
     job = me.created(action_reason="wrong configuration")
@@ -156,11 +159,11 @@ def test_one_from_its_creation_to_its_end(project: Project) -> None:
         "progress_percent": 100,
         "counts": {**NOTHING, "matched": 3, "done": 3},
     }
-    assert {me.database.execution(one)["status"] for one in ids} == {"cancelled"}
+    assert {me.database.execution(item_id)["status"] for item_id in ids} == {"cancelled"}
 
 
-@through_both_doors
-def test_criteria_are_frozen_as_they_were_sent(project: Project) -> None:
+@both_transports
+def test_create_bulk_action__criteria_are_immutable(project: Project) -> None:
     me = caller(project)
     criteria = {
         "family": "bulk_sync",
@@ -174,12 +177,12 @@ def test_criteria_are_frozen_as_they_were_sent(project: Project) -> None:
     assert json.loads(job["criteria_json"]) == criteria
     assert (job["action_type"], job["max_limit"], job["preview_count"]) == ("retry", 7, 0)
     with me.database.worker() as worker:
-        answer = worker.attempt("update app.executions set spec = '{}' where id = %s", (job["job_id"],))
-    assert getattr(answer, "code", None) == "not_a_transition"
+        error = worker.attempt("update app.executions set spec = '{}' where id = %s", (job["job_id"],))
+    assert getattr(error, "code", None) == "not_a_transition"
 
 
-@through_both_doors
-def test_a_scheduled_one_waits_and_once_cancelled_never_starts(project: Project) -> None:
+@both_transports
+def test_create_bulk_action__scheduled_then_cancelled_never_starts(project: Project) -> None:
     me = caller(project)
     many(me.database, me.user, 2)
     job = me.created(scheduled_at=FAR)
@@ -188,7 +191,7 @@ def test_a_scheduled_one_waits_and_once_cancelled_never_starts(project: Project)
 
         def claimed() -> list[str]:
             found = worker.call("worker_claim", worker="w", families=["bulk_action"], max_executions=100)
-            return [one["id"] for one in found if one["agency_id"] == me.user.agency_id]
+            return [execution["id"] for execution in found if execution["agency_id"] == me.user.agency_id]
 
         assert claimed() == []
         assert me.cancel(job["job_id"]).json()["status"] == "cancelled"
@@ -196,7 +199,7 @@ def test_a_scheduled_one_waits_and_once_cancelled_never_starts(project: Project)
             me.database.admin.execute("set local session_replication_role = replica")
             me.database.admin.execute("update app.executions set run_at = now() where id = %s", (job["job_id"],))
         assert claimed() == []
-        # The time has come for one that nobody has cancelled.
+        # A bulk action whose time has come and that is not cancelled is claimed.
         due = me.created(scheduled_at=(dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)).isoformat())
         assert due["status"] == "scheduled"
         assert claimed() == [due["job_id"]]
@@ -251,28 +254,30 @@ WRONG: list[tuple[dict[str, Any], int, str]] = [
 ]
 
 
-@through_both_doors
-@pytest.mark.parametrize(("body", "status", "code"), WRONG, ids=lambda one: json.dumps(one)[:60])
-def test_what_is_wrong_is_said_and_nothing_is_created(
-    project: Project, body: dict[str, Any], status: int, code: str
-) -> None:
+@both_transports
+@pytest.mark.parametrize(("body", "status", "code"), WRONG, ids=lambda value: json.dumps(value)[:60])
+def test_create_bulk_action__invalid_member(project: Project, body: dict[str, Any], status: int, code: str) -> None:
     me = caller(project)
     with project.unchanged():
-        problem = refusal(me.ask("POST", json=body), status, code)
+        details = refusal(me.request("POST", json=body), status, code)
         if "action_type" in body and set(body) == {"action_type", "criteria"} and body["action_type"] == "cancel":
             response = project.request("POST", PREVIEW, me.token, json={"criteria": body["criteria"]})
             refusal(response, status, code)
     if code == "unknown_family":
-        assert problem["known"] == ["historical_sync", "sync_job_run", "bulk_sync", "model_sync", "bulk_action"]
+        assert details["known"] == ["historical_sync", "sync_job_run", "bulk_sync", "model_sync", "bulk_action"]
     if code == "unknown_status":
-        assert {*problem["known"]} == {
+        assert {*details["known"]} == {
             "created", "scheduled", "running", "canceling", "completed", "failed", "canceled",
         }  # fmt: skip
 
 
-@through_both_doors
-@pytest.mark.parametrize("content", [b"{", b"[]", b"5", b"null", b"\xff\xfe", b'"\xed\xa0\x80"', b"[" * 100_000])
-def test_a_body_that_is_no_object(project: Project, content: bytes) -> None:
+@both_transports
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b"5", b"null", b"\xff\xfe", b'"\xed\xa0\x80"', b"[" * 100_000],
+    ids=["cut off", "array", "number", "null", "not UTF-8", "surrogate in UTF-8", "deeply nested"],
+)
+def test_create_bulk_action__body_is_not_an_object(project: Project, content: bytes) -> None:
     me = caller(project)
     with project.unchanged():
         for path in (PATH, PREVIEW):
@@ -281,8 +286,8 @@ def test_a_body_that_is_no_object(project: Project, content: bytes) -> None:
             assert response.json()["code"] in {"invalid_json", "invalid_request"}
 
 
-@through_both_doors
-def test_the_largest_that_is_taken(project: Project) -> None:
+@both_transports
+def test_create_bulk_action__largest_accepted_request(project: Project) -> None:
     me = caller(project)
     ids = [str(uuid.uuid4()) for _ in range(10_000)]
     reason = "日" * 500
@@ -290,14 +295,14 @@ def test_the_largest_that_is_taken(project: Project) -> None:
     assert (job["action_reason"], job["max_limit"]) == (reason, 1_000_000)
     assert bulk_actions.run(me.database, job["job_id"]) == NOTHING
     too_large = {"criteria": {"ids": ids}, "action_reason": "x" * MAX_BODY_BYTES}
-    refusal(me.ask("POST", json=too_large), 413, "body_too_large")
+    refusal(me.request("POST", json=too_large), 413, "body_too_large")
 
 
 # Preview
 
 
-@through_both_doors
-def test_a_preview_shows_what_there_is_and_changes_nothing(project: Project) -> None:
+@both_transports
+def test_preview_bulk_action__counts_without_changes(project: Project) -> None:
     me, stranger = caller(project), caller(project)
     ids = many(me.database, me.user, 12)
     many(me.database, stranger.user, 3)
@@ -307,86 +312,87 @@ def test_a_preview_shows_what_there_is_and_changes_nothing(project: Project) -> 
         few, none = me.preview(PENDING, max_limit=12), me.preview({"family": "bulk_action"})
         more, other = me.preview(PENDING, max_limit=11), me.preview({"family": "model_sync"})
     BulkActionPreview.model_validate_json(response.content, strict=True, extra="forbid")
-    created = {one: stamps(me.database, one)["created_at"] for one in [*ids, running]}
-    sample = [{"id": one, "family": "historical_sync", "status": "pending", "created_at": created[one]} for one in ids]
+    created = {item_id: stamps(me.database, item_id)["created_at"] for item_id in [*ids, running]}
+    common = {"family": "historical_sync", "status": "pending"}
+    sample = [{"id": item_id, **common, "created_at": created[item_id]} for item_id in ids]
     assert response.json() == {"total_count": 12, "is_exact": True, "sample": sample[:10]}
     assert few.json() == response.json()
     assert more.json() == {"total_count": 11, "is_exact": False, "sample": sample[:10]}
     assert none.json() == {"total_count": 0, "is_exact": True, "sample": []}
-    one = {"id": running, "family": "model_sync", "status": "canceling", "created_at": created[running]}
-    assert other.json() == {"total_count": 1, "is_exact": True, "sample": [one]}
+    item = {"id": running, "family": "model_sync", "status": "canceling", "created_at": created[running]}
+    assert other.json() == {"total_count": 1, "is_exact": True, "sample": [item]}
 
 
-@through_one_door
+@one_transport
 @pytest.mark.parametrize("limit", [0, 1_000_001, "1", 1.5, True])
-def test_a_previews_limit(project: Project, limit: object) -> None:
+def test_preview_bulk_action__invalid_max_limit(project: Project, limit: object) -> None:
     refusal(caller(project).preview(PENDING, max_limit=limit), 400, "invalid_field")
 
 
 # Lists
 
 
-@through_both_doors
-def test_lists_newest_first_page_by_page(project: Project) -> None:
+@both_transports
+def test_list_bulk_actions__newest_first_in_pages(project: Project) -> None:
     me = caller(project)
     ids = [me.created(criteria={"family": "model_sync"})["job_id"] for _ in range(5)]
     caller(project).created()
-    me.ask("POST", f"/{ids[1]}/cancel")
-    me.ask("DELETE", f"/{ids[1]}")
+    me.request("POST", f"/{ids[1]}/cancel")
+    me.request("DELETE", f"/{ids[1]}")
     listed, cursor, pages = [], None, 0
     while pages == 0 or cursor is not None:
-        response = me.ask("GET", params={"limit": 2, **({"cursor": cursor} if cursor else {})})
+        response = me.request("GET", params={"limit": 2, **({"cursor": cursor} if cursor else {})})
         assert response.status_code == 200, response.text
         jobs, cursor = response.json()["jobs"], response.json()["next_cursor"]
         assert all(job == me.get(job["job_id"]) for job in jobs)
         listed += [job["job_id"] for job in jobs]
         pages += 1
     assert (listed, pages) == ([ids[4], ids[3], ids[2], ids[0]], 2)
-    assert me.ask("GET", params={"limit": 4}).json()["next_cursor"] is None
-    assert me.ask("GET", params={"cursor": UNKNOWN}).json() == {"jobs": [], "next_cursor": None}
+    assert me.request("GET", params={"limit": 4}).json()["next_cursor"] is None
+    assert me.request("GET", params={"cursor": UNKNOWN}).json() == {"jobs": [], "next_cursor": None}
 
 
-@through_both_doors
-def test_lists_by_status(project: Project) -> None:
+@both_transports
+def test_list_bulk_actions__filter_by_status(project: Project) -> None:
     me = caller(project)
-    words = {"queued": "scheduled", "requeued": "running"}
-    by_word: dict[str, set[str]] = {"scheduled": {me.put("queued", run_at=FAR)}}
+    public = {"queued": "scheduled", "requeued": "running"}
+    by_status: dict[str, set[str]] = {"scheduled": {me.put("queued", run_at=FAR)}}
     for status in bulk_actions.statuses("bulk_action"):
-        by_word.setdefault(words.get(status, status), set()).add(me.put(status))
-    assert {*by_word} == {"scheduled", "running", *ENDED}
-    for word, ids in by_word.items():
-        jobs = me.ask("GET", params={"status": word}).json()["jobs"]
+        by_status.setdefault(public.get(status, status), set()).add(me.put(status))
+    assert {*by_status} == {"scheduled", "running", *ENDED}
+    for public_status, ids in by_status.items():
+        jobs = me.request("GET", params={"status": public_status}).json()["jobs"]
         assert {job["job_id"] for job in jobs} == ids
-        assert {job["status"] for job in jobs} == {word}
+        assert {job["status"] for job in jobs} == {public_status}
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     "query",
     [
-        *({"status": one} for one in ("queued", "", "a\0")),
-        *({"limit": one} for one in ("0", "101", "x", "9" * 30)),
-        *({"cursor": one} for one in ("x", "")),
+        *({"status": value} for value in ("queued", "", "a\0")),
+        *({"limit": value} for value in ("0", "101", "x", "9" * 30)),
+        *({"cursor": value} for value in ("x", "")),
     ],
     ids=str,
 )
-def test_a_list_that_cannot_be(project: Project, query: Mapping[str, str]) -> None:
+def test_list_bulk_actions__invalid_query(project: Project, query: Mapping[str, str]) -> None:
     [name] = query
-    assert refusal(caller(project).ask("GET", params=query), 400, "invalid_field") == {"field": name}
+    assert refusal(caller(project).request("GET", params=query), 400, "invalid_field") == {"field": name}
 
 
 # Cancel
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("status", bulk_actions.statuses("bulk_action"))
-def test_a_cancel_and_the_same_again(project: Project, status: str) -> None:
+def test_cancel_bulk_action__every_status_then_repeated(project: Project, status: str) -> None:
     me = caller(project)
     job_id = me.put(status)
     if status in ENDED:
         with project.unchanged():
-            problem = refusal(me.cancel(job_id, json={"reason": "no"}), 400, "not_cancellable")
-        assert problem == {"current_status": status}
+            details = refusal(me.cancel(job_id, json={"reason": "no"}), 400, "not_cancellable")
+        assert details == {"current_status": status}
         return
     response = me.cancel(job_id, json={"reason": "not these"})
     assert (response.status_code, response.json()) == (
@@ -435,9 +441,11 @@ BODIES: list[tuple[bytes, int, str | None]] = [
 ]
 
 
-@through_both_doors
-@pytest.mark.parametrize(("content", "status", "reason"), BODIES, ids=lambda one: repr(one)[:40])
-def test_a_cancels_body_is_free(project: Project, content: bytes, status: int, reason: str | None) -> None:
+@both_transports
+@pytest.mark.parametrize(("content", "status", "reason"), BODIES, ids=lambda value: repr(value)[:40])
+def test_cancel_bulk_action__body_is_optional_and_free(
+    project: Project, content: bytes, status: int, reason: str | None
+) -> None:
     me = caller(project)
     job_id = me.put("running")
     response = me.cancel(job_id, content=content, headers={"content-type": "application/json"})
@@ -452,60 +460,60 @@ def test_a_cancels_body_is_free(project: Project, content: bytes, status: int, r
         me.cancel(job_id)
 
 
-@through_one_door
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_whatever_a_cancels_body_is_called(project: Project, kind: str) -> None:
+@one_transport
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_cancel_bulk_action__empty_body_under_any_content_type(project: Project, content_type: str) -> None:
     me = caller(project)
-    assert me.cancel(me.put("running"), content=b"", headers={"content-type": kind}).status_code == 200
+    assert me.cancel(me.put("running"), content=b"", headers={"content-type": content_type}).status_code == 200
 
 
-@through_both_doors
-def test_many_cancels_at_once_are_one(project: Project) -> None:
+@both_transports
+def test_cancel_bulk_action__concurrent_calls_cancel_once(project: Project) -> None:
     me = caller(project)
     job_id = me.put("running")
-    answers = [response.status_code for response in project.at_once(lambda: me.cancel(job_id))]
-    assert sorted(answers) == [200] + [400] * (len(answers) - 1)
+    statuses = [response.status_code for response in project.at_once(lambda: me.cancel(job_id))]
+    assert sorted(statuses) == [200] + [400] * (len(statuses) - 1)
     assert [event["event"] for event in me.database.events(job_id)] == ["start", "claim", "cancel"]
 
 
 # Delete
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("status", bulk_actions.statuses("bulk_action"))
-def test_what_has_ended_can_be_deleted_and_the_audit_keeps_it(project: Project, status: str) -> None:
+def test_delete_bulk_action__only_terminal_and_audit_is_kept(project: Project, status: str) -> None:
     me = caller(project)
     job_id = me.put(status)
     history = me.database.events(job_id)
-    response = me.ask("DELETE", f"/{job_id}")
+    response = me.request("DELETE", f"/{job_id}")
     if status not in ENDED:
-        word = "scheduled" if status == "queued" else "running"
-        assert refusal(response, 400, "not_deletable") == {"current_status": word}
-        assert me.get(job_id)["status"] == word
+        public_status = "scheduled" if status == "queued" else "running"
+        assert refusal(response, 400, "not_deletable") == {"current_status": public_status}
+        assert me.get(job_id)["status"] == public_status
         return
     assert (response.status_code, response.json()) == (200, {"success": True, "job_id": job_id, "status": status})
     with project.unchanged():
         for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel")):
-            refusal(me.ask(method, f"/{job_id}{path}"), 404, "bulk_action_not_found")
-        assert me.ask("GET").json()["jobs"] == []
+            refusal(me.request(method, f"/{job_id}{path}"), 404, "bulk_action_not_found")
+        assert me.request("GET").json()["jobs"] == []
     assert me.database.execution(job_id)["deleted_at"] is not None
     assert me.database.events(job_id) == history
-    # Nor does another bulk action find it.
+    # Another bulk action does not match it either.
     assert me.preview({"family": "bulk_action"}).json()["total_count"] == 0
 
 
-@through_both_doors
-def test_one_with_items_can_be_deleted_and_they_stay_as_they_are(project: Project) -> None:
+@both_transports
+def test_delete_bulk_action__items_are_kept(project: Project) -> None:
     me = caller(project)
     ids = many(me.database, me.user, 2)
     job_id = me.created()["job_id"]
     bulk_actions.run(me.database, job_id)
-    assert me.ask("DELETE", f"/{job_id}").json()["status"] == "completed"
+    assert me.request("DELETE", f"/{job_id}").json()["status"] == "completed"
     assert bulk_actions.counts(me.database, job_id)["done"] == 2
-    assert {me.database.execution(one)["cancelled_by"] for one in ids} == {f"bulk_action:{job_id}"}
+    assert {me.database.execution(item_id)["cancelled_by"] for item_id in ids} == {f"bulk_action:{job_id}"}
 
 
-# Who asks
+# Callers
 
 
 def routes(job_id: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -520,11 +528,11 @@ def routes(job_id: str) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
-@through_both_doors
-def test_who_may_not(project: Project) -> None:
+@both_transports
+def test_bulk_action_endpoints__rejected_credentials(project: Project) -> None:
     me = caller(project)
     job_id = me.created(scheduled_at=FAR)["job_id"]
-    nobody, revoked = project.token(project.database.user(None)), project.database.api_key(me.user)
+    without_agency, revoked = project.token(project.database.user(None)), project.database.api_key(me.user)
     project.database.admin.execute(
         "update app.api_keys set revoked_at = now() where agency_id = %s", (me.user.agency_id,)
     )
@@ -536,11 +544,11 @@ def test_who_may_not(project: Project) -> None:
             refusal(project.request(method, path, project.auth.service_role_key(), **options), 401, "invalid_token")
             refusal(project.request(method, path, f"sync_{'0' * 64}", **options), 401, "invalid_api_key")
             refusal(project.request(method, path, revoked, **options), 401, "invalid_api_key")
-            refusal(project.request(method, path, nobody, **options), 403, "no_agency")
+            refusal(project.request(method, path, without_agency, **options), 403, "no_agency")
 
 
-@through_both_doors
-def test_a_stranger_sees_and_moves_nothing(project: Project) -> None:
+@both_transports
+def test_bulk_action_endpoints__other_agency(project: Project) -> None:
     me, stranger = caller(project), caller(project)
     many(me.database, me.user, 2)
     mine = [me.put(status) for status in bulk_actions.statuses("bulk_action")]
@@ -549,21 +557,25 @@ def test_a_stranger_sees_and_moves_nothing(project: Project) -> None:
             for method, path, options in routes(job_id)[3:]:
                 response = project.request(method, path, stranger.token, **options)
                 refusal(response, 404, "bulk_action_not_found")
-        assert stranger.ask("GET").json() == {"jobs": [], "next_cursor": None}
+        assert stranger.request("GET").json() == {"jobs": [], "next_cursor": None}
         assert stranger.preview(PENDING).json()["total_count"] == 0
 
 
-@through_both_doors
-@pytest.mark.parametrize("malformed", ["1", "null", "%00", UNKNOWN[:-1], UNKNOWN + "0", "x" * 300, "日本"])
-def test_a_malformed_id_is_a_path_to_nothing(project: Project, malformed: str) -> None:
+@both_transports
+@pytest.mark.parametrize(
+    "malformed",
+    ["1", "null", "%00", UNKNOWN[:-1], UNKNOWN + "0", "x" * 300, "日本"],
+    ids=["number", "null", "NUL", "too short", "too long", "300 letters", "other script"],
+)
+def test_bulk_action_endpoints__malformed_id(project: Project, malformed: str) -> None:
     me = caller(project)
     with project.unchanged():
         for method, path, options in routes(malformed)[3:]:
             refusal(project.request(method, path, me.token, **options), 404, "not_found")
 
 
-@through_both_doors
-def test_another_familys_execution_is_no_bulk_action(project: Project) -> None:
+@both_transports
+def test_bulk_action_endpoints__execution_of_another_family(project: Project) -> None:
     me = caller(project)
     job_id = put(me.database, me.user, "historical_sync", "running")
     with project.unchanged():
@@ -571,7 +583,7 @@ def test_another_familys_execution_is_no_bulk_action(project: Project) -> None:
             refusal(project.request(method, path, me.token, **options), 404, "bulk_action_not_found")
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     ("path", "methods", "method"),
     [
@@ -581,21 +593,21 @@ def test_another_familys_execution_is_no_bulk_action(project: Project) -> None:
         if method not in methods
     ],
 )
-def test_another_method_is_told_which_there_are(project: Project, path: str, methods: set[str], method: str) -> None:
+def test_bulk_action_endpoints__method_not_allowed(project: Project, path: str, methods: set[str], method: str) -> None:
     response = project.request(method, path, caller(project).token)
     refusal(response, 405, "method_not_allowed")
     assert {*response.headers["allow"].split(", ")} == {*methods, "OPTIONS"}
 
 
-@through_both_doors
-def test_an_agencys_own_server(project: Project) -> None:
+@both_transports
+def test_bulk_action_endpoints__api_key(project: Project) -> None:
     me, stranger = caller(project), caller(project)
     key, foreign = project.database.api_key(me.user), project.database.api_key(stranger.user)
     [row] = project.database.all("select id from app.api_keys where agency_id = %s", (me.user.agency_id,))
     actor = f"api_key:{row['id']}"
     ids = many(me.database, me.user, 2)
     body = {"action_type": "cancel", "criteria": PENDING}
-    job = whole(project.request("POST", PATH, key, json=body))
+    job = bulk_action(project.request("POST", PATH, key, json=body))
     assert (job["created_by"], job["preview_count"]) == (actor, 2)
     for method, path, options in routes(job["job_id"])[3:]:
         refusal(project.request(method, path, foreign, **options), 404, "bulk_action_not_found")
@@ -603,21 +615,21 @@ def test_an_agencys_own_server(project: Project) -> None:
     assert response.json()["status"] == "cancelled"
     assert me.get(job["job_id"])["cancelled_by"] == actor
     assert project.request("GET", PATH, key).json()["jobs"][0]["job_id"] == job["job_id"]
-    again = whole(project.request("POST", PATH, key, json=body))
+    again = bulk_action(project.request("POST", PATH, key, json=body))
     assert bulk_actions.run(me.database, again["job_id"]) == {**NOTHING, "matched": 2, "done": 2}
-    assert {me.database.execution(one)["actor"] for one in ids} == {f"bulk_action:{again['job_id']}"}
+    assert {me.database.execution(item_id)["actor"] for item_id in ids} == {f"bulk_action:{again['job_id']}"}
     assert project.request("DELETE", f"{PATH}/{again['job_id']}", key).json()["success"] is True
 
 
-@through_both_doors
-def test_an_idempotency_key_makes_one_of_many(project: Project) -> None:
+@both_transports
+def test_bulk_action_endpoints__idempotency_key(project: Project) -> None:
     me = caller(project)
     many(me.database, me.user, 1)
     headers = {"idempotency-key": "k"}
     body = {"action_type": "cancel", "criteria": PENDING}
-    first = me.ask("POST", json=body, headers=headers)
+    first = me.request("POST", json=body, headers=headers)
     with project.unchanged():
-        again = me.ask("POST", json=body, headers=headers)
+        again = me.request("POST", json=body, headers=headers)
         assert again.json() == first.json()
         for other in (
             {**body, "action_type": "retry"},
@@ -626,22 +638,21 @@ def test_an_idempotency_key_makes_one_of_many(project: Project) -> None:
             {**body, "max_limit": 5},
             {**body, "scheduled_at": FAR},
         ):
-            refusal(me.ask("POST", json=other, headers=headers), 422, "idempotency_key_reused")
+            refusal(me.request("POST", json=other, headers=headers), 422, "idempotency_key_reused")
     job_id = first.json()["job_id"]
     cancelled = me.cancel(job_id, headers=headers)
     with project.unchanged():
         assert me.cancel(job_id, headers=headers).json() == cancelled.json()
         refusal(me.cancel(job_id, json={"reason": "x"}, headers=headers), 422, "idempotency_key_reused")
         refusal(me.cancel(job_id), 400, "not_cancellable")
-        # What only looks is not remembered.
-        me.project.request("POST", PREVIEW, me.token, json={"criteria": PENDING}, headers={"idempotency-key": "p"})
+        # A preview changes nothing, therefore its response is not stored.
+        me.preview_with_key("p")
     many(me.database, me.user, 1)
-    answer = me.project.request("POST", PREVIEW, me.token, json={"criteria": PENDING}, headers={"idempotency-key": "p"})
-    assert answer.json()["total_count"] == 2
+    assert me.preview_with_key("p").json()["total_count"] == 2
 
 
-@through_both_doors
-def test_errors_are_problems_and_keep_the_old_members(project: Project) -> None:
+@both_transports
+def test_bulk_action_endpoints__error_format(project: Project) -> None:
     me = caller(project)
     response = me.cancel(me.put("completed"))
     body, request_id = response.json(), response.headers["x-request-id"]
@@ -670,13 +681,13 @@ def test_errors_are_problems_and_keep_the_old_members(project: Project) -> None:
 # With a real worker
 
 
-def a_worker(database: Database, **options: str) -> AbstractContextManager[WorkerProcess]:
+def worker_process(database: Database, **options: str) -> AbstractContextManager[WorkerProcess]:
     quick = {"WORKER_LEASE_SECONDS": "60", "WORKER_HEARTBEAT_SECONDS": "0.2", "WORKER_TICK_SECONDS": "0.05"}
     return WorkerProcess(log=True, DATABASE_URL=database.login("authenticator"), **(quick | options))
 
 
-def moves(database: Database, user: User) -> list[dict[str, Any]]:
-    """Everything that was ever done in this agency."""
+def audit(database: Database, user: User) -> list[dict[str, Any]]:
+    """All audit events of the user's agency."""
     return database.all("select * from app.execution_events where agency_id = %s order by id", (user.agency_id,))
 
 
@@ -684,59 +695,61 @@ MANY = 3000
 
 
 @pytest.mark.fresh_database
+@one_transport
 @pytest.mark.parametrize("held", [False, True], ids=["between batches", "within a batch"])
-def test_thousands_are_cancelled_until_the_bulk_action_is(project: Project, held: bool) -> None:
-    """When the 200 has come, no item changes any more, whatever the worker is at."""
+def test_bulk_action__cancelled_among_thousands_of_items(project: Project, held: bool) -> None:
+    """Once the cancel has returned 200, no item changes any more, wherever the worker is."""
     me = caller(project)
     ids = many(me.database, me.user, MANY, run_at=FAR)
-    with a_worker(me.database) as worker, me.database.connect() as holder:
-        if held:  # its fourth batch has to wait in the middle, with 250 rows in its hands
+    with worker_process(me.database) as worker, me.database.connect() as holder:
+        if held:  # the worker waits in the middle of its fourth batch, with 250 rows locked
             holder.execute("begin")
             holder.execute("select from app.executions where id = %s for update", (ids[1750],))
         job_id = me.created(max_limit=MANY)["job_id"]
         until(lambda: me.get(job_id)["counts"]["done"] >= (1500 if held else 1))
         response = me.cancel(job_id, json={"reason": "enough"})
-        answered, counted = moves(me.database, me.user), bulk_actions.counts(me.database, job_id)
+        events, counted = audit(me.database, me.user), bulk_actions.counts(me.database, job_id)
         assert response.json()["status"] == "cancelled"
         holder.execute("rollback")
         assert worker.wait_for("ended", job_id)["outcome"] == "lost"
-        assert moves(me.database, me.user) == answered
+        assert audit(me.database, me.user) == events
         assert bulk_actions.counts(me.database, job_id) == counted
     done = counted["done"]
     assert 0 < done < MANY
     assert done % bulk_actions.BATCH == 0
     assert done == 1500 or not held
     assert counted == {**NOTHING, "matched": MANY, "done": done, "not_started": MANY - done}
-    stands = me.database.all(
+    items = me.database.all(
         "select id::text, status, cancelled_by from app.executions where id = any(%s) order by id", (ids,)
     )
-    assert [one["status"] for one in stands] == ["cancelled"] * done + ["queued"] * (MANY - done)
-    assert {one["cancelled_by"] for one in stands[:done]} == {f"bulk_action:{job_id}"}
+    assert [item["status"] for item in items] == ["cancelled"] * done + ["queued"] * (MANY - done)
+    assert {item["cancelled_by"] for item in items[:done]} == {f"bulk_action:{job_id}"}
     job = me.get(job_id)
     assert (job["status"], job["affected_count"], job["cancel_reason"]) == ("cancelled", done, "enough")
     assert job["progress_percent"] == 100 * done // MANY
-    # What is left is another one's.
-    with a_worker(me.database) as worker:
+    # Another bulk action completes the rest.
+    with worker_process(me.database) as worker:
         rest = me.created(max_limit=MANY)["job_id"]
         assert worker.wait_for("ended", rest)["outcome"] == "completed"
     assert me.get(rest)["counts"] == {**NOTHING, "matched": MANY - done, "done": MANY - done}
 
 
 @pytest.mark.fresh_database
-def test_a_worker_that_is_killed_half_way_leaves_the_rest_to_the_next(project: Project) -> None:
+@one_transport
+def test_bulk_action__resumed_after_its_worker_is_killed(project: Project) -> None:
     me = caller(project)
     ids = many(me.database, me.user, MANY, run_at=FAR)
     with me.database.connect() as holder:
         holder.execute("begin")
         holder.execute("select from app.executions where id = %s for update", (ids[1250],))
-        with a_worker(me.database, WORKER_LEASE_SECONDS="2") as dead:
+        with worker_process(me.database, WORKER_LEASE_SECONDS="2") as killed:
             job_id = me.created(max_limit=MANY)["job_id"]
             until(lambda: me.get(job_id)["counts"]["done"] == 1000)
-            dead.process.kill()
-            dead.process.wait()
+            killed.process.kill()
+            killed.process.wait()
         holder.execute("rollback")
-    with a_worker(me.database, WORKER_LEASE_SECONDS="2") as heir:
-        assert heir.wait_for("ended", job_id)["outcome"] == "completed"
+    with worker_process(me.database, WORKER_LEASE_SECONDS="2") as successor:
+        assert successor.wait_for("ended", job_id)["outcome"] == "completed"
     assert me.get(job_id)["counts"] == {**NOTHING, "matched": MANY, "done": MANY}
     cancels = me.database.one(
         "select count(*) as n, count(distinct execution_id) as items from app.execution_events where actor = %s",

@@ -1,5 +1,6 @@
-"""POST /api/bulk/syncs through both doors: which schemas, from where to where, in the shapes of every version; and what
-a start may choose of them. What all definitions have in common is in test_definitions.py.
+"""POST /api/bulk/syncs: connections, schemas and schedules in the format of every version; schemas selected at a start.
+
+What all definitions have in common is in test_definitions.py.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import documented
-from tests.support.project import BOTH_TRANSPORTS, refusal
+from tests.support.project import both_transports, one_transport, refusal
 from tests.support.syncs import BULK, BY_HAND, UNKNOWN, Client, accepted, at_once
 
 if TYPE_CHECKING:
     from tests.support.project import Project
-
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 
 
 @pytest.fixture
@@ -29,11 +28,11 @@ def created(client: Client, **members: Any) -> dict[str, Any]:
 
 
 def schemas(*ids: str, prefix: str = "") -> list[dict[str, str]]:
-    return [{"id": one, "output_name": prefix + one} for one in ids]
+    return [{"id": schema_id, "output_name": prefix + schema_id} for schema_id in ids]
 
 
-@through_both_doors
-def test_what_is_created_is_what_was_asked_for(client: Client) -> None:
+@both_transports
+def test_create_bulk_sync__returns_and_stores_the_request(client: Client) -> None:
     body = client.body(name="Nightly", mode="append", active=False, schemas=["weather"])
     body["destination_configuration"] = {"schema": "crm"}
     sync = accepted(client.create(body), BULK.one)
@@ -49,25 +48,25 @@ def test_what_is_created_is_what_was_asked_for(client: Client) -> None:
     assert sync["additional_schedules"] == []
 
 
-@through_both_doors
-def test_what_is_left_out(client: Client) -> None:
-    """Only a name and two connections are needed; null says nothing."""
+@both_transports
+def test_create_bulk_sync__defaults(client: Client) -> None:
+    """Only a name and two connections are required; null is equal to a missing member."""
     body = client.body()
-    needed = {name: body[name] for name in ("name", "source_connection_id", "destination_connection_id")}
-    sync = accepted(client.create(needed), BULK.one)
+    required = {name: body[name] for name in ("name", "source_connection_id", "destination_connection_id")}
+    sync = accepted(client.create(required), BULK.one)
     assert (sync["mode"], sync["active"], sync["destination_configuration"]) == ("replicate", True, {})
     assert sync["schemas"] == schemas("flights", "weather")
     body_schema = documented.operation("create_bulk_sync")["requestBody"]["content"]["application/json"]["schema"]
-    optional = set(body_schema["properties"]) - set(needed)
+    optional = set(body_schema["properties"]) - set(required)
     assert "schemas" in optional
-    nothing = accepted(client.create({**needed, **dict.fromkeys(optional)}), BULK.one)
+    with_nulls = accepted(client.create({**required, **dict.fromkeys(optional)}), BULK.one)
     for name in ("mode", "active", "destination_configuration", "schemas"):
-        assert nothing[name] == sync[name]
+        assert with_nulls[name] == sync[name]
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
-    ("asked", "given"),
+    ("requested", "expected"),
     [
         (["flights"], ["flights"]),
         (["weather", "flights"], ["weather", "flights"]),
@@ -81,13 +80,13 @@ def test_what_is_left_out(client: Client) -> None:
     ],
     ids=str,
 )
-def test_schemas_in_the_order_asked_for(client: Client, asked: Any, given: list[str]) -> None:
-    assert created(client, schemas=asked)["schemas"] == schemas(*given)
+def test_create_bulk_sync__schemas_in_requested_order(client: Client, requested: Any, expected: list[str]) -> None:
+    assert created(client, schemas=requested)["schemas"] == schemas(*expected)
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
-    "shape",
+    "members",
     [
         {"schedule": BY_HAND},
         {"default_schedule": BY_HAND},
@@ -100,31 +99,31 @@ def test_schemas_in_the_order_asked_for(client: Client, asked: Any, given: list[
     ],
     ids=str,
 )
-def test_each_versions_shape(client: Client, shape: dict[str, Any]) -> None:
+def test_create_bulk_sync__accepts_the_format_of_every_version(client: Client, members: dict[str, Any]) -> None:
     body = client.body()
     del body["default_schedule"]
     for version in ("2023-04-25", "2024-02-08", "2025-09-18"):
-        response = client.create({**body, **shape}, headers={"x-polytomic-version": version})
+        response = client.create({**body, **members}, headers={"x-polytomic-version": version})
         sync = accepted(response, BULK.one)
         assert response.headers["x-polytomic-version"] == version
         assert (sync["schedule"], sync["default_schedule"]["frequency"]) == (BY_HAND, "manual")
 
 
-NOT_YET: dict[str, tuple[dict[str, Any], set[str]]] = {
+UNSUPPORTED: dict[str, tuple[dict[str, Any], set[str]]] = {
     "schedules": (
         {"default_schedule": {"frequency": "hourly", "minute": "5"}, "schedule": {"frequency": "continuous"}},
         {"default_schedule.frequency", "default_schedule.minute", "schedule.frequency"},
     ),
-    "a day": ({"schedule": {**BY_HAND, "day_of_week": "mon", "x": 1}}, {"schedule.day_of_week", "schedule.x"}),
-    "more schedules": ({"additional_schedules": [BY_HAND]}, {"additional_schedules"}),
+    "day of week": ({"schedule": {**BY_HAND, "day_of_week": "mon", "x": 1}}, {"schedule.day_of_week", "schedule.x"}),
+    "additional schedules": ({"additional_schedules": [BY_HAND]}, {"additional_schedules"}),
     "mode": ({"mode": "snapshot"}, {"mode"}),
-    "an empty mode": ({"mode": ""}, {"mode"}),
-    "a mode in capitals": ({"mode": "Replicate"}, {"mode"}),
-    "a prefix and more": (
+    "empty mode": ({"mode": ""}, {"mode"}),
+    "capitalized mode": ({"mode": "Replicate"}, {"mode"}),
+    "destination configuration": (
         {"destination_configuration": {"schema": "crm", "database": "x", "y": None}},
         {"destination_configuration.database", "destination_configuration.y"},
     ),
-    "of schemas": (
+    "schema members": (
         {"schemas": ["flights", {"id": "weather", "fields": ["a"], "history_enabled": True, "zz": 1}]},
         {"schemas.1.fields", "schemas.1.history_enabled", "schemas.1.zz"},
     ),
@@ -136,53 +135,53 @@ NOT_YET: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"concurrency_limit": 0, "resync_concurrency_limit": 1, "data_cutoff_timestamp": ""},
         {"concurrency_limit", "resync_concurrency_limit", "data_cutoff_timestamp"},
     ),
-    "the rest": (
+    "other members": (
         {"normalize_names": "enabled", "disable_record_timestamps": True, "source_configuration": {"a": 1}},
         {"normalize_names", "disable_record_timestamps", "source_configuration"},
     ),
 }
 
 
-@through_both_doors
-@pytest.mark.parametrize("name", NOT_YET)
-def test_all_that_does_not_work_yet_is_named(client: Client, name: str) -> None:
-    members, named = NOT_YET[name]
+@one_transport
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_create_bulk_sync__names_all_unsupported_members(client: Client, name: str) -> None:
+    members, fields = UNSUPPORTED[name]
     body = client.body(**members)
     with client.project.unchanged():
-        said = refusal(client.create(body), 422, "unsupported_field")
-    assert sorted(said["fields"]) == sorted(named)
+        details = refusal(client.create(body), 422, "unsupported_field")
+    assert sorted(details["fields"]) == sorted(fields)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "source null": ({"source_connection_id": None}, "source_connection_id"),
-    "source a word": ({"source_connection_id": "mine"}, "source_connection_id"),
+    "source not a UUID": ({"source_connection_id": "mine"}, "source_connection_id"),
     "destination a list": ({"destination_connection_id": [UNKNOWN]}, "destination_connection_id"),
     "destination NUL": ({"destination_connection_id": UNKNOWN + "\0"}, "destination_connection_id"),
-    "schemas a word": ({"schemas": "flights"}, "schemas"),
+    "schemas a string": ({"schemas": "flights"}, "schemas"),
     "schemas an object": ({"schemas": {"flights": True}}, "schemas"),
-    "schemas too many": ({"schemas": ["flights"] * 1001}, "schemas"),
-    "a schema null": ({"schemas": [None]}, "schemas.0"),
-    "a schema a number": ({"schemas": ["flights", 1]}, "schemas.1"),
-    "a schema NUL": ({"schemas": ["a\0b"]}, "schemas.0.id"),
-    "a schema's id": ({"schemas": [{"id": 1}]}, "schemas.0.id"),
-    "a schema enabled": ({"schemas": [{"id": "flights", "enabled": "yes"}]}, "schemas.0.enabled"),
+    "too many schemas": ({"schemas": ["flights"] * 1001}, "schemas"),
+    "schema null": ({"schemas": [None]}, "schemas.0"),
+    "schema a number": ({"schemas": ["flights", 1]}, "schemas.1"),
+    "schema with NUL": ({"schemas": ["a\0b"]}, "schemas.0.id"),
+    "schema id a number": ({"schemas": [{"id": 1}]}, "schemas.0.id"),
+    "schema enabled a string": ({"schemas": [{"id": "flights", "enabled": "yes"}]}, "schemas.0.enabled"),
     "mode a number": ({"mode": 1}, "mode"),
-    "active a word": ({"active": "true"}, "active"),
+    "active a string": ({"active": "true"}, "active"),
     "active a number": ({"active": 1}, "active"),
-    "organization a word": ({"organization_id": "mine"}, "organization_id"),
+    "organization not a UUID": ({"organization_id": "mine"}, "organization_id"),
     "configuration a list": ({"destination_configuration": []}, "destination_configuration"),
-    "a prefix empty": ({"destination_configuration": {"schema": ""}}, "destination_configuration.schema"),
-    "a prefix too long": ({"destination_configuration": {"schema": "x" * 101}}, "destination_configuration.schema"),
-    "a prefix NUL": ({"destination_configuration": {"schema": "\0"}}, "destination_configuration.schema"),
-    "schedule a word": ({"schedule": "manual"}, "schedule"),
+    "prefix empty": ({"destination_configuration": {"schema": ""}}, "destination_configuration.schema"),
+    "prefix too long": ({"destination_configuration": {"schema": "x" * 101}}, "destination_configuration.schema"),
+    "prefix with NUL": ({"destination_configuration": {"schema": "\0"}}, "destination_configuration.schema"),
+    "schedule a string": ({"schedule": "manual"}, "schedule"),
     "frequency a number": ({"default_schedule": {"frequency": 1}}, "default_schedule.frequency"),
     "hour a number": ({"default_schedule": {**BY_HAND, "hour": 3}}, "default_schedule.hour"),
 }
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("name", WRONG)
-def test_a_member_that_is_wrong(client: Client, name: str) -> None:
+def test_create_bulk_sync__invalid_member(client: Client, name: str) -> None:
     members, field = WRONG[name]
     body = client.body(**members)
     with client.project.unchanged():
@@ -191,41 +190,43 @@ def test_a_member_that_is_wrong(client: Client, name: str) -> None:
     assert len(response.content) < 1000
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("missing", ["name", "source_connection_id", "destination_connection_id"])
-def test_a_member_that_is_missing(client: Client, missing: str) -> None:
+def test_create_bulk_sync__missing_member(client: Client, missing: str) -> None:
     body = client.body()
     del body[missing]
     with client.project.unchanged():
         assert refusal(client.create(body), 400, "missing_field") == {"field": missing}
 
 
-@through_both_doors
-@pytest.mark.parametrize("unknown", ["Flights", "nope", "", "x'; --", "日本", "x" * 100_000], ids=lambda one: one[:9])
-def test_a_schema_that_the_source_does_not_have(client: Client, unknown: str) -> None:
+@both_transports
+@pytest.mark.parametrize("unknown", ["Flights", "nope", "", "x'; --", "日本", "x" * 100_000], ids=lambda name: name[:9])
+def test_create_bulk_sync__unknown_schema(client: Client, unknown: str) -> None:
     body = client.body(schemas=["flights", unknown])
     with client.project.unchanged():
         members = refusal(client.create(body), 400, "unknown_schema")
     assert members == {"schema": unknown[:200], "available": ["flights", "weather"]}
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
-    "none", [[], [{"id": "flights", "enabled": False}], [{"id": "nope", "enabled": False}]], ids=str
+    "selected",
+    [[], [{"id": "flights", "enabled": False}], [{"id": "nope", "enabled": False}]],
+    ids=["empty", "one disabled", "one unknown and disabled"],
 )
-def test_no_schema_at_all(client: Client, none: list[Any]) -> None:
-    body = client.body(schemas=none)
+def test_create_bulk_sync__no_enabled_schema(client: Client, selected: list[Any]) -> None:
+    body = client.body(schemas=selected)
     with client.project.unchanged():
         assert refusal(client.create(body), 400, "no_schemas") == {}
 
 
-@through_both_doors
-def test_a_source_without_resources(client: Client) -> None:
+@both_transports
+def test_create_bulk_sync__source_without_streams(client: Client) -> None:
     configs: list[dict[str, Any]] = [{}, {"resources": {}}, {"resources": []}]
     for config in configs:
         source = client.database.connection(client.user.agency_id, config=config)
-        for asked, code in ((None, "no_schemas"), (["flights"], "unknown_schema")):
-            body = client.body(source_connection_id=source, schemas=asked)
+        for selected, code in ((None, "no_schemas"), (["flights"], "unknown_schema")):
+            body = client.body(source_connection_id=source, schemas=selected)
             with client.project.unchanged():
                 refusal(client.create(body), 400, code)
 
@@ -233,39 +234,39 @@ def test_a_source_without_resources(client: Client) -> None:
 # Connections
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("member", ["source_connection_id", "destination_connection_id"])
-def test_another_agencys_connection_is_none(client: Client, member: str) -> None:
+def test_create_bulk_sync__connection_of_another_agency(client: Client, member: str) -> None:
     other = Client(client.project, BULK, client.database.member())
     theirs = other.records_connection() if member.startswith("destination") else other.http_connection()
-    gone = client.http_connection()
-    client.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (gone,))
-    answers = []
-    for connection_id in (theirs, UNKNOWN, gone):
+    deleted = client.http_connection()
+    client.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (deleted,))
+    bodies = []
+    for connection_id in (theirs, UNKNOWN, deleted):
         body = client.body(**{member: connection_id})
         with client.project.unchanged():
             response = client.create(body)
         assert refusal(response, 404, "connection_not_found") == {}
-        answers.append({name: value for name, value in response.json().items() if name != "requestId"})
-    assert answers[0] == answers[1] == answers[2]
+        bodies.append({name: value for name, value in response.json().items() if name != "requestId"})
+    assert bodies[0] == bodies[1] == bodies[2]
 
 
-@through_both_doors
-def test_only_a_connection_that_receives_is_a_destination(client: Client) -> None:
-    receives, sends = client.records_connection(), client.http_connection()
+@both_transports
+def test_create_bulk_sync__connection_types(client: Client) -> None:
+    records, http = client.records_connection(), client.http_connection()
     for source, destination, code in (
-        (sends, sends, "not_a_destination"),
-        (receives, receives, "not_a_source"),
-        (receives, sends, "not_a_source"),
+        (http, http, "not_a_destination"),
+        (records, records, "not_a_source"),
+        (records, http, "not_a_source"),
     ):
         body = client.body(source_connection_id=source, destination_connection_id=destination)
         with client.project.unchanged():
             assert refusal(client.create(body), 400, code) == {}
 
 
-@through_both_doors
-def test_no_sync_is_created_of_a_connection_that_is_being_deleted(client: Client) -> None:
-    """Whoever is first: a sync has its connections, or there is none."""
+@both_transports
+def test_create_bulk_sync__races_with_deletion_of_its_connection(client: Client) -> None:
+    """Either the sync is created and its connections stay, or the connection is deleted and no sync is created."""
     for member in ("source_connection_id", "destination_connection_id") * 8:
         body = client.body()
 
@@ -286,21 +287,21 @@ def test_no_sync_is_created_of_a_connection_that_is_being_deleted(client: Client
 # Names in the destination
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("prefix", ["crm", "a.b", ".", "日本", "'; --", "x" * 100, " "])
-def test_a_prefix_goes_before_each_name(client: Client, prefix: str) -> None:
+def test_create_bulk_sync__output_name_prefix(client: Client, prefix: str) -> None:
     sync = created(client, destination_configuration={"schema": prefix})
     assert sync["schemas"] == schemas("flights", "weather", prefix=f"{prefix}.")
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     ("resource", "prefix"),
     [("x" * 201, None), ("日" * 67, None), ("x" * 150, "y" * 50), ("flights", "🛫" * 50), ("", None)],
-    ids=["long", "long in bytes", "long together", "a long prefix", "none at all"],
+    ids=["too long", "too long in bytes", "too long with the prefix", "prefix too long", "empty"],
 )
-def test_a_name_that_no_batch_could_have_is_refused_at_once(client: Client, resource: str, prefix: str | None) -> None:
-    """Else every execution would fail at its first batch."""
+def test_create_bulk_sync__output_name_too_long(client: Client, resource: str, prefix: str | None) -> None:
+    """Rejected at creation, because every execution would fail at its first batch."""
     source = client.http_connection(resource, "weather")
     body = client.body(source_connection_id=source, destination_configuration={"schema": prefix} if prefix else {})
     with client.project.unchanged():
@@ -309,12 +310,12 @@ def test_a_name_that_no_batch_could_have_is_refused_at_once(client: Client, reso
     accepted(client.create({**body, "schemas": ["weather"], "destination_configuration": {}}), BULK.one)
 
 
-# What a start may choose
+# Start with selected schemas
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
-    ("asked", "run", "is_partial"),
+    ("requested", "expected", "is_partial"),
     [
         (None, ["weather", "flights"], False),
         (["flights"], ["flights"], True),
@@ -323,31 +324,34 @@ def test_a_name_that_no_batch_could_have_is_refused_at_once(client: Client, reso
     ],
     ids=str,
 )
-def test_a_start_of_some_schemas(client: Client, asked: Any, run: list[str], is_partial: bool) -> None:
+def test_start_bulk_sync__selected_schemas(
+    client: Client, requested: Any, expected: list[str], is_partial: bool
+) -> None:
     sync_id = client.made(schemas=["weather", "flights"], destination_configuration={"schema": "crm"})
-    execution = accepted(client.start(sync_id, {"schemas": asked}), BULK.execution)
-    assert [(one["schema"], one["output_name"]) for one in execution["schemas"]] == [(n, f"crm.{n}") for n in run]
+    execution = accepted(client.start(sync_id, {"schemas": requested}), BULK.execution)
+    names = [(schema["schema"], schema["output_name"]) for schema in execution["schemas"]]
+    assert names == [(name, f"crm.{name}") for name in expected]
     assert execution["is_partial"] is is_partial
-    assert {one["status"] for one in execution["schemas"]} == {"created"}
+    assert {schema["status"] for schema in execution["schemas"]} == {"created"}
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
-    ("asked", "unknown"),
+    ("requested", "unknown"),
     [(["Flights"], "Flights"), (["flights", "nope"], "nope"), (["weather"], "weather"), ([""], ""), (["日本"], "日本")],
     ids=str,
 )
-def test_a_start_of_a_schema_that_is_not_the_syncs(client: Client, asked: list[str], unknown: str) -> None:
-    """Also of one that the source has."""
+def test_start_bulk_sync__schema_not_in_the_sync(client: Client, requested: list[str], unknown: str) -> None:
+    """A stream of the source that the sync does not include is unknown too."""
     sync_id = client.made(schemas=["flights"])
     with client.project.unchanged():
-        members = refusal(client.start(sync_id, {"schemas": asked}), 400, "unknown_schema")
+        members = refusal(client.start(sync_id, {"schemas": requested}), 400, "unknown_schema")
     assert members == {"schema": unknown, "available": ["flights"]}
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize(
-    ("asked", "field"),
+    ("requested", "field"),
     [
         ([], "schemas"),
         ("flights", "schemas"),
@@ -358,17 +362,16 @@ def test_a_start_of_a_schema_that_is_not_the_syncs(client: Client, asked: list[s
         ([["flights"]], "schemas.0"),
         (["a\0"], "schemas.0"),
     ],
-    ids=lambda one: str(one)[:20],
+    ids=lambda value: str(value)[:20],
 )
-def test_a_start_of_schemas_that_are_none(client: Client, asked: Any, field: str) -> None:
+def test_start_bulk_sync__invalid_schemas(client: Client, requested: Any, field: str) -> None:
     sync_id = client.made()
     with client.project.unchanged():
-        assert refusal(client.start(sync_id, {"schemas": asked}), 400, "invalid_field") == {"field": field}
+        assert refusal(client.start(sync_id, {"schemas": requested}), 400, "invalid_field") == {"field": field}
 
 
-@through_both_doors
-def test_what_runs_is_what_the_sync_was_created_with(client: Client) -> None:
-    """A resource that the source has since is not taken in."""
+@both_transports
+def test_start_bulk_sync__ignores_streams_added_after_creation(client: Client) -> None:
     source = client.http_connection("flights")
     sync_id = client.made(source_connection_id=source)
     client.database.admin.execute(
@@ -376,4 +379,4 @@ def test_what_runs_is_what_the_sync_was_created_with(client: Client) -> None:
         (json.dumps({"resources": {"flights": {}, "weather": {}}}), source),
     )
     execution = accepted(client.start(sync_id), BULK.execution)
-    assert [one["schema"] for one in execution["schemas"]] == ["flights"]
+    assert [schema["schema"] for schema in execution["schemas"]] == ["flights"]

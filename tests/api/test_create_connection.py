@@ -1,4 +1,4 @@
-"""POST /api/connections through both doors: what is stored, what is refused, and that the secret is in no answer."""
+"""POST /api/connections: stored configurations, errors, and secrecy of the secret."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import pytest
 
 from tests.support.connections import CONFIG, GOOD, PATH, SECRET, UNKNOWN, created, everything_stored, ids, row
 from tests.support.documented import DOCUMENT
-from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.project import Project, both_transports, one_transport, refusal
 
 if TYPE_CHECKING:
     import httpx
 
 FLIGHTS = CONFIG["resources"]["flights"]
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 
 
 def post(project: Project, token: str | None, body: object, **options: Any) -> httpx.Response:
-    """`body` is sent as it is when it is bytes, as JSON otherwise."""
+    """Send `body` unchanged if it is bytes, as JSON otherwise."""
     content = {"content": body} if isinstance(body, bytes) else {"json": body}
     return project.request("POST", PATH, token, **content, **options)
 
 
 def configured(**members: Any) -> dict[str, Any]:
-    """The good request, with these members of its configuration instead."""
+    """The valid request with these members of its configuration replaced."""
     return GOOD | {"configuration": GOOD["configuration"] | members}
 
 
@@ -34,10 +33,11 @@ def with_resource(**members: Any) -> dict[str, Any]:
     return configured(resources={"flights": FLIGHTS | members})
 
 
-# What is stored
+# Valid requests
 
 
-def test_a_connection_is_created(project: Project) -> None:
+@both_transports
+def test_create_connection__stores_and_returns_the_request(project: Project) -> None:
     user = project.database.member()
     made = created(post(project, project.token(user), GOOD))
     assert made == {
@@ -60,14 +60,16 @@ def test_a_connection_is_created(project: Project) -> None:
     assert created(project.request("GET", f"{PATH}/{made['id']}", project.token(user))) == made
 
 
+@both_transports
 @pytest.mark.parametrize("body", [{}, {"configuration": {}}, {"configuration": None}], ids=str)
-def test_one_that_receives_records(project: Project, body: dict[str, Any]) -> None:
+def test_create_connection__type_records(project: Project, body: dict[str, Any]) -> None:
     user = project.database.member()
     made = created(post(project, project.token(user), {"name": "Records", "type": "records", **body}))
     assert (made["type"], made["configuration"]) == ({"id": "records", "name": "Records"}, {})
 
 
-def test_its_own_organization_may_be_named(project: Project) -> None:
+@both_transports
+def test_create_connection__organization_id(project: Project) -> None:
     user, stranger = project.database.member(), project.database.member()
     token = project.token(user)
     made = created(post(project, token, GOOD | {"organization_id": user.agency_id}))
@@ -77,24 +79,27 @@ def test_its_own_organization_may_be_named(project: Project) -> None:
             assert refusal(post(project, token, GOOD | {"organization_id": other}), 403, "other_organization") == {}
 
 
-@through_both_doors
-def test_members_that_say_what_happens_anyway(project: Project) -> None:
+@both_transports
+def test_create_connection__members_equal_to_the_defaults(project: Project) -> None:
     user = project.database.member()
-    anyway = {"healthcheck_interval": "", "policies": [], "redirect_url": "", "validate": False}
-    nothing = dict.fromkeys([*anyway, "organization_id"])
-    for members in (anyway, nothing):
+    defaults = {"healthcheck_interval": "", "policies": [], "redirect_url": "", "validate": False}
+    with_nulls = dict.fromkeys([*defaults, "organization_id"])
+    for members in (defaults, with_nulls):
         assert created(post(project, project.token(user), GOOD | members))["configuration"] == CONFIG
 
 
+@one_transport
 @pytest.mark.parametrize(
-    "name", ["x" * 200, "🛫" * 200, " ", "'); drop table app.connections; -- $$ %s", "a\u2028\u202eb\t"]
+    "name",
+    ["x" * 200, "🛫" * 200, " ", "'); drop table app.connections; -- $$ %s", "a\u2028\u202eb\t"],
+    ids=["200 letters", "200 emojis", "space", "SQL", "control characters"],
 )
-def test_names(project: Project, name: str) -> None:
+def test_create_connection__unusual_names(project: Project, name: str) -> None:
     token = project.token(project.database.member())
     assert created(post(project, token, GOOD | {"name": name}))["name"] == name
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     ("auth", "secret"),
     [
@@ -103,17 +108,19 @@ def test_names(project: Project, name: str) -> None:
         ({"type": "api_key", "in": "query", "name": "key"}, {"api_key": "k3y"}),
         ({"type": "api_key", "in": "header", "name": "X-Key"}, {"api_key": "k3y"}),
     ],
-    ids=["none", "basic", "query", "header"],
+    ids=["none", "basic", "api_key in query", "api_key in header"],
 )
-def test_every_kind_of_secret(project: Project, auth: dict[str, Any], secret: dict[str, Any]) -> None:
+def test_create_connection__secret_of_each_auth_type(
+    project: Project, auth: dict[str, Any], secret: dict[str, Any]
+) -> None:
     made = created(post(project, project.token(project.database.member()), configured(auth=auth, secret=secret)))
     assert made["configuration"] == CONFIG | {"auth": auth}
     assert row(project.database, made["id"])["secret"] == secret
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("secret", [None, {}])
-def test_no_secret_where_none_is_needed(project: Project, secret: object) -> None:
+def test_create_connection__secret_not_needed(project: Project, secret: object) -> None:
     body = configured(auth={"type": "none"}, secret=secret)
     made = created(post(project, project.token(project.database.member()), body))
     assert row(project.database, made["id"])["secret"] == {}
@@ -121,7 +128,8 @@ def test_no_secret_where_none_is_needed(project: Project, secret: object) -> Non
     created(post(project, project.token(project.database.member()), body))
 
 
-def test_nulls_and_big_numbers_in_a_configuration_stay(project: Project) -> None:
+@both_transports
+def test_create_connection__nulls_and_big_numbers_are_kept(project: Project) -> None:
     params = {"n": 10**4000, "text": "\\u0000 🚀"}
     body = with_resource(params=params, date_filter=None)
     made = created(post(project, project.token(project.database.member()), body))
@@ -131,9 +139,10 @@ def test_nulls_and_big_numbers_in_a_configuration_stay(project: Project) -> None
     assert flights["pagination"]["size_param"] is None
 
 
-# What is not
+# Invalid requests
 
 
+@one_transport
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -141,9 +150,9 @@ def test_nulls_and_big_numbers_in_a_configuration_stay(project: Project) -> None
         ({"name": "x"}, "type"),
         ({"type": "http", "configuration": {}}, "name"),
     ],
-    ids=["nothing", "no type", "no name"],
+    ids=["empty", "no type", "no name"],
 )
-def test_what_must_be_said(project: Project, body: dict[str, Any], field: str) -> None:
+def test_create_connection__missing_member(project: Project, body: dict[str, Any], field: str) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
         assert refusal(post(project, token, body), 400, "missing_field") == {"field": field}
@@ -161,38 +170,38 @@ WRONG_TYPES: dict[str, list[Any]] = {
 }
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("field", WRONG_TYPES)
-def test_members_of_another_type(project: Project, field: str) -> None:
+def test_create_connection__member_of_another_type(project: Project, field: str) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
         for value in WRONG_TYPES[field]:
             response = post(project, token, GOOD | {field: value})
-            where = refusal(response, 400, "invalid_field")["field"]
-            assert where.partition(".")[0] == field, value
+            path = refusal(response, 400, "invalid_field")["field"]
+            assert path.partition(".")[0] == field, value
             assert len(response.content) < 1000
 
 
 BAD_BODIES: dict[str, tuple[bytes, int, str]] = {
-    "nothing": (b"", 400, "missing_field"),
+    "empty": (b"", 400, "missing_field"),
     "not JSON": (b"name=x", 400, "invalid_json"),
     "cut off": (json.dumps(GOOD).encode()[:-1], 400, "invalid_json"),
-    "an array": (json.dumps([GOOD]).encode(), 400, "invalid_request"),
+    "array": (json.dumps([GOOD]).encode(), 400, "invalid_request"),
     "null": (b"null", 400, "invalid_request"),
-    "half a surrogate pair": (b'{"name": "\\ud800", "type": "records"}', 400, "invalid_json"),
-    "half of one in a configuration": (
+    "lone surrogate": (b'{"name": "\\ud800", "type": "records"}', 400, "invalid_json"),
+    "lone surrogate in the configuration": (
         b'{"name": "x", "type": "http", "configuration": {"a": "\\udfff"}}',
         400,
         "invalid_json",
     ),
-    "half of one as a name in it": (
+    "lone surrogate in a member's name": (
         b'{"name": "x", "type": "http", "configuration": {"\\udfff": 1}}',
         400,
         "invalid_json",
     ),
     "not UTF-8": (b'{"name": "\xff"}', 400, "invalid_json"),
     "deeply nested": (b'{"name": "x", "type": "records", "configuration": ' + b'{"a":' * 50_000, 400, "invalid_json"),
-    "a number of 10,000 digits": (
+    "number of 10,000 digits": (
         b'{"name": "x", "type": "records", "configuration": {"a": ' + b"9" * 10_000 + b"}}",
         400,
         "invalid_json",
@@ -201,9 +210,9 @@ BAD_BODIES: dict[str, tuple[bytes, int, str]] = {
 }
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("name", BAD_BODIES)
-def test_bodies_that_are_none(project: Project, name: str) -> None:
+def test_create_connection__invalid_body(project: Project, name: str) -> None:
     body, status, code = BAD_BODIES[name]
     token = project.token(project.database.member())
     with project.unchanged():
@@ -213,40 +222,43 @@ def test_bodies_that_are_none(project: Project, name: str) -> None:
 
 WITHOUT = {name: value for name, value in GOOD["configuration"].items() if name != "base_url"}
 INVALID: dict[str, tuple[dict[str, Any], str]] = {
-    "nothing": (GOOD | {"configuration": {}}, "at base_url"),
+    "empty": (GOOD | {"configuration": {}}, "at base_url"),
     "null": (GOOD | {"configuration": None}, "at base_url"),
     "no base_url": (GOOD | {"configuration": WITHOUT}, "at base_url"),
-    "no URL": (configured(base_url="api.example.com"), "at base_url"),
+    "base_url without scheme": (configured(base_url="api.example.com"), "at base_url"),
     "not https": (configured(base_url="http://api.example.com"), "at base_url"),
-    "another scheme": (configured(base_url="file:///etc/passwd"), "at base_url"),
-    "a password in the URL": (configured(base_url="https://me:t0p-secret@example.com"), "at base_url"),
-    "a key in the URL": (configured(base_url="https://example.com/?key=t0p-secret"), "at base_url"),
-    "a number as URL": (configured(base_url=1), "at base_url"),
+    "file scheme": (configured(base_url="file:///etc/passwd"), "at base_url"),
+    "password in the URL": (configured(base_url="https://me:t0p-secret@example.com"), "at base_url"),
+    "key in the URL": (configured(base_url="https://example.com/?key=t0p-secret"), "at base_url"),
+    "base_url a number": (configured(base_url=1), "at base_url"),
     "no auth": (configured(auth=None), "at auth"),
     "unknown auth": (configured(auth={"type": "oauth2"}), "at auth"),
-    "a secret in auth": (configured(auth={"type": "bearer", "token": "t0p-secret"}), "at auth.bearer.token"),
+    "secret in auth": (configured(auth={"type": "bearer", "token": "t0p-secret"}), "at auth.bearer.token"),
     "credentials in headers": (configured(headers={"Authorization": "Bearer t0p-secret"}), "at headers"),
-    "a header with a line break": (configured(headers={"X": "a\r\nHost: t0p-secret"}), "at headers.X"),
-    "no time": (configured(timeout_seconds=0), "at timeout_seconds"),
-    "an unknown member": (configured(proxy="http://t0p-secret"), "at proxy"),
+    "header with a line break": (configured(headers={"X": "a\r\nHost: t0p-secret"}), "at headers.X"),
+    "timeout zero": (configured(timeout_seconds=0), "at timeout_seconds"),
+    "unknown member": (configured(proxy="http://t0p-secret"), "at proxy"),
     "no resources": (configured(resources={}), "at resources"),
-    "a list of resources": (configured(resources=[]), "at resources"),
-    "a resource without key": (with_resource(primary_key=[]), "at resources.flights.primary_key"),
-    "a path to elsewhere": (with_resource(path="//t0p-secret/x"), "at resources.flights.path"),
-    "an unknown pagination": (with_resource(pagination={"type": "magic"}), "at resources.flights.pagination"),
+    "resources a list": (configured(resources=[]), "at resources"),
+    "resource without primary key": (with_resource(primary_key=[]), "at resources.flights.primary_key"),
+    "path with another host": (with_resource(path="//t0p-secret/x"), "at resources.flights.path"),
+    "unknown pagination": (with_resource(pagination={"type": "magic"}), "at resources.flights.pagination"),
     "no secret": (GOOD | {"configuration": CONFIG}, "The secret for auth type bearer must hold token"),
     "secret null": (configured(secret=None), "The secret for auth type bearer must hold token"),
     "secret empty": (configured(secret={}), "The secret for auth type bearer must hold token"),
-    "another secret": (configured(secret={"api_key": "t0p-secret"}), "The secret for auth type bearer must hold token"),
-    "more secrets": (
+    "secret of another auth type": (
+        configured(secret={"api_key": "t0p-secret"}),
+        "The secret for auth type bearer must hold token",
+    ),
+    "secret with an extra member": (
         configured(secret=SECRET | {"t0p-secret": "x"}),
         "The secret for auth type bearer must hold token",
     ),
-    "an empty secret": (configured(secret={"token": ""}), "The secret for auth type bearer must hold token"),
-    "a secret with a line break": (configured(secret={"token": "t0p\nsecret"}), "The secret for auth type"),
-    "a secret that is a text": (configured(secret="t0p-secret"), "configuration.secret is an object."),
-    "a secret that is a list": (configured(secret=["t0p-secret"]), "configuration.secret is an object."),
-    "a secret that is no object": (configured(secret=False), "secret"),
+    "token empty": (configured(secret={"token": ""}), "The secret for auth type bearer must hold token"),
+    "token with a line break": (configured(secret={"token": "t0p\nsecret"}), "The secret for auth type"),
+    "secret a string": (configured(secret="t0p-secret"), "configuration.secret is an object."),
+    "secret a list": (configured(secret=["t0p-secret"]), "configuration.secret is an object."),
+    "secret a boolean": (configured(secret=False), "secret"),
     "records with a configuration": (
         {"name": "x", "type": "records", "configuration": {"a": "t0p-secret"}},
         "A connection of type records has no configuration.",
@@ -258,19 +270,19 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("name", INVALID)
-def test_an_invalid_configuration_says_where(project: Project, name: str) -> None:
-    body, where = INVALID[name]
+def test_create_connection__invalid_configuration_names_the_member(project: Project, name: str) -> None:
+    body, fragment = INVALID[name]
     token = project.token(project.database.member())
     with project.unchanged():
         response = post(project, token, body)
     assert refusal(response, 400, "invalid_configuration") == {}
-    assert where in response.json()["message"]
+    assert fragment in response.json()["message"]
     assert "t0p" not in response.text
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     "configuration",
     [
@@ -289,7 +301,9 @@ def test_an_invalid_configuration_says_where(project: Project, name: str) -> Non
     ids=lambda text: text[:60],
 )
 @pytest.mark.parametrize("type_", ["http", "records"])
-def test_what_a_database_cannot_hold_or_nobody_would_read(project: Project, configuration: str, type_: str) -> None:
+def test_create_connection__configuration_that_cannot_be_stored(
+    project: Project, configuration: str, type_: str
+) -> None:
     token = project.token(project.database.member())
     base = json.dumps(GOOD["configuration"])
     body = f'{{"name": "x", "type": "{type_}", "configuration": {base[:-1]}, {configuration[1:]}}}'
@@ -301,8 +315,9 @@ def test_what_a_database_cannot_hold_or_nobody_would_read(project: Project, conf
     assert refusal(response, 400, response.json()["key"]) in ({}, {"field": "configuration"})
 
 
-def test_a_configuration_as_deep_as_may_be(project: Project) -> None:
-    """Deeper than any real one: refused for what it is, not for how deep."""
+@one_transport
+def test_create_connection__deeply_nested_configuration(project: Project) -> None:
+    """A nested configuration is a validation error at every depth, never an internal error."""
     token = project.token(project.database.member())
     for depth in (10, 100, 150, 190, 197, 198, 199, 200, 250, 1000):
         nested = '{"a":' * depth + "1" + "}" * depth
@@ -313,6 +328,7 @@ def test_a_configuration_as_deep_as_may_be(project: Project) -> None:
         assert response.json()["key"] in {"invalid_configuration", "invalid_json"}
 
 
+@one_transport
 @pytest.mark.parametrize(
     ("members", "fields"),
     [
@@ -324,19 +340,21 @@ def test_a_configuration_as_deep_as_may_be(project: Project) -> None:
             ["healthcheck_interval", "policies", "redirect_url", "x"],
         ),
     ],
-    ids=["unknown", "nearly known", "not yet", "several"],
+    ids=["unknown", "similar names", "not supported yet", "several"],
 )
-def test_members_that_do_not_work_are_all_named(project: Project, members: dict[str, Any], fields: list[str]) -> None:
+def test_create_connection__names_all_unsupported_members(
+    project: Project, members: dict[str, Any], fields: list[str]
+) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
         response = post(project, token, GOOD | members)
-    named = refusal(response, 422, "unsupported_field")
-    assert sorted(named.pop("fields")) == sorted(fields)
-    assert named == {}
+    details = refusal(response, 422, "unsupported_field")
+    assert sorted(details.pop("fields")) == sorted(fields)
+    assert details == {}
 
 
-@through_both_doors
-def test_very_many_and_very_long_unknown_members(project: Project) -> None:
+@one_transport
+def test_create_connection__unsupported_members_are_bounded_in_the_error(project: Project) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
         many = post(project, token, GOOD | {f"unknown {n}": n for n in range(1000)})
@@ -346,17 +364,18 @@ def test_very_many_and_very_long_unknown_members(project: Project) -> None:
     assert max(len(many.content), len(long.content)) < 10_000
 
 
-@through_both_doors
-def test_what_is_wrong_comes_before_what_does_not_work_yet(project: Project) -> None:
+@one_transport
+def test_create_connection__invalid_before_unsupported(project: Project) -> None:
     token = project.token(project.database.member())
     response = post(project, token, GOOD | {"name": 1, "nope": 2})
     assert refusal(response, 400, "invalid_field") == {"field": "name"}
 
 
-# Who may
+# Callers
 
 
-def test_a_user_without_agency(project: Project) -> None:
+@both_transports
+def test_create_connection__rejected_callers(project: Project) -> None:
     token = project.token(project.database.user(None))
     with project.unchanged():
         refusal(post(project, token, GOOD), 403, "no_agency")
@@ -364,18 +383,18 @@ def test_a_user_without_agency(project: Project) -> None:
         refusal(post(project, project.auth.service_role_key(), GOOD), 401, "invalid_token")
 
 
-def test_a_trusted_server_belongs_to_no_agency(project: Project) -> None:
-    """Whose the connection would be, nobody has said."""
-    arguments = {"name": "x", "type": "records"}
-    with project.database.worker() as server:
-        refused = server.refusal("create_connection", **arguments)
-    assert (refused.sqlstate, refused.code) == ("PT403", "no_agency")
+@one_transport
+def test_create_connection__service_role_has_no_agency(project: Project) -> None:
+    with project.database.worker() as service:
+        error = service.refusal("create_connection", name="x", type="records")
+    assert (error.sqlstate, error.code) == ("PT403", "no_agency")
 
 
-# Where the secret is
+# Secrecy
 
 
-def test_the_secret_is_where_the_worker_finds_it_and_nowhere_else(
+@both_transports
+def test_create_connection__secret_is_visible_only_to_the_worker(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -408,19 +427,20 @@ def test_the_secret_is_where_the_worker_finds_it_and_nowhere_else(
     assert secret["token"] not in everything_stored(project.database)
 
 
-def test_no_example_of_the_document_answers_a_secret() -> None:
+def test_connection_endpoints__documented_responses_show_no_secret() -> None:
     paths = [path for name, path in DOCUMENT["paths"].items() if name.startswith(PATH)]
     operations = [operation for path in paths for operation in path.values()]
     assert len(operations) >= 5
-    answers = json.dumps([operation["responses"] for operation in operations])
-    assert '"secret"' not in answers
-    assert '"token"' not in answers
+    responses = json.dumps([operation["responses"] for operation in operations])
+    assert '"secret"' not in responses
+    assert '"token"' not in responses
 
 
 # Idempotency-Key
 
 
-def test_the_same_request_creates_once(project: Project) -> None:
+@both_transports
+def test_create_connection__repeated_with_an_idempotency_key(project: Project) -> None:
     user = project.database.member()
     token, headers = project.token(user), {"idempotency-key": "k"}
     first = post(project, token, GOOD, headers=headers)
@@ -432,7 +452,8 @@ def test_the_same_request_creates_once(project: Project) -> None:
     assert ids(project, token) == [created(first)["id"]]
 
 
-def test_of_many_at_once_with_one_key_one_creates(project: Project) -> None:
+@both_transports
+def test_create_connection__concurrent_calls_with_one_idempotency_key(project: Project) -> None:
     user = project.database.member()
     token, headers = project.token(user), {"idempotency-key": "k"}
     responses = project.at_once(lambda: post(project, token, GOOD, headers=headers))
@@ -444,30 +465,34 @@ def test_of_many_at_once_with_one_key_one_creates(project: Project) -> None:
             refusal(response, 409, "idempotency_key_in_use")
 
 
-# What comes first
+# Order of checks and versions
 
 
-@through_both_doors
-def test_the_order_of_the_checks(project: Project) -> None:
-    nobody, user = (project.token(one) for one in (project.database.user(None), project.database.member()))
+@one_transport
+def test_create_connection__order_of_checks(project: Project) -> None:
+    without_agency, member = project.token(project.database.user(None)), project.token(project.database.member())
 
-    def of(token: str | None, body: object) -> tuple[int, str]:
+    def error_of(token: str | None, body: object) -> tuple[int, str]:
         response = post(project, token, body)
         return response.status_code, response.json()["key"]
 
     with project.unchanged():
         assert project.request("PUT", PATH).status_code == 405
         assert project.request("PUT", PATH).headers["allow"] == "GET, POST, OPTIONS"
-        assert of(None, b"{") == (401, "missing_token")
-        assert of(nobody, b"{") == (400, "invalid_json")
-        assert of(nobody, GOOD | {"configuration": {}}) == (400, "invalid_configuration")
-        assert of(nobody, GOOD) == (403, "no_agency")
-        assert of(user, GOOD | {"organization_id": UNKNOWN}) == (403, "other_organization")
+        assert error_of(None, b"{") == (401, "missing_token")
+        assert error_of(without_agency, b"{") == (400, "invalid_json")
+        assert error_of(without_agency, GOOD | {"configuration": {}}) == (400, "invalid_configuration")
+        assert error_of(without_agency, GOOD) == (403, "no_agency")
+        assert error_of(member, GOOD | {"organization_id": UNKNOWN}) == (403, "other_organization")
 
 
-@through_both_doors
-@pytest.mark.parametrize("version", [None, "2025-09-18", "2024-02-08", "2021-05-23", "1999-01-01", "", "x" * 5000])
-def test_every_version_is_answered_in_its_own_name(project: Project, version: str | None) -> None:
+@one_transport
+@pytest.mark.parametrize(
+    "version",
+    [None, "2025-09-18", "2024-02-08", "2021-05-23", "1999-01-01", "", "x" * 5000],
+    ids=lambda version: str(version)[:10],
+)
+def test_create_connection__version_header(project: Project, version: str | None) -> None:
     token = project.token(project.database.member())
     headers = {} if version is None else {"x-polytomic-version": version}
     for response in (post(project, token, GOOD, headers=headers), post(project, None, GOOD, headers=headers)):

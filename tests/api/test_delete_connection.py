@@ -1,8 +1,9 @@
-"""DELETE /api/connections/{connection_id} through both doors: it ends what runs on it, whoever starts meanwhile."""
+"""DELETE /api/connections/{connection_id}: executions on it are cancelled, also those that start meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.connections import CONFIG, GOOD, PATH, SECRET, UNKNOWN, created, ids, make_key, row
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, Project, refusal
+from tests.support.project import JANUARY, Project, both_transports, one_transport, refusal
 from tests.support.requests import a_model_sync
 from tests.support.wait import until
 
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database, User
 
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 SYNCS = "/api/bulk/syncs"
-# What may still be active on a deleted connection: a worker that was told to stop, within its grace.
+# Executions that must not exist on a deleted connection. A cancelling one may: its worker has its grace period.
 ACTIVE = (
     "select e.id, e.status from app.executions as e"
     " join app.connections as c on c.id in (e.connection_id, e.destination_id)"
@@ -35,7 +35,7 @@ def delete(project: Project, token: str | None, connection_id: str, **query: Any
     return project.request("DELETE", f"{PATH}/{connection_id}", token, params=query)
 
 
-def deleted(response: httpx.Response) -> None:
+def assert_deleted(response: httpx.Response) -> None:
     assert (response.status_code, response.content) == (204, b""), response.text
 
 
@@ -54,27 +54,27 @@ class Scenario:
     def database(self) -> Database:
         return self.project.database
 
-    def define(self, name: str = "Flights") -> httpx.Response:
+    def create_sync(self, name: str = "Flights") -> httpx.Response:
         body = {"name": name, "source_connection_id": self.source, "destination_connection_id": self.destination}
         return self.project.request("POST", SYNCS, self.token, json=body)
 
     def start(self) -> httpx.Response:
         return self.project.request("POST", f"{SYNCS}/{self.sync}/executions", self.token, json={})
 
-    def started(self, *moves: tuple[str, str]) -> str:
+    def started(self, *transitions: tuple[str, str]) -> str:
         response = self.start()
         assert response.status_code == 200, response.text
         execution_id = str(response.json()["data"]["id"])
-        self.database.move(execution_id, *moves)
+        self.database.move(execution_id, *transitions)
         return execution_id
 
     def start_job(self) -> httpx.Response:
         return self.project.start(self.token, {"connection_id": self.source, **JANUARY})
 
-    def job(self, *moves: tuple[str, str]) -> str:
+    def job(self, *transitions: tuple[str, str]) -> str:
         response = self.start_job()
         assert response.status_code == 201, response.text
-        self.database.move(response.json()["job_id"], *moves)
+        self.database.move(response.json()["job_id"], *transitions)
         return str(response.json()["job_id"])
 
     def status(self, execution_id: str) -> str:
@@ -82,224 +82,235 @@ class Scenario:
 
 
 @pytest.fixture
-def scene(project: Project) -> Iterator[Scenario]:
+def scenario(project: Project) -> Iterator[Scenario]:
     user = project.database.member()
     source = project.database.connection(user.agency_id, secret=SECRET)
     destination = project.database.connection(user.agency_id, "records", {})
-    made = Scenario(project, user, project.token(user), source, destination, "")
-    response = made.define()
+    without_sync = Scenario(project, user, project.token(user), source, destination, "")
+    response = without_sync.create_sync()
     assert response.status_code == 200, response.text
-    yield Scenario(project, user, made.token, source, destination, response.json()["data"]["id"])
+    yield dataclasses.replace(without_sync, sync=response.json()["data"]["id"])
     assert project.database.all(ACTIVE, (user.agency_id,)) == []
 
 
-# Nothing uses it
+# Unused connections
 
 
-def test_a_connection_is_deleted_and_its_secret_with_it(project: Project) -> None:
+@both_transports
+def test_delete_connection__deletes_the_secret(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
-    made, other = (created(project.request("POST", PATH, token, json=GOOD))["id"] for _ in range(2))
-    deleted(delete(project, token, made))
-    stored = row(project.database, made)
+    connection_id, other = (created(project.request("POST", PATH, token, json=GOOD))["id"] for _ in range(2))
+    assert_deleted(delete(project, token, connection_id))
+    stored = row(project.database, connection_id)
     assert stored["deleted_at"] is not None
     assert stored["secret"] == {}
     assert row(project.database, other)["secret"] == SECRET
     assert ids(project, token) == [other]
     with project.unchanged():
         for _ in range(2):
-            assert refusal(delete(project, token, made), 404, "connection_not_found") == {}
-            assert refusal(delete(project, token, made, force="true"), 404, "connection_not_found") == {}
+            assert refusal(delete(project, token, connection_id), 404, "connection_not_found") == {}
+            assert refusal(delete(project, token, connection_id, force="true"), 404, "connection_not_found") == {}
 
 
-def test_with_a_key(project: Project) -> None:
+@both_transports
+def test_delete_connection__with_an_api_key(project: Project) -> None:
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id)
     job_id = project.database.start(user, connection_id)
     key, key_id = make_key(project, user)
     response = delete(project, key, connection_id)
-    deleted(response)
+    assert_deleted(response)
     event = project.database.events(job_id)[-1]
     assert (event["event"], event["actor"], event["reason"]) == ("cancel", f"api_key:{key_id}", "connection deleted")
     assert event["request_id"] == response.headers["x-request-id"]
 
 
-def test_whose_it_is_not(project: Project) -> None:
+@both_transports
+def test_delete_connection__rejected_callers_and_unknown_ids(project: Project) -> None:
     owner, stranger = project.database.member(), project.database.member()
     theirs = project.database.connection(owner.agency_id, secret=SECRET)
-    token, nobody = project.token(stranger), project.token(project.database.user(None))
+    token, without_agency = project.token(stranger), project.token(project.database.user(None))
     with project.unchanged():
         for connection_id in (theirs, UNKNOWN, str(owner.agency_id)):
             for query in ({}, {"force": "true"}):
                 assert refusal(delete(project, token, connection_id, **query), 404, "connection_not_found") == {}
-        refusal(delete(project, nobody, theirs), 403, "no_agency")
+        refusal(delete(project, without_agency, theirs), 403, "no_agency")
         refusal(delete(project, None, theirs), 401, "missing_token")
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("force", ["", "x", "2", "null", "[]", "true\0"])
-def test_a_force_that_is_none(project: Project, force: str) -> None:
+def test_delete_connection__invalid_force(project: Project, force: str) -> None:
     user = project.database.member()
     connection_id, token = project.database.connection(user.agency_id), project.token(user)
     with project.unchanged():
         assert refusal(delete(project, token, connection_id, force=force), 400, "invalid_field") == {"field": "force"}
 
 
-@through_both_doors
-def test_a_body_is_not_looked_at(scene: Scenario) -> None:
+@both_transports
+def test_delete_connection__body_is_ignored(scenario: Scenario) -> None:
     body = b'{"force": true, "connection_id": "x"}'
-    with scene.project.unchanged():
-        response = scene.project.request("DELETE", f"{PATH}/{scene.source}", scene.token, content=body)
+    with scenario.project.unchanged():
+        response = scenario.project.request("DELETE", f"{PATH}/{scenario.source}", scenario.token, content=body)
     refusal(response, 422, "connection_in_use")
 
 
-# Something does
+# Connections in use
 
 
+@both_transports
 @pytest.mark.parametrize("which", ["source", "destination"])
-def test_one_in_use_names_what_uses_it(scene: Scenario, which: str) -> None:
-    second = scene.define("Also").json()["data"]["id"]
-    connection_id = getattr(scene, which)
-    with scene.project.unchanged():
+def test_delete_connection__in_use_names_the_definitions(scenario: Scenario, which: str) -> None:
+    second = scenario.create_sync("Also").json()["data"]["id"]
+    connection_id = getattr(scenario, which)
+    with scenario.project.unchanged():
         for query in ({}, {"force": "false"}):
-            response = delete(scene.project, scene.token, connection_id, **query)
+            response = delete(scenario.project, scenario.token, connection_id, **query)
             assert refusal(response, 422, "connection_in_use") == {
                 "used_by": [
                     {"type": "bulk_sync", "id": second, "name": "Also"},
-                    {"type": "bulk_sync", "id": scene.sync, "name": "Flights"},
+                    {"type": "bulk_sync", "id": scenario.sync, "name": "Flights"},
                 ]
             }
 
 
-@through_both_doors
-def test_what_no_longer_uses_it_does_not_count(scene: Scenario) -> None:
-    assert scene.project.request("DELETE", f"{SYNCS}/{scene.sync}", scene.token).status_code == 204
-    deleted(delete(scene.project, scene.token, scene.destination))
+@both_transports
+def test_delete_connection__deleted_definitions_do_not_count(scenario: Scenario) -> None:
+    assert scenario.project.request("DELETE", f"{SYNCS}/{scenario.sync}", scenario.token).status_code == 204
+    assert_deleted(delete(scenario.project, scenario.token, scenario.destination))
 
 
+@both_transports
 @pytest.mark.parametrize("which", ["source", "destination"])
-def test_force_deletes_what_uses_it_and_nothing_else(scene: Scenario, which: str) -> None:
-    execution_id = scene.started()
-    third = scene.database.connection(scene.user.agency_id, secret=SECRET)
-    body = {"name": "x", "source_connection_id": third, "destination_connection_id": scene.destination}
-    other = scene.project.request("POST", SYNCS, scene.token, json=body).json()["data"]["id"]
-    deleted(delete(scene.project, scene.token, getattr(scene, which), force="true"))
-    syncs = [sync["id"] for sync in scene.project.request("GET", SYNCS, scene.token).json()["data"]]
+def test_delete_connection__force_deletes_only_its_definitions(scenario: Scenario, which: str) -> None:
+    execution_id = scenario.started()
+    third = scenario.database.connection(scenario.user.agency_id, secret=SECRET)
+    body = {"name": "x", "source_connection_id": third, "destination_connection_id": scenario.destination}
+    other = scenario.project.request("POST", SYNCS, scenario.token, json=body).json()["data"]["id"]
+    assert_deleted(delete(scenario.project, scenario.token, getattr(scenario, which), force="true"))
+    syncs = [sync["id"] for sync in scenario.project.request("GET", SYNCS, scenario.token).json()["data"]]
     assert syncs == ([other] if which == "source" else [])
-    for path in (f"{SYNCS}/{scene.sync}", f"{SYNCS}/{scene.sync}/executions"):
-        refusal(scene.project.request("GET", path, scene.token), 404, "bulk_sync_not_found")
-    refusal(scene.start(), 404, "bulk_sync_not_found")
-    assert scene.status(execution_id) == "cancelled"
-    assert row(scene.database, third)["secret"] == SECRET
-    assert row(scene.database, scene.source)["secret"] == ({} if which == "source" else SECRET)
+    for path in (f"{SYNCS}/{scenario.sync}", f"{SYNCS}/{scenario.sync}/executions"):
+        refusal(scenario.project.request("GET", path, scenario.token), 404, "bulk_sync_not_found")
+    refusal(scenario.start(), 404, "bulk_sync_not_found")
+    assert scenario.status(execution_id) == "cancelled"
+    assert row(scenario.database, third)["secret"] == SECRET
+    assert row(scenario.database, scenario.source)["secret"] == ({} if which == "source" else SECRET)
 
 
-def test_what_is_queued_is_canceled_at_once_and_what_runs_is_told_to_stop(scene: Scenario) -> None:
-    waiting = scene.started()
-    job_id = scene.job(("claim", "running"))
-    deleted(delete(scene.project, scene.token, scene.source, force="true"))
-    assert [scene.status(one) for one in (waiting, job_id)] == ["cancelled", "cancelled"]
-    for execution_id in (waiting, job_id):
-        assert scene.database.execution(execution_id)["cancelled_by"] == f"user:{scene.user.id}"
-    shown = scene.project.get(scene.token, job_id).json()
-    assert (shown["status"], shown["connection_id"]) == ("cancelled", scene.source)
+@both_transports
+def test_delete_connection__force_cancels_queued_and_running_executions(scenario: Scenario) -> None:
+    queued = scenario.started()
+    job_id = scenario.job(("claim", "running"))
+    assert_deleted(delete(scenario.project, scenario.token, scenario.source, force="true"))
+    for execution_id in (queued, job_id):
+        assert scenario.status(execution_id) == "cancelled"
+        assert scenario.database.execution(execution_id)["cancelled_by"] == f"user:{scenario.user.id}"
+    shown = scenario.project.get(scenario.token, job_id).json()
+    assert (shown["status"], shown["connection_id"]) == ("cancelled", scenario.source)
 
 
-def test_a_running_bulk_sync_is_canceling_until_its_worker_has_stopped(scene: Scenario) -> None:
-    execution_id = scene.started(("claim", "running"))
-    deleted(delete(scene.project, scene.token, scene.source, force="true"))
-    execution = scene.database.execution(execution_id)
-    assert (execution["status"], execution["cancelled_by"]) == ("cancelling", f"user:{scene.user.id}")
+@both_transports
+def test_delete_connection__force_requests_cancel_of_a_running_bulk_sync(scenario: Scenario) -> None:
+    execution_id = scenario.started(("claim", "running"))
+    assert_deleted(delete(scenario.project, scenario.token, scenario.source, force="true"))
+    execution = scenario.database.execution(execution_id)
+    assert (execution["status"], execution["cancelled_by"]) == ("cancelling", f"user:{scenario.user.id}")
     assert execution["cancel_deadline"] is not None
-    with scene.database.worker() as worker:
+    with scenario.database.worker() as worker:
         assert worker.call("worker_heartbeat", execution_id=execution_id, lease_token=1)["result"] == "cancel"
         assert worker.call("worker_release", execution_id=execution_id, lease_token=1) == {"result": "cancelled"}
-    assert scene.status(execution_id) == "cancelled"
+    assert scenario.status(execution_id) == "cancelled"
 
 
-@through_both_doors
-def test_one_that_is_canceling_already_keeps_its_deadline(scene: Scenario) -> None:
-    execution_id = scene.started(("claim", "running"))
-    assert scene.project.request("POST", f"{SYNCS}/{scene.sync}/cancel", scene.token).status_code == 200
-    before = scene.database.execution(execution_id)
-    deleted(delete(scene.project, scene.token, scene.destination, force="true"))
-    assert scene.database.execution(execution_id) == before
+@both_transports
+def test_delete_connection__keeps_the_deadline_of_a_cancelling_execution(scenario: Scenario) -> None:
+    execution_id = scenario.started(("claim", "running"))
+    assert scenario.project.request("POST", f"{SYNCS}/{scenario.sync}/cancel", scenario.token).status_code == 200
+    before = scenario.database.execution(execution_id)
+    assert_deleted(delete(scenario.project, scenario.token, scenario.destination, force="true"))
+    assert scenario.database.execution(execution_id) == before
 
 
-@through_both_doors
-def test_a_sync_that_was_deleted_while_it_ran_is_no_obstacle(scene: Scenario) -> None:
-    execution_id = scene.started(("claim", "running"))
-    assert scene.project.request("DELETE", f"{SYNCS}/{scene.sync}", scene.token).status_code == 204
-    for connection_id in (scene.source, scene.destination):
-        deleted(delete(scene.project, scene.token, connection_id))
-    assert scene.status(execution_id) == "cancelling"
+@both_transports
+def test_delete_connection__definition_deleted_while_running(scenario: Scenario) -> None:
+    execution_id = scenario.started(("claim", "running"))
+    assert scenario.project.request("DELETE", f"{SYNCS}/{scenario.sync}", scenario.token).status_code == 204
+    for connection_id in (scenario.source, scenario.destination):
+        assert_deleted(delete(scenario.project, scenario.token, connection_id))
+    assert scenario.status(execution_id) == "cancelling"
 
 
-@through_both_doors
-@pytest.mark.parametrize("moves", [[], [("claim", "running")]], ids=["queued", "running"])
-def test_a_look_at_it_ends_too(scene: Scenario, moves: list[tuple[str, str]]) -> None:
-    with scene.database.session(scene.user.claims) as session:
-        check_id = session.source_check(scene.source)
-    scene.database.move(check_id, *moves)
-    deleted(delete(scene.project, scene.token, scene.source, force="true"))
-    assert scene.status(check_id) == "cancelled"
+@both_transports
+@pytest.mark.parametrize("transitions", [[], [("claim", "running")]], ids=["queued", "running"])
+def test_delete_connection__force_cancels_a_source_check(
+    scenario: Scenario, transitions: list[tuple[str, str]]
+) -> None:
+    with scenario.database.session(scenario.user.claims) as session:
+        check_id = session.source_check(scenario.source)
+    scenario.database.move(check_id, *transitions)
+    assert_deleted(delete(scenario.project, scenario.token, scenario.source, force="true"))
+    assert scenario.status(check_id) == "cancelled"
 
 
-@through_both_doors
-def test_whatever_writes_to_it_ends_also_what_no_sync_has_started(scene: Scenario) -> None:
-    execution_id = scene.database.insert(scene.user.agency_id, "model_sync", destination_id=scene.destination)
-    deleted(delete(scene.project, scene.token, scene.destination, force="true"))
-    assert scene.status(execution_id) == "cancelled"
+@both_transports
+def test_delete_connection__force_cancels_executions_without_a_definition(scenario: Scenario) -> None:
+    execution_id = scenario.database.insert(scenario.user.agency_id, "model_sync", destination_id=scenario.destination)
+    assert_deleted(delete(scenario.project, scenario.token, scenario.destination, force="true"))
+    assert scenario.status(execution_id) == "cancelled"
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("outcome", ["complete", "fail"])
-def test_what_has_ended_stays_as_it_was(scene: Scenario, outcome: str) -> None:
+def test_delete_connection__keeps_terminal_executions(scenario: Scenario, outcome: str) -> None:
     ended = {"complete": "completed", "fail": "failed"}[outcome]
-    job_id = scene.job(("claim", "running"), (outcome, ended))
-    before = scene.database.execution(job_id), scene.database.events(job_id)
-    deleted(delete(scene.project, scene.token, scene.source, force="true"))
-    assert (scene.database.execution(job_id), scene.database.events(job_id)) == before
+    job_id = scenario.job(("claim", "running"), (outcome, ended))
+    before = scenario.database.execution(job_id), scenario.database.events(job_id)
+    assert_deleted(delete(scenario.project, scenario.token, scenario.source, force="true"))
+    assert (scenario.database.execution(job_id), scenario.database.events(job_id)) == before
 
 
-def test_a_refused_deletion_changes_nothing_of_what_runs(scene: Scenario) -> None:
-    execution_id, job_id = scene.started(("claim", "running")), scene.job()
-    with scene.project.unchanged():
-        refusal(delete(scene.project, scene.token, scene.source), 422, "connection_in_use")
-    assert (scene.status(execution_id), scene.status(job_id)) == ("running", "queued")
+@both_transports
+def test_delete_connection__in_use_changes_nothing(scenario: Scenario) -> None:
+    execution_id, job_id = scenario.started(("claim", "running")), scenario.job()
+    with scenario.project.unchanged():
+        refusal(delete(scenario.project, scenario.token, scenario.source), 422, "connection_in_use")
+    assert (scenario.status(execution_id), scenario.status(job_id)) == ("running", "queued")
 
 
-# After it
+# Use of a deleted connection
 
 
-def test_a_deleted_connection_is_of_no_more_use(scene: Scenario) -> None:
-    project, token = scene.project, scene.token
-    ended = scene.job(("claim", "running"), ("fail", "failed"))
-    deleted(delete(project, token, scene.source, force="true"))
+@both_transports
+def test_delete_connection__source_is_unusable_afterwards(scenario: Scenario) -> None:
+    project, token = scenario.project, scenario.token
+    ended = scenario.job(("claim", "running"), ("fail", "failed"))
+    assert_deleted(delete(project, token, scenario.source, force="true"))
     with project.unchanged():
-        refusal(project.request("GET", f"{PATH}/{scene.source}", token), 404, "connection_not_found")
-        refusal(scene.start_job(), 404, "connection_not_found")
+        refusal(project.request("GET", f"{PATH}/{scenario.source}", token), 404, "connection_not_found")
+        refusal(scenario.start_job(), 404, "connection_not_found")
         refusal(project.retry(token, {"job_id": ended}), 404, "connection_not_found")
-        refusal(scene.define(), 404, "connection_not_found")
-        tested = {"type": "http", "configuration": CONFIG, "connection_id": scene.source}
+        refusal(scenario.create_sync(), 404, "connection_not_found")
+        tested = {"type": "http", "configuration": CONFIG, "connection_id": scenario.source}
         refusal(project.request("POST", f"{PATH}/test", token, json=tested), 404, "connection_not_found")
     stranger = project.token(project.database.member())
-    assert scene.source not in project.request("GET", PATH, token).text
-    refusal(project.start(stranger, {"connection_id": scene.source, **JANUARY}), 404, "connection_not_found")
+    assert scenario.source not in project.request("GET", PATH, token).text
+    refusal(project.start(stranger, {"connection_id": scenario.source, **JANUARY}), 404, "connection_not_found")
 
 
-@through_both_doors
-def test_a_deleted_destination_is_of_no_more_use(scene: Scenario) -> None:
-    deleted(delete(scene.project, scene.token, scene.destination, force="true"))
-    with scene.project.unchanged():
-        refusal(scene.define(), 404, "connection_not_found")
+@both_transports
+def test_delete_connection__destination_is_unusable_afterwards(scenario: Scenario) -> None:
+    assert_deleted(delete(scenario.project, scenario.token, scenario.destination, force="true"))
+    with scenario.project.unchanged():
+        refusal(scenario.create_sync(), 404, "connection_not_found")
 
 
-# Meanwhile
+# Concurrent calls
 
 
-def somebody_waits(database: Database) -> bool:
-    """For a lock, in this database."""
+def is_waiting_for_a_lock(database: Database) -> bool:
+    """Whether any session of this database waits for a lock."""
     return bool(
         database.all(
             "select from pg_stat_activity"
@@ -309,148 +320,161 @@ def somebody_waits(database: Database) -> bool:
 
 
 @contextlib.contextmanager
-def in_the_middle_of(
-    scene: Scenario, rpc: str, **arguments: Any
+def uncommitted_call(
+    scenario: Scenario, rpc: str, **arguments: Any
 ) -> Iterator[Callable[[Callable[[], httpx.Response]], httpx.Response]]:
-    """A call that has done everything but commit; another that is given meanwhile is answered after that."""
-    with scene.database.session(scene.user.claims) as first, ThreadPoolExecutor(1) as threads:
+    """Make a call and leave its transaction open. The yielded function starts a second call, checks that it waits,
+    commits the first and returns the second call's response.
+    """
+    with scenario.database.session(scenario.user.claims) as first, ThreadPoolExecutor(1) as threads:
         first.execute("begin")
         first.call(rpc, **arguments)
 
         def meanwhile(second: Callable[[], httpx.Response]) -> httpx.Response:
-            answer = threads.submit(second)
-            until(lambda: answer.done() or somebody_waits(scene.database))
-            assert not answer.done(), answer.result().text
+            future = threads.submit(second)
+            until(lambda: future.done() or is_waiting_for_a_lock(scenario.database))
+            assert not future.done(), future.result().text
             first.execute("commit")
-            return answer.result(30)
+            return future.result(30)
 
         yield meanwhile
 
 
-def test_a_job_that_starts_meanwhile_is_cancelled(scene: Scenario) -> None:
-    arguments = {"connection_id": scene.source, **JANUARY}
-    with in_the_middle_of(scene, "start_historical_sync", **arguments) as meanwhile:
-        deleted(meanwhile(lambda: delete(scene.project, scene.token, scene.source, force="true")))
-    [job] = scene.project.jobs(scene.token).json()["jobs"]
+@both_transports
+def test_delete_connection__cancels_a_job_started_meanwhile(scenario: Scenario) -> None:
+    arguments = {"connection_id": scenario.source, **JANUARY}
+    with uncommitted_call(scenario, "start_historical_sync", **arguments) as meanwhile:
+        assert_deleted(meanwhile(lambda: delete(scenario.project, scenario.token, scenario.source, force="true")))
+    [job] = scenario.project.jobs(scenario.token).json()["jobs"]
     assert job["status"] == "cancelled"
 
 
-def test_no_job_starts_while_it_is_deleted(scene: Scenario) -> None:
-    with in_the_middle_of(scene, "delete_connection", connection_id=scene.source, force=True) as meanwhile:
-        refusal(meanwhile(scene.start_job), 404, "connection_not_found")
+@both_transports
+def test_start_historical_sync__while_its_connection_is_deleted(scenario: Scenario) -> None:
+    with uncommitted_call(scenario, "delete_connection", connection_id=scenario.source, force=True) as meanwhile:
+        refusal(meanwhile(scenario.start_job), 404, "connection_not_found")
 
 
-def test_a_retry_meanwhile_is_cancelled_or_refused(scene: Scenario) -> None:
-    ended = scene.job(("claim", "running"), ("fail", "failed"))
-    with in_the_middle_of(scene, "retry_historical_sync", job_id=ended) as meanwhile:
-        deleted(meanwhile(lambda: delete(scene.project, scene.token, scene.source, force="true")))
-    assert scene.project.jobs(scene.token).json()["jobs"][0]["status"] == "cancelled"
+@both_transports
+def test_delete_connection__cancels_a_retry_started_meanwhile(scenario: Scenario) -> None:
+    ended = scenario.job(("claim", "running"), ("fail", "failed"))
+    with uncommitted_call(scenario, "retry_historical_sync", job_id=ended) as meanwhile:
+        assert_deleted(meanwhile(lambda: delete(scenario.project, scenario.token, scenario.source, force="true")))
+    assert scenario.project.jobs(scenario.token).json()["jobs"][0]["status"] == "cancelled"
 
 
-@through_both_doors
-def test_no_retry_while_it_is_deleted(scene: Scenario) -> None:
-    ended = scene.job(("claim", "running"), ("fail", "failed"))
-    with in_the_middle_of(scene, "delete_connection", connection_id=scene.source, force=True) as meanwhile:
-        response = meanwhile(lambda: scene.project.retry(scene.token, {"job_id": ended}))
+@both_transports
+def test_retry_historical_sync__while_its_connection_is_deleted(scenario: Scenario) -> None:
+    ended = scenario.job(("claim", "running"), ("fail", "failed"))
+    with uncommitted_call(scenario, "delete_connection", connection_id=scenario.source, force=True) as meanwhile:
+        response = meanwhile(lambda: scenario.project.retry(scenario.token, {"job_id": ended}))
         refusal(response, 404, "connection_not_found")
 
 
+@both_transports
 @pytest.mark.parametrize("which", ["source", "destination"])
-def test_an_execution_that_starts_meanwhile_is_canceled(scene: Scenario, which: str) -> None:
-    with in_the_middle_of(scene, "start_bulk_sync", sync_id=scene.sync) as meanwhile:
-        deleted(meanwhile(lambda: delete(scene.project, scene.token, getattr(scene, which), force="true")))
-    [execution] = scene.database.all("select status from app.executions where definition_id = %s", (scene.sync,))
+def test_delete_connection__cancels_an_execution_started_meanwhile(scenario: Scenario, which: str) -> None:
+    with uncommitted_call(scenario, "start_bulk_sync", sync_id=scenario.sync) as meanwhile:
+        assert_deleted(
+            meanwhile(lambda: delete(scenario.project, scenario.token, getattr(scenario, which), force="true"))
+        )
+    [execution] = scenario.database.all("select status from app.executions where definition_id = %s", (scenario.sync,))
     assert execution["status"] == "cancelled"
 
 
+@both_transports
 @pytest.mark.parametrize("which", ["source", "destination"])
-def test_no_execution_starts_while_it_is_deleted(scene: Scenario, which: str) -> None:
-    arguments = {"connection_id": getattr(scene, which), "force": True}
-    with in_the_middle_of(scene, "delete_connection", **arguments) as meanwhile:
-        refusal(meanwhile(scene.start), 404, "bulk_sync_not_found")
+def test_start_bulk_sync__while_its_connection_is_deleted(scenario: Scenario, which: str) -> None:
+    arguments = {"connection_id": getattr(scenario, which), "force": True}
+    with uncommitted_call(scenario, "delete_connection", **arguments) as meanwhile:
+        refusal(meanwhile(scenario.start), 404, "bulk_sync_not_found")
 
 
-@pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
+@one_transport
 @pytest.mark.parametrize("which", ["source", "destination"])
-def test_a_model_sync_that_starts_does_not_wait_for_a_deletion_that_has_begun(scene: Scenario, which: str) -> None:
-    """The deletion holds the connection, and will wait for the sync: if the sync waited too, nobody would go on."""
-    sync = a_model_sync(scene.project, scene.user)
+def test_start_model_sync__does_not_wait_for_a_deletion(scenario: Scenario, which: str) -> None:
+    """The deletion holds a lock on the connection and will wait for the sync, so a sync that waited would deadlock."""
+    sync = a_model_sync(scenario.project, scenario.user)
     query = f"select {which}_id as id from app.definitions where id = %s"
-    connection_id = scene.database.one(query, (sync["sync_id"],))["id"]
-    with scene.database.connect() as deletion, deletion.transaction():
+    connection_id = scenario.database.one(query, (sync["sync_id"],))["id"]
+    with scenario.database.connect() as deletion, deletion.transaction():
         deletion.execute("select from app.connections where id = %s for no key update", (connection_id,))
-        with scene.database.session(scene.user.claims) as session:
+        with scenario.database.session(scenario.user.claims) as session:
             assert session.call("start_model_sync", **sync)["data"]["status"] == "created"
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("which", ["source", "destination"])
-def test_a_sync_that_is_defined_meanwhile_uses_it(scene: Scenario, which: str) -> None:
-    assert scene.project.request("DELETE", f"{SYNCS}/{scene.sync}", scene.token).status_code == 204
-    arguments = {"source_connection_id": scene.source, "destination_connection_id": scene.destination}
-    with in_the_middle_of(scene, "create_bulk_sync", name="x", **arguments) as meanwhile:
-        response = meanwhile(lambda: delete(scene.project, scene.token, getattr(scene, which)))
+def test_delete_connection__in_use_by_a_sync_created_meanwhile(scenario: Scenario, which: str) -> None:
+    assert scenario.project.request("DELETE", f"{SYNCS}/{scenario.sync}", scenario.token).status_code == 204
+    arguments = {"source_connection_id": scenario.source, "destination_connection_id": scenario.destination}
+    with uncommitted_call(scenario, "create_bulk_sync", name="x", **arguments) as meanwhile:
+        response = meanwhile(lambda: delete(scenario.project, scenario.token, getattr(scenario, which)))
     [used_by] = refusal(response, 422, "connection_in_use")["used_by"]
     assert used_by["name"] == "x"
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("which", ["source", "destination"])
-def test_no_sync_is_defined_while_it_is_deleted(scene: Scenario, which: str) -> None:
-    arguments = {"connection_id": getattr(scene, which), "force": True}
-    with in_the_middle_of(scene, "delete_connection", **arguments) as meanwhile:
-        refusal(meanwhile(scene.define), 404, "connection_not_found")
+def test_create_bulk_sync__while_its_connection_is_deleted(scenario: Scenario, which: str) -> None:
+    arguments = {"connection_id": getattr(scenario, which), "force": True}
+    with uncommitted_call(scenario, "delete_connection", **arguments) as meanwhile:
+        refusal(meanwhile(scenario.create_sync), 404, "connection_not_found")
 
 
-def test_what_is_claimed_meanwhile_is_told_to_stop(scene: Scenario) -> None:
-    execution_id, job_id = scene.started(), scene.job()
-    with scene.database.worker() as worker, ThreadPoolExecutor(1) as threads:
+@both_transports
+def test_delete_connection__cancels_executions_claimed_meanwhile(scenario: Scenario) -> None:
+    execution_id, job_id = scenario.started(), scenario.job()
+    with scenario.database.worker() as worker, ThreadPoolExecutor(1) as threads:
         worker.execute("begin")
         families = ["bulk_sync", "historical_sync"]
         claimed = worker.call("worker_claim", worker="w", families=families, max_executions=100)
         assert {execution_id, job_id} <= {execution["id"] for execution in claimed}
-        answer = threads.submit(lambda: delete(scene.project, scene.token, scene.source, force="true"))
-        until(lambda: answer.done() or somebody_waits(scene.database))
-        assert not answer.done()
+        deletion = threads.submit(lambda: delete(scenario.project, scenario.token, scenario.source, force="true"))
+        until(lambda: deletion.done() or is_waiting_for_a_lock(scenario.database))
+        assert not deletion.done()
         worker.execute("commit")
-        deleted(answer.result(30))
-    assert (scene.status(execution_id), scene.status(job_id)) == ("cancelling", "cancelled")
+        assert_deleted(deletion.result(30))
+    assert (scenario.status(execution_id), scenario.status(job_id)) == ("cancelling", "cancelled")
 
 
-def test_of_many_at_once_one_deletes(scene: Scenario) -> None:
-    scene.started()
-    responses = scene.project.at_once(lambda: delete(scene.project, scene.token, scene.source, force="true"))
-    answers = sorted(response.status_code for response in responses)
-    assert answers == [204] + [404] * (len(responses) - 1)
+@both_transports
+def test_delete_connection__concurrent_calls_delete_once(scenario: Scenario) -> None:
+    scenario.started()
+    responses = scenario.project.at_once(
+        lambda: delete(scenario.project, scenario.token, scenario.source, force="true")
+    )
+    statuses = sorted(response.status_code for response in responses)
+    assert statuses == [204] + [404] * (len(responses) - 1)
 
 
-@through_both_doors
-def test_under_load_nothing_runs_on_a_deleted_connection_and_nobody_waits_in_a_circle(project: Project) -> None:
-    """Both connections of several syncs are deleted while these are started, cancelled and defined."""
+@both_transports
+def test_delete_connection__under_load_without_deadlocks(project: Project) -> None:
+    """Both connections of several syncs are deleted while syncs are created, started and cancelled."""
     for _ in range(8):
         user = project.database.member()
         source = project.database.connection(user.agency_id, secret=SECRET)
         destination = project.database.connection(user.agency_id, "records", {})
-        one = Scenario(project, user, project.token(user), source, destination, "")
-        syncs = [one.define(f"{n}").json()["data"]["id"] for n in range(3)]
-        scenes = [Scenario(project, user, one.token, source, destination, sync) for sync in syncs]
+        base = Scenario(project, user, project.token(user), source, destination, "")
+        syncs = [base.create_sync(f"{n}").json()["data"]["id"] for n in range(3)]
+        starts = [dataclasses.replace(base, sync=sync).start for sync in syncs]
         calls: list[Callable[[], httpx.Response]] = [
-            *[each.start for each in scenes],
-            one.start_job,
-            one.define,
-            lambda: delete(project, one.token, source, force="true"),  # noqa: B023 (called here)
-            lambda: delete(project, one.token, destination, force="true"),  # noqa: B023 (called here)
-            lambda: project.request("DELETE", f"{SYNCS}/{syncs[1]}", one.token),  # noqa: B023 (called here)
-            lambda: project.request("POST", f"{SYNCS}/{syncs[2]}/cancel", one.token),  # noqa: B023 (called here)
-            *[each.start for each in scenes],
-            one.start_job,
-            lambda: delete(project, one.token, source),  # noqa: B023 (called here)
+            *starts,
+            base.start_job,
+            base.create_sync,
+            lambda: delete(project, base.token, source, force="true"),  # noqa: B023 (called here)
+            lambda: delete(project, base.token, destination, force="true"),  # noqa: B023 (called here)
+            lambda: project.request("DELETE", f"{SYNCS}/{syncs[1]}", base.token),  # noqa: B023 (called here)
+            lambda: project.request("POST", f"{SYNCS}/{syncs[2]}/cancel", base.token),  # noqa: B023 (called here)
+            *starts,
+            base.start_job,
+            lambda: delete(project, base.token, source),  # noqa: B023 (called here)
         ]
         with ThreadPoolExecutor(len(calls)) as threads:
-            responses = [answer.result(60) for answer in [threads.submit(call) for call in calls]]
+            responses = [future.result(60) for future in [threads.submit(call) for call in calls]]
         assert {response.status_code for response in responses} <= {200, 201, 204, 404, 409, 422}
         for connection_id in (source, destination):
             assert row(project.database, connection_id)["deleted_at"] is not None
         assert project.database.all(ACTIVE, (user.agency_id,)) == []
-        alive = "select from app.definitions where agency_id = %s and deleted_at is null"
-        assert project.database.all(alive, (user.agency_id,)) == []
+        definitions = "select from app.definitions where agency_id = %s and deleted_at is null"
+        assert project.database.all(definitions, (user.agency_id,)) == []

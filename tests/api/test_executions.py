@@ -1,6 +1,4 @@
-"""Executions of bulk and model syncs through both doors: one active at a time, whoever starts and deletes meanwhile;
-what status shows before, during and after; and lists that neither skip nor repeat.
-"""
+"""Executions of bulk and model syncs: at most one active per sync, status before, during and after, and lists."""
 
 from __future__ import annotations
 
@@ -12,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.database import TRANSITIONS_TO
-from tests.support.project import BOTH_TRANSPORTS, refusal
+from tests.support.project import both_transports, one_transport, refusal
 from tests.support.syncs import (
     BULK,
-    DIRECT,
     MODEL_SYNC,
     STARTED,
     UNKNOWN,
@@ -39,11 +36,9 @@ if TYPE_CHECKING:
     from tests.support.project import Project
     from tests.support.syncs import Family
 
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
-through_one_door = pytest.mark.parametrize("project", DIRECT, indirect=True, ids=str)
-of_each_family = pytest.mark.parametrize("family", STARTED, ids=str)
+each_family = pytest.mark.parametrize("family", STARTED, ids=str)
 
-WORDS = {
+PUBLIC_STATUS = {
     "queued": "created",
     "requeued": "running",
     "running": "running",
@@ -66,7 +61,7 @@ def client_of(project: Project, family: Family) -> Client:
 
 
 def readable(client: Client, shelf: Shelf) -> str:
-    """A sync of three records."""
+    """Create a sync that reads three records."""
     shelf.put("airlines", *({"id": n, "code": f"c{n}", "name": f"n{n}"} for n in range(3)))
     connection_id = client.database.connection(client.user.agency_id, config=shelf.config("airlines"))
     if client.family is BULK:
@@ -78,22 +73,24 @@ def readable(client: Client, shelf: Shelf) -> str:
 
 
 def put(client: Client, sync_id: str, status: str) -> str:
-    """An execution of this sync in this status (see house.PATHS)."""
+    """Start an execution of this sync and bring it to this status."""
     execution_id = client.started(sync_id)
-    moves = TRANSITIONS_TO[status]
-    moves = [("request_cancel", "cancelling") if move[0] == "cancel" else move for move in moves]
-    client.database.move(execution_id, *moves)
+    transitions = [
+        ("request_cancel", "cancelling") if transition[0] == "cancel" else transition
+        for transition in TRANSITIONS_TO[status]
+    ]
+    client.database.move(execution_id, *transitions)
     if status == "cancelled":
         client.database.move(execution_id, ("acknowledge", "cancelled"))
     return execution_id
 
 
-# Starting
+# Start
 
 
-@through_both_doors
-@of_each_family
-def test_a_start_queues_one_execution(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_start_sync__queues_one_execution(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     response = client.start(sync_id, {}, headers={"x-request-id": "req-7"})
@@ -108,38 +105,38 @@ def test_a_start_queues_one_execution(project: Project, family: Family) -> None:
     assert (event["event"], event["request_id"]) == ("start", "req-7")
 
 
-@through_both_doors
-@of_each_family
+@one_transport
+@each_family
 @pytest.mark.parametrize(
     "content",
     [b"", b"{}", b" {} ", b'{"test": null}', b'{"test": false}', b'{"resync": null}', b'{"resync": false}'],
-    ids=repr,
+    ids=lambda content: content.decode() or "no body",
 )
-def test_a_start_needs_nothing(project: Project, family: Family, content: bytes) -> None:
+def test_start_sync__body_is_optional(project: Project, family: Family, content: bytes) -> None:
     client = client_of(project, family)
     headers = {"content-type": "application/json"}
     accepted(client.start(client.made(), content=content, headers=headers), family.execution)
 
 
 BAD_BODIES: dict[str, tuple[bytes, int, str]] = {
-    "an array": (b"[]", 400, "invalid_request"),
+    "array": (b"[]", 400, "invalid_request"),
     "null": (b"null", 400, "invalid_request"),
     "not JSON": (b"{test: 1}", 400, "invalid_json"),
     "not UTF-8": (b'{"a": "\xff"}', 400, "invalid_json"),
     "UTF-16": ("{}".encode("utf-16"), 400, "invalid_json"),
-    "deep": (b'{"test": ' + b"[" * 100_000, 400, "invalid_json"),
-    "deep and closed": (b'{"test": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400, "invalid_json"),
+    "deeply nested, unclosed": (b'{"test": ' + b"[" * 100_000, 400, "invalid_json"),
+    "deeply nested, closed": (b'{"test": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400, "invalid_json"),
     "too large": (b" " * (1024 * 1024 + 1), 413, "body_too_large"),
-    "a word": (b'{"test": "x"}', 400, "invalid_field"),
+    "string": (b'{"test": "x"}', 400, "invalid_field"),
     "NaN": (b'{"test": NaN}', 400, "invalid_field"),
-    "a huge number": (b'{"test": ' + b"1" * 5000 + b"}", 400, "invalid_json"),
+    "number of 5,000 digits": (b'{"test": ' + b"1" * 5000 + b"}", 400, "invalid_json"),
 }
 
 
-@through_both_doors
-@of_each_family
+@one_transport
+@each_family
 @pytest.mark.parametrize("name", BAD_BODIES)
-def test_a_body_that_starts_nothing(project: Project, family: Family, name: str) -> None:
+def test_start_sync__invalid_body(project: Project, family: Family, name: str) -> None:
     content, status, code = BAD_BODIES[name]
     client = client_of(project, family)
     sync_id = client.made()
@@ -149,23 +146,23 @@ def test_a_body_that_starts_nothing(project: Project, family: Family, name: str)
     assert len(response.content) < 1000
 
 
-@through_both_doors
-@of_each_family
-def test_all_members_that_do_not_work_are_named_at_once(project: Project, family: Family) -> None:
+@one_transport
+@each_family
+def test_start_sync__names_all_unsupported_members(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     body: dict[str, Any] = {"test": True, "nonsense": 1, "zz": None}
     body |= {"resync": True, "resync_mode": "rebuild", "fetch_mode": "incremental"} if family is BULK else {}
     body |= {"identities": ["a"], "source_identities": [1]} if family is MODEL_SYNC else {}
     with project.unchanged():
-        named = refusal(client.start(sync_id, body), 422, "unsupported_field")["fields"]
-    assert sorted(named) == sorted(body)
+        fields = refusal(client.start(sync_id, body), 422, "unsupported_field")["fields"]
+    assert sorted(fields) == sorted(body)
 
 
-@through_both_doors
-@of_each_family
+@one_transport
+@each_family
 @pytest.mark.parametrize("status", ["queued", "requeued", "running", "cancelling"])
-def test_a_second_start_names_the_active_one(project: Project, family: Family, status: str) -> None:
+def test_start_sync__already_active(project: Project, family: Family, status: str) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     active, colleague = put(client, sync_id, status), client.colleague()
@@ -174,40 +171,40 @@ def test_a_second_start_names_the_active_one(project: Project, family: Family, s
     assert refusal(response, 409, "already_active") == {"job_id": active}
 
 
-@through_both_doors
-@of_each_family
+@one_transport
+@each_family
 @pytest.mark.parametrize("status", sorted(ENDED))
-def test_after_its_end_the_next_may_start(project: Project, family: Family, status: str) -> None:
+def test_start_sync__after_the_previous_execution_ended(project: Project, family: Family, status: str) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     assert put(client, sync_id, status) != client.started(sync_id)
 
 
-@through_both_doors
-@of_each_family
-def test_two_syncs_run_side_by_side(project: Project, family: Family) -> None:
+@one_transport
+@each_family
+def test_start_sync__two_syncs_run_side_by_side(project: Project, family: Family) -> None:
     client = client_of(project, family)
     body = client.body()
     for name in ("A", "B"):
         client.started(accepted(client.create({**body, "name": name}), family.one)["id"])
 
 
-@through_both_doors
-@of_each_family
-def test_of_many_starts_at_once_exactly_one_wins(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_start_sync__concurrent_calls_start_once(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     responses = project.at_once(lambda: client.start(sync_id))
-    [execution_id] = [accepted(one, family.execution)["id"] for one in responses if one.status_code == 200]
+    [execution_id] = [accepted(response, family.execution)["id"] for response in responses if response.is_success]
     for response in responses:
         if response.status_code != 200:
             assert refusal(response, 409, "already_active") == {"job_id": execution_id}
     assert walk(client, f"/{sync_id}/executions") == [[execution_id]]
 
 
-@through_both_doors
-@of_each_family
-def test_an_idempotency_key_makes_one_of_many_starts(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_start_sync__repeated_with_an_idempotency_key(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id, key = client.made(), {"idempotency-key": str(uuid.uuid4())}
     first = accepted(client.start(sync_id, headers=key), family.execution)
@@ -223,29 +220,29 @@ def test_an_idempotency_key_makes_one_of_many_starts(project: Project, family: F
     assert walk(client, f"/{sync_id}/executions") == [[first["id"]]]
 
 
-@through_both_doors
-@of_each_family
-def test_many_starts_at_once_with_one_key_are_one(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_start_sync__concurrent_calls_with_one_idempotency_key(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id, key = client.made(), {"idempotency-key": "k"}
     responses = project.at_once(lambda: client.start(sync_id, headers=key))
-    [execution_id] = {accepted(one, family.execution)["id"] for one in responses if one.status_code == 200}
+    [execution_id] = {accepted(response, family.execution)["id"] for response in responses if response.is_success}
     for response in responses:
         if response.status_code != 200:
             refusal(response, 409, "idempotency_key_in_use")
     assert walk(client, f"/{sync_id}/executions") == [[execution_id]]
 
 
-# Starts and deletions
+# Delete
 
 
 def active(database: Database, sync_id: str) -> list[dict[str, Any]]:
     return database.all("select id from app.executions where definition_id = %s and finished_at is null", (sync_id,))
 
 
-@through_both_doors
-@of_each_family
-def test_a_start_and_a_deletion_at_once_leave_nothing_active(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_delete_sync__concurrent_with_starts_leaves_nothing_active(project: Project, family: Family) -> None:
     client = client_of(project, family)
     body = client.body()
     seen = set()
@@ -261,7 +258,7 @@ def test_a_start_and_a_deletion_at_once_leave_nothing_active(project: Project, f
         *starts, deleted = at_once(start, start, start, delete)
         assert deleted.status_code == 204, deleted.text
         assert active(project.database, sync_id) == []
-        ids = [accepted(one, family.execution)["id"] for one in starts if one.status_code == 200]
+        ids = [accepted(response, family.execution)["id"] for response in starts if response.is_success]
         assert len(ids) <= 1
         for response in starts:
             if response.status_code == 404:
@@ -275,47 +272,49 @@ def test_a_start_and_a_deletion_at_once_leave_nothing_active(project: Project, f
     assert {200, 404} & seen
 
 
-@through_one_door
-@of_each_family
-def test_a_start_that_has_its_sync_is_seen_by_the_deletion_behind_it(project: Project, family: Family) -> None:
-    """The start's transaction is open when the deletion comes: it waits, and cancels what was started."""
+@one_transport
+@each_family
+def test_delete_sync__waits_for_an_open_start_and_cancels_it(project: Project, family: Family) -> None:
+    """The start's transaction is open when the deletion arrives. The deletion waits and cancels the execution."""
     client = client_of(project, family)
     sync_id = client.made()
     with project.database.session(client.user.claims) as starter:
         starter.execute("begin")
         started = starter.call(f"start_{family}", sync_id=sync_id)["data"]["id"]
-        deleting = at_once_with(project, lambda: client.ask("DELETE", f"/{sync_id}"), lambda: starter.execute("commit"))
-    assert deleting.status_code == 204
+        response = call_that_waits(
+            project, lambda: client.ask("DELETE", f"/{sync_id}"), lambda: starter.execute("commit")
+        )
+    assert response.status_code == 204
     assert project.database.execution(started)["status"] == "cancelled"
 
 
-@through_one_door
-@of_each_family
-def test_a_start_behind_a_deletion_finds_nothing(project: Project, family: Family) -> None:
+@one_transport
+@each_family
+def test_start_sync__waits_for_an_open_deletion_and_fails(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     with project.database.session(client.user.claims) as deleter:
         deleter.execute("begin")
         deleter.call(f"delete_{family}", sync_id=sync_id)
-        starting = at_once_with(project, lambda: client.start(sync_id), lambda: deleter.execute("commit"))
-    assert refusal(starting, 404, f"{family}_not_found") == {}
+        response = call_that_waits(project, lambda: client.start(sync_id), lambda: deleter.execute("commit"))
+    assert refusal(response, 404, f"{family}_not_found") == {}
     assert active(project.database, sync_id) == []
 
 
-def at_once_with(project: Project, call: Any, release: Any) -> httpx.Response:
-    """The answer of a call that waits for a lock until `release`."""
-    given: list[httpx.Response] = []
-    thread = threading.Thread(target=lambda: given.append(call()))
+def call_that_waits(project: Project, call: Any, release: Any) -> httpx.Response:
+    """Make a call, call `release` once it waits for a lock, and return its response."""
+    responses: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: responses.append(call()))
     thread.start()
     until(lambda: project.database.all("select from pg_locks where not granted"))
     release()
     thread.join()
-    return given[0]
+    return responses[0]
 
 
-@through_both_doors
-@of_each_family
-def test_deleting_a_sync_cancels_what_waits(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_delete_sync__cancels_a_queued_execution(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     execution_id = client.started(sync_id)
@@ -328,10 +327,10 @@ def test_deleting_a_sync_cancels_what_waits(project: Project, family: Family) ->
     )
 
 
-@through_both_doors
-@of_each_family
-def test_deleting_a_sync_that_runs_requests_its_cancellation(project: Project, family: Family, shelf: Shelf) -> None:
-    """The worker hears of it at its next commit; what it reads afterwards is not stored."""
+@both_transports
+@each_family
+def test_delete_sync__requests_cancel_of_a_running_execution(project: Project, family: Family, shelf: Shelf) -> None:
+    """The worker learns of the cancel at its next heartbeat or commit; later batches are not stored."""
     client = client_of(project, family)
     sync_id = readable(client, shelf)
     execution_id = client.started(sync_id)
@@ -347,9 +346,9 @@ def test_deleting_a_sync_that_runs_requests_its_cancellation(project: Project, f
             assert hand.commit(batch) == "lost"
 
 
-@through_both_doors
-@of_each_family
-def test_deleting_what_is_being_cancelled_changes_no_deadline(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_delete_sync__keeps_the_deadline_of_a_cancelling_execution(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     execution_id = put(client, sync_id, "cancelling")
@@ -359,19 +358,52 @@ def test_deleting_what_is_being_cancelled_changes_no_deadline(project: Project, 
     project.database.update(execution_id, status="cancelled", event="acknowledge")
 
 
-# One execution
+# Cancel
 
 
-@through_both_doors
-@of_each_family
-@pytest.mark.parametrize("status", WORDS)
-def test_an_execution_in_each_status(project: Project, family: Family, status: str) -> None:
+@both_transports
+@each_family
+def test_cancel_sync__repeated_with_an_idempotency_key_after_a_new_start(project: Project, family: Family) -> None:
+    """A repeated request returns the stored response byte for byte and does not cancel the execution started since."""
+    client = client_of(project, family)
+    sync_id, key = client.made(), {"idempotency-key": str(uuid.uuid4())}
+    first = client.started(sync_id)
+
+    def cancel(**options: Any) -> httpx.Response:
+        response = client.ask("POST", f"/{sync_id}/cancel", **options)
+        assert response.status_code == 200, response.text
+        return response
+
+    response = cancel(headers=key)
+    assert response.json()["data"]["execution_id"] == first
+    second = client.started(sync_id)
+    for transition in (None, ("claim", "running")):
+        if transition:
+            project.database.move(second, transition)
+        before = project.database.execution(second), project.database.events(second)
+        with project.unchanged():
+            assert cancel(headers=key).content == response.content
+        assert (project.database.execution(second), project.database.events(second)) == before
+    assert project.database.execution(first)["status"] == "cancelled"
+    assert cancel().json()["data"]["execution_id"] == second
+    assert project.database.execution(second)["status"] == "cancelling"
+    with project.unchanged():
+        assert cancel(headers=key).content == response.content
+
+
+# Get
+
+
+@both_transports
+@each_family
+@pytest.mark.parametrize("status", PUBLIC_STATUS)
+def test_get_sync_execution__in_each_status(project: Project, family: Family, status: str) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     execution_id = put(client, sync_id, status)
     with project.unchanged():
         shown = client.execution(sync_id, execution_id)
-    assert (shown["id"], shown["status"]) == (execution_id, WORDS[status])
+    assert (shown["id"], shown["status"]) == (execution_id, PUBLIC_STATUS[status])
     assert (shown["started_at"] is None) == (status == "queued")
     assert (shown["completed_at"] is None) == (status not in ENDED)
     assert (shown["cancel_requested_at"] is None) == (status not in {"cancelling", "cancelled"})
@@ -381,9 +413,9 @@ def test_an_execution_in_each_status(project: Project, family: Family, status: s
     assert client.ask("GET", f"/{sync_id}/executions").json()["data"] == [shown]
 
 
-@through_both_doors
-@of_each_family
-def test_both_doors_give_what_the_database_says(project: Project, family: Family, shelf: Shelf) -> None:
+@both_transports
+@each_family
+def test_sync_endpoints__responses_equal_those_of_the_database(project: Project, family: Family, shelf: Shelf) -> None:
     client = client_of(project, family)
     sync_id = readable(client, shelf)
     execution_id = client.started(sync_id)
@@ -401,9 +433,9 @@ def test_both_doors_give_what_the_database_says(project: Project, family: Family
     assert client.ask("GET").json() == syncs
 
 
-@through_both_doors
-@of_each_family
-def test_an_execution_of_another_sync_is_none_of_this(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_get_sync_execution__execution_of_another_sync(project: Project, family: Family) -> None:
     client, stranger = client_of(project, family), client_of(project, family)
     mine, other, theirs = client.made(), client.made(), stranger.made()
     of_other, of_theirs = client.started(other), stranger.started(theirs)
@@ -417,9 +449,9 @@ def test_an_execution_of_another_sync_is_none_of_this(project: Project, family: 
 # Status
 
 
-@through_both_doors
-@of_each_family
-def test_status_from_nothing_to_the_next_one(project: Project, family: Family, shelf: Shelf) -> None:
+@both_transports
+@each_family
+def test_get_sync_status__from_no_execution_to_the_next(project: Project, family: Family, shelf: Shelf) -> None:
     client = client_of(project, family)
     sync_id = readable(client, shelf)
     rest = {"next_execution_time": None} | ({"ingestion_status": None} if family is BULK else {})
@@ -461,7 +493,7 @@ def test_status_from_nothing_to_the_next_one(project: Project, family: Family, s
 
 
 def history(client: Client, sync_id: str, count: int) -> list[str]:
-    """That many executions, all but the newest ended; the oldest first."""
+    """Start `count` executions, all but the newest cancelled, and return their ids, oldest first."""
     made: list[str] = []
     with client.database.session(client.user.claims) as session:
         while len(made) < count:
@@ -471,9 +503,9 @@ def history(client: Client, sync_id: str, count: int) -> list[str]:
     return made
 
 
-@through_both_doors
-@of_each_family
-def test_a_page_is_a_hundred_unless_less_is_asked_for(project: Project, family: Family) -> None:
+@one_transport
+@each_family
+def test_list_sync_executions__page_size_and_order(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     path = f"/{sync_id}/executions"
@@ -492,62 +524,66 @@ def test_a_page_is_a_hundred_unless_less_is_asked_for(project: Project, family: 
     refusal(client.ask("GET", path, params={"limit": 2**31}), 400, "invalid_field")
 
 
-@through_both_doors
-@of_each_family
+@one_transport
+@each_family
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_a_walk_neither_skips_nor_repeats_whatever_starts_and_ends(project: Project, family: Family, size: int) -> None:
+def test_list_sync_executions__walk_during_starts_and_ends(project: Project, family: Family, size: int) -> None:
     client = client_of(project, family)
     sync_id = client.made()
-    there = history(client, sync_id, 8)
-    newest = there[-1]
+    existing = history(client, sync_id, 8)
+    newest = existing[-1]
     for ascending in (False, True):
         walked: list[str] = []
         query: dict[str, Any] = {"limit": size, "ascending": str(ascending).lower()}
         while query.get("page_token") != "":
             page = client.ask("GET", f"/{sync_id}/executions", params=query).json()
-            walked += [one["id"] for one in page["data"]]
+            walked += [execution["id"] for execution in page["data"]]
             query["page_token"] = page["pagination"]["next_page_token"]
             if len(walked) < 20:
                 project.database.move(newest, ("request_cancel", "cancelled"))
                 newest = client.started(sync_id)
         assert walked == sorted(walked, reverse=not ascending)
         assert len(set(walked)) == len(walked)
-        assert set(there) <= set(walked)
+        assert set(existing) <= set(walked)
 
 
-@through_both_doors
-@of_each_family
-def test_a_list_of_ended_ones_takes_in_each_end(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_list_sync_executions__only_terminal(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
-    path, ended = f"/{sync_id}/executions", {family.only_ended: "true"}
-    made = [put(client, sync_id, status) for status in ("completed", "failed", "cancelled")]
+    path, only_ended = f"/{sync_id}/executions", {family.only_ended: "true"}
+    ended = [put(client, sync_id, status) for status in ("completed", "failed", "cancelled")]
     active = client.started(sync_id)
-    assert walk(client, path, **ended) == [made[::-1]]
-    assert walk(client, path, **{family.only_ended: "false"}) == [[active, *made[::-1]]]
-    assert walk(client, path, limit=2, **ended) == [made[:0:-1], made[:1]]
+    assert walk(client, path, **only_ended) == [ended[::-1]]
+    assert walk(client, path, **{family.only_ended: "false"}) == [[active, *ended[::-1]]]
+    assert walk(client, path, limit=2, **only_ended) == [ended[:0:-1], ended[:1]]
 
 
-@through_both_doors
-@of_each_family
-def test_a_page_token_is_a_place_and_shows_nothing_of_others(project: Project, family: Family) -> None:
+@both_transports
+@each_family
+def test_list_sync_executions__page_token_of_another_sync(project: Project, family: Family) -> None:
     client, stranger = client_of(project, family), client_of(project, family)
     theirs, mine = stranger.made(), client.made()
     older = client.started(mine)
     token = stranger.started(theirs)
-    assert [
-        one["id"] for one in client.ask("GET", f"/{mine}/executions", params={"page_token": token}).json()["data"]
-    ] == [older]
-    params = {"page_token": token, "ascending": "true"}
-    assert client.ask("GET", f"/{mine}/executions", params=params).json()["data"] == []
+
+    def listed(**query: str) -> list[str]:
+        response = client.ask("GET", f"/{mine}/executions", params={"page_token": token, **query})
+        return [execution["id"] for execution in response.json()["data"]]
+
+    assert listed() == [older]
+    assert listed(ascending="true") == []
 
 
-@through_both_doors
-@of_each_family
+@one_transport
+@each_family
 @pytest.mark.parametrize(
-    "token", ["x", UNKNOWN[:-1], UNKNOWN + "0", UNKNOWN + "\n", f"{{{UNKNOWN}}}", "[" * 20_000, " "]
+    "token",
+    ["x", UNKNOWN[:-1], UNKNOWN + "0", UNKNOWN + "\n", f"{{{UNKNOWN}}}", "[" * 20_000, " "],
+    ids=["letter", "too short", "too long", "line break", "braces", "deeply nested", "space"],
 )
-def test_a_page_token_that_no_list_has_given(project: Project, family: Family, token: str) -> None:
+def test_list_sync_executions__invalid_page_token(project: Project, family: Family, token: str) -> None:
     client = client_of(project, family)
     sync_id = client.made()
     with project.unchanged():
@@ -555,8 +591,8 @@ def test_a_page_token_that_no_list_has_given(project: Project, family: Family, t
     assert refusal(response, 400, "invalid_page_token") == {}
 
 
-@through_one_door
-@of_each_family
+@one_transport
+@each_family
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -567,8 +603,9 @@ def test_a_page_token_that_no_list_has_given(project: Project, family: Family, t
         ("only_ended", "null"),
         ("page_token", "\0"),
     ],
+    ids=repr,
 )
-def test_a_query_that_is_none(project: Project, family: Family, name: str, value: str) -> None:
+def test_list_sync_executions__invalid_query(project: Project, family: Family, name: str, value: str) -> None:
     client = client_of(project, family)
     name = family.only_ended if name == "only_ended" else name
     sync_id = client.made()

@@ -1,4 +1,4 @@
-"""GET /api/connections/{connection_id} through both doors: everything but the secret, and only one's own."""
+"""GET /api/connections/{connection_id}: everything except the secret, for the connection's own agency only."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.connections import CONFIG, PATH, SECRET, UNKNOWN, created, make_key
-from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.project import Project, both_transports, one_transport, refusal
 
 if TYPE_CHECKING:
     import httpx
-
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 
 
 def get(project: Project, token: str | None, connection_id: str) -> httpx.Response:
     return project.request("GET", f"{PATH}/{connection_id}", token)
 
 
-def test_a_connection_is_shown_without_its_secret(project: Project) -> None:
+@both_transports
+def test_get_connection__without_its_secret(project: Project) -> None:
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id, config=CONFIG, secret=SECRET)
     colleague = project.database.user(user.agency_id)
@@ -32,14 +31,15 @@ def test_a_connection_is_shown_without_its_secret(project: Project) -> None:
         assert "secret" not in response.text
 
 
-def test_an_upper_case_id_is_the_same_id(project: Project) -> None:
+@one_transport
+def test_get_connection__upper_case_id(project: Project) -> None:
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id, config=CONFIG)
     assert created(get(project, project.token(user), connection_id.upper()))["id"] == connection_id
 
 
-@through_both_doors
-def test_the_path_says_which_whatever_the_query_says(project: Project) -> None:
+@both_transports
+def test_get_connection__query_does_not_override_the_path(project: Project) -> None:
     user = project.database.member()
     mine, other = (project.database.connection(user.agency_id) for _ in range(2))
     path = f"{PATH}//{mine}/"
@@ -47,25 +47,26 @@ def test_the_path_says_which_whatever_the_query_says(project: Project) -> None:
     assert created(response)["id"] == mine
 
 
-def test_whose_it_is_not_and_what_is_none(project: Project) -> None:
+@both_transports
+def test_get_connection__rejected_callers_and_unknown_ids(project: Project) -> None:
     owner, stranger = project.database.member(), project.database.member()
     theirs = project.database.connection(owner.agency_id, secret=SECRET)
-    gone = project.database.connection(stranger.agency_id, secret=SECRET)
+    deleted = project.database.connection(stranger.agency_id, secret=SECRET)
     job_id = project.database.start(stranger)
-    project.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (gone,))
-    token, nobody = project.token(stranger), project.token(project.database.user(None))
+    project.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (deleted,))
+    token, without_agency = project.token(stranger), project.token(project.database.user(None))
     with project.unchanged():
-        for connection_id in (theirs, gone, UNKNOWN, job_id, str(stranger.agency_id)):
+        for connection_id in (theirs, deleted, UNKNOWN, job_id, str(stranger.agency_id)):
             assert refusal(get(project, token, connection_id), 404, "connection_not_found") == {}
-        refusal(get(project, nobody, theirs), 403, "no_agency")
+        refusal(get(project, without_agency, theirs), 403, "no_agency")
         refusal(get(project, None, theirs), 401, "missing_token")
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize(
     "malformed", ["x", "null", UNKNOWN[:-1], f"{UNKNOWN}0", f"{UNKNOWN}%00", "%F0%9F%9B%AB", "%2e%2e", "'", "-1"]
 )
-def test_an_id_that_is_none(project: Project, malformed: str) -> None:
+def test_connection_endpoints__malformed_id(project: Project, malformed: str) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
         for method in ("GET", "DELETE"):
@@ -73,8 +74,9 @@ def test_an_id_that_is_none(project: Project, malformed: str) -> None:
             assert refusal(response, 404, "not_found") == {}
 
 
-def test_reading_waits_for_nobody(project: Project) -> None:
-    """Not even for who is deleting it, which takes as long as a worker commits."""
+@both_transports
+def test_get_connection__does_not_wait_for_a_deletion(project: Project) -> None:
+    """A deletion may hold the row for as long as a worker's commit takes; reading does not wait for it."""
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id, config=CONFIG)
     token = project.token(user)
@@ -85,8 +87,8 @@ def test_reading_waits_for_nobody(project: Project) -> None:
         assert [connection["id"] for connection in listed.json()["data"]] == [connection_id]
 
 
-@through_both_doors
-def test_other_methods(project: Project) -> None:
+@one_transport
+def test_connection_endpoints__method_not_allowed(project: Project) -> None:
     for path, allowed in {f"{PATH}/{UNKNOWN}": "DELETE, GET, OPTIONS", f"{PATH}/test": "POST, OPTIONS"}.items():
         for method in ("PUT", "PATCH", "HEAD", "FOO"):
             response = project.request(method, path)

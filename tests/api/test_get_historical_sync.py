@@ -1,4 +1,4 @@
-"""GET get-historical-sync through both doors: the job as it stands, in the words of its family."""
+"""GET get-historical-sync: the job's status, progress and position in the vocabulary of its family."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions.historical_sync.get_historical_sync import HistoricalSync
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, refusal
+from tests.support.project import JANUARY, both_transports, one_transport, refusal
 
 if TYPE_CHECKING:
     import httpx
@@ -27,18 +27,19 @@ def accepted(response: httpx.Response) -> dict[str, Any]:
     return job
 
 
-def seen(project: Project, user: User, job_id: str) -> dict[str, Any]:
-    """What does not depend on the time."""
+def job_without_times(project: Project, user: User, job_id: str) -> dict[str, Any]:
+    """The job with each timestamp replaced by whether it has a time zone."""
     job = accepted(project.get(project.token(user), job_id))
-    for moment in ("created_at", "started_at", "cancel_requested_at", "finished_at"):
-        job[moment] = job[moment] and dt.datetime.fromisoformat(job[moment]).tzinfo is not None
+    for timestamp in ("created_at", "started_at", "cancel_requested_at", "finished_at"):
+        job[timestamp] = job[timestamp] and dt.datetime.fromisoformat(job[timestamp]).tzinfo is not None
     return job
 
 
-def test_a_pending_job(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__pending(project: Project) -> None:
     user = project.database.member()
     job_id = project.job(user)
-    assert seen(project, user, job_id) == {
+    assert job_without_times(project, user, job_id) == {
         "job_id": job_id,
         "status": "pending",
         "connection_id": str(project.database.execution(job_id)["connection_id"]),
@@ -58,6 +59,7 @@ def test_a_pending_job(project: Project) -> None:
     }
 
 
+@both_transports
 @pytest.mark.parametrize(
     ("status", "changes"),
     [
@@ -78,19 +80,21 @@ def test_a_pending_job(project: Project) -> None:
             {"status": "cancelled", "cancel_requested_at": True, "finished_at": True, "cancel_reason": "earlier"},
         ),
     ],
+    ids=["in_progress", "released", "completed", "failed", "cancelled"],
 )
-def test_a_job_that_has_come_further(project: Project, status: Status, changes: dict[str, Any]) -> None:
+def test_get_historical_sync__in_each_status(project: Project, status: Status, changes: dict[str, Any]) -> None:
     user = project.database.member()
-    pending = seen(project, user, project.job(user))
+    pending = job_without_times(project, user, project.job(user))
     job_id = project.job(user, status)
     expected = pending | changes | {"job_id": job_id}
     expected["progress"] = NO_PROGRESS | {"percent": expected.pop("percent", 0)}
     expected["cancelled_by"] = f"user:{user.id}" if status == "cancelled" else None
     expected["connection_id"] = str(project.database.execution(job_id)["connection_id"])
-    assert seen(project, user, job_id) == expected
+    assert job_without_times(project, user, job_id) == expected
 
 
-def test_progress_and_position_of_a_running_job(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__progress_and_position(project: Project) -> None:
     user = project.database.member()
     job_id = project.job(user)
     execution = project.claim(job_id)
@@ -115,7 +119,8 @@ def test_progress_and_position_of_a_running_job(project: Project) -> None:
     assert "secret" not in response.text
 
 
-def test_both_doors_give_the_same_bytes_but_for_white_space(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__response_equals_that_of_the_database(project: Project) -> None:
     user = project.database.member()
     job_id = project.job(user, "failed")
     with project.database.session(user.claims) as session:
@@ -123,42 +128,46 @@ def test_both_doors_give_the_same_bytes_but_for_white_space(project: Project) ->
     assert accepted(project.get(project.token(user), job_id)) == direct
 
 
-def test_a_colleague_sees_it_too(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__by_a_colleague(project: Project) -> None:
     starter = project.database.member()
     job_id = project.job(starter)
     assert accepted(project.get(project.token(project.database.user(starter.agency_id)), job_id))["job_id"] == job_id
 
 
+@one_transport
 @pytest.mark.parametrize(
-    "spelling",
+    "format_id",
     [str.upper, "{{{}}}".format, "urn:uuid:{}".format, str],
-    ids=["upper case", "braces", "urn", "as it is"],
+    ids=["upper case", "braces", "urn", "unchanged"],
 )
-def test_other_spellings_of_the_id(project: Project, spelling: Any) -> None:
+def test_get_historical_sync__id_formats(project: Project, format_id: Any) -> None:
     user = project.database.member()
     job_id = project.job(user)
-    assert accepted(project.get(project.token(user), spelling(job_id)))["job_id"] == job_id
+    assert accepted(project.get(project.token(user), format_id(job_id)))["job_id"] == job_id
 
 
+@one_transport
 @pytest.mark.parametrize(
     "query",
     ["x=1&job_id={}&y", "job_id=nope&job_id={}", "&&job_id={}&=", "forceFunctionRegion=any&job_id={}", "job%5Fid={}"],
 )
-def test_unusual_queries_that_are_right(project: Project, query: str) -> None:
+def test_get_historical_sync__unusual_valid_query(project: Project, query: str) -> None:
     user = project.database.member()
     job_id = project.job(user)
     response = project.request("GET", f"/get-historical-sync?{query.format(job_id)}", project.token(user))
     assert accepted(response)["job_id"] == job_id
 
 
-def test_a_body_is_not_looked_at(project: Project) -> None:
+@one_transport
+def test_get_historical_sync__body_is_ignored(project: Project) -> None:
     user = project.database.member()
     job_id = project.job(user)
     url = f"/get-historical-sync?job_id={job_id}"
     accepted(project.request("GET", url, project.token(user), content=b'{"job_id": 1', headers={"content-type": "x"}))
 
 
-@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+@one_transport
 @pytest.mark.parametrize(
     ("query", "code"),
     [
@@ -181,7 +190,7 @@ def test_a_body_is_not_looked_at(project: Project) -> None:
     ],
     ids=lambda value: value[:20],
 )
-def test_a_query_without_a_job_id(project: Project, query: str, code: str) -> None:
+def test_get_historical_sync__invalid_query(project: Project, query: str, code: str) -> None:
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = project.request("GET", f"/get-historical-sync{query}", token)
@@ -189,24 +198,28 @@ def test_a_query_without_a_job_id(project: Project, query: str, code: str) -> No
     assert len(response.content) < 1000
 
 
-def test_another_agencys_job(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__other_agency(project: Project) -> None:
     job_id = project.job(project.database.member())
     stranger = project.token(project.database.member())
     with project.unchanged():
         assert refusal(project.get(stranger, job_id), 403, "job_of_another_agency") == {}
 
 
-def test_no_such_job(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__unknown_job(project: Project) -> None:
     assert refusal(project.get(project.token(project.database.member()), UNKNOWN), 404, "job_not_found") == {}
 
 
-def test_a_user_without_agency(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__user_without_agency(project: Project) -> None:
     token = project.token(project.database.user(None))
     refusal(project.get(token, project.job(project.database.member())), 403, "no_agency")
     refusal(project.get(token, UNKNOWN), 403, "no_agency")
 
 
-def test_a_deleted_job_is_gone_for_its_owner_and_for_strangers(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__deleted_job(project: Project) -> None:
     user = project.database.member()
     job_id = project.job(user, "cancelled")
     with project.database.session({"role": "service_role"}) as service:
@@ -215,7 +228,8 @@ def test_a_deleted_job_is_gone_for_its_owner_and_for_strangers(project: Project)
         refusal(project.get(project.token(reader), job_id), 404, "job_not_found")
 
 
-def test_a_read_writes_nothing(project: Project) -> None:
+@both_transports
+def test_get_historical_sync__writes_nothing(project: Project) -> None:
     user = project.database.member()
     job_id, token = project.job(user, "in_progress"), project.token(user)
     with project.unchanged():

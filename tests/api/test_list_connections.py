@@ -1,4 +1,4 @@
-"""GET /api/connections through both doors: one's own, the last changed first, and no walk skips or repeats."""
+"""GET /api/connections: the agency's connections, last changed first, each returned once by a walk over all pages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import pytest
 
 from functions.connection.list_connections import Connections
 from tests.support.connections import CONFIG, PATH, SECRET, UNKNOWN, created, ids, make_key
-from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.project import Project, both_transports, one_transport, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import httpx
-
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 
 
 def page(project: Project, token: str | None, **query: Any) -> httpx.Response:
@@ -35,7 +33,7 @@ def accepted(response: httpx.Response) -> tuple[list[str], str]:
 
 
 def walk(project: Project, token: str, **query: Any) -> Iterator[list[str]]:
-    """Page by page, until the last."""
+    """Yield each page's ids until the last page."""
     page_token: dict[str, str] = {}
     while True:
         found, following = accepted(page(project, token, **query, **page_token))
@@ -45,10 +43,10 @@ def walk(project: Project, token: str, **query: Any) -> Iterator[list[str]]:
         page_token = {"page_token": following}
 
 
-def connections(project: Project, agency_id: str | None, number: int, moments: int) -> list[str]:
-    """So many connections, last changed at so many moments, as a list shows them."""
-    chance = random.Random(number)
-    at = [f"2026-11-22 13:47:26.{chance.randrange(10**6):06}+00" for _ in range(moments)]
+def connections(project: Project, agency_id: str | None, number: int, timestamps: int) -> list[str]:
+    """Insert `number` connections, last changed at `timestamps` different times, and return their ids in list order."""
+    rng = random.Random(number)
+    times = [f"2026-11-22 13:47:26.{rng.randrange(10**6):06}+00" for _ in range(timestamps)]
     rows = project.database.all(
         "with secret as ("
         "  insert into app.secrets (agency_id, storage, value, used_at)"
@@ -56,7 +54,7 @@ def connections(project: Project, agency_id: str | None, number: int, moments: i
         " insert into app.connections (agency_id, kind, name, config, secret_id, updated_at)"
         " select agency_id, 'http', 'n' || n, %s, id, (%s::timestamptz[])[1 + n %% %s]"
         " from (select *, row_number() over () as n from secret) as s returning id::text, updated_at",
-        (agency_id, json.dumps(SECRET), number, json.dumps(CONFIG), at, moments),
+        (agency_id, json.dumps(SECRET), number, json.dumps(CONFIG), times, timestamps),
     )
     return [row["id"] for row in sorted(rows, key=lambda row: (-row["updated_at"].timestamp(), row["id"]))]
 
@@ -66,14 +64,16 @@ def encoded(position: object) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def test_an_empty_list(project: Project) -> None:
+@both_transports
+def test_list_connections__empty(project: Project) -> None:
     assert page(project, project.token(project.database.member())).json() == {
         "data": [],
         "pagination": {"next_page_token": ""},
     }
 
 
-def test_each_as_it_is_got_and_without_its_secret(project: Project) -> None:
+@both_transports
+def test_list_connections__entries_equal_get_and_hide_the_secret(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     expected = connections(project, user.agency_id, 3, 3)
@@ -85,13 +85,13 @@ def test_each_as_it_is_got_and_without_its_secret(project: Project) -> None:
         assert created(project.request("GET", f"{PATH}/{shown['id']}", token)) == shown
 
 
-@through_both_doors
-@pytest.mark.parametrize("moments", [1, 7, 120])
+@both_transports
+@pytest.mark.parametrize("timestamps", [1, 7, 120])
 @pytest.mark.parametrize("limit", [None, 1, 7, 49, 50])
-def test_a_walk_neither_skips_nor_repeats(project: Project, moments: int, limit: int | None) -> None:
+def test_list_connections__walk_returns_each_once(project: Project, timestamps: int, limit: int | None) -> None:
     user = project.database.member()
     number = 120 if limit != 1 else 12
-    expected = connections(project, user.agency_id, number, min(moments, number))
+    expected = connections(project, user.agency_id, number, min(timestamps, number))
     connections(project, project.database.agency(), 3, 1)
     pages = list(walk(project, make_key(project, user)[0], **({} if limit is None else {"limit": limit})))
     size = limit or 50
@@ -99,16 +99,17 @@ def test_a_walk_neither_skips_nor_repeats(project: Project, moments: int, limit:
     assert [len(found) for found in pages] == [size] * (number // size) + ([number % size] if number % size else [])
 
 
-def test_full_pages_end_without_an_empty_one(project: Project) -> None:
+@both_transports
+def test_list_connections__full_last_page_has_no_next_token(project: Project) -> None:
     user = project.database.member()
     expected = connections(project, user.agency_id, 100, 3)
     pages = list(walk(project, project.token(user)))
     assert pages == [expected[:50], expected[50:]]
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("limit", [0, -1, 51, 1000, 2**31 - 1, -(2**31)])
-def test_a_limit_that_makes_no_sense_is_the_greatest(project: Project, limit: int) -> None:
+def test_list_connections__limit_out_of_range_means_the_maximum(project: Project, limit: int) -> None:
     user = project.database.member()
     expected = connections(project, user.agency_id, 60, 60)
     found, following = accepted(page(project, project.token(user), limit=limit))
@@ -116,11 +117,11 @@ def test_a_limit_that_makes_no_sense_is_the_greatest(project: Project, limit: in
     assert following
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize(
     "limit", ["", "x", "1.5", "1e1", "0x10", " ", "NaN", "١", 2**31, -(2**31) - 1, 10**30, "9" * 5000]
 )
-def test_a_limit_that_is_none(project: Project, limit: object) -> None:
+def test_list_connections__invalid_limit(project: Project, limit: object) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
         response = page(project, token, limit=limit)
@@ -129,35 +130,36 @@ def test_a_limit_that_is_none(project: Project, limit: object) -> None:
 
 
 TAMPERED = {
-    "a word": "next",
-    "an id": UNKNOWN,
-    "a number": "1",
+    "word": "next",
+    "id": UNKNOWN,
+    "number": "1",
     "not base64": "!!!",
-    "no JSON": encoded("no JSON"),
+    "not JSON": encoded("no JSON"),
     "cut off": encoded([1795355246.287044, UNKNOWN])[:-9],
-    "turned around": encoded([1795355246.287044, UNKNOWN])[::-1],
+    "reversed": encoded([1795355246.287044, UNKNOWN])[::-1],
     "null": encoded("null"),
-    "an empty list": encoded([]),
-    "an object": encoded({"0": 1, "1": UNKNOWN}),
-    "no id": encoded([1795355246.287044]),
-    "no moment": encoded([None, UNKNOWN]),
-    "a word as moment": encoded(["now", UNKNOWN]),
-    "a word as id": encoded([1795355246.287044, "x"]),
-    "too late": encoded([1e300, UNKNOWN]),
-    "much too late": encoded(f'[1e100000, "{UNKNOWN}"]'),
-    "no number": encoded(["NaN", UNKNOWN]),
-    "a NUL": encoded(["1\0", UNKNOWN]),
+    "empty list": encoded([]),
+    "object": encoded({"0": 1, "1": UNKNOWN}),
+    "id missing": encoded([1795355246.287044]),
+    "timestamp null": encoded([None, UNKNOWN]),
+    "timestamp a word": encoded(["now", UNKNOWN]),
+    "id a word": encoded([1795355246.287044, "x"]),
+    "timestamp too large": encoded([1e300, UNKNOWN]),
+    "timestamp out of range": encoded(f'[1e100000, "{UNKNOWN}"]'),
+    "timestamp NaN": encoded(["NaN", UNKNOWN]),
+    "NUL": encoded(["1\0", UNKNOWN]),
     "not UTF-8": base64.urlsafe_b64encode(b"\xff\xfe\xfd").decode(),
     "deeply nested": encoded("[" * 45_000),
     "long": "A" * 60_000,
     "SQL": "' or true --",
     "white space": " \t",
-    "other letters": "日本語",
+    "not ASCII": "日本語",
 }
 
 
+@both_transports
 @pytest.mark.parametrize("name", TAMPERED)
-def test_a_page_token_that_no_list_has_given(project: Project, name: str) -> None:
+def test_list_connections__invalid_page_token(project: Project, name: str) -> None:
     user = project.database.member()
     connections(project, user.agency_id, 1, 1)
     token = project.token(user)
@@ -166,13 +168,14 @@ def test_a_page_token_that_no_list_has_given(project: Project, name: str) -> Non
     assert refusal(response, 400, "invalid_page_token") == {}
 
 
-@through_both_doors
-def test_a_page_token_with_a_nul(project: Project) -> None:
+@both_transports
+def test_list_connections__nul_in_page_token(project: Project) -> None:
     token = project.token(project.database.member())
     assert refusal(page(project, token, page_token="a\0b"), 400, "invalid_field") == {"field": "page_token"}
 
 
-def test_another_agencys_page_token_shows_nothing_of_it(project: Project) -> None:
+@both_transports
+def test_list_connections__page_token_of_another_agency(project: Project) -> None:
     owner, stranger = project.database.member(), project.database.member()
     connections(project, owner.agency_id, 60, 60)
     mine = connections(project, stranger.agency_id, 60, 60)
@@ -181,7 +184,8 @@ def test_another_agencys_page_token_shows_nothing_of_it(project: Project) -> Non
     assert set(shown) <= set(mine)
 
 
-def test_what_is_deleted_or_only_tested_is_not_listed(project: Project) -> None:
+@both_transports
+def test_list_connections__excludes_deleted_and_tested_connections(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     expected = connections(project, user.agency_id, 4, 4)
@@ -190,10 +194,12 @@ def test_what_is_deleted_or_only_tested_is_not_listed(project: Project) -> None:
     with project.database.session(user.claims) as session:
         assert session.call("test_connection", **tested)["check_id"]
     assert ids(project, token) == [expected[0], *expected[2:]]
-    assert [found for one in walk(project, token, limit=1) for found in one] == [expected[0], *expected[2:]]
+    walked = [connection_id for page_ids in walk(project, token, limit=1) for connection_id in page_ids]
+    assert walked == [expected[0], *expected[2:]]
 
 
-def test_a_walk_goes_on_behind_a_connection_that_was_deleted_meanwhile(project: Project) -> None:
+@both_transports
+def test_list_connections__walk_after_deletions(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     expected = connections(project, user.agency_id, 10, 2)
@@ -204,35 +210,36 @@ def test_a_walk_goes_on_behind_a_connection_that_was_deleted_meanwhile(project: 
     assert (rest, end) == ([*expected[5:7], *expected[8:]], "")
 
 
-@through_both_doors
-def test_a_list_never_fails_for_what_is_deleted_meanwhile(project: Project) -> None:
+@both_transports
+def test_list_connections__walk_during_deletions(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
-    doomed = connections(project, user.agency_id, 50, 50)
-    stays = connections(project, user.agency_id, 1, 1)
+    to_delete = connections(project, user.agency_id, 50, 50)
+    kept = connections(project, user.agency_id, 1, 1)
     done = threading.Event()
 
     def delete() -> None:
         with project.database.session(user.claims) as session:
-            for connection_id in doomed:
+            for connection_id in to_delete:
                 session.call("delete_connection", connection_id=connection_id)
         done.set()
 
     thread = threading.Thread(target=delete)
     thread.start()
-    seen: list[list[str]] = []
+    walks: list[list[str]] = []
     while not done.is_set():
-        seen.append([one for found in walk(project, token) for one in found])
+        walks.append([connection_id for page_ids in walk(project, token) for connection_id in page_ids])
     thread.join()
-    assert all(set(stays) <= set(found) for found in seen)
-    assert ids(project, token) == stays
+    assert all(set(kept) <= set(walked) for walked in walks)
+    assert ids(project, token) == kept
 
 
-def test_who_sees_none(project: Project) -> None:
+@both_transports
+def test_list_connections__rejected_callers(project: Project) -> None:
     user = project.database.member()
-    nobody = project.token(project.database.user(None))
+    without_agency = project.token(project.database.user(None))
     connections(project, project.database.agency(), 2, 1)
     with project.unchanged():
         assert ids(project, project.token(user)) == []
-        refusal(page(project, nobody), 403, "no_agency")
+        refusal(page(project, without_agency), 403, "no_agency")
         refusal(page(project, None), 401, "missing_token")

@@ -1,4 +1,4 @@
-"""GET list-historical-syncs through both doors: one's own agency's jobs, newest first, and no walk skips or repeats."""
+"""GET list-historical-syncs: order, pages, filters and tenancy of the list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from functions.historical_sync.list_historical_syncs import HistoricalSyncs
 from tests.support.database import TRANSITIONS_TO
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, refusal
+from tests.support.project import JANUARY, both_transports, one_transport, refusal
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from tests.support.project import Project, Status
 
 FIRST, LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
-# In an order in which they can be made: whoever claims one takes what is waiting along.
+# In an order in which they can be created: a claim takes every queued job.
 EVERY_STATUS: list[Status] = ["completed", "failed", "cancelled", "in_progress", "released", "pending"]
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 
 
 def accepted(response: httpx.Response) -> dict[str, Any]:
@@ -36,14 +35,14 @@ def accepted(response: httpx.Response) -> dict[str, Any]:
 
 
 def ids(response: httpx.Response) -> list[str]:
-    """Of a list's only page."""
+    """The ids of a list that has one page."""
     page = accepted(response)
     assert page["next_cursor"] is None
     return [job["job_id"] for job in page["jobs"]]
 
 
 def walk(project: Project, token: str, **query: Any) -> Iterator[list[str]]:
-    """Page by page, until the last."""
+    """Yield each page's ids until the last page."""
     cursor: dict[str, str] = {}
     while cursor is not None:
         page = accepted(project.jobs(token, **query, **cursor))
@@ -52,16 +51,17 @@ def walk(project: Project, token: str, **query: Any) -> Iterator[list[str]]:
 
 
 def queued(database: Database, agency_id: str | None, **columns: Any) -> str:
-    """A job that somebody else's transaction starts, in the time of one statement."""
+    """Insert a queued job in one statement, as another transaction would start it."""
     spec = json.dumps({**JANUARY, "resources": ["flights"]})
     connection_id = columns.pop("connection_id", None) or database.connection(agency_id)
     return database.insert(agency_id, "historical_sync", spec=spec, connection_id=connection_id, **columns)
 
 
-# What is in it
+# Content
 
 
-def test_jobs_are_listed_newest_first_as_get_shows_them(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__newest_first_entries_equal_get(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     made = [project.job(user, status) for status in EVERY_STATUS]
@@ -71,8 +71,8 @@ def test_jobs_are_listed_newest_first_as_get_shows_them(project: Project) -> Non
     assert created == sorted(created, reverse=True)
 
 
-@through_both_doors
-def test_both_doors_give_what_the_database_says(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__response_equals_that_of_the_database(project: Project) -> None:
     user = project.database.member()
     made = [project.job(user, status) for status in EVERY_STATUS]
     with project.database.session(user.claims) as session:
@@ -82,22 +82,22 @@ def test_both_doors_give_what_the_database_says(project: Project) -> None:
     assert direct["next_cursor"] == made[2]
 
 
-@through_both_doors
-def test_an_agency_without_jobs_has_an_empty_list(project: Project) -> None:
+@one_transport
+def test_list_historical_syncs__empty(project: Project) -> None:
     project.job(project.database.member())
     assert accepted(project.jobs(project.token(project.database.member()))) == {"jobs": [], "next_cursor": None}
 
 
-@through_both_doors
-def test_colleagues_see_the_same_list(project: Project) -> None:
+@one_transport
+def test_list_historical_syncs__same_for_colleagues(project: Project) -> None:
     user = project.database.member()
     made = [project.job(user), project.job(project.database.user(user.agency_id))]
     for member in (user, project.database.user(user.agency_id)):
         assert ids(project.jobs(project.token(member))) == made[::-1]
 
 
-@through_both_doors
-def test_a_deleted_job_is_in_no_list(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__excludes_deleted_jobs(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     kept, gone, newest = project.job(user), project.job(user, "cancelled"), project.job(user, "cancelled")
@@ -109,8 +109,8 @@ def test_a_deleted_job_is_in_no_list(project: Project) -> None:
     assert ids(project.jobs(token, limit=1, cursor=newest)) == [kept]
 
 
-@through_both_doors
-def test_an_execution_of_another_family_is_in_no_list(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__excludes_other_families(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     older = project.job(user)
@@ -121,8 +121,8 @@ def test_an_execution_of_another_family_is_in_no_list(project: Project) -> None:
     assert ids(project.jobs(token)) == [newer, older]
 
 
-@through_both_doors
-def test_a_read_writes_nothing(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__writes_nothing(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     project.job(user, "in_progress")
@@ -133,22 +133,22 @@ def test_a_read_writes_nothing(project: Project) -> None:
 # Filters
 
 
-@through_both_doors
-def test_a_status_selects_the_jobs_that_show_it(project: Project) -> None:
-    """A job that was released waits like a pending one, but has begun: it is in progress."""
+@both_transports
+def test_list_historical_syncs__filter_by_status(project: Project) -> None:
+    """A released job is queued but has started before, therefore it is in progress."""
     user = project.database.member()
     token = project.token(user)
     made = {status: project.job(user, status) for status in EVERY_STATUS}
     selected = {"in_progress": [made.pop("released"), made.pop("in_progress")]}
     selected |= {status: [job_id] for status, job_id in made.items()}
-    for word, expected in selected.items():
-        page = accepted(project.jobs(token, status=word))
+    for public_status, expected in selected.items():
+        page = accepted(project.jobs(token, status=public_status))
         assert [job["job_id"] for job in page["jobs"]] == expected
-        assert {job["status"] for job in page["jobs"]} == {word}
+        assert {job["status"] for job in page["jobs"]} == {public_status}
 
 
-@through_both_doors
-def test_a_connection_selects_its_jobs(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__filter_by_connection(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     ended = project.job(user, "completed")
@@ -164,8 +164,8 @@ def test_a_connection_selects_its_jobs(project: Project) -> None:
     assert ids(project.jobs(token, connection_id=FIRST)) == []
 
 
-@through_both_doors
-def test_all_filters_at_once(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__all_filters(project: Project) -> None:
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id)
     made = sorted(queued(project.database, user.agency_id, connection_id=connection_id) for _ in range(5))
@@ -176,7 +176,7 @@ def test_all_filters_at_once(project: Project) -> None:
     assert list(walk(project, token, **query)) == [[made[4]], [made[3]], [made[1]], [made[0]]]
 
 
-@pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
+@one_transport
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -192,7 +192,7 @@ def test_all_filters_at_once(project: Project) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_a_query_that_is_none(project: Project, field: str, value: str) -> None:
+def test_list_historical_syncs__invalid_query(project: Project, field: str, value: str) -> None:
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = project.jobs(token, **{field: value})
@@ -200,8 +200,8 @@ def test_a_query_that_is_none(project: Project, field: str, value: str) -> None:
     assert len(response.content) < 1000
 
 
-@through_both_doors
-def test_of_a_repeated_name_the_last_counts_and_others_are_not_looked_at(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__duplicate_and_unknown_names_in_the_query(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     older, newer = project.job(user), project.job(user)
@@ -212,10 +212,11 @@ def test_of_a_repeated_name_the_last_counts_and_others_are_not_looked_at(project
     assert ids(project.jobs(token, cursor=newer)) == [older]
 
 
-# Whose jobs
+# Tenancy
 
 
-def test_other_agencies_jobs_never_appear(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__other_agency(project: Project) -> None:
     user, stranger = project.database.member(), project.database.member()
     token = project.token(stranger)
     theirs = project.job(user)
@@ -225,20 +226,21 @@ def test_other_agencies_jobs_never_appear(project: Project) -> None:
     assert ids(project.jobs(token)) == [mine]
     assert ids(project.jobs(token, status="pending", limit=1)) == [mine]
     assert ids(project.jobs(token, connection_id=connection_id)) == []
-    # A cursor is a place in time and shows nothing of whose it is.
+    # A cursor is a point in time and reveals nothing about the agency of its job.
     assert ids(project.jobs(token, cursor=newer)) == [mine]
     assert ids(project.jobs(token, cursor=theirs)) == []
 
 
-@through_both_doors
-def test_an_agency_in_the_token_is_not_believed(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__agency_claim_in_the_token_is_ignored(project: Project) -> None:
     owner, stranger = project.database.member(), project.database.member()
     project.job(owner)
     claims = {"agency_id": owner.agency_id}
     assert ids(project.jobs(project.token(stranger, **claims, user_metadata=claims, app_metadata=claims))) == []
 
 
-def test_a_user_without_agency(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__user_without_agency(project: Project) -> None:
     token = project.token(project.database.user(None))
     assert refusal(project.jobs(token), 403, "no_agency") == {}
 
@@ -246,8 +248,8 @@ def test_a_user_without_agency(project: Project) -> None:
 # Pages
 
 
-@through_both_doors
-def test_a_page_is_twenty_jobs_unless_another_limit_is_given(project: Project) -> None:
+@both_transports
+def test_list_historical_syncs__page_size(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     connection_id = project.database.connection(user.agency_id)
@@ -261,15 +263,15 @@ def test_a_page_is_twenty_jobs_unless_another_limit_is_given(project: Project) -
     assert ids(project.jobs(token, limit=100, cursor=page["next_cursor"])) == newest_first[100:]
 
 
-@through_both_doors
-def test_a_full_last_page_has_no_next(project: Project) -> None:
+@one_transport
+def test_list_historical_syncs__full_last_page_has_no_next_cursor(project: Project) -> None:
     user = project.database.member()
     made = [project.job(user), project.job(user)]
     assert ids(project.jobs(project.token(user), limit=2)) == made[::-1]
 
 
-@through_both_doors
-def test_a_cursor_need_not_be_a_job(project: Project) -> None:
+@one_transport
+def test_list_historical_syncs__cursor_of_no_job(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     made = [project.job(user) for _ in range(2)]
@@ -280,86 +282,86 @@ def test_a_cursor_need_not_be_a_job(project: Project) -> None:
 
 
 class Traffic:
-    """Other connections that start jobs of these agencies and end whatever is waiting, until it is closed."""
+    """Threads that start jobs of these agencies and complete queued ones, until `close` is called."""
 
     def __init__(self, database: Database, *agencies: str | None) -> None:
         self.ended = 0
-        self._over = threading.Event()
+        self._closing = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(database, agency)) for agency in agencies]
         for thread in self._threads:
             thread.start()
 
     def _run(self, database: Database, agency_id: str | None) -> None:
         with contextlib.closing(type(database)(database.server, database.name)) as other:
-            while not self._over.is_set():
+            while not self._closing.is_set():
                 queued(other, agency_id)
-                [oldest] = other.all(
+                [queued_job] = other.all(
                     "select id::text from app.executions where agency_id = %s and status = 'queued'"
                     " order by random() limit 1",
                     (agency_id,),
                 )
-                other.move(oldest["id"], *TRANSITIONS_TO["completed"])
+                other.move(queued_job["id"], *TRANSITIONS_TO["completed"])
                 self.ended += 1
 
-    def goes_on(self) -> None:
-        """Returns when something has been started and ended since."""
+    def wait_for_another(self) -> None:
+        """Return once another job has been started and completed."""
         before = self.ended
         until(lambda: self.ended > before)
 
     def close(self) -> None:
-        self._over.set()
+        self._closing.set()
         for thread in self._threads:
             thread.join()
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("size", range(1, 8))
-def test_a_walk_neither_skips_nor_repeats_whatever_is_started_and_ended_meanwhile(project: Project, size: int) -> None:
+def test_list_historical_syncs__walk_during_starts_and_ends(project: Project, size: int) -> None:
     database = project.database
     user, stranger = database.member(), database.member()
     token = project.token(user)
-    there = {queued(database, user.agency_id) for _ in range(12)}
-    ended = set(sorted(there)[::2])
+    existing = {queued(database, user.agency_id) for _ in range(12)}
+    ended = set(sorted(existing)[::2])
     for job_id in ended:
         database.move(job_id, *TRANSITIONS_TO["failed"])
     with contextlib.closing(Traffic(database, user.agency_id, stranger.agency_id)) as traffic:
-        for query, begun_with in (({}, there), ({"status": "failed"}, ended)):
+        for query, expected in (({}, existing), ({"status": "failed"}, ended)):
             walked: list[str] = []
             for page in walk(project, token, limit=size, **query):
                 assert len(page) <= size
                 walked += page
-                traffic.goes_on()
+                traffic.wait_for_another()
             assert walked == sorted(walked, reverse=True)
             assert len(set(walked)) == len(walked)
-            assert begun_with <= set(walked)
-    whose = database.all("select distinct agency_id::text from app.executions where id = any(%s::uuid[])", (walked,))
-    assert whose == [{"agency_id": user.agency_id}]
+            assert expected <= set(walked)
+    agencies = database.all("select distinct agency_id::text from app.executions where id = any(%s::uuid[])", (walked,))
+    assert agencies == [{"agency_id": user.agency_id}]
 
 
-# The database by itself
+# The SQL function itself
 
 
-def refused(database: Database, user: User, **arguments: Any) -> tuple[str, str, dict[str, Any]]:
+def sql_error(database: Database, user: User, **arguments: Any) -> tuple[str, str, dict[str, Any]]:
     with database.session(user.claims) as session:
-        found = session.refusal("list_historical_syncs", **arguments)
-    return found.sqlstate, found.code, found.members
+        error = session.refusal("list_historical_syncs", **arguments)
+    return error.sqlstate, error.code, error.members
 
 
 @pytest.mark.sql
-def test_the_database_refuses_an_unknown_status_and_says_which_there_are(database: Database) -> None:
+def test_list_historical_syncs_sql__unknown_status(database: Database) -> None:
     known = ["cancelled", "completed", "failed", "in_progress", "pending"]
     for status in ("queued", "running", "cancelling", "Pending", "", "stopped"):
-        assert refused(database, database.member(), status=status) == ("PT400", "unknown_status", {"known": known})
+        assert sql_error(database, database.member(), status=status) == ("PT400", "unknown_status", {"known": known})
 
 
 @pytest.mark.sql
 @pytest.mark.parametrize("limit", [0, -1, 101, 2**31 - 1])
-def test_the_database_refuses_a_limit_that_is_none(database: Database, limit: int) -> None:
-    assert refused(database, database.member(), limit=limit) == ("PT400", "invalid_limit", {})
+def test_list_historical_syncs_sql__invalid_limit(database: Database, limit: int) -> None:
+    assert sql_error(database, database.member(), limit=limit) == ("PT400", "invalid_limit", {})
 
 
 @pytest.mark.sql
-def test_nulls_are_as_good_as_nothing(database: Database) -> None:
+def test_list_historical_syncs_sql__null_arguments(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     with database.session(user.claims) as session:
@@ -368,7 +370,7 @@ def test_nulls_are_as_good_as_nothing(database: Database) -> None:
 
 
 @pytest.mark.sql
-def test_a_trusted_server_sees_every_agencys_jobs(database: Database) -> None:
+def test_list_historical_syncs_sql__service_role_sees_every_agency(database: Database) -> None:
     made = [database.start(database.member()) for _ in range(3)]
     with database.worker() as service:
         first = service.call("list_historical_syncs", limit=2)
@@ -377,8 +379,8 @@ def test_a_trusted_server_sees_every_agencys_jobs(database: Database) -> None:
 
 
 @pytest.mark.sql
-def test_the_dead_see_nothing(database: Database) -> None:
+def test_list_historical_syncs_sql__revoked_session(database: Database) -> None:
     user = database.member()
     database.start(user)
     database.admin.execute("delete from auth.sessions where id = %s", (user.session_id,))
-    assert refused(database, user) == ("PT401", "revoked_token", {})
+    assert sql_error(database, user) == ("PT401", "revoked_token", {})

@@ -1,5 +1,6 @@
-"""POST and GET /api/syncs through both doors: fields of one model, an identity that tells rows apart, and filters of
-the list. What all definitions have in common is in test_definitions.py.
+"""POST and GET /api/syncs: fields, identity and target of a model sync, and filters of the list.
+
+What all definitions have in common is in test_definitions.py.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import pytest
 
 from functions.worker.client import Batch
 from tests.support import documented
-from tests.support.project import BOTH_TRANSPORTS, refusal
+from tests.support.project import both_transports, one_transport, refusal
 from tests.support.syncs import BULK, BY_HAND, MODEL_SYNC, UNKNOWN, Client, Hand, accepted, at_once, make_model, walk
 
 if TYPE_CHECKING:
     from tests.support.project import Project
 
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 FIELDS = ["code", "name", "hub"]
 
 
@@ -42,8 +42,8 @@ def created(client: Client, body: dict[str, Any], **options: Any) -> dict[str, A
     return accepted(client.create(body, **options), MODEL_SYNC.one)
 
 
-@through_both_doors
-def test_what_is_created_is_what_was_asked_for(client: Client) -> None:
+@both_transports
+def test_create_model_sync__returns_the_request(client: Client) -> None:
     model_id, target = model_of(client), {"connection_id": client.records_connection(), "object": "accounts"}
     body = client.body(
         name="To the CRM",
@@ -63,43 +63,43 @@ def test_what_is_created_is_what_was_asked_for(client: Client) -> None:
     assert accepted(client.ask("GET", f"/{sync['id']}"), MODEL_SYNC.one) == sync
 
 
-@through_both_doors
-def test_what_is_left_out(client: Client) -> None:
+@both_transports
+def test_create_model_sync__defaults(client: Client) -> None:
     body = client.body()
-    needed = {name: body[name] for name in ("name", "mode", "fields", "identity", "target")}
-    sync = created(client, needed)
+    required = {name: body[name] for name in ("name", "mode", "fields", "identity", "target")}
+    sync = created(client, required)
     assert (sync["active"], sync["sync_all_records"]) == (True, True)
-    get_resource = documented.operation("create_model_sync")["requestBody"]["content"]["application/json"]["schema"]
-    optional = set(get_resource["properties"]) - set(needed)
+    body_schema = documented.operation("create_model_sync")["requestBody"]["content"]["application/json"]["schema"]
+    optional = set(body_schema["properties"]) - set(required)
     assert {"filters", "schedule", "active"} <= optional
-    nothing = created(client, {**needed, **dict.fromkeys(optional)})
+    with_nulls = created(client, {**required, **dict.fromkeys(optional)})
     for name in ("active", "sync_all_records", "filters", "overrides", "policies"):
-        assert nothing[name] == sync[name]
+        assert with_nulls[name] == sync[name]
 
 
-@through_both_doors
-def test_what_only_says_what_happens_anyway_is_taken_and_not_kept(client: Client) -> None:
+@both_transports
+def test_create_model_sync__members_equal_to_the_defaults(client: Client) -> None:
     body = client.body()
-    for one in body["fields"]:
-        one |= {"new": True, "sync_mode": "", "override_value": "", "encryption_enabled": False}
+    for mapping in body["fields"]:
+        mapping |= {"new": True, "sync_mode": "", "override_value": "", "encryption_enabled": False}
     body["identity"] |= {"new_field": False, "remote_field_type_id": ""}
     body["target"] |= {"configuration": {}, "create": {}, "filter_logic": "", "new_name": "", "search_values": {}}
     body |= {"filters": [], "filter_logic": "", "identities": {}, "override_fields": [], "overrides": []}
     body |= {"model_filters": {}, "target_filters": {}, "policies": [], "encryption_passphrase": ""}
-    sync = created(client, body)  # its model knows no other member
+    sync = created(client, body)  # the response's model allows no other member
     assert set(sync["fields"][0]) == {"source", "target"}
     assert set(sync["identity"]) == {"source", "target", "function"}
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     "schedule",
-    [BY_HAND, {**BY_HAND, "day_of_month": "", "hour": "", "job_id": None, "run_after": {}}, None, "none at all"],
-    ids=str,
+    [BY_HAND, {**BY_HAND, "day_of_month": "", "hour": "", "job_id": None, "run_after": {}}, None, "left out"],
+    ids=["manual", "manual with empty members", "null", "left out"],
 )
-def test_each_versions_shape(client: Client, schedule: Any) -> None:
+def test_create_model_sync__accepts_the_schedule_of_every_version(client: Client, schedule: Any) -> None:
     body = {**client.body(), "schedule": schedule}
-    if schedule == "none at all":
+    if schedule == "left out":
         del body["schedule"]
     for version in ("2023-04-25", "2024-02-08", "2025-09-18"):
         response = client.create(body, headers={"x-polytomic-version": version})
@@ -107,16 +107,16 @@ def test_each_versions_shape(client: Client, schedule: Any) -> None:
         assert response.headers["x-polytomic-version"] == version
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("mode", ["create", "update", "updateOrCreate", "append"])
-def test_modes(client: Client, mode: str) -> None:
+def test_create_model_sync__modes(client: Client, mode: str) -> None:
     assert created(client, client.body(mode=mode))["mode"] == mode
 
 
-NOT_YET: dict[str, tuple[dict[str, Any], set[str]]] = {
+UNSUPPORTED: dict[str, tuple[dict[str, Any], set[str]]] = {
     "mode": ({"mode": "replace"}, {"mode"}),
     "other modes": ({"mode": "remove", "only_enrich_updates": True}, {"mode", "only_enrich_updates"}),
-    "a mode in capitals": ({"mode": "Create"}, {"mode"}),
+    "capitalized mode": ({"mode": "Create"}, {"mode"}),
     "filters": (
         {"filters": [{}], "filter_logic": "A", "model_filters": {"a": 1}, "target_filters": {"a": 1}},
         {"filters", "filter_logic", "model_filters", "target_filters"},
@@ -125,37 +125,37 @@ NOT_YET: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"override_fields": [1], "overrides": [1], "identities": {"a": 1}},
         {"override_fields", "overrides", "identities"},
     ),
-    "the rest": (
+    "other members": (
         {"policies": ["x"], "skip_initial_backfill": True, "encryption_passphrase": "x", "zz": None},
         {"policies", "skip_initial_backfill", "encryption_passphrase", "zz"},
     ),
-    "a schedule": (
+    "schedule": (
         {"schedule": {"frequency": "daily", "hour": "3", "run_after": {"sync_ids": []}}},
         {"schedule.frequency", "schedule.hour", "schedule.run_after"},
     ),
 }
 
 
-@through_both_doors
-@pytest.mark.parametrize("name", NOT_YET)
-def test_all_that_does_not_work_yet_is_named(client: Client, name: str) -> None:
-    members, named = NOT_YET[name]
+@one_transport
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_create_model_sync__names_all_unsupported_members(client: Client, name: str) -> None:
+    members, fields = UNSUPPORTED[name]
     body = client.body(**members)
     with client.project.unchanged():
-        said = refusal(client.create(body), 422, "unsupported_field")
-    assert sorted(said["fields"]) == sorted(named)
+        details = refusal(client.create(body), 422, "unsupported_field")
+    assert sorted(details["fields"]) == sorted(fields)
 
 
-@through_both_doors
-def test_all_that_does_not_work_yet_is_named_wherever_it_is(client: Client) -> None:
+@one_transport
+def test_create_model_sync__names_nested_unsupported_members(client: Client) -> None:
     body = client.body()
     body["fields"].append({**body["fields"][0], "target": "b", "override_value": "x", "sync_mode": "create", "zz": 1})
     body["fields"][1]["source"] = {**body["fields"][0]["source"], "x": 1}
     body["identity"] |= {"function": "OneOf", "remote_field_type_id": "x"}
     body["target"] |= {"create": {"a": "b"}, "search_values": {"a": 1}, "new_name": "x", "zz": 1}
     with client.project.unchanged():
-        said = refusal(client.create(body), 422, "unsupported_field")
-    assert sorted(said["fields"]) == [
+        details = refusal(client.create(body), 422, "unsupported_field")
+    assert sorted(details["fields"]) == [
         "fields.1.override_value",
         "fields.1.source.x",
         "fields.1.sync_mode",
@@ -175,45 +175,51 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "mode a number": ({"mode": 1}, "mode"),
     "fields null": ({"fields": None}, "fields"),
     "fields empty": ({"fields": []}, "fields"),
-    "fields a word": ({"fields": "name"}, "fields"),
-    "fields too many": ({"fields": [{"source": SOURCE, "target": str(n)} for n in range(1001)]}, "fields"),
-    "a field null": ({"fields": [None]}, "fields.0"),
-    "a model a word": (
+    "fields a string": ({"fields": "name"}, "fields"),
+    "too many fields": ({"fields": [{"source": SOURCE, "target": str(n)} for n in range(1001)]}, "fields"),
+    "field null": ({"fields": [None]}, "fields.0"),
+    "model not a UUID": (
         {"fields": [{"source": {**SOURCE, "model_id": "x"}, "target": "a"}]},
         "fields.0.source.model_id",
     ),
-    "a field empty": ({"fields": [{"source": {**SOURCE, "field": ""}, "target": "a"}]}, "fields.0.source.field"),
-    "a field NUL": ({"fields": [{"source": {**SOURCE, "field": "\0"}, "target": "a"}]}, "fields.0.source.field"),
-    "a target empty": ({"fields": [{"source": SOURCE, "target": ""}]}, "fields.0.target"),
-    "a target too long": ({"fields": [{"source": SOURCE, "target": "x" * 201}]}, "fields.0.target"),
-    "a target a number": ({"fields": [{"source": SOURCE, "target": 1}]}, "fields.0.target"),
+    "source field empty": ({"fields": [{"source": {**SOURCE, "field": ""}, "target": "a"}]}, "fields.0.source.field"),
+    "source field with NUL": (
+        {"fields": [{"source": {**SOURCE, "field": "\0"}, "target": "a"}]},
+        "fields.0.source.field",
+    ),
+    "field target empty": ({"fields": [{"source": SOURCE, "target": ""}]}, "fields.0.target"),
+    "field target too long": ({"fields": [{"source": SOURCE, "target": "x" * 201}]}, "fields.0.target"),
+    "field target a number": ({"fields": [{"source": SOURCE, "target": 1}]}, "fields.0.target"),
     "identity a list": ({"identity": []}, "identity"),
-    "identity's target": ({"identity": {"source": SOURCE, "target": None, "function": "Equality"}}, "identity.target"),
-    "target a word": ({"target": "accounts"}, "target"),
-    "target's connection": ({"target": {"connection_id": "x", "object": "a"}}, "target.connection_id"),
+    "identity target null": (
+        {"identity": {"source": SOURCE, "target": None, "function": "Equality"}},
+        "identity.target",
+    ),
+    "target a string": ({"target": "accounts"}, "target"),
+    "target connection not a UUID": ({"target": {"connection_id": "x", "object": "a"}}, "target.connection_id"),
     "object empty": ({"target": {"connection_id": UNKNOWN, "object": ""}}, "target.object"),
-    "object NUL": ({"target": {"connection_id": UNKNOWN, "object": "a\0"}}, "target.object"),
+    "object with NUL": ({"target": {"connection_id": UNKNOWN, "object": "a\0"}}, "target.object"),
     "object too long": ({"target": {"connection_id": UNKNOWN, "object": "x" * 201}}, "target.object"),
     "object too long in bytes": ({"target": {"connection_id": UNKNOWN, "object": "日" * 67}}, "target.object"),
     "active a number": ({"active": 0}, "active"),
-    "sync_all_records a word": ({"sync_all_records": "no"}, "sync_all_records"),
-    "organization a word": ({"organization_id": "mine"}, "organization_id"),
+    "sync_all_records a string": ({"sync_all_records": "no"}, "sync_all_records"),
+    "organization not a UUID": ({"organization_id": "mine"}, "organization_id"),
     "hour a number": ({"schedule": {**BY_HAND, "hour": 3}}, "schedule.hour"),
 }
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("name", WRONG)
-def test_a_member_that_is_wrong(client: Client, name: str) -> None:
-    members, at = WRONG[name]
+def test_create_model_sync__invalid_member(client: Client, name: str) -> None:
+    members, field_path = WRONG[name]
     body = client.body(**members)
     with client.project.unchanged():
         response = client.create(body)
-    assert refusal(response, 400, "invalid_field") == {"field": at}
+    assert refusal(response, 400, "invalid_field") == {"field": field_path}
     assert len(response.content) < 1000
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize(
     "missing",
     [
@@ -231,13 +237,13 @@ def test_a_member_that_is_wrong(client: Client, name: str) -> None:
         "fields.0.source.field",
     ],
 )
-def test_a_member_that_is_missing(client: Client, missing: str) -> None:
+def test_create_model_sync__missing_member(client: Client, missing: str) -> None:
     body: Any = client.body()
-    *way, last = missing.split(".")
-    place = body
-    for step in way:
-        place = place[int(step) if step.isdigit() else step]
-    del place[last]
+    *parents, last = missing.split(".")
+    parent = body
+    for name in parents:
+        parent = parent[int(name) if name.isdigit() else name]
+    del parent[last]
     with client.project.unchanged():
         assert refusal(client.create(body), 400, "missing_field") == {"field": missing}
 
@@ -245,9 +251,9 @@ def test_a_member_that_is_missing(client: Client, missing: str) -> None:
 # Models and their fields
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("mode", ["create", "update", "updateOrCreate"])
-def test_only_append_needs_no_identity(client: Client, mode: str) -> None:
+def test_create_model_sync__identity_required_except_in_append(client: Client, mode: str) -> None:
     body = client.body(identity=None)
     for wrong in ({**body, "mode": mode}, {name: v for name, v in body.items() if name != "identity"} | {"mode": mode}):
         with client.project.unchanged():
@@ -255,8 +261,8 @@ def test_only_append_needs_no_identity(client: Client, mode: str) -> None:
     assert created(client, {**body, "mode": "append"})["identity"] is None
 
 
-@through_both_doors
-def test_two_fields_to_one_target(client: Client) -> None:
+@both_transports
+def test_create_model_sync__two_fields_with_one_target(client: Client) -> None:
     model_id = model_of(client)
     twice = [field(model_id), field(model_id, "hub")]
     same = [field(model_id), field(model_id)]
@@ -268,58 +274,58 @@ def test_two_fields_to_one_target(client: Client) -> None:
                 assert refusal(client.create(body), 400, "ambiguous_target") == {}
 
 
-@through_both_doors
-def test_an_identity_may_be_mapped_as_well(client: Client) -> None:
-    """To its own target, where it goes anyway, and to another."""
+@both_transports
+def test_create_model_sync__identity_field_is_also_mapped(client: Client) -> None:
+    """The identity's field may be mapped to its own target again and to another target."""
     model_id = model_of(client)
     fields = [field(model_id, "code", "code"), field(model_id, "code", "key"), field(model_id)]
     sync = created(client, client.body(fields=fields, identity=identity(model_id)))
     assert sync["fields"] == fields
 
 
-@through_both_doors
-@pytest.mark.parametrize("unknown", ["Name", "nope", "x'; --", "日本", "x" * 200], ids=lambda one: one[:9])
-@pytest.mark.parametrize("where", ["fields", "identity"])
-def test_a_field_that_the_model_does_not_have(client: Client, where: str, unknown: str) -> None:
+@both_transports
+@pytest.mark.parametrize("unknown", ["Name", "nope", "x'; --", "日本", "x" * 200], ids=lambda name: name[:9])
+@pytest.mark.parametrize("member", ["fields", "identity"])
+def test_create_model_sync__unknown_field(client: Client, member: str, unknown: str) -> None:
     model_id = model_of(client)
-    fields = [field(model_id), *([field(model_id, unknown, "b")] if where == "fields" else [])]
-    matched = identity(model_id, unknown if where == "identity" else "code")
+    fields = [field(model_id), *([field(model_id, unknown, "b")] if member == "fields" else [])]
+    matched = identity(model_id, unknown if member == "identity" else "code")
     body = client.body(fields=fields, identity=matched)
     with client.project.unchanged():
         members = refusal(client.create(body), 400, "unknown_field")
     assert members == {"field": unknown, "available": FIELDS}
 
 
-@through_both_doors
-def test_fields_of_several_models(client: Client) -> None:
-    one, other = model_of(client), model_of(client)
+@both_transports
+def test_create_model_sync__fields_of_several_models(client: Client) -> None:
+    first, second = model_of(client), model_of(client)
     for fields, matched in (
-        ([field(one), field(other, "hub", "b")], identity(one)),
-        ([field(one)], identity(other)),
+        ([field(first), field(second, "hub", "b")], identity(first)),
+        ([field(first)], identity(second)),
     ):
         body = client.body(fields=fields, identity=matched)
         with client.project.unchanged():
-            said = refusal(client.create(body), 422, "unsupported_field")
-        assert said == {"fields": ["fields.source.model_id"]}
+            details = refusal(client.create(body), 422, "unsupported_field")
+        assert details == {"fields": ["fields.source.model_id"]}
 
 
-@through_both_doors
-def test_another_agencys_model_is_none(client: Client) -> None:
+@both_transports
+def test_create_model_sync__model_of_another_agency(client: Client) -> None:
     other = Client(client.project, MODEL_SYNC, client.database.member())
-    theirs, gone, sync_id = model_of(other), model_of(client), client.made()
-    client.database.admin.execute("update app.definitions set deleted_at = now() where id = %s", (gone,))
-    for model_id in (theirs, gone, sync_id, UNKNOWN):
+    theirs, deleted, sync_id = model_of(other), model_of(client), client.made()
+    client.database.admin.execute("update app.definitions set deleted_at = now() where id = %s", (deleted,))
+    for model_id in (theirs, deleted, sync_id, UNKNOWN):
         body = client.body(fields=[field(model_id)], identity=identity(model_id))
         with client.project.unchanged():
             assert refusal(client.create(body), 404, "model_not_found") == {}
 
 
-@through_both_doors
-def test_whose_target_it_is(client: Client) -> None:
+@both_transports
+def test_create_model_sync__target_connection(client: Client) -> None:
     other = Client(client.project, MODEL_SYNC, client.database.member())
-    gone = client.records_connection()
-    client.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (gone,))
-    for connection_id in (other.records_connection(), gone, UNKNOWN):
+    deleted = client.records_connection()
+    client.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (deleted,))
+    for connection_id in (other.records_connection(), deleted, UNKNOWN):
         body = client.body(target={"connection_id": connection_id, "object": "accounts"})
         with client.project.unchanged():
             assert refusal(client.create(body), 404, "connection_not_found") == {}
@@ -328,8 +334,8 @@ def test_whose_target_it_is(client: Client) -> None:
         assert refusal(client.create(body), 400, "not_a_destination") == {}
 
 
-@through_both_doors
-def test_no_sync_is_created_of_a_target_that_is_being_deleted(client: Client) -> None:
+@both_transports
+def test_create_model_sync__races_with_deletion_of_its_target(client: Client) -> None:
     for _ in range(10):
         body = client.body()
 
@@ -347,11 +353,11 @@ def test_no_sync_is_created_of_a_target_that_is_being_deleted(client: Client) ->
             assert deleted.status_code == 204
 
 
-# An identity that is not what the object's rows are told apart by
+# Identity and the key of the object's rows
 
 
-def stored(client: Client, connection_id: str, key: str, data: str) -> None:
-    """A row of the object, by a bulk sync whose source has such a record."""
+def store_row(client: Client, connection_id: str, key: str, data: str) -> None:
+    """Store a row of the object `accounts` by running a bulk sync."""
     bulk = client.of(BULK)
     source = client.http_connection("accounts")
     sync_id = bulk.made(source_connection_id=source, destination_connection_id=connection_id)
@@ -360,7 +366,7 @@ def stored(client: Client, connection_id: str, key: str, data: str) -> None:
         hand.tell("worker_complete")
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     ("key", "data"),
     [
@@ -372,30 +378,30 @@ def stored(client: Client, connection_id: str, key: str, data: str) -> None:
     ],
     ids=["another member", "no such member", "two members", "another type", "appended"],
 )
-def test_an_identity_that_is_not_the_objects_key(client: Client, key: str, data: str) -> None:
-    """Such rows would never be found again, and stand there twice."""
+def test_create_model_sync__identity_differs_from_the_key_of_the_object(client: Client, key: str, data: str) -> None:
+    """Rows with another key would never be matched and would be stored twice."""
     connection_id = client.records_connection()
     target = {"connection_id": connection_id, "object": "accounts"}
-    before = client.made(target=target)
+    existing = client.made(target=target)
     bodies = [client.body(target=target, mode=mode) for mode in ("create", "update", "updateOrCreate")]
-    stored(client, connection_id, key, data)
+    store_row(client, connection_id, key, data)
     for body in bodies:
         with client.project.unchanged():
             members = refusal(client.create(body), 400, "not_the_identity")
         assert members == {"object": "accounts", "target": "code"}
     with client.project.unchanged():
-        assert refusal(client.start(before), 400, "not_the_identity") == members
+        assert refusal(client.start(existing), 400, "not_the_identity") == members
     created(client, client.body(target=target, mode="append"))
     created(client, client.body(target={**target, "object": "others"}))
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     ("key", "value"), [('["AA"]', '"AA"'), ("[1]", "1"), ('["日本 🛫"]', '"日本 🛫"'), ("[true]", "true")]
 )
-def test_an_identity_that_is_the_objects_key(client: Client, key: str, value: str) -> None:
+def test_create_model_sync__identity_equals_the_key_of_the_object(client: Client, key: str, value: str) -> None:
     connection_id = client.records_connection()
-    stored(client, connection_id, key, f'{{"code": {value}, "more": 1}}')
+    store_row(client, connection_id, key, f'{{"code": {value}, "more": 1}}')
     target = {"connection_id": connection_id, "object": "accounts"}
     client.started(client.made(target=target))
 
@@ -403,8 +409,8 @@ def test_an_identity_that_is_the_objects_key(client: Client, key: str, value: st
 # Lists
 
 
-@through_both_doors
-def test_filters_of_the_list(client: Client) -> None:
+@both_transports
+def test_list_model_syncs__filters(client: Client) -> None:
     target = {"connection_id": client.records_connection(), "object": "accounts"}
     made = {
         (mode, active): client.made(mode=mode, active=active, target=target)
@@ -414,7 +420,7 @@ def test_filters_of_the_list(client: Client) -> None:
     elsewhere = client.made(mode="create")
 
     def listed(**query: str) -> set[str]:
-        return {one for page in walk(client, limit=1, **query) for one in page}
+        return {sync_id for page in walk(client, limit=1, **query) for sync_id in page}
 
     assert listed() == {*made.values(), elsewhere}
     assert listed(active="true") == {made["create", True], made["append", True], elsewhere}
@@ -423,20 +429,20 @@ def test_filters_of_the_list(client: Client) -> None:
     assert listed(mode="") == listed(mode="nope") == listed(mode="Append") == set()
     assert listed(target_connection_id=target["connection_id"]) == set(made.values())
     assert listed(target_connection_id=UNKNOWN) == set()
-    everything = {"target_connection_id": target["connection_id"], "mode": "create", "active": "true"}
-    assert listed(**everything) == {made["create", True]}
+    all_filters = {"target_connection_id": target["connection_id"], "mode": "create", "active": "true"}
+    assert listed(**all_filters) == {made["create", True]}
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize(
     ("name", "value"), [("target_connection_id", "x"), ("target_connection_id", ""), ("mode", "\0"), ("active", "x")]
 )
-def test_a_filter_that_is_none(client: Client, name: str, value: str) -> None:
+def test_list_model_syncs__invalid_filter(client: Client, name: str, value: str) -> None:
     assert refusal(client.ask("GET", params={name: value}), 400, "invalid_field") == {"field": name}
 
 
-@through_both_doors
-def test_bulk_syncs_by_whether_they_are_active(client: Client) -> None:
+@both_transports
+def test_list_bulk_syncs__filter_by_active(client: Client) -> None:
     bulk = client.of(BULK)
     on, off = bulk.made(), bulk.made(active=False)
     assert (walk(bulk, active="true"), walk(bulk, active="false")) == ([[on]], [[off]])

@@ -1,4 +1,4 @@
-"""POST /api/models through both doors, with a worker that looks at a source: the fields are those of its first page.
+"""POST /api/models with a worker that checks the source: a model's fields are those of the first page.
 
 What all definitions have in common is in test_definitions.py.
 """
@@ -17,7 +17,7 @@ from functions._shared.rpc import PostgresRpc
 from functions.worker.client import Protocol, service_caller
 from functions.worker.loop import Options, Worker
 from functions.worker.runners import CHECKS, given
-from tests.support.project import BOTH_TRANSPORTS, refusal
+from tests.support.project import BOTH_TRANSPORTS, both_transports, one_transport, refusal
 from tests.support.syncs import MODEL, OPEN_LOCAL, UNKNOWN, Client, Shelf, accepted, at_once, walk
 
 if TYPE_CHECKING:
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from tests.support.database import Database
     from tests.support.project import Project, Projects
 
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 
-
-class Looks:
-    """A worker's lane for looks, on a thread of its own."""
+class CheckWorker:
+    """A worker's queue for source checks, on a thread of its own."""
 
     def __init__(self, database: Database) -> None:
         self._loop = asyncio.new_event_loop()
@@ -49,8 +47,8 @@ class Looks:
 
 
 @pytest.fixture(scope="module")
-def checks(projects: Projects) -> Iterator[Looks]:
-    running = Looks(projects(BOTH_TRANSPORTS[0]).database)
+def checks(projects: Projects) -> Iterator[CheckWorker]:
+    running = CheckWorker(projects(BOTH_TRANSPORTS[0]).database)
     yield running
     running.close()
 
@@ -88,24 +86,24 @@ def fields(*names_and_types: tuple[str, str]) -> list[dict[str, str]]:
     return [{"id": name, "name": name, "label": name, "type": kind} for name, kind in names_and_types]
 
 
-SEEN = fields(("id", "number"), ("code", "string"), ("name", "string"), ("hub", "boolean"))
+ALL_FIELDS = fields(("id", "number"), ("code", "string"), ("name", "string"), ("hub", "boolean"))
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_a_model_has_the_fields_of_the_first_page(client: Client, shelf: Shelf) -> None:
+def test_create_model__fields_of_the_first_page(client: Client, shelf: Shelf) -> None:
     body = body_of(client, shelf, identifier="code")
     model = accepted(client.create(body), MODEL.one)
-    assert model["fields"] == SEEN
+    assert model["fields"] == ALL_FIELDS
     assert (model["connection_id"], model["configuration"]) == (body["connection_id"], {"resource": "airlines"})
     assert (model["identifier"], model["type"], model["version"]) == ("code", "http", 1)
     assert accepted(client.ask("GET", f"/{model['id']}"), MODEL.one) == model
     assert client.ask("GET").json()["data"] == [model]
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_fields_are_in_the_order_and_of_the_types_that_the_records_show(client: Client, shelf: Shelf) -> None:
+def test_create_model__field_order_and_types(client: Client, shelf: Shelf) -> None:
     shelf.put(
         "mixed",
         {"id": 1, "a": None, "b": [1], "c": 1, "日本": {}, "e": True, "": "x"},
@@ -125,9 +123,9 @@ def test_fields_are_in_the_order_and_of_the_types_that_the_records_show(client: 
     )
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_of_a_resource_without_records_no_field_is_known(client: Client, shelf: Shelf) -> None:
+def test_create_model__stream_without_records(client: Client, shelf: Shelf) -> None:
     shelf.put("nothing")
     body = body_of(client, shelf, configuration={"resource": "nothing"})
     assert accepted(client.create(body), MODEL.one)["fields"] == []
@@ -136,69 +134,69 @@ def test_of_a_resource_without_records_no_field_is_known(client: Client, shelf: 
     assert members["field"] == "code"
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
 @pytest.mark.parametrize(
-    ("asked", "shown"),
+    ("selected", "expected"),
     [
-        (["code"], SEEN[1:2]),
-        (["name", "id", "name"], [SEEN[0], SEEN[2]]),
-        (["id"] * 1000, SEEN[:1]),
-        (None, SEEN),
+        (["code"], ALL_FIELDS[1:2]),
+        (["name", "id", "name"], [ALL_FIELDS[0], ALL_FIELDS[2]]),
+        (["id"] * 1000, ALL_FIELDS[:1]),
+        (None, ALL_FIELDS),
     ],
     ids=["one", "in the source's order", "a thousand", "null"],
 )
-def test_some_fields(client: Client, shelf: Shelf, asked: Any, shown: Any) -> None:
-    assert accepted(client.create(body_of(client, shelf, fields=asked)), MODEL.one)["fields"] == shown
+def test_create_model__selected_fields(client: Client, shelf: Shelf, selected: Any, expected: Any) -> None:
+    assert accepted(client.create(body_of(client, shelf, fields=selected)), MODEL.one)["fields"] == expected
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_an_identifier_need_not_be_among_the_chosen_fields(client: Client, shelf: Shelf) -> None:
+def test_create_model__identifier_outside_the_selected_fields(client: Client, shelf: Shelf) -> None:
     model = accepted(client.create(body_of(client, shelf, fields=["name"], identifier="code")), MODEL.one)
-    assert (model["identifier"], model["fields"]) == ("code", SEEN[2:3])
+    assert (model["identifier"], model["fields"]) == ("code", ALL_FIELDS[2:3])
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-@pytest.mark.parametrize("unknown", ["Code", "nope", "", "x'; --", "日本", "x" * 100_000], ids=lambda one: one[:9])
-def test_a_field_that_the_records_do_not_have(client: Client, shelf: Shelf, unknown: str) -> None:
+@pytest.mark.parametrize("unknown", ["Code", "nope", "", "x'; --", "日本", "x" * 100_000], ids=lambda name: name[:9])
+def test_create_model__unknown_field(client: Client, shelf: Shelf, unknown: str) -> None:
     for wrong in ({"fields": ["code", unknown]}, {"identifier": unknown}):
         members = refusal(client.create(body_of(client, shelf, **wrong)), 400, "unknown_field")
         assert members == {"field": unknown[:200], "available": ["id", "code", "name", "hub"]}
     assert walk(client) == [[]]
 
 
-@through_both_doors
-@pytest.mark.parametrize("unknown", ["Airlines", "nope", "", "'; --", "x" * 100_000], ids=lambda one: one[:9])
-def test_a_resource_that_the_connection_does_not_have(client: Client, shelf: Shelf, unknown: str) -> None:
+@both_transports
+@pytest.mark.parametrize("unknown", ["Airlines", "nope", "", "'; --", "x" * 100_000], ids=lambda name: name[:9])
+def test_create_model__unknown_resource(client: Client, shelf: Shelf, unknown: str) -> None:
     body = body_of(client, shelf, configuration={"resource": unknown})
     with client.project.unchanged():
         members = refusal(client.create(body), 400, "unknown_resource")
     assert members == {"resource": unknown[:200], "available": ["airlines"]}
 
 
-@through_both_doors
-def test_whose_connection_it_is(client: Client, shelf: Shelf) -> None:
+@both_transports
+def test_create_model__connection_of_another_agency(client: Client, shelf: Shelf) -> None:
     other = Client(client.project, MODEL, client.database.member())
-    theirs, gone = connection(other, shelf), connection(client, shelf)
-    client.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (gone,))
-    for connection_id in (theirs, gone, UNKNOWN):
+    theirs, deleted = connection(other, shelf), connection(client, shelf)
+    client.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (deleted,))
+    for connection_id in (theirs, deleted, UNKNOWN):
         body = body_of(client, shelf, connection_id=connection_id)
         with client.project.unchanged():
             assert refusal(client.create(body), 404, "connection_not_found") == {}
 
 
-@through_both_doors
-def test_a_connection_that_only_receives(client: Client, shelf: Shelf) -> None:
+@both_transports
+def test_create_model__connection_is_not_a_source(client: Client, shelf: Shelf) -> None:
     body = body_of(client, shelf, connection_id=client.records_connection())
     with client.project.unchanged():
         assert refusal(client.create(body), 400, "not_a_source") == {}
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_another_organization_is_refused(client: Client, shelf: Shelf) -> None:
+def test_create_model__organization_id(client: Client, shelf: Shelf) -> None:
     for organization_id in (client.database.agency(), UNKNOWN):
         body = body_of(client, shelf, organization_id=organization_id)
         assert refusal(client.create(body), 403, "other_organization") == {}
@@ -208,36 +206,36 @@ def test_another_organization_is_refused(client: Client, shelf: Shelf) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "connection a word": ({"connection_id": "mine"}, "connection_id"),
+    "connection not a UUID": ({"connection_id": "mine"}, "connection_id"),
     "connection null": ({"connection_id": None}, "connection_id"),
-    "configuration a word": ({"configuration": "airlines"}, "configuration"),
+    "configuration a string": ({"configuration": "airlines"}, "configuration"),
     "configuration null": ({"configuration": None}, "configuration"),
     "resource a number": ({"configuration": {"resource": 1}}, "configuration.resource"),
-    "resource NUL": ({"configuration": {"resource": "a\0"}}, "configuration.resource"),
+    "resource with NUL": ({"configuration": {"resource": "a\0"}}, "configuration.resource"),
     "fields empty": ({"fields": []}, "fields"),
-    "fields a word": ({"fields": "code"}, "fields"),
-    "fields too many": ({"fields": ["code"] * 1001}, "fields"),
-    "a field null": ({"fields": [None]}, "fields.0"),
-    "a field an object": ({"fields": ["code", {"name": "x"}]}, "fields.1"),
-    "a field NUL": ({"fields": ["a\0"]}, "fields.0"),
+    "fields a string": ({"fields": "code"}, "fields"),
+    "too many fields": ({"fields": ["code"] * 1001}, "fields"),
+    "field null": ({"fields": [None]}, "fields.0"),
+    "field an object": ({"fields": ["code", {"name": "x"}]}, "fields.1"),
+    "field with NUL": ({"fields": ["a\0"]}, "fields.0"),
     "identifier a number": ({"identifier": 1}, "identifier"),
-    "identifier NUL": ({"identifier": "\0"}, "identifier"),
-    "organization a word": ({"organization_id": "mine"}, "organization_id"),
+    "identifier with NUL": ({"identifier": "\0"}, "identifier"),
+    "organization not a UUID": ({"organization_id": "mine"}, "organization_id"),
 }
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("name", WRONG)
-def test_a_member_that_is_wrong(client: Client, shelf: Shelf, name: str) -> None:
+def test_create_model__invalid_member(client: Client, shelf: Shelf, name: str) -> None:
     members, field = WRONG[name]
     body = body_of(client, shelf, **members)
     with client.project.unchanged():
         assert refusal(client.create(body), 400, "invalid_field") == {"field": field}
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("missing", ["name", "connection_id", "configuration", "configuration.resource"])
-def test_a_member_that_is_missing(client: Client, shelf: Shelf, missing: str) -> None:
+def test_create_model__missing_member(client: Client, shelf: Shelf, missing: str) -> None:
     body = body_of(client, shelf)
     if missing == "configuration.resource":
         body["configuration"] = {}
@@ -247,8 +245,8 @@ def test_a_member_that_is_missing(client: Client, shelf: Shelf, missing: str) ->
         assert refusal(client.create(body), 400, "missing_field") == {"field": missing}
 
 
-@through_both_doors
-def test_all_that_does_not_work_yet_is_named_and_nobody_looks(client: Client, shelf: Shelf) -> None:
+@one_transport
+def test_create_model__names_all_unsupported_members(client: Client, shelf: Shelf) -> None:
     members: dict[str, Any] = {
         "additional_fields": [1],
         "enricher": {},
@@ -261,36 +259,36 @@ def test_all_that_does_not_work_yet_is_named_and_nobody_looks(client: Client, sh
     body = body_of(client, shelf, **members)
     body["configuration"]["query"] = "select 1"
     with client.project.unchanged():
-        said = refusal(client.create(body), 422, "unsupported_field")
-    assert sorted(said["fields"]) == sorted([*members, "configuration.query"])
+        details = refusal(client.create(body), 422, "unsupported_field")
+    assert sorted(details["fields"]) == sorted([*members, "configuration.query"])
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_what_only_says_what_happens_anyway_is_taken(client: Client, shelf: Shelf) -> None:
-    nothing: dict[str, Any] = {name: [] for name in ("additional_fields", "labels", "policies", "relations")}
-    nothing |= {"enricher": None, "tracking_columns": None, "fields": None, "identifier": None, "organization_id": None}
-    assert accepted(client.create(body_of(client, shelf, **nothing)), MODEL.one)["fields"] == SEEN
+def test_create_model__members_equal_to_the_defaults(client: Client, shelf: Shelf) -> None:
+    defaults: dict[str, Any] = {name: [] for name in ("additional_fields", "labels", "policies", "relations")}
+    defaults |= dict.fromkeys(("enricher", "tracking_columns", "fields", "identifier", "organization_id"))
+    assert accepted(client.create(body_of(client, shelf, **defaults)), MODEL.one)["fields"] == ALL_FIELDS
 
 
-# Looks
+# Source checks
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
 @pytest.mark.parametrize(
     ("status", "reason"), [(401, "source_unauthorized"), (404, "source_not_found"), (302, "source_refused")]
 )
-def test_a_source_that_refuses(client: Client, shelf: Shelf, status: int, reason: str) -> None:
+def test_create_model__source_rejects_the_request(client: Client, shelf: Shelf, status: int, reason: str) -> None:
     shelf.before = lambda _resource, _page: status
     members = refusal(client.create(body_of(client, shelf)), 400, "source_not_readable")
     assert members == {"reason": reason}
     assert walk(client) == [[]]
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_records_that_are_none(client: Client, shelf: Shelf) -> None:
+def test_create_model__source_returns_malformed_records(client: Client, shelf: Shelf) -> None:
     for records in ([1], [{"code": "AA"}], [None]):
         shelf.tables["airlines"] = records
         assert refusal(client.create(body_of(client, shelf)), 400, "source_not_readable") == {
@@ -299,14 +297,14 @@ def test_records_that_are_none(client: Client, shelf: Shelf) -> None:
     assert walk(client) == [[]]
 
 
-@through_both_doors
-def test_nobody_looks_in_time(client: Client, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nobody does afterwards."""
+@both_transports
+def test_create_model__source_check_times_out(client: Client, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a worker the check times out and is cancelled, so that no worker runs it later."""
     monkeypatch.setattr(source_check, "WAIT_SECONDS", 0.0)
-    answered = threading.Event()
-    shelf.before = lambda _resource, _page: None if answered.wait(30) else 500
+    finished = threading.Event()
+    shelf.before = lambda _resource, _page: None if finished.wait(30) else 500
     refusal(client.create(body_of(client, shelf)), 503, "source_unavailable")
-    answered.set()
+    finished.set()
     assert walk(client) == [[]]
     checks = client.database.all(
         "select status from app.executions where agency_id = %s and family = 'source_check'", (client.user.agency_id,)
@@ -314,9 +312,9 @@ def test_nobody_looks_in_time(client: Client, shelf: Shelf, monkeypatch: pytest.
     assert [source_check["status"] for source_check in checks] == ["cancelled"]
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_an_idempotency_key_makes_one_of_many(client: Client, shelf: Shelf) -> None:
+def test_create_model__repeated_with_an_idempotency_key(client: Client, shelf: Shelf) -> None:
     body, key = body_of(client, shelf), {"idempotency-key": str(uuid.uuid4())}
     first = accepted(client.create(body, headers=key), MODEL.one)
     assert accepted(client.create(body, headers=key), MODEL.one) == first
@@ -325,22 +323,24 @@ def test_an_idempotency_key_makes_one_of_many(client: Client, shelf: Shelf) -> N
     assert walk(client) == [[first["id"]]]
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_many_creations_at_once_with_one_key_make_one(client: Client, shelf: Shelf) -> None:
+def test_create_model__concurrent_calls_with_one_idempotency_key(client: Client, shelf: Shelf) -> None:
     body, key = body_of(client, shelf), {"idempotency-key": "k"}
     responses = client.project.at_once(lambda: client.create(body, headers=key))
-    [model_id] = {accepted(one, MODEL.one)["id"] for one in responses if one.status_code == 200}
+    [model_id] = {accepted(response, MODEL.one)["id"] for response in responses if response.is_success}
     for response in responses:
         if response.status_code != 200:
             refusal(response, 409, "idempotency_key_in_use")
     assert walk(client) == [[model_id]]
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.usefixtures("checks")
-def test_no_model_is_created_of_a_connection_that_is_being_deleted(client: Client, shelf: Shelf) -> None:
-    """Whoever is first: a model has its connection, or there is none. Nobody waits for a look that was cancelled."""
+def test_create_model__races_with_deletion_of_its_connection(client: Client, shelf: Shelf) -> None:
+    """Either the model is created and its connection stays, or the connection is deleted and no model is created. The
+    request does not wait for a source check that the deletion has cancelled.
+    """
     for _ in range(8):
         body = body_of(client, shelf)
 
@@ -359,13 +359,15 @@ def test_no_model_is_created_of_a_connection_that_is_being_deleted(client: Clien
             refusal(created, created.status_code, code)
 
 
-def test_the_database_takes_no_fields_but_those_of_a_look_at_this_resource(database: Database) -> None:
-    """Whoever calls it straight cannot invent fields, nor use another's look."""
+def test_create_model_sql__requires_a_completed_check_of_this_stream(database: Database) -> None:
+    """A direct call cannot make up fields or use the source check of another stream or agency."""
     user, stranger = database.member(), database.member()
     mine, other = database.connection(user.agency_id), database.connection(user.agency_id)
     theirs = database.connection(stranger.agency_id)
 
-    def looked(connection_id: str, agency_id: str | None, status: str = "completed", resource: str = "flights") -> str:
+    def source_check_id(
+        connection_id: str, agency_id: str | None, status: str = "completed", resource: str = "flights"
+    ) -> str:
         return database.put(
             status,
             agency_id,
@@ -376,16 +378,16 @@ def test_the_database_takes_no_fields_but_those_of_a_look_at_this_resource(datab
         )
 
     wrong = [
-        looked(theirs, stranger.agency_id),
-        looked(other, user.agency_id),
-        looked(mine, user.agency_id, resource="weather"),
-        looked(mine, user.agency_id, "failed"),
-        looked(mine, user.agency_id, "running"),
+        source_check_id(theirs, stranger.agency_id),
+        source_check_id(other, user.agency_id),
+        source_check_id(mine, user.agency_id, resource="weather"),
+        source_check_id(mine, user.agency_id, "failed"),
+        source_check_id(mine, user.agency_id, "running"),
         UNKNOWN,
     ]
     arguments: dict[str, Any] = {"name": "x", "connection_id": mine, "configuration": {"resource": "flights"}}
     with database.session(user.claims) as session:
         for check_id in wrong:
             assert session.refusal("create_model", **arguments, check_id=check_id).code == "not_looked_at"
-        made = session.call("create_model", **arguments, check_id=looked(mine, user.agency_id))
+        made = session.call("create_model", **arguments, check_id=source_check_id(mine, user.agency_id))
         assert made["data"]["fields"] == fields(("id", "number"))

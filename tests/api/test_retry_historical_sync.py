@@ -1,4 +1,4 @@
-"""POST retry-historical-sync through both doors: a new job that begins where the old one stopped."""
+"""POST retry-historical-sync: a new job that starts at the old job's checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from functions.historical_sync.retry_historical_sync import HistoricalSyncRetried
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, refusal
+from tests.support.project import JANUARY, both_transports, one_transport, refusal
 
 if TYPE_CHECKING:
     import httpx
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from tests.support.project import Project, Status
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
-ENDS: list[Literal["failed", "cancelled"]] = ["failed", "cancelled"]
+RETRYABLE: list[Literal["failed", "cancelled"]] = ["failed", "cancelled"]
 CHECKPOINT = {"resource": "flights", "date": "2013-01-08", "page": "a secret of the source", "skip": 150}
 PROGRESS = {"windows_before": 0, "windows_done": 7, "windows_total": 62}
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 
 
 def accepted(response: httpx.Response) -> str:
@@ -30,48 +29,49 @@ def accepted(response: httpx.Response) -> str:
     return str(response.json()["job_id"])
 
 
-def stop(project: Project, user: User, job_id: str, how: str, seq: int = 1) -> None:
-    """Claims this job, commits a batch that leads to CHECKPOINT, and ends it."""
+def commit_and_end(project: Project, user: User, job_id: str, status: str, seq: int = 1) -> None:
+    """Claim this job, commit a batch with CHECKPOINT, and end the job in this status."""
     execution = project.claim(job_id)
     with project.database.worker() as worker, project.database.session(user.claims) as session:
-        handle = {"execution_id": job_id, "lease_token": execution["lease_token"]}
+        lease = {"execution_id": job_id, "lease_token": execution["lease_token"]}
         batch = {"resource": "flights", "records": [{"key": "a", "data": {}}], "checkpoint": CHECKPOINT}
-        assert worker.call("worker_commit_batch", **handle, seq=seq, **batch, progress=PROGRESS) == {
+        assert worker.call("worker_commit_batch", **lease, seq=seq, **batch, progress=PROGRESS) == {
             "result": "continue"
         }
-        if how == "cancelled":
+        if status == "cancelled":
             session.call("cancel_sync_job", job_id=job_id, reason="enough")
         else:
-            worker.call("worker_fail", **handle, error={"code": "gone", "message": "The source is gone."}, retry=False)
+            worker.call("worker_fail", **lease, error={"code": "gone", "message": "The source is gone."}, retry=False)
 
 
-def stopped(project: Project, user: User, how: str = "failed") -> str:
-    """A job that ended half-way."""
+def ended_job(project: Project, user: User, status: str = "failed") -> str:
+    """A job that committed a batch and then ended in this status."""
     job_id = project.database.start(user)
-    stop(project, user, job_id, how)
+    commit_and_end(project, user, job_id, status)
     return job_id
 
 
-def story(database: Database, job_id: str) -> Any:
+def row_and_events(database: Database, job_id: str) -> Any:
     return database.execution(job_id), database.events(job_id)
 
 
-@pytest.mark.parametrize("how", ENDS)
-def test_a_retry_is_a_new_job_of_the_same_range_from_the_same_checkpoint(project: Project, how: str) -> None:
+@both_transports
+@pytest.mark.parametrize("status", RETRYABLE)
+def test_retry_historical_sync__new_job_from_the_same_checkpoint(project: Project, status: str) -> None:
     user = project.database.member()
     token = project.token(user)
-    ended = stopped(project, user, how)
-    before = story(project.database, ended)
+    ended = ended_job(project, user, status)
+    before = row_and_events(project.database, ended)
 
     response = project.retry(token, {"job_id": ended})
 
     job_id = accepted(response)
     assert job_id != ended
     assert response.json() == {"job_id": job_id, "status": "pending", "retry_of": ended}
-    assert story(project.database, ended) == before  # terminal is terminal
+    assert row_and_events(project.database, ended) == before  # a terminal execution never changes
     old, new = before[0], project.database.execution(job_id)
-    kept = ("agency_id", "family", "connection_id", "concurrency_key", "spec", "checkpoint", "max_attempts")
-    assert {name: new[name] for name in kept} == {name: old[name] for name in kept}
+    copied = ("agency_id", "family", "connection_id", "concurrency_key", "spec", "checkpoint", "max_attempts")
+    assert {name: new[name] for name in copied} == {name: old[name] for name in copied}
     assert new["progress"] == PROGRESS | {"windows_before": 7}
     assert (str(new["retry_of"]), new["created_by"]) == (ended, f"user:{user.id}")
     fresh = {"status": "queued", "lease_token": 0, "seq": 0, "records": 0, "attempts": 0} | dict.fromkeys(
@@ -84,12 +84,12 @@ def test_a_retry_is_a_new_job_of_the_same_range_from_the_same_checkpoint(project
     assert event["request_id"] == response.headers["x-request-id"]
 
 
-@through_both_doors
-@pytest.mark.parametrize("how", ENDS)
-def test_its_position_is_shown_at_once(project: Project, how: str) -> None:
+@both_transports
+@pytest.mark.parametrize("status", RETRYABLE)
+def test_retry_historical_sync__position_is_visible_at_once(project: Project, status: str) -> None:
     user = project.database.member()
     token = project.token(user)
-    ended = stopped(project, user, how)
+    ended = ended_job(project, user, status)
     response = project.get(token, accepted(project.retry(token, {"job_id": ended})))
     job = response.json()
     assert job["position"] == {"resource": "flights", "date": "2013-01-08"}
@@ -101,11 +101,11 @@ def test_its_position_is_shown_at_once(project: Project, how: str) -> None:
     assert "secret" not in response.text
 
 
-@through_both_doors
-@pytest.mark.parametrize("how", ENDS)
-def test_a_worker_resumes_exactly_there(project: Project, how: str) -> None:
+@both_transports
+@pytest.mark.parametrize("status", RETRYABLE)
+def test_retry_historical_sync__worker_resumes_at_the_checkpoint(project: Project, status: str) -> None:
     user = project.database.member()
-    job_id = accepted(project.retry(project.token(user), {"job_id": stopped(project, user, how)}))
+    job_id = accepted(project.retry(project.token(user), {"job_id": ended_job(project, user, status)}))
     execution = project.claim(job_id)
     assert (execution["checkpoint"], execution["seq"], execution["lease_token"]) == (CHECKPOINT, 0, 1)
     assert execution["progress"]["windows_before"] == 7
@@ -116,20 +116,20 @@ def test_a_worker_resumes_exactly_there(project: Project, how: str) -> None:
     assert keys == [{"key": "b"}]
 
 
-@through_both_doors
-@pytest.mark.parametrize("how", ENDS)
-def test_the_ended_jobs_worker_is_not_let_in_again(project: Project, how: str) -> None:
+@both_transports
+@pytest.mark.parametrize("status", RETRYABLE)
+def test_retry_historical_sync__worker_of_the_old_job_stays_fenced(project: Project, status: str) -> None:
     user = project.database.member()
-    ended = stopped(project, user, how)
-    zombie = {"id": ended, "lease_token": 1}
+    ended = ended_job(project, user, status)
+    old_lease = {"id": ended, "lease_token": 1}
     job_id = accepted(project.retry(project.token(user), {"job_id": ended}))
     with project.unchanged(), project.database.worker() as worker:
-        assert worker.commit_batch(zombie, 2, "late") == "lost"
+        assert worker.commit_batch(old_lease, 2, "late") == "lost"
         assert worker.commit_batch({"id": job_id, "lease_token": 1}, 1, "late") == "lost"
 
 
-@through_both_doors
-def test_a_job_that_never_began_is_retried_from_its_beginning(project: Project) -> None:
+@both_transports
+def test_retry_historical_sync__job_that_never_started(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     job_id = accepted(project.retry(token, {"job_id": project.job(user, "cancelled")}))
@@ -138,8 +138,8 @@ def test_a_job_that_never_began_is_retried_from_its_beginning(project: Project) 
     assert project.get(token, job_id).json()["position"] is None
 
 
-@through_both_doors
-def test_it_is_retried_as_it_was_started_whatever_became_of_its_connection(project: Project) -> None:
+@both_transports
+def test_retry_historical_sync__keeps_the_spec_after_a_connection_change(project: Project) -> None:
     user = project.database.member()
     ended = project.job(user, "failed")
     row = project.database.execution(ended)
@@ -148,35 +148,34 @@ def test_it_is_retried_as_it_was_started_whatever_became_of_its_connection(proje
     assert project.database.execution(job_id)["spec"] == row["spec"]
 
 
-@through_both_doors
-def test_a_colleague_may_retry_it(project: Project) -> None:
+@one_transport
+def test_retry_historical_sync__by_a_colleague(project: Project) -> None:
     user = project.database.member()
     colleague = project.database.user(user.agency_id)
     job_id = accepted(project.retry(project.token(colleague), {"job_id": project.job(user, "failed")}))
     assert project.database.execution(job_id)["created_by"] == f"user:{colleague.id}"
 
 
-@through_both_doors
-def test_a_retry_may_be_retried(project: Project) -> None:
+@both_transports
+def test_retry_historical_sync__of_a_retry(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
-    first = stopped(project, user)
+    first = ended_job(project, user)
     second = accepted(project.retry(token, {"job_id": first}))
-    accepted_cancel = project.cancel(token, {"job_id": second})
-    assert accepted_cancel.json()["status"] == "cancelled"
+    assert project.cancel(token, {"job_id": second}).json()["status"] == "cancelled"
     third = accepted(project.retry(token, {"job_id": second}))
-    stop(project, user, third, "failed")
+    commit_and_end(project, user, third, "failed")
     fourth = accepted(project.retry(token, {"job_id": third}))
     chain = [project.database.execution(job_id)["retry_of"] for job_id in (first, second, third, fourth)]
     assert [str(retry_of) for retry_of in chain] == ["None", first, second, third]
     assert project.claim(fourth)["checkpoint"] == CHECKPOINT
 
 
-@through_both_doors
-def test_the_same_job_may_be_retried_again_once_its_retry_has_ended(project: Project) -> None:
+@both_transports
+def test_retry_historical_sync__again_after_the_retry_ended(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
-    ended = stopped(project, user)
+    ended = ended_job(project, user)
     first = accepted(project.retry(token, {"job_id": ended}))
     with project.unchanged():
         assert refusal(project.retry(token, {"job_id": ended}), 409, "already_active") == {"job_id": first}
@@ -186,12 +185,12 @@ def test_the_same_job_may_be_retried_again_once_its_retry_has_ended(project: Pro
     assert str(project.database.execution(again)["retry_of"]) == ended
 
 
-# What is not retried
+# Rejected retries
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
-    ("status", "word"),
+    ("status", "public_status"),
     [
         ("pending", "pending"),
         ("in_progress", "in_progress"),
@@ -199,17 +198,17 @@ def test_the_same_job_may_be_retried_again_once_its_retry_has_ended(project: Pro
         ("completed", "completed"),
     ],
 )
-def test_a_job_that_goes_on_or_is_complete_is_not_retryable(project: Project, status: Status, word: str) -> None:
+def test_retry_historical_sync__not_retryable(project: Project, status: Status, public_status: str) -> None:
     user = project.database.member()
     token, job_id = project.token(user), project.job(user, status)
     with project.unchanged():
         response = project.retry(token, {"job_id": job_id})
-    assert refusal(response, 400, "not_retryable") == {"current_status": word}
+    assert refusal(response, 400, "not_retryable") == {"current_status": public_status}
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize("status", ["pending", "in_progress", "released"])
-def test_an_active_job_on_the_connection_comes_first(project: Project, status: Status) -> None:
+def test_retry_historical_sync__connection_already_active(project: Project, status: Status) -> None:
     user = project.database.member()
     token = project.token(user)
     ended = project.job(user, "failed")
@@ -217,23 +216,24 @@ def test_an_active_job_on_the_connection_comes_first(project: Project, status: S
     if status != "pending":
         lease_token = project.claim(active)["lease_token"]
         with project.database.worker() as worker:
-            call = "worker_release" if status == "released" else "worker_heartbeat"
-            worker.call(call, execution_id=active, lease_token=lease_token)
+            name = "worker_release" if status == "released" else "worker_heartbeat"
+            worker.call(name, execution_id=active, lease_token=lease_token)
     with project.unchanged():
         response = project.retry(token, {"job_id": ended})
     assert refusal(response, 409, "already_active") == {"job_id": active}
 
 
+@both_transports
 @pytest.mark.parametrize("status", ["failed", "completed", "pending"])
-def test_another_agencys_job(project: Project, status: Status) -> None:
+def test_retry_historical_sync__other_agency(project: Project, status: Status) -> None:
     job_id = project.job(project.database.member(), status)
     stranger = project.token(project.database.member())
     with project.unchanged():
         assert refusal(project.retry(stranger, {"job_id": job_id}), 403, "job_of_another_agency") == {}
 
 
-@through_both_doors
-def test_no_such_job(project: Project) -> None:
+@both_transports
+def test_retry_historical_sync__unknown_job(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     deleted = project.job(user, "failed")
@@ -243,7 +243,8 @@ def test_no_such_job(project: Project) -> None:
             assert refusal(project.retry(token, {"job_id": job_id}), 404, "job_not_found") == {}
 
 
-def test_a_user_without_agency(project: Project) -> None:
+@one_transport
+def test_retry_historical_sync__user_without_agency(project: Project) -> None:
     job_id = project.job(project.database.member(), "failed")
     token = project.token(project.database.user(None))
     with project.unchanged():
@@ -251,7 +252,7 @@ def test_a_user_without_agency(project: Project) -> None:
         refusal(project.retry(token, {"job_id": UNKNOWN}), 403, "no_agency")
 
 
-@pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
+@one_transport
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -268,30 +269,31 @@ def test_a_user_without_agency(project: Project) -> None:
     ],
     ids=str,
 )
-def test_a_body_without_a_job_id(project: Project, body: object, code: str) -> None:
+def test_retry_historical_sync__body_without_a_job_id(project: Project, body: object, code: str) -> None:
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = project.retry(token, body)
     assert refusal(response, 400, code) == ({"field": "job_id"} if code.endswith("_field") else {})
 
 
-@through_both_doors
-def test_nothing_but_the_job_is_taken_from_the_request(project: Project) -> None:
+@both_transports
+def test_retry_historical_sync__other_members_are_ignored(project: Project) -> None:
     user = project.database.member()
     ended = project.job(user, "failed")
     body = {"job_id": ended, "date_to": "2014-01-01", "checkpoint": {}, "agency_id": project.database.agency()}
     job_id = accepted(project.retry(project.token(user), body, params={"job_id": UNKNOWN}))
-    old, new = (project.database.execution(one) for one in (ended, job_id))
+    old, new = project.database.execution(ended), project.database.execution(job_id)
     assert (new["spec"], new["agency_id"], new["checkpoint"]) == (old["spec"], old["agency_id"], None)
 
 
-# At once
+# Concurrent calls
 
 
-@pytest.mark.parametrize("how", ENDS)
-def test_of_many_retries_at_once_exactly_one_wins(project: Project, how: str) -> None:
+@both_transports
+@pytest.mark.parametrize("status", RETRYABLE)
+def test_retry_historical_sync__concurrent_calls_retry_once(project: Project, status: str) -> None:
     user = project.database.member()
-    ended, token = stopped(project, user, how), project.token(user)
+    ended, token = ended_job(project, user, status), project.token(user)
 
     responses = project.at_once(lambda: project.retry(token, {"job_id": ended}))
 
@@ -306,11 +308,11 @@ def retries(database: Database, job_id: str) -> list[dict[str, Any]]:
     return database.all("select id, status from app.executions where retry_of = %s order by id", (job_id,))
 
 
-@through_both_doors
-def test_retries_and_cancels_at_once_leave_one_story(project: Project) -> None:
+@both_transports
+def test_retry_historical_sync__concurrent_with_cancels(project: Project) -> None:
     user = project.database.member()
-    ended, token = stopped(project, user), project.token(user)
-    before = story(project.database, ended)
+    ended, token = ended_job(project, user), project.token(user)
+    before = row_and_events(project.database, ended)
 
     def retry_and_cancel() -> httpx.Response:
         return project.cancel(token, {"job_id": project.retry(token, {"job_id": ended}).json()["job_id"]})
@@ -322,20 +324,20 @@ def test_retries_and_cancels_at_once_leave_one_story(project: Project) -> None:
     rows = retries(project.database, ended)
     assert {str(row["id"]) for row in rows if row["status"] == "cancelled"} == set(cancelled)
     assert len(rows) - len(cancelled) in {0, 1}
-    assert story(project.database, ended) == before
+    assert row_and_events(project.database, ended) == before
 
 
-@through_both_doors
-def test_a_retry_and_a_start_at_once_leave_one_active_job(project: Project) -> None:
+@both_transports
+def test_retry_historical_sync__concurrent_with_starts(project: Project) -> None:
     user = project.database.member()
-    ended, token = stopped(project, user), project.token(user)
+    ended, token = ended_job(project, user), project.token(user)
     body = {"connection_id": str(project.database.execution(ended)["connection_id"]), **JANUARY}
-    turns = itertools.count()
+    numbers = itertools.count()
 
-    def either() -> httpx.Response:
-        return project.start(token, body) if next(turns) % 2 else project.retry(token, {"job_id": ended})
+    def start_or_retry() -> httpx.Response:
+        return project.start(token, body) if next(numbers) % 2 else project.retry(token, {"job_id": ended})
 
-    responses = project.at_once(either)
+    responses = project.at_once(start_or_retry)
 
     [job_id] = [response.json()["job_id"] for response in responses if response.status_code == 201]
     for response in responses:
@@ -343,21 +345,21 @@ def test_a_retry_and_a_start_at_once_leave_one_active_job(project: Project) -> N
             assert refusal(response, 409, "already_active") == {"job_id": job_id}
 
 
-# The database by itself
+# The SQL function itself
 
 
 @pytest.mark.sql
-def test_a_trusted_server_retries_for_the_jobs_own_agency(database: Database) -> None:
+def test_retry_historical_sync_sql__service_role(database: Database) -> None:
     agency_id = database.agency()
     ended = database.put("failed", agency_id, spec="{}")
     with database.worker() as service:
-        answer = service.call("retry_historical_sync", job_id=ended)
-    row = database.execution(answer["job_id"])
+        retried = service.call("retry_historical_sync", job_id=ended)
+    row = database.execution(retried["job_id"])
     assert (str(row["agency_id"]), row["created_by"], str(row["retry_of"])) == (agency_id, "service_role", ended)
 
 
 @pytest.mark.sql
-def test_a_retry_undone_has_never_been(database: Database) -> None:
+def test_retry_historical_sync_sql__rollback_leaves_nothing(database: Database) -> None:
     user = database.member()
     ended = database.put("failed", user.agency_id)
     before = database.fingerprint()
@@ -367,7 +369,7 @@ def test_a_retry_undone_has_never_been(database: Database) -> None:
 
 
 @pytest.mark.sql
-def test_a_worker_is_woken(database: Database) -> None:
+def test_retry_historical_sync_sql__notifies_workers(database: Database) -> None:
     user = database.member()
     ended = database.put("cancelled", user.agency_id)
     with database.connect() as listener, database.session(user.claims) as session:
@@ -377,7 +379,7 @@ def test_a_worker_is_woken(database: Database) -> None:
 
 
 @pytest.mark.sql
-def test_what_a_retry_retried_may_be_dropped_by_retention(database: Database) -> None:
+def test_retry_historical_sync_sql__retention_may_drop_the_old_job(database: Database) -> None:
     user = database.member()
     ended = database.put("failed", user.agency_id)
     with database.session(user.claims) as session, database.owner() as owner:

@@ -1,4 +1,4 @@
-"""POST start-historical-sync through both doors: one active job per connection, and a refusal leaves nothing behind."""
+"""POST start-historical-sync: one active job per connection, and an error changes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions.historical_sync.start_historical_sync import HistoricalSyncStarted
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, refusal
+from tests.support.project import JANUARY, both_transports, one_transport, refusal
 
 if TYPE_CHECKING:
     import httpx
@@ -26,7 +26,8 @@ def accepted(response: httpx.Response) -> str:
     return str(response.json()["job_id"])
 
 
-def test_a_start_queues_a_job(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__queues_a_job(project: Project) -> None:
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id)
 
@@ -42,6 +43,7 @@ def test_a_start_queues_a_job(project: Project) -> None:
     assert event["request_id"] == response.headers["x-request-id"]
 
 
+@both_transports
 @pytest.mark.parametrize(
     ("resources", "stored"),
     [
@@ -50,23 +52,25 @@ def test_a_start_queues_a_job(project: Project) -> None:
         (["weather", "flights", "weather"], ["flights", "weather"]),
         (["flights"] * 1000, ["flights"]),
     ],
-    ids=["all where none is named", "one", "duplicates", "a thousand"],
+    ids=["null means all", "one", "duplicates", "a thousand"],
 )
-def test_resources(project: Project, resources: list[str] | None, stored: list[str]) -> None:
+def test_start_historical_sync__resources(project: Project, resources: list[str] | None, stored: list[str]) -> None:
     user = project.database.member()
     body = {"connection_id": project.database.connection(user.agency_id), **JANUARY, "resources": resources}
     job_id = accepted(project.start(project.token(user), body))
     assert project.database.execution(job_id)["spec"]["resources"] == stored
 
 
-def test_resources_may_be_left_out(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__resources_left_out(project: Project) -> None:
     user = project.database.member()
     body = {"connection_id": project.database.connection(user.agency_id), **JANUARY}
     job_id = accepted(project.start(project.token(user), body))
     assert project.database.execution(job_id)["spec"]["resources"] == ["flights", "weather"]
 
 
-def test_names_of_resources_may_be_anything(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__unusual_resource_names(project: Project) -> None:
     names = ["a'b\"; drop table x; -- %s $$ \\", "日本語", "🛫", ""]
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id, config={"resources": {name: {} for name in names}})
@@ -75,12 +79,13 @@ def test_names_of_resources_may_be_anything(project: Project) -> None:
     assert sorted(project.database.execution(job_id)["spec"]["resources"]) == sorted(names)
 
 
+@one_transport
 @pytest.mark.parametrize(
     ("date_from", "date_to"),
     [("2013-01-01", "2013-01-01"), ("2012-02-29", "2013-01-01"), ("0001-01-01", "9999-12-31")],
-    ids=["a day", "a leap day", "all days"],
+    ids=["one day", "leap day", "all days"],
 )
-def test_dates(project: Project, date_from: str, date_to: str) -> None:
+def test_start_historical_sync__dates(project: Project, date_from: str, date_to: str) -> None:
     user = project.database.member()
     dates = {"date_from": date_from, "date_to": date_to}
     body = {"connection_id": project.database.connection(user.agency_id), **dates}
@@ -88,8 +93,9 @@ def test_dates(project: Project, date_from: str, date_to: str) -> None:
     assert {name: spec[name] for name in dates} == dates
 
 
+@one_transport
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/octet-stream"])
-def test_json_is_read_under_any_content_type(project: Project, content_type: str | None) -> None:
+def test_start_historical_sync__any_content_type(project: Project, content_type: str | None) -> None:
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id)
     body = f'{{"connection_id": "{connection_id}", "date_from": "2013-01-01", "date_to": "2013-01-31", "x": []}}'
@@ -97,51 +103,52 @@ def test_json_is_read_under_any_content_type(project: Project, content_type: str
     accepted(project.start(project.token(user), body.encode(), headers=headers, params={"connection_id": UNKNOWN}))
 
 
-# What may not be sent
+# Invalid requests
 
 GOOD = {"connection_id": UNKNOWN, **JANUARY}
 BAD_DATES: dict[str, Any] = {
     "null": None,
-    "a number": 20130101,
-    "seconds": 1356998400,
-    "a fraction": 1.5,
+    "number": 20130101,
+    "Unix time": 1356998400,
+    "fraction": 1.5,
     "true": True,
     "empty": "",
-    "a word": "today",
+    "word": "today",
     "infinity": "infinity",
-    "a datetime": "2013-01-01T00:00:00",
-    "a datetime with a zone": "2013-01-01T00:00:00Z",
-    "midnight": "2013-01-01 00:00",
-    "seconds as text": "1356998400",
+    "timestamp": "2013-01-01T00:00:00",
+    "timestamp with time zone": "2013-01-01T00:00:00Z",
+    "timestamp with a space": "2013-01-01 00:00",
+    "Unix time as text": "1356998400",
     "no such month": "2013-13-01",
     "no such day": "2013-02-30",
-    "no leap year": "2013-02-29",
+    "February 29 of a common year": "2013-02-29",
     "year 0": "0000-01-01",
     "year 10000": "10000-01-01",
     "before Christ": "0044-03-15 BC",
     "negative": "-2013-01-01",
-    "short": "2013-1-1",
+    "month of one digit": "2013-1-1",
     "day first": "01.01.2013",
     "no hyphens": "20130101",
-    "a week": "2013-W01-1",
-    "other digits": "٢٠١٣-٠١-٠١",
+    "week": "2013-W01-1",
+    "Arabic digits": "٢٠١٣-٠١-٠١",
     "white space": " 2013-01-01",
-    "a tail": "2013-01-01'",
-    "a NUL": "2013-01-01\0",
-    "a list": ["2013-01-01"],
+    "suffix": "2013-01-01'",
+    "NUL": "2013-01-01\0",
+    "list": ["2013-01-01"],
 }
 
 
-@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+@one_transport
 @pytest.mark.parametrize("name", BAD_DATES)
 @pytest.mark.parametrize("field", ["date_from", "date_to"])
-def test_a_date_that_is_none(project: Project, field: str, name: str) -> None:
+def test_start_historical_sync__invalid_date(project: Project, field: str, name: str) -> None:
     token = project.token(project.database.member())
     response = project.start(token, {**GOOD, field: BAD_DATES[name]})
     assert refusal(response, 400, "invalid_field") == {"field": field}
 
 
-def test_from_after_to(project: Project) -> None:
+@one_transport
+def test_start_historical_sync__date_from_after_date_to(project: Project) -> None:
     user = project.database.member()
     body = {"connection_id": project.database.connection(user.agency_id), "date_from": "2013-02-01"}
     token = project.token(user)
@@ -154,7 +161,7 @@ def test_from_after_to(project: Project) -> None:
 BAD_BODIES: dict[str, tuple[Any, str, str | None]] = {
     "no body": (None, "missing_field", "connection_id"),
     "empty": ({}, "missing_field", "connection_id"),
-    "an array": ([GOOD], "invalid_request", None),
+    "array": ([GOOD], "invalid_request", None),
     "null": (b"null", "invalid_request", None),
     "not JSON": (b"connection_id", "invalid_json", None),
     "deeply nested": (b'{"resources":' + b"[" * 100_000, "invalid_json", None),
@@ -162,23 +169,23 @@ BAD_BODIES: dict[str, tuple[Any, str, str | None]] = {
     "no date_to": ({"connection_id": UNKNOWN, "date_from": "2013-01-01"}, "missing_field", "date_to"),
     "connection null": (GOOD | {"connection_id": None}, "invalid_field", "connection_id"),
     "connection a number": (GOOD | {"connection_id": 1}, "invalid_field", "connection_id"),
-    "connection a word": (GOOD | {"connection_id": "mine"}, "invalid_field", "connection_id"),
-    "resources a word": (GOOD | {"resources": "flights"}, "invalid_field", "resources"),
+    "connection not a UUID": (GOOD | {"connection_id": "mine"}, "invalid_field", "connection_id"),
+    "resources a string": (GOOD | {"resources": "flights"}, "invalid_field", "resources"),
     "resources an object": (GOOD | {"resources": {"flights": 1}}, "invalid_field", "resources"),
     "resources empty": (GOOD | {"resources": []}, "invalid_field", "resources"),
     "too many resources": (GOOD | {"resources": ["x"] * 1001}, "invalid_field", "resources"),
-    "a resource null": (GOOD | {"resources": [None]}, "invalid_field", "resources.0"),
-    "a resource a number": (GOOD | {"resources": ["x", 1]}, "invalid_field", "resources.1"),
-    "a resource a list": (GOOD | {"resources": [["x"]]}, "invalid_field", "resources.0"),
-    "a resource with a NUL": (GOOD | {"resources": ["a\0b"]}, "invalid_field", "resources.0"),
-    "a lone surrogate": (b'{"connection_id": "\\ud800"}', "invalid_json", None),
+    "resource null": (GOOD | {"resources": [None]}, "invalid_field", "resources.0"),
+    "resource a number": (GOOD | {"resources": ["x", 1]}, "invalid_field", "resources.1"),
+    "resource a list": (GOOD | {"resources": [["x"]]}, "invalid_field", "resources.0"),
+    "resource with NUL": (GOOD | {"resources": ["a\0b"]}, "invalid_field", "resources.0"),
+    "lone surrogate": (b'{"connection_id": "\\ud800"}', "invalid_json", None),
     "too large": (b" " * (1024 * 1024 + 1), "body_too_large", None),
 }
 
 
-@pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+@one_transport
 @pytest.mark.parametrize("name", BAD_BODIES)
-def test_a_body_that_starts_nothing(project: Project, name: str) -> None:
+def test_start_historical_sync__invalid_body(project: Project, name: str) -> None:
     body, code, field = BAD_BODIES[name]
     token = project.token(project.database.user(None))
     with project.unchanged():
@@ -188,8 +195,9 @@ def test_a_body_that_starts_nothing(project: Project, name: str) -> None:
     assert len(response.content) < 1000
 
 
+@both_transports
 @pytest.mark.parametrize("unknown", ["Flights", "nope", "", "x'; --", "日本", "x" * 100_000], ids=lambda name: name[:9])
-def test_a_resource_that_the_connection_does_not_have(project: Project, unknown: str) -> None:
+def test_start_historical_sync__unknown_resource(project: Project, unknown: str) -> None:
     user = project.database.member()
     body = {"connection_id": project.database.connection(user.agency_id), **JANUARY, "resources": ["flights", unknown]}
     token = project.token(user)
@@ -198,7 +206,8 @@ def test_a_resource_that_the_connection_does_not_have(project: Project, unknown:
     assert members == {"resource": unknown[:200], "available": ["flights", "weather"]}
 
 
-def test_a_connection_that_has_no_resources(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__connection_without_resources(project: Project) -> None:
     user = project.database.member()
     body = {"connection_id": project.database.connection(user.agency_id, config={}), **JANUARY}
     token = project.token(user)
@@ -208,10 +217,11 @@ def test_a_connection_that_has_no_resources(project: Project) -> None:
     assert members == {"resource": "flights", "available": []}
 
 
-# Whose connection it is
+# Connections and callers
 
 
-def test_a_connection_that_only_receives(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__connection_is_not_a_source(project: Project) -> None:
     user = project.database.member()
     body = {"connection_id": project.database.connection(user.agency_id, kind="records", config={}), **JANUARY}
     token = project.token(user)
@@ -219,7 +229,8 @@ def test_a_connection_that_only_receives(project: Project) -> None:
         refusal(project.start(token, body), 400, "not_a_source")
 
 
-def test_another_agencys_connection(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__connection_of_another_agency(project: Project) -> None:
     owner, stranger = project.database.member(), project.database.member()
     body = {"connection_id": project.database.connection(owner.agency_id, secret={"token": "t0p"}), **JANUARY}
     token = project.token(stranger)
@@ -228,13 +239,15 @@ def test_another_agencys_connection(project: Project) -> None:
     assert refusal(response, 403, "connection_of_another_agency") == {}
 
 
-def test_no_such_connection(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__unknown_connection(project: Project) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
         assert refusal(project.start(token, GOOD), 404, "connection_not_found") == {}
 
 
-def test_a_user_without_agency(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__user_without_agency(project: Project) -> None:
     connection_id = project.database.connection(project.database.agency())
     token = project.token(project.database.user(None))
     with project.unchanged():
@@ -245,8 +258,9 @@ def test_a_user_without_agency(project: Project) -> None:
 # One active job per connection
 
 
+@both_transports
 @pytest.mark.parametrize("status", ["pending", "in_progress", "released"])
-def test_a_second_start_names_the_active_job(project: Project, status: Status) -> None:
+def test_start_historical_sync__already_active(project: Project, status: Status) -> None:
     user = project.database.member()
     active = project.job(user, status)
     body = {"connection_id": str(project.database.execution(active)["connection_id"]), **JANUARY}
@@ -256,22 +270,25 @@ def test_a_second_start_names_the_active_job(project: Project, status: Status) -
     assert refusal(response, 409, "already_active") == {"job_id": active}
 
 
+@both_transports
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
-def test_after_its_end_the_next_may_start(project: Project, status: Status) -> None:
+def test_start_historical_sync__after_the_previous_job_ended(project: Project, status: Status) -> None:
     user = project.database.member()
     ended = project.job(user, status)
     body = {"connection_id": str(project.database.execution(ended)["connection_id"]), **JANUARY}
     assert accepted(project.start(project.token(user), body)) != ended
 
 
-def test_two_connections_run_side_by_side(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__two_connections_run_side_by_side(project: Project) -> None:
     user = project.database.member()
     connections = [project.database.connection(user.agency_id) for _ in range(2)]
     for connection_id in connections:
         accepted(project.start(project.token(user), {"connection_id": connection_id, **JANUARY}))
 
 
-def test_of_many_starts_at_once_exactly_one_wins(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__concurrent_calls_start_once(project: Project) -> None:
     user = project.database.member()
     body, token = {"connection_id": project.database.connection(user.agency_id), **JANUARY}, project.token(user)
 
@@ -285,7 +302,8 @@ def test_of_many_starts_at_once_exactly_one_wins(project: Project) -> None:
     assert project.database.one(count, (body["connection_id"],))["count"] == 1
 
 
-def test_starts_and_cancels_at_once_leave_one_story(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__concurrent_with_cancels(project: Project) -> None:
     user = project.database.member()
     body, token = {"connection_id": project.database.connection(user.agency_id), **JANUARY}, project.token(user)
 
@@ -303,7 +321,8 @@ def test_starts_and_cancels_at_once_leave_one_story(project: Project) -> None:
     assert {row["id"] for row in rows if row["status"] == "cancelled"} == set(cancelled)
 
 
-def test_the_callers_request_id_goes_into_the_audit_and_the_answer(project: Project) -> None:
+@one_transport
+def test_start_historical_sync__request_id_in_audit_and_response(project: Project) -> None:
     user = project.database.member()
     body = {"connection_id": project.database.connection(user.agency_id), **JANUARY}
     response = project.start(project.token(user), body, headers={"x-request-id": "req-1"})
@@ -312,7 +331,8 @@ def test_the_callers_request_id_goes_into_the_audit_and_the_answer(project: Proj
     assert event["request_id"] == "req-1"
 
 
-def test_the_spec_is_that_of_the_start(project: Project) -> None:
+@both_transports
+def test_start_historical_sync__spec_is_fixed_at_the_start(project: Project) -> None:
     today = dt.datetime.now(dt.UTC).date().isoformat()
     user = project.database.member()
     connection_id = project.database.connection(user.agency_id)

@@ -1,23 +1,21 @@
-"""/sync-job-run but for its DELETE (test_stop_matrix.py): what a run is started with, refused and shown."""
+"""/sync-job-run except DELETE (test_stop_matrix.py): the members of a run, their validation, and the list."""
 
 from __future__ import annotations
 
-import uuid
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from functions.sync_job_run.get_sync_job_run import SyncJobRun
 from functions.sync_job_run.list_sync_job_runs import SyncJobRuns
-from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.project import Project, both_transports, one_transport, refusal
 from tests.support.sync_job_runs import ACCOUNTS, LIST_ACCOUNTS, Client, accepted
 
 if TYPE_CHECKING:
     import httpx
 
-pytestmark = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
-
-UNKNOWN = str(uuid.uuid4())
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NODE = {"resource": "plain", "method": "list"}
 
 
@@ -35,7 +33,8 @@ def start(client: Client, **members: Any) -> httpx.Response:
     return client.ask("POST", "/sync-job-run", json=members)
 
 
-def test_what_is_started_is_shown(client: Client, account: str) -> None:
+@both_transports
+def test_create_sync_job_run__returns_the_run(client: Client, account: str) -> None:
     job = client.job(LIST_ACCOUNTS)
     for destination in ({"daemon_group_key": "a group"}, {"webhook_id": client.webhook()["id"]}):
         made = client.run(job["id"], account, **destination)
@@ -65,9 +64,10 @@ def test_what_is_started_is_shown(client: Client, account: str) -> None:
         assert accepted(client.ask("GET", "/sync-job-run"), SyncJobRuns)["result"][0] == made
 
 
-def test_everything_that_may_be_given(client: Client, account: str) -> None:
+@both_transports
+def test_create_sync_job_run__all_members(client: Client, account: str) -> None:
     job = client.job(LIST_ACCOUNTS, default_runtime_version=2, args_schema={"a": {"type": "array"}})
-    given = {
+    members = {
         "args": {"a": [1, {"deep": None}], "of no schema": "é☺"},
         "error_handling": "batch",
         "ignore_previous_run": True,
@@ -75,18 +75,19 @@ def test_everything_that_may_be_given(client: Client, account: str) -> None:
         "resources": [NODE, {**NODE, "depends_on": "plain", "method": "get", "id": "{{resources.plain.id}}"}],
     }
     events = {"events_to_send": ["sync_job_run:record"]}
-    says_nothing = {"status": "running", "datastore_id": "", "super_query": None, "mutex_key": "", "force": False}
-    made = client.run(job["id"], account, **given, **events, **says_nothing)
-    assert {name: made[name] for name in given} == given
+    without_effect = {"status": "running", "datastore_id": "", "super_query": None, "mutex_key": "", "force": False}
+    made = client.run(job["id"], account, **members, **events, **without_effect)
+    assert {name: made[name] for name in members} == members
     assert made["status"] == "created"
     assert client.database.execution(made["id"])["spec"]["events_to_send"] == events["events_to_send"]
 
 
-@pytest.mark.parametrize("key", ["k", "a key \N{SNOWMAN}"])
-def test_the_same_key_starts_one(client: Client, account: str, key: str) -> None:
+@both_transports
+@pytest.mark.parametrize("key", ["k", "a key \N{SNOWMAN}"], ids=["valid key", "key not ASCII"])
+def test_create_sync_job_run__repeated_with_an_idempotency_key(client: Client, account: str, key: str) -> None:
     job = client.job()
     body = {"sync_job_id": job["id"], "integrated_account_id": account, "daemon_group_key": "g"}
-    once = {"idempotency-key": key}
+    headers = {"idempotency-key": key}
     if key != "k":
         with client.project.unchanged():
             response = client.project._client.request(
@@ -97,10 +98,10 @@ def test_the_same_key_starts_one(client: Client, account: str, key: str) -> None
             )
         refusal(response, 400, "invalid_idempotency_key")
         return
-    first = client.ask("POST", "/sync-job-run", json=body, headers=once).json()
+    first = client.ask("POST", "/sync-job-run", json=body, headers=headers).json()
     client.database.move(first["id"], ("claim", "running"))
-    assert client.ask("POST", "/sync-job-run", json=body, headers=once).json() == first  # as it was answered
-    reused = client.ask("POST", "/sync-job-run", json={**body, "daemon_group_key": "h"}, headers=once)
+    assert client.ask("POST", "/sync-job-run", json=body, headers=headers).json() == first  # the stored response
+    reused = client.ask("POST", "/sync-job-run", json={**body, "daemon_group_key": "h"}, headers=headers)
     refusal(reused, 422, "idempotency_key_reused")
     assert len(client.ask("GET", "/sync-job-run").json()["result"]) == 1
     many = client.project.at_once(
@@ -111,7 +112,8 @@ def test_the_same_key_starts_one(client: Client, account: str, key: str) -> None
     assert len(client.ask("GET", "/sync-job-run").json()["result"]) == 2
 
 
-def test_exactly_one_destination(client: Client, account: str) -> None:
+@both_transports
+def test_create_sync_job_run__requires_exactly_one_destination(client: Client, account: str) -> None:
     ids = {"sync_job_id": client.job()["id"], "integrated_account_id": account}
     webhook_id = client.webhook()["id"]
     with client.project.unchanged():
@@ -122,17 +124,18 @@ def test_exactly_one_destination(client: Client, account: str) -> None:
         refusal(start(client, **ids, webhook_id=account), 404, "webhook_not_found")
 
 
-def test_what_there_is_not(client: Client, account: str) -> None:
+@both_transports
+def test_create_sync_job_run__unknown_or_foreign_references(client: Client, account: str) -> None:
     job, other = client.job(), client.other()
     others_job, others_account, others_webhook = other.job()["id"], other.account(), other.webhook()["id"]
     records = client.database.connection(client.user.agency_id, "records", {})
     good = {"sync_job_id": job["id"], "integrated_account_id": account, "daemon_group_key": "g"}
     webhook_id = client.webhook()["id"]
     with client.project.unchanged():
-        for no_job in (UNKNOWN, others_job, account):
-            refusal(start(client, **{**good, "sync_job_id": no_job}), 404, "sync_job_not_found")
-        for no_account in (UNKNOWN, others_account, webhook_id):
-            refusal(start(client, **{**good, "integrated_account_id": no_account}), 404, "connection_not_found")
+        for job_id in (UNKNOWN, others_job, account):
+            refusal(start(client, **{**good, "sync_job_id": job_id}), 404, "sync_job_not_found")
+        for account_id in (UNKNOWN, others_account, webhook_id):
+            refusal(start(client, **{**good, "integrated_account_id": account_id}), 404, "connection_not_found")
         refusal(start(client, **{**good, "integrated_account_id": records}), 400, "not_a_source")
         by_webhook = {name: value for name, value in good.items() if name != "daemon_group_key"}
         refusal(start(client, **by_webhook, webhook_id=others_webhook), 404, "webhook_not_found")
@@ -140,22 +143,24 @@ def test_what_there_is_not(client: Client, account: str) -> None:
         assert members["resource"] == "none"
         assert ACCOUNTS in members["available"]
         for name in ("sync_job_id", "integrated_account_id"):
-            rest = {one: value for one, value in good.items() if one != name}
-            assert refusal(start(client, **rest), 400, "missing_field") == {"field": name}
+            without = {member: value for member, value in good.items() if member != name}
+            assert refusal(start(client, **without), 400, "missing_field") == {"field": name}
             assert refusal(start(client, **{**good, name: "x"}), 400, "invalid_field") == {"field": name}
 
 
+@one_transport
 @pytest.mark.parametrize(
     ("version", "allowed"),
     [(1, {None, 1}), (2, {None, 2, 3}), (3, {None, 3})],
+    ids=["version 1", "version 2", "version 3"],
 )
-def test_versions(client: Client, account: str, version: int, allowed: set[int | None]) -> None:
+def test_create_sync_job_run__version(client: Client, account: str, version: int, allowed: set[int | None]) -> None:
     job = client.job(default_runtime_version=version)
-    for asked in (None, 1, 2, 3):
-        for sent in {asked, None if asked is None else str(asked)}:
+    for requested in (None, 1, 2, 3):
+        for sent in {requested, None if requested is None else str(requested)}:
             response = client.start(job["id"], account, **({} if sent is None else {"version": sent}))
-            if asked in allowed:
-                assert accepted(response, SyncJobRun)["version"] == (asked or version)
+            if requested in allowed:
+                assert accepted(response, SyncJobRun)["version"] == (requested or version)
             else:
                 assert refusal(response, 400, "other_version") == {"version": version}
     assert refusal(client.start(job["id"], account, version=4), 422, "unsupported_field") == {"fields": ["version"]}
@@ -188,8 +193,11 @@ BAD: list[tuple[dict[str, Any], int, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "code", "members"), BAD, ids=[str(number) for number in range(len(BAD))])
-def test_what_cannot_be_started(
+@one_transport
+@pytest.mark.parametrize(
+    ("body", "status", "code", "members"), BAD, ids=[f"{code} {json.dumps(body)[:60]}" for body, _, code, _ in BAD]
+)
+def test_create_sync_job_run__invalid_member(
     client: Client, account: str, body: dict[str, Any], status: int, code: str, members: dict[str, Any]
 ) -> None:
     job = client.job()
@@ -197,7 +205,7 @@ def test_what_cannot_be_started(
         assert refusal(client.start(job["id"], account, **{"daemon_group_key": "g", **body}), status, code) == members
 
 
-# Arguments: (rule, taken, refused)
+# Of args_schema: (rule, valid values, invalid values)
 RULES: list[tuple[dict[str, Any], list[Any], list[Any]]] = [
     ({"type": "string"}, ["", "x"], [1, True, [], {}]),
     ({"type": "number"}, [0, -1.5, 10**30], ["1", True, []]),
@@ -217,68 +225,73 @@ RULES: list[tuple[dict[str, Any], list[Any], list[Any]]] = [
 ]
 
 
+@both_transports
 @pytest.mark.parametrize("form", ["flat", "schema"])
-@pytest.mark.parametrize(("rule", "taken", "refused"), RULES, ids=[str(number) for number in range(len(RULES))])
-def test_arguments(
-    client: Client, account: str, form: str, rule: dict[str, Any], taken: list[Any], refused: list[Any]
+@pytest.mark.parametrize(("rule", "valid", "invalid"), RULES, ids=[json.dumps(rule) for rule, _, _ in RULES])
+def test_create_sync_job_run__args_against_the_schema(
+    client: Client, account: str, form: str, rule: dict[str, Any], valid: list[Any], invalid: list[Any]
 ) -> None:
-    def of(**rules: Any) -> dict[str, Any]:
+    def schema(**rules: Any) -> dict[str, Any]:
         return rules if form == "flat" else {"type": "object", "properties": rules}
 
-    get_resource = {"description": "What it is.", **rule}
-    job = client.job(args_schema=of(a=get_resource))
-    needing = client.job(args_schema=of(a={**get_resource, "required": True}, type={"type": "string"}))
-    for value in taken:
+    described = {"description": "An argument.", **rule}
+    job = client.job(args_schema=schema(a=described))
+    requiring = client.job(args_schema=schema(a={**described, "required": True}, type={"type": "string"}))
+    for value in valid:
         assert client.run(job["id"], account, args={"a": value})["args"] == {"a": value}
-        client.run(needing["id"], account, args={"a": value, "type": "object"})
-    for value in refused:
+        client.run(requiring["id"], account, args={"a": value, "type": "object"})
+    for value in invalid:
         response = client.start(job["id"], account, args={"a": value})
         assert refusal(response, 400, "invalid_argument") == {"argument": "a"}
-    for nothing in ({}, {"a": None}, {"b": 1}):
-        client.run(job["id"], account, args=nothing)
-        assert refusal(client.start(needing["id"], account, args=nothing), 400, "invalid_argument") == {"argument": "a"}
+    for missing in ({}, {"a": None}, {"b": 1}):
+        client.run(job["id"], account, args=missing)
+        response = client.start(requiring["id"], account, args=missing)
+        assert refusal(response, 400, "invalid_argument") == {"argument": "a"}
 
 
-def test_required_members_of_a_schema_may_be_listed(client: Client, account: str) -> None:
+@both_transports
+def test_create_sync_job_run__required_args_listed_in_the_schema(client: Client, account: str) -> None:
     schema = {"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}
     job = client.job(args_schema=schema)
     assert refusal(client.start(job["id"], account), 400, "invalid_argument") == {"argument": "a"}
     client.run(job["id"], account, args={"a": "x"})
 
 
-def test_who_may_not(client: Client, project: Project, account: str) -> None:
+@both_transports
+def test_sync_job_run_endpoints__callers_and_methods(client: Client, project: Project, account: str) -> None:
     job = client.job()
     run = client.run(job["id"], account)
-    one = f"/sync-job-run/{run['id']}"
+    run_path = f"/sync-job-run/{run['id']}"
     body = {"sync_job_id": job["id"], "integrated_account_id": account, "daemon_group_key": "g"}
     calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", "/sync-job-run", {}),
         ("POST", "/sync-job-run", {"json": body}),
-        ("GET", one, {}),
-        ("DELETE", one, {}),
+        ("GET", run_path, {}),
+        ("DELETE", run_path, {}),
     ]
-    stranger, of_none = client.other(), Client(project, project.database.user(None))
+    stranger, without_agency = client.other(), Client(project, project.database.user(None))
     with project.unchanged():
         for method, path, options in calls:
             refusal(project.request(method, path, **options), 401, "missing_token")
             refusal(project.request(method, path, "not-a-token", **options), 401, "invalid_token")
-            refusal(of_none.ask(method, path, **options), 403, "no_agency")
-            if path == one:
+            refusal(without_agency.ask(method, path, **options), 403, "no_agency")
+            if path == run_path:
                 refusal(stranger.ask(method, path, **options), 404, "sync_job_run_not_found")
         refusal(stranger.ask("POST", "/sync-job-run", json=body), 404, "sync_job_not_found")
         assert stranger.ask("GET", "/sync-job-run").json()["result"] == []
-    for path, methods in {"/sync-job-run": "GET, POST", one: "DELETE, GET"}.items():
+    for path, methods in {"/sync-job-run": "GET, POST", run_path: "DELETE, GET"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
             response = client.ask(method, path, content=b"{}")
             refusal(response, 405, "method_not_allowed")
             assert response.headers["allow"] == f"{methods}, OPTIONS"
     key = project.database.api_key(client.user)
-    assert project.request("GET", one, key).json() == run
-    assert project.request("DELETE", one, key).json()["status"] == "stopped"
+    assert project.request("GET", run_path, key).json() == run
+    assert project.request("DELETE", run_path, key).json()["status"] == "stopped"
     assert project.database.execution(run["id"])["cancelled_by"].startswith("api_key:")
 
 
-def test_runs_are_found_by_what_is_shown_of_them(client: Client, account: str) -> None:
+@both_transports
+def test_list_sync_job_runs__filters(client: Client, account: str) -> None:
     jobs, webhook = [client.job()["id"] for _ in range(2)], client.webhook()["id"]
     runs = [
         client.run(jobs[0], account, daemon_group_key="a"),
@@ -293,7 +306,7 @@ def test_runs_are_found_by_what_is_shown_of_them(client: Client, account: str) -
         result = accepted(client.ask("GET", "/sync-job-run", params=query), SyncJobRuns)["result"]
         return sorted(ids.index(run["id"]) for run in result)
 
-    assert found(status="running") == [0]  # in the API's words, though it waits
+    assert found(status="running") == [0]  # released: queued, shown as running
     assert found(status="stopped") == [1]
     assert found(**{"status[in]": "created,stopped"}) == [1, 2]
     assert found(**{"status[ne]": "created"}) == [0, 1]

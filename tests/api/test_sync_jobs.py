@@ -1,6 +1,4 @@
-"""/sync-job: what is created, shown, changed and deleted, how resources may depend on each other, and lists: their
-pages, filters and what they refuse.
-"""
+"""/sync-job: creation, update and deletion of sync jobs, dependencies of resources, and the lists of this API."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from functions.sync_job.get_sync_job import SyncJob
 from functions.sync_job.list_sync_jobs import SyncJobs
 from functions.sync_job_run.list_sync_job_runs import SyncJobRuns
 from functions.webhook.list_webhooks import Webhooks
-from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.project import Project, both_transports, one_transport, refusal
 from tests.support.sync_job_runs import ACCOUNTS, LIST_ACCOUNTS, LIST_CONTACTS, Client, accepted
 
 if TYPE_CHECKING:
@@ -26,8 +24,7 @@ if TYPE_CHECKING:
     import httpx
     from pydantic import BaseModel
 
-pytestmark = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
-
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NODE = {"resource": "plain", "method": "list"}
 
 
@@ -44,7 +41,8 @@ def change(client: Client, job_id: str, **members: Any) -> httpx.Response:
     return client.ask("PATCH", f"/sync-job/{job_id}", json=members)
 
 
-def test_what_is_created_is_shown(client: Client) -> None:
+@both_transports
+def test_create_sync_job__returns_the_request_and_defaults(client: Client) -> None:
     made = accepted(create(client), SyncJob)
     assert made == {
         "id": made["id"],
@@ -67,12 +65,13 @@ def test_what_is_created_is_shown(client: Client) -> None:
     }
     full = accepted(create(client, **given), SyncJob)
     assert {name: full[name] for name in given} == given
-    for one in (made, full):
-        assert accepted(client.ask("GET", f"/sync-job/{one['id']}"), SyncJob) == one
+    for job in (made, full):
+        assert accepted(client.ask("GET", f"/sync-job/{job['id']}"), SyncJob) == job
     assert accepted(client.ask("GET", "/sync-job"), SyncJobs)["result"] == [full, made]
 
 
-def test_a_change_changes_what_is_given_and_no_run(client: Client) -> None:
+@both_transports
+def test_update_sync_job__changes_the_given_members_and_no_run(client: Client) -> None:
     job = client.job(LIST_ACCOUNTS, label="A", args_schema={"a": {"type": "string"}})
     run = client.run(job["id"], client.account())
     for changes in (
@@ -93,27 +92,29 @@ def test_a_change_changes_what_is_given_and_no_run(client: Client) -> None:
     assert shown["sync_job"] == job
 
 
-def test_changes_at_once_are_all_made(client: Client) -> None:
-    """None waits for another in a circle."""
+@both_transports
+def test_update_sync_job__concurrent_calls_all_succeed(client: Client) -> None:
+    """Concurrent updates do not deadlock."""
     job_id = client.job()["id"]
     responses = client.project.at_once(lambda: change(client, job_id, label="X"))
     assert {response.status_code for response in responses} == {200}
 
 
-def test_deleting_one_stops_its_runs(client: Client) -> None:
+@both_transports
+def test_delete_sync_job__stops_its_runs(client: Client) -> None:
     job, other, account = client.job(), client.job(), client.account()
     runs = [client.run(job["id"], account)["id"] for _ in range(4)]
-    spared = client.run(other["id"], account)["id"]
+    unaffected = client.run(other["id"], account)["id"]
     client.database.move(runs[1], ("claim", "running"))
     client.database.move(runs[2], ("claim", "running"), ("release", "queued"))
     client.database.move(runs[3], ("claim", "running"), ("fail", "failed"))
     assert accepted(client.ask("DELETE", f"/sync-job/{job['id']}"), SyncJobDeleted) == {"id": job["id"]}
-    assert [client.get(run)["status"] for run in (*runs, spared)] == [*["stopped"] * 3, "failed", "created"]
+    assert [client.get(run)["status"] for run in (*runs, unaffected)] == [*["stopped"] * 3, "failed", "created"]
     for run in runs[:3]:
         event = client.database.events(run)[-1]
-        said = event["event"], event["actor"], event["reason"]
-        assert said == ("cancel", f"user:{client.user.id}", "sync job deleted")
-    shown = client.get(runs[0])["sync_job"]  # the runs stay, and say what they were of
+        values = event["event"], event["actor"], event["reason"]
+        assert values == ("cancel", f"user:{client.user.id}", "sync job deleted")
+    shown = client.get(runs[0])["sync_job"]  # the runs stay and still show their job
     assert shown == {**job, "updated_at": shown["updated_at"]}
     for response in (
         client.ask("GET", f"/sync-job/{job['id']}"),
@@ -122,49 +123,54 @@ def test_deleting_one_stops_its_runs(client: Client) -> None:
         client.start(job["id"], account),
     ):
         refusal(response, 404, "sync_job_not_found")
-    assert [one["id"] for one in client.ask("GET", "/sync-job").json()["result"]] == [other["id"]]
+    assert [listed["id"] for listed in client.ask("GET", "/sync-job").json()["result"]] == [other["id"]]
 
 
-def test_the_same_key_creates_one(client: Client) -> None:
-    once = {"idempotency-key": "k"}
+@both_transports
+def test_create_sync_job__repeated_with_an_idempotency_key(client: Client) -> None:
+    headers = {"idempotency-key": "k"}
     body = {"resources": [NODE], "label": "A"}
-    first = client.ask("POST", "/sync-job", json=body, headers=once)
-    again = client.ask("POST", "/sync-job", json=body, headers=once)
+    first = client.ask("POST", "/sync-job", json=body, headers=headers)
+    again = client.ask("POST", "/sync-job", json=body, headers=headers)
     assert first.json() == again.json()
-    refusal(client.ask("POST", "/sync-job", json={**body, "label": "B"}, headers=once), 422, "idempotency_key_reused")
+    refusal(
+        client.ask("POST", "/sync-job", json={**body, "label": "B"}, headers=headers), 422, "idempotency_key_reused"
+    )
     assert len(client.ask("GET", "/sync-job").json()["result"]) == 1
-    other = client.other().ask("POST", "/sync-job", json=body, headers=once).json()
+    other = client.other().ask("POST", "/sync-job", json=body, headers=headers).json()
     assert other["id"] != first.json()["id"]
 
 
-def test_who_may_not(client: Client, project: Project) -> None:
+@both_transports
+def test_sync_job_endpoints__rejected_callers_and_unknown_ids(client: Client, project: Project) -> None:
     job_id = client.job()["id"]
-    stranger, of_none = client.other(), Client(project, project.database.user(None))
-    one = f"/sync-job/{job_id}"
+    stranger, without_agency = client.other(), Client(project, project.database.user(None))
+    job_path = f"/sync-job/{job_id}"
     calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", "/sync-job", {}),
         ("POST", "/sync-job", {"json": {"resources": [NODE]}}),
-        ("GET", one, {}),
-        ("PATCH", one, {"json": {"label": "X"}}),
-        ("DELETE", one, {}),
+        ("GET", job_path, {}),
+        ("PATCH", job_path, {"json": {"label": "X"}}),
+        ("DELETE", job_path, {}),
     ]
-    no_jobs = [str(uuid.uuid4()), project.database.bulk_sync(client.user)]
+    unknown_ids = [str(uuid.uuid4()), project.database.bulk_sync(client.user)]
     with project.unchanged():
         for method, path, body in calls:
             refusal(project.request(method, path, **body), 401, "missing_token")
             refusal(project.request(method, path, "not-a-token", **body), 401, "invalid_token")
-            refusal(of_none.ask(method, path, **body), 403, "no_agency")
-            if path == one:
+            refusal(without_agency.ask(method, path, **body), 403, "no_agency")
+            if path == job_path:
                 refusal(stranger.ask(method, path, **body), 404, "sync_job_not_found")
                 for malformed in ("x", "%00", "0" * 36, "2" * 4000):
                     refusal(client.ask(method, f"/sync-job/{malformed}", **body), 404, "not_found")
-                for no_job in no_jobs:
-                    with_id = path.replace(job_id, no_job)
-                    refusal(client.ask(method, with_id, **body), 404, "sync_job_not_found")
+                for unknown_id in unknown_ids:
+                    unknown_path = path.replace(job_id, unknown_id)
+                    refusal(client.ask(method, unknown_path, **body), 404, "sync_job_not_found")
         assert stranger.ask("GET", "/sync-job").json()["result"] == []
 
 
-def test_an_agencys_own_server_may(client: Client, project: Project) -> None:
+@both_transports
+def test_sync_job_endpoints__api_key(client: Client, project: Project) -> None:
     key = project.database.api_key(client.user)
     made = project.request("POST", "/sync-job", key, json={"resources": [NODE]})
     job_id = accepted(made, SyncJob)["id"]
@@ -174,7 +180,8 @@ def test_an_agencys_own_server_may(client: Client, project: Project) -> None:
     assert project.request("DELETE", f"/sync-job/{job_id}", key).json() == {"id": job_id}
 
 
-def test_other_methods(client: Client) -> None:
+@one_transport
+def test_sync_job_endpoints__method_not_allowed(client: Client) -> None:
     for path, methods in {"/sync-job": "GET, POST", f"/sync-job/{uuid.uuid4()}": "DELETE, GET, PATCH"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
             response = client.ask(method, path, content=b"{}")
@@ -182,7 +189,7 @@ def test_other_methods(client: Client) -> None:
             assert response.headers["allow"] == f"{methods}, OPTIONS"
 
 
-# What cannot be defined
+# Invalid definitions
 
 
 def nested(depth: int) -> Any:
@@ -236,8 +243,11 @@ BAD: list[tuple[dict[str, Any], int, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "code", "members"), BAD, ids=[str(number) for number in range(len(BAD))])
-def test_what_cannot_be_defined(
+@one_transport
+@pytest.mark.parametrize(
+    ("body", "status", "code", "members"), BAD, ids=[f"{code} {json.dumps(body)[:60]}" for body, _, code, _ in BAD]
+)
+def test_create_and_update_sync_job__invalid_member(
     client: Client, body: dict[str, Any], status: int, code: str, members: dict[str, Any]
 ) -> None:
     job = client.job()
@@ -247,13 +257,13 @@ def test_what_cannot_be_defined(
             assert refusal(change(client, job["id"], **body), status, code) == members
 
 
-def test_members_that_say_nothing_are_taken(client: Client) -> None:
-    nothing = {"args_validation": "", "mutex_key": "", "state_key": None}
-    assert accepted(create(client, **nothing), SyncJob)["label"] == "Untitled"
+@both_transports
+def test_create_sync_job__members_equal_to_the_defaults(client: Client) -> None:
+    defaults = {"args_validation": "", "mutex_key": "", "state_key": None}
+    assert accepted(create(client, **defaults), SyncJob)["label"] == "Untitled"
     for version in (1, 2, 3, "1", "2", "3"):
-        assert accepted(create(client, default_runtime_version=version), SyncJob)["default_runtime_version"] == int(
-            version
-        )
+        job = accepted(create(client, default_runtime_version=version), SyncJob)
+        assert job["default_runtime_version"] == int(version)
     refusal(create(client, environment_id=str(uuid.uuid4())), 403, "other_organization")
     refusal(create(client, environment_id="x"), 400, "invalid_field")
 
@@ -270,20 +280,24 @@ RAW: list[tuple[bytes, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "status", "code"), RAW, ids=[str(number) for number in range(len(RAW))])
-def test_bodies_that_are_none(client: Client, content: bytes, status: int, code: str) -> None:
+@one_transport
+@pytest.mark.parametrize(
+    ("content", "status", "code"), RAW, ids=[f"{code} {content[:30]!r}" for content, _, code in RAW]
+)
+def test_create_sync_job__invalid_body(client: Client, content: bytes, status: int, code: str) -> None:
     with client.project.unchanged():
         refusal(client.ask("POST", "/sync-job", content=content), status, code)
 
 
-def test_big_and_deep_ones_are_kept_as_they_are(client: Client) -> None:
+@both_transports
+def test_create_sync_job__big_and_deep_values_are_kept(client: Client) -> None:
     schema = {"a": {"description": "x" * 100_000}, "deep": nested(60), "n": {"enum": [10**30, -0.5, 1e-7, "é\u2028"]}}
     made = accepted(create(client, args_schema=schema, resources=[{**NODE, "query": nested(50)}] * 100), SyncJob)
     assert made["args_schema"] == schema
     assert made["resources"] == [{**NODE, "query": nested(50)}] * 100
 
 
-# Which resources depend on which
+# Dependencies between resources
 
 
 def node(name: str, on: str | None = None, *, single: bool = False) -> dict[str, Any]:
@@ -291,28 +305,31 @@ def node(name: str, on: str | None = None, *, single: bool = False) -> dict[str,
     return made | ({"id": "{{x}}"} if single else {}) | ({"depends_on": on} if on else {})
 
 
-CIRCLES = [
-    [node("a", "b"), node("b", "a")],
-    [node("a", "b"), node("b", "c"), node("c", "d"), node("d", "b")],
-    [node("z"), node("a", "c"), node("b", "a"), node("c", "b")],
-    [node("a", "a"), node("a", "a", single=True)],
-    [node("a", "b"), node("b", "a", single=True)],
-    [node(str(n), str((n + 1) % 100)) for n in range(100)],
-]
+CIRCLES = {
+    "two": [node("a", "b"), node("b", "a")],
+    "three behind a fourth": [node("a", "b"), node("b", "c"), node("c", "d"), node("d", "b")],
+    "three beside a root": [node("z"), node("a", "c"), node("b", "a"), node("c", "b")],
+    "same name listed and single": [node("a", "a"), node("a", "a", single=True)],
+    "listed and single": [node("a", "b"), node("b", "a", single=True)],
+    "a hundred": [node(str(n), str((n + 1) % 100)) for n in range(100)],
+}
 
 
-@pytest.mark.parametrize("resources", CIRCLES, ids=[str(number) for number in range(len(CIRCLES))])
-def test_circles(client: Client, resources: list[dict[str, Any]]) -> None:
-    job_id, account = client.job()["id"], client.account({"resources": {one["resource"]: {} for one in resources}})
+@one_transport
+@pytest.mark.parametrize("resources", CIRCLES.values(), ids=CIRCLES)
+def test_sync_job__circular_dependency(client: Client, resources: list[dict[str, Any]]) -> None:
+    names = {resource["resource"] for resource in resources}
+    job_id, account = client.job()["id"], client.account({"resources": {name: {} for name in names}})
     for response in (
         create(client, resources=resources),
         change(client, job_id, resources=resources),
         client.start(job_id, account, resources=resources),
     ):
         members = refusal(response, 400, "circular_dependency")
-        assert members["resource"] in {one["resource"] for one in resources}
+        assert members["resource"] in names
 
 
+@one_transport
 @pytest.mark.parametrize(
     ("resources", "missing"),
     [
@@ -323,50 +340,55 @@ def test_circles(client: Client, resources: list[dict[str, Any]]) -> None:
         ([node("a"), node("b", "c"), node("c", "nothing")], "nothing"),
         ([node("a"), node("b", "x" * 500)], "x" * 200),
     ],
+    ids=["unknown", "itself", "other case", "trailing space", "second in a chain", "500 letters"],
 )
-def test_names_of_no_resource(client: Client, resources: list[dict[str, Any]], missing: str) -> None:
+def test_create_sync_job__unknown_dependency(client: Client, resources: list[dict[str, Any]], missing: str) -> None:
     assert refusal(create(client, resources=resources), 400, "unknown_dependency") == {"depends_on": missing}
 
 
-TREES: list[tuple[list[dict[str, Any]], list[int | None]]] = [
-    ([node("a"), node("b", "a"), node("c", "b")], [None, 0, 1]),
-    ([node("c", "b"), node("b", "a"), node("a")], [1, 2, None]),
-    ([node("a", single=True), node("b", "a")], [None, 0]),
-    ([node("a"), node("a", "a", single=True), node("b", "a")], [None, 0, 0]),
-    ([node("a", "a", single=True), node("a")], [1, None]),  # of two of a name the one that lists
-    ([node("a"), node("a"), node("b", "a")], [None, None, 0]),
-    ([node(str(n), str(n - 1) if n else None) for n in range(100)], [None, *range(99)]),
-    ([node("a"), *[node("b", "a")] * 99], [None, *[0] * 99]),
-]
+TREES: dict[str, tuple[list[dict[str, Any]], list[int | None]]] = {
+    "chain": ([node("a"), node("b", "a"), node("c", "b")], [None, 0, 1]),
+    "chain in reverse order": ([node("c", "b"), node("b", "a"), node("a")], [1, 2, None]),
+    "below a single record": ([node("a", single=True), node("b", "a")], [None, 0]),
+    "below the listed one of two": ([node("a"), node("a", "a", single=True), node("b", "a")], [None, 0, 0]),
+    "single below listed of its name": ([node("a", "a", single=True), node("a")], [1, None]),
+    "below the first of two": ([node("a"), node("a"), node("b", "a")], [None, None, 0]),
+    "chain of a hundred": ([node(str(n), str(n - 1) if n else None) for n in range(100)], [None, *range(99)]),
+    "99 children": ([node("a"), *[node("b", "a")] * 99], [None, *[0] * 99]),
+}
 
 
-@pytest.mark.parametrize(("resources", "parents"), TREES, ids=[str(number) for number in range(len(TREES))])
-def test_trees(client: Client, resources: list[dict[str, Any]], parents: list[int | None]) -> None:
+@one_transport
+@pytest.mark.parametrize(("resources", "parents"), TREES.values(), ids=TREES)
+def test_create_sync_job__dependency_tree(
+    client: Client, resources: list[dict[str, Any]], parents: list[int | None]
+) -> None:
     job = accepted(create(client, resources=resources), SyncJob)
-    account = client.account({"resources": {one["resource"]: {} for one in resources}})
+    account = client.account({"resources": {resource["resource"]: {} for resource in resources}})
     run = client.run(job["id"], account)
     assert run["resources"] == job["resources"] == resources
     spec = client.database.execution(run["id"])["spec"]
-    assert [one["parent"] for one in spec["nodes"]] == parents
+    assert [planned["parent"] for planned in spec["nodes"]] == parents
 
 
-def test_what_is_kept_of_what_is_read(client: Client) -> None:
-    """Names with a slash are kept, others are not, unless it is said."""
+@both_transports
+def test_create_sync_job_run__persist_defaults_to_names_with_a_slash(client: Client) -> None:
+    """By default, records of resources with a slash in their name are stored and others are not."""
     resources = [
         {**NODE, "resource": name, **({} if persist is None else {"persist": persist})}
         for name in ("plain", ACCOUNTS)
         for persist in (None, True, False)
     ]
     run = client.run(client.job(*resources)["id"], client.account())
-    kept = [one["persist"] for one in client.database.execution(run["id"])["spec"]["nodes"]]
-    assert kept == [False, True, False, True, True, False]
+    persist = [planned["persist"] for planned in client.database.execution(run["id"])["spec"]["nodes"]]
+    assert persist == [False, True, False, True, True, False]
 
 
 # Lists
 
 
 class Listed:
-    """A list of things that a client creates."""
+    """A list endpoint and how to create an entry of it."""
 
     def __init__(self, path: str, model: type[BaseModel], make: Callable[[Client], str]) -> None:
         self.path, self.model, self.make = path, model, make
@@ -380,7 +402,7 @@ class Listed:
         return body
 
     def ids(self, client: Client, **query: Any) -> list[str]:
-        return [one["id"] for one in self.page(client, **query)["result"]]
+        return [entry["id"] for entry in self.page(client, **query)["result"]]
 
 
 def make_run(client: Client) -> str:
@@ -394,54 +416,57 @@ LISTS = [JOBS, RUNS, WEBHOOKS]
 each_list = pytest.mark.parametrize("listed", LISTS, ids=str)
 
 
+@both_transports
 @each_list
 @pytest.mark.parametrize("sort", ["", "-created_at", "created_at"])
-def test_a_walk_there_and_back_while_others_are_created(client: Client, listed: Listed, sort: str) -> None:
+def test_list_endpoints__walk_forth_and_back_during_creations(client: Client, listed: Listed, sort: str) -> None:
     made = [listed.make(client) for _ in range(7)]
     order = made if sort == "created_at" else made[::-1]
     query = {"limit": 2, "sort": sort}
-    there: list[list[str]] = []
+    forth: list[list[str]] = []
     page = listed.page(client, **query, next_cursor="")
     assert page["prev_cursor"] is None
     while True:
         assert page["limit"] == 2
-        there.append([one["id"] for one in page["result"]])
+        forth.append([entry["id"] for entry in page["result"]])
         made.append(listed.make(client))
-        if page["next_cursor"] is None or len(there) > 8:
+        if page["next_cursor"] is None or len(forth) > 8:
             break
         page = listed.page(client, **query, next_cursor=page["next_cursor"])
-    seen = [one for ids in there for one in ids]
-    if sort == "created_at":  # what is created meanwhile comes at the end
+    seen = [entry_id for ids in forth for entry_id in ids]
+    if sort == "created_at":  # entries created meanwhile come last
         assert seen == made[: len(seen)]
         assert len(seen) >= 7
     else:
         assert seen == order
-    back = [there[-1]]
+    back = [forth[-1]]
     while page["prev_cursor"] is not None:
         page = listed.page(client, **query, prev_cursor=page["prev_cursor"])
-        back.insert(0, [one["id"] for one in page["result"]])
+        back.insert(0, [entry["id"] for entry in page["result"]])
         assert page["next_cursor"] is not None
-    everything = [one for ids in back for one in ids]
+    everything = [entry_id for ids in back for entry_id in ids]
     assert len(everything) == len({*everything})
     if sort == "created_at":
         assert everything == seen
-    else:  # what was created meanwhile is before the first
+    else:  # entries created meanwhile come first
         assert everything == made[::-1]
 
 
+@both_transports
 @each_list
-def test_limits(client: Client, listed: Listed) -> None:
+def test_list_endpoints__limit(client: Client, listed: Listed) -> None:
     made = [listed.make(client) for _ in range(3)][::-1]
     for limit, size in (("", 100), ("0", 100), ("-1", 100), ("1", 1), ("5000", 5000), ("999999999", 5000)):
         page = listed.page(client, **({"limit": limit} if limit else {}))
-        assert (page["limit"], [one["id"] for one in page["result"]]) == (size, made[:size])
+        assert (page["limit"], [entry["id"] for entry in page["result"]]) == (size, made[:size])
         assert (page["next_cursor"] is None) == (size >= 3)
     for bad in ("x", "1.5", "1e3", "99999999999999999999", " 1", "१"):
         refusal(client.ask("GET", listed.path, params={"limit": bad}), 400, "invalid_field")
 
 
+@both_transports
 @each_list
-def test_cursors_that_are_none(client: Client, listed: Listed) -> None:
+def test_list_endpoints__invalid_cursor_or_sort(client: Client, listed: Listed) -> None:
     for cursor in ("x", "1", str(uuid.uuid4())[:-1], "' or true --", "\n"):
         for name in ("next_cursor", "prev_cursor"):
             refusal(client.ask("GET", listed.path, params={name: cursor}), 400, "invalid_cursor")
@@ -454,7 +479,7 @@ def test_cursors_that_are_none(client: Client, listed: Listed) -> None:
 
 def matching(client: Client, **query: str) -> set[str]:
     found = JOBS.page(client, **query)["result"]
-    return {one["label"] for one in found}
+    return {job["label"] for job in found}
 
 
 LABELS = ["alpha", "Beta", "be_a", "gamma,delta", "%"]
@@ -493,7 +518,8 @@ FILTERS: list[tuple[dict[str, str], set[str]]] = [
 ]
 
 
-def test_filters(client: Client) -> None:
+@both_transports
+def test_list_sync_jobs__filters(client: Client) -> None:
     for label in LABELS:
         client.job(label=label, **({"default_runtime_version": 2} if label == "alpha" else {}))
     stranger = client.other()
@@ -506,17 +532,19 @@ def test_filters(client: Client) -> None:
         assert matching(client, **query) == found, query
 
 
-def test_moments_and_ids_are_found_as_they_are_shown(client: Client) -> None:
-    one, other = client.job(), client.job()
+@both_transports
+def test_list_sync_jobs__filter_by_id_and_timestamps(client: Client) -> None:
+    first, second = client.job(), client.job()
     for field in ("id", "created_at", "updated_at"):
         for op in ("", "[eq]", "[in]"):
-            assert JOBS.ids(client, **{f"{field}{op}": one[field]}) == [one["id"]], (field, op)
-        assert JOBS.ids(client, **{f"{field}[in]": f"{one[field]},{other[field]}"}) == [other["id"], one["id"]]
-        assert JOBS.ids(client, **{f"{field}[nin]": one[field]}) == [other["id"]]
-    assert JOBS.ids(client, id=one["id"].upper()) == JOBS.ids(client, **{"id[in]": one["id"].upper()}) == [one["id"]]
+            assert JOBS.ids(client, **{f"{field}{op}": first[field]}) == [first["id"]], (field, op)
+        assert JOBS.ids(client, **{f"{field}[in]": f"{first[field]},{second[field]}"}) == [second["id"], first["id"]]
+        assert JOBS.ids(client, **{f"{field}[nin]": first[field]}) == [second["id"]]
+    upper = first["id"].upper()
+    assert JOBS.ids(client, id=upper) == JOBS.ids(client, **{"id[in]": upper}) == [first["id"]]
 
 
-REFUSED: list[tuple[Mapping[str, str], str, dict[str, Any]]] = [
+INVALID_FILTERS: list[tuple[Mapping[str, str], str, dict[str, Any]]] = [
     ({"nme": "x"}, "unknown_filter", {"field": "nme"}),
     ({"agency_id": "x"}, "unknown_filter", {"field": "agency_id"}),
     ({"resources": "x"}, "unknown_filter", {"field": "resources"}),
@@ -530,7 +558,7 @@ REFUSED: list[tuple[Mapping[str, str], str, dict[str, Any]]] = [
     ({"label[0]": "x"}, "unknown_operator", {"operator": "0"}),
     ({"label[EQ]": "x"}, "unknown_operator", {"operator": "EQ"}),
     ({"id": "x"}, "invalid_value", {}),
-    ({"id[in]": f"{uuid.uuid4()},x"}, "invalid_value", {}),
+    ({"id[in]": f"{UNKNOWN},x"}, "invalid_value", {}),
     ({"id[nin]": "x"}, "invalid_value", {}),
     ({"created_at[gt]": "yesterday-ish"}, "invalid_value", {}),
     ({"created_at[gt]": "2013-02-31"}, "invalid_value", {}),
@@ -544,20 +572,25 @@ REFUSED: list[tuple[Mapping[str, str], str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("query", "code", "members"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
-def test_what_a_list_refuses(client: Client, query: dict[str, str], code: str, members: dict[str, Any]) -> None:
+@one_transport
+@pytest.mark.parametrize(
+    ("query", "code", "members"), INVALID_FILTERS, ids=[f"{code} {query}"[:80] for query, code, _ in INVALID_FILTERS]
+)
+def test_list_sync_jobs__invalid_filter(
+    client: Client, query: dict[str, str], code: str, members: dict[str, Any]
+) -> None:
     client.job()
-    said = refusal(client.ask("GET", "/sync-job", params=query), 400, code)
-    assert {name: said[name] for name in members} == members
+    details = refusal(client.ask("GET", "/sync-job", params=query), 400, code)
+    assert {name: details[name] for name in members} == members
     if code == "unknown_filter":
-        assert {"id", "label", "integration_name", "environment_id", "created_at"} <= {*said["available"]}
+        assert {"id", "label", "integration_name", "environment_id", "created_at"} <= {*details["available"]}
 
 
-# As the vendor's TypeScript client sends it
+# Requests of the vendor's TypeScript client
 
 
 def raw(client: Client, method: str, path: str) -> tuple[int, dict[str, Any]]:
-    """The path as it is, byte for byte."""
+    """Send the path byte for byte, without normalization."""
     host = client.project.url.removesuffix(PREFIX).removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=30)
     try:
@@ -569,8 +602,9 @@ def raw(client: Client, method: str, path: str) -> tuple[int, dict[str, Any]]:
         connection.close()
 
 
-def test_a_slash_too_many(client: Client) -> None:
-    """Its base URL ends in one, or else others of its calls would lack one."""
+@one_transport
+def test_sync_job_endpoints__extra_slashes_of_the_typescript_client(client: Client) -> None:
+    """That client joins a base URL with a trailing slash and paths with a leading one."""
     job = client.job()
     run = client.run(job["id"], client.account())
     prefix = PREFIX
@@ -581,12 +615,13 @@ def test_a_slash_too_many(client: Client) -> None:
     assert raw(client, "GET", f"{prefix}//webhook?next_cursor=")[1]["result"] == []
     status, stopped = raw(client, "DELETE", f"{prefix}//sync-job-run/{run['id']}")
     assert (status, stopped["status"]) == (200, "stopped")
-    status, refused = raw(client, "DELETE", f"{prefix}//sync-job-run/{run['id']}")
-    assert (status, refused["statusCode"], refused["current_status"]) == (400, 400, "stopped")
+    status, error = raw(client, "DELETE", f"{prefix}//sync-job-run/{run['id']}")
+    assert (status, error["statusCode"], error["current_status"]) == (400, 400, "stopped")
     assert raw(client, "DELETE", f"{prefix}//sync-job/{job['id']}") == (200, {"id": job["id"]})
 
 
-def test_pages_are_of_one_agency(client: Client) -> None:
+@both_transports
+def test_list_endpoints__own_agency_only(client: Client) -> None:
     for listed in LISTS:
         listed.make(client)
         cursor = listed.ids(client)[0]

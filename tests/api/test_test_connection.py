@@ -1,6 +1,4 @@
-"""POST /api/connections/test, and `validate` on create, through both doors and a real worker: the source is asked, the
-caller is told, and nothing is kept.
-"""
+"""POST /api/connections/test, and `validate` at creation, with a real worker. Nothing of a test is kept."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ from tests.support.connections import (
     make_key,
     row,
 )
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, Project, Projects, refusal
+from tests.support.project import BOTH_TRANSPORTS, JANUARY, Project, Projects, both_transports, one_transport, refusal
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -45,8 +43,7 @@ if TYPE_CHECKING:
 
 TEST = f"{PATH}/test"
 MODELS = "/api/models"
-FOR_EVER = 3600.0
-through_both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+FOREVER = 3600.0
 
 
 def passed(response: httpx.Response) -> None:
@@ -55,15 +52,15 @@ def passed(response: httpx.Response) -> None:
 
 
 def unreadable(response: httpx.Response) -> str:
-    """Why the source could not be read."""
+    """The reason why the source could not be read."""
     members = refusal(response, 400, "source_not_readable")
     assert list(members) == ["reason"]
     return str(members["reason"])
 
 
 @dataclass(frozen=True)
-class Scenery:
-    """A database with a worker that can do one sync at a time, and a source."""
+class Environment:
+    """A database with a worker that runs one sync at a time, and a source."""
 
     database: Database
     projects: Projects
@@ -72,9 +69,9 @@ class Scenery:
 
 
 @pytest.fixture(scope="module")
-def scenery(
+def environment(
     clone: Callable[[], AbstractContextManager[Database]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scenery]:
+) -> Iterator[Environment]:
     log = tmp_path_factory.mktemp("worker") / "log"
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(clone())
@@ -94,22 +91,22 @@ def scenery(
         )
         stack.callback(worker.wait)
         stack.callback(worker.kill)
-        yield Scenery(database, projects, source, log)
+        yield Environment(database, projects, source, log)
 
 
 class Scenario:
-    """A member of a new agency in front of one door."""
+    """A member of a new agency who calls the functions over one transport."""
 
-    def __init__(self, scenery: Scenery, project: Project) -> None:
-        self.source = scenery.source
-        self.database = scenery.database
-        self.log = scenery.log
+    def __init__(self, environment: Environment, project: Project) -> None:
+        self.source = environment.source
+        self.database = environment.database
+        self.log = environment.log
         self.project = project
         self.user: User = self.database.member()
         self.token = project.token(self.user)
 
     def request(self, *resources: str, auth: str = "bearer", **changes: Any) -> dict[str, Any]:
-        """One that is good, with these members of its configuration instead."""
+        """A valid request with these members of its configuration replaced."""
         config, secret = self.source.connection(resources or ("airports",), auth=auth)
         return {"type": "http", "configuration": {**config, "secret": secret, **changes}}
 
@@ -127,178 +124,181 @@ class Scenario:
 
 
 @pytest.fixture(params=BOTH_TRANSPORTS, ids=str)
-def scene(request: pytest.FixtureRequest, scenery: Scenery, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
-    monkeypatch.setattr(source_check, "WAIT_SECONDS", 60)  # the worker is there, however busy the machine
-    yield Scenario(scenery, scenery.projects(request.param))
-    scenery.source.faults.clear()
-    scenery.database.check_invariants()
-    assert "Traceback" not in scenery.log.read_text()
+def scenario(
+    request: pytest.FixtureRequest, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scenario]:
+    monkeypatch.setattr(source_check, "WAIT_SECONDS", 60)  # the worker runs, but the machine may be busy
+    yield Scenario(environment, environment.projects(request.param))
+    environment.source.faults.clear()
+    environment.database.check_invariants()
+    assert "Traceback" not in environment.log.read_text()
 
 
-# The source is asked
+# Successful tests
 
 
 @pytest.mark.parametrize("auth", ["bearer", "api_key", "api_key_query", "basic"])
-def test_a_source_that_answers(scene: Scenario, auth: str) -> None:
-    before = len(scene.source.requests)
-    passed(scene.test(scene.request("airports", "weather", auth=auth)))
-    [request] = scene.source.requests[before:]
+def test_test_connection__source_responds(scenario: Scenario, auth: str) -> None:
+    before = len(scenario.source.requests)
+    passed(scenario.test(scenario.request("airports", "weather", auth=auth)))
+    [request] = scenario.source.requests[before:]
     assert request.path in {"/airports", "/weather"}
 
 
-def test_nothing_is_kept(scene: Scenario) -> None:
-    """Of what was tested stays a row that nobody can reach, without its secret after five minutes."""
-    body = scene.request()
-    passed(scene.test(body))
-    assert ids(scene.project, scene.token) == []
-    [execution] = scene.checks()
+def test_test_connection__keeps_nothing(scenario: Scenario) -> None:
+    """The tested configuration stays as a deleted connection, whose secret is removed after five minutes."""
+    body = scenario.request()
+    passed(scenario.test(body))
+    assert ids(scenario.project, scenario.token) == []
+    [execution] = scenario.checks()
     assert (execution["family"], execution["status"], execution["records"]) == ("source_check", "completed", 0)
-    assert execution["created_by"] == f"user:{scene.user.id}"
-    kept = row(scene.database, execution["connection_id"])
+    assert execution["created_by"] == f"user:{scenario.user.id}"
+    kept = row(scenario.database, execution["connection_id"])
     assert kept["deleted_at"] is not None
     assert kept["secret"] == body["configuration"]["secret"]
-    assert scene.database.all("select from app.records") == []
-    with scene.database.worker() as worker:
+    assert scenario.database.all("select from app.records") == []
+    with scenario.database.worker() as worker:
         for minutes, secret in ((4, kept["secret"]), (6, {})):
-            scene.database.admin.execute(
+            scenario.database.admin.execute(
                 "update app.connections set deleted_at = now() - make_interval(mins => %s) where id = %s",
                 (minutes, kept["id"]),
             )
             worker.call("worker_reap")
-            assert row(scene.database, kept["id"])["secret"] == secret
+            assert row(scenario.database, kept["id"])["secret"] == secret
     token = body["configuration"]["secret"]["token"]
-    scene.database.admin.execute("update app.secrets set value = '{}'")  # other tests' of this source
-    assert token not in everything_stored(scene.database) + scene.log.read_text()
+    scenario.database.admin.execute("update app.secrets set value = '{}'")  # of other tests with this source
+    assert token not in everything_stored(scenario.database) + scenario.log.read_text()
 
 
-def test_with_a_key(scene: Scenario) -> None:
-    key, key_id = make_key(scene.project, scene.user)
-    passed(scene.test(scene.request(), key))
-    assert [execution["created_by"] for execution in scene.checks()] == [f"api_key:{key_id}"]
+def test_test_connection__with_an_api_key(scenario: Scenario) -> None:
+    key, key_id = make_key(scenario.project, scenario.user)
+    passed(scenario.test(scenario.request(), key))
+    assert [execution["created_by"] for execution in scenario.checks()] == [f"api_key:{key_id}"]
 
 
-def test_a_connection_that_receives_records_cannot_fail(scene: Scenario) -> None:
-    passed(scene.test({"type": "records"}))
-    stored = scene.database.connection(scene.user.agency_id, "records", {})
-    passed(scene.test({"type": "records", "configuration": {}, "connection_id": stored}))
-    assert scene.checks() == []
-    assert ids(scene.project, scene.token) == [stored]
+def test_test_connection__type_records_always_succeeds(scenario: Scenario) -> None:
+    passed(scenario.test({"type": "records"}))
+    stored = scenario.database.connection(scenario.user.agency_id, "records", {})
+    passed(scenario.test({"type": "records", "configuration": {}, "connection_id": stored}))
+    assert scenario.checks() == []
+    assert ids(scenario.project, scenario.token) == [stored]
 
 
-def test_many_at_once(scene: Scenario) -> None:
-    for response in scene.project.at_once(lambda: scene.test(scene.request())):
+def test_test_connection__concurrent_calls(scenario: Scenario) -> None:
+    for response in scenario.project.at_once(lambda: scenario.test(scenario.request())):
         passed(response)
 
 
-# The source does not answer as it should
+# Failing sources
 
 
-def test_a_wrong_secret(scene: Scenario) -> None:
-    response = scene.test(scene.request(secret={"token": "n0t-the-token"}))
+def test_test_connection__wrong_secret(scenario: Scenario) -> None:
+    response = scenario.test(scenario.request(secret={"token": "n0t-the-token"}))
     assert unreadable(response) == "source_unauthorized"
-    assert "n0t-the-token" not in response.text + scene.log.read_text()
-    [execution] = scene.checks()
+    assert "n0t-the-token" not in response.text + scenario.log.read_text()
+    [execution] = scenario.checks()
     assert (execution["status"], execution["error"]["code"]) == ("failed", "source_unauthorized")
 
 
-def test_a_source_that_is_down(scene: Scenario) -> None:
-    assert unreadable(scene.test(scene.request(base_url=f"http://127.0.0.1:{free_port()}"))) == "source_unavailable"
-    [execution] = scene.checks()
-    assert [event["event"] for event in scene.database.events(execution["id"])] == ["start", "claim", "fail"]
+def test_test_connection__source_is_down(scenario: Scenario) -> None:
+    assert (
+        unreadable(scenario.test(scenario.request(base_url=f"http://127.0.0.1:{free_port()}"))) == "source_unavailable"
+    )
+    [execution] = scenario.checks()
+    assert [event["event"] for event in scenario.database.events(execution["id"])] == ["start", "claim", "fail"]
 
 
 @pytest.mark.parametrize(
     ("status", "reason"), [(404, "source_not_found"), (302, "source_refused"), (403, "source_unauthorized")]
 )
-def test_a_source_that_refuses(scene: Scenario, status: int, reason: str) -> None:
-    scene.source.faults.status(status)
-    assert unreadable(scene.test(scene.request())) == reason
+def test_test_connection__source_rejects_the_request(scenario: Scenario, status: int, reason: str) -> None:
+    scenario.source.faults.status(status)
+    assert unreadable(scenario.test(scenario.request())) == reason
 
 
-def test_a_source_that_returns_rubbish(scene: Scenario) -> None:
-    scene.source.faults.invalid_json()
-    assert unreadable(scene.test(scene.request())) == "source_malformed"
-    resources = scene.request()["configuration"]["resources"]
+def test_test_connection__malformed_response(scenario: Scenario) -> None:
+    scenario.source.faults.invalid_json()
+    assert unreadable(scenario.test(scenario.request())) == "source_malformed"
+    resources = scenario.request()["configuration"]["resources"]
     resources["airports"]["records"] = "nowhere"
-    assert unreadable(scene.test(scene.request(resources=resources))) == "source_malformed"
+    assert unreadable(scenario.test(scenario.request(resources=resources))) == "source_malformed"
 
 
-def test_a_source_that_is_slow(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller is answered in time, and the worker looks no longer: it has one place, which the next look takes."""
+def test_test_connection__slow_source_times_out(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request times out and the worker stops the check: its only slot is free for the next one."""
     monkeypatch.setattr(source_check, "WAIT_SECONDS", 0.1)
-    scene.source.faults.delay_seconds = FOR_EVER
-    response = scene.test(scene.request())
+    scenario.source.faults.delay_seconds = FOREVER
+    response = scenario.test(scenario.request())
     assert refusal(response, 503, "source_unavailable") == {}
     assert int(response.headers["retry-after"]) > 0
-    assert [one["status"] for one in scene.checks()] == ["cancelled"]
-    scene.source.faults.clear()
+    assert [check["status"] for check in scenario.checks()] == ["cancelled"]
+    scenario.source.faults.clear()
     monkeypatch.setattr(source_check, "WAIT_SECONDS", 60)
-    passed(scene.test(scene.request()))
+    passed(scenario.test(scenario.request()))
 
 
-# A change of a stored one
+# Changes of a stored connection
 
 
-def test_a_stored_connection_as_it_is(scene: Scenario) -> None:
-    stored = scene.stored()
-    before = row(scene.database, stored)
+def test_test_connection__stored_connection_unchanged(scenario: Scenario) -> None:
+    stored = scenario.stored()
+    before = row(scenario.database, stored)
     unchanged: list[dict[str, Any]] = [{"configuration": {}}, {"configuration": None}, {}]
     for configuration in unchanged:
-        passed(scene.test({"type": "http", "connection_id": stored, **configuration}))
-    assert row(scene.database, stored) == before
-    assert ids(scene.project, scene.token) == [stored]
-    assert {str(one["connection_id"]) for one in scene.checks()}.isdisjoint({stored})
+        passed(scenario.test({"type": "http", "connection_id": stored, **configuration}))
+    assert row(scenario.database, stored) == before
+    assert ids(scenario.project, scenario.token) == [stored]
+    assert stored not in {str(check["connection_id"]) for check in scenario.checks()}
 
 
-def test_a_change_is_tested_with_the_stored_secret(scene: Scenario) -> None:
-    stored = scene.stored()
-    resources = scene.request("weather")["configuration"]["resources"]
-    before = len(scene.source.requests)
+def test_test_connection__change_is_tested_with_the_stored_secret(scenario: Scenario) -> None:
+    stored = scenario.stored()
+    resources = scenario.request("weather")["configuration"]["resources"]
+    before = len(scenario.source.requests)
     body = {"type": "http", "connection_id": stored, "configuration": {"resources": resources, "timeout_seconds": 5}}
-    passed(scene.test(body))
-    assert [request.path for request in scene.source.requests[before:]] == ["/weather"]
-    created_config = row(scene.database, stored)["config"]
-    assert list(created_config["resources"]) == ["airports"]
+    passed(scenario.test(body))
+    assert [request.path for request in scenario.source.requests[before:]] == ["/weather"]
+    assert list(row(scenario.database, stored)["config"]["resources"]) == ["airports"]
 
 
-def test_a_change_of_the_secret_alone(scene: Scenario) -> None:
-    stored = scene.stored("basic")
-    before = row(scene.database, stored)
+def test_test_connection__change_of_the_secret_only(scenario: Scenario) -> None:
+    stored = scenario.stored("basic")
+    before = row(scenario.database, stored)
 
     def change(**secret: str) -> httpx.Response:
-        return scene.test({"type": "http", "connection_id": stored, "configuration": {"secret": secret}})
+        return scenario.test({"type": "http", "connection_id": stored, "configuration": {"secret": secret}})
 
     passed(change(**before["secret"]))
     assert unreadable(change(**before["secret"] | {"password": "n0t-it"})) == "source_unauthorized"
     assert unreadable(change(username="reader")) == "source_config_invalid"
     assert unreadable(change()) == "source_config_invalid"
     assert unreadable(change(token="n0t-it")) == "source_config_invalid"
-    assert row(scene.database, stored) == before
+    assert row(scenario.database, stored) == before
 
 
-def test_a_change_of_auth_brings_its_own_secret(scene: Scenario) -> None:
-    stored = scene.stored("bearer")
-    other = scene.request(auth="basic")["configuration"]
+def test_test_connection__change_of_auth_needs_its_own_secret(scenario: Scenario) -> None:
+    stored = scenario.stored("bearer")
+    other = scenario.request(auth="basic")["configuration"]
     change = {"auth": other["auth"], "secret": other["secret"]}
-    passed(scene.test({"type": "http", "connection_id": stored, "configuration": change}))
+    passed(scenario.test({"type": "http", "connection_id": stored, "configuration": change}))
 
 
 @pytest.mark.parametrize("auth", ["bearer", "basic", "api_key_query"])
-def test_the_stored_secret_goes_nowhere_else(scene: Scenario, auth: str) -> None:
-    """Who may use a secret is not shown it, by sending it to an address of their own either."""
-    stored = scene.stored(auth)
-    secret = row(scene.database, stored)["secret"]
-    with Source(credentials=scene.source.credentials) as elsewhere:
-        moved = {"base_url": elsewhere.url}
-        changes: list[dict[str, Any]] = [moved, moved | {"secret": {}}, moved | {"secret": None}]
+def test_test_connection__stored_secret_is_not_sent_to_another_host(scenario: Scenario, auth: str) -> None:
+    """A caller who may use a secret cannot learn it by sending it to a host of their own."""
+    stored = scenario.stored(auth)
+    secret = row(scenario.database, stored)["secret"]
+    with Source(credentials=scenario.source.credentials) as elsewhere:
+        other_host = {"base_url": elsewhere.url}
+        changes: list[dict[str, Any]] = [other_host, other_host | {"secret": {}}, other_host | {"secret": None}]
         if auth == "basic":
-            changes.append(moved | {"secret": {"username": "reader"}})
+            changes.append(other_host | {"secret": {"username": "reader"}})
         for change in changes:
-            response = scene.test({"type": "http", "connection_id": stored, "configuration": change})
+            response = scenario.test({"type": "http", "connection_id": stored, "configuration": change})
             assert unreadable(response) == "source_config_invalid"
         assert elsewhere.requests == []
-        whole = moved | {"secret": secret}
-        passed(scene.test({"type": "http", "connection_id": stored, "configuration": whole}))
+        with_secret = other_host | {"secret": secret}
+        passed(scenario.test({"type": "http", "connection_id": stored, "configuration": with_secret}))
 
 
 @pytest.mark.parametrize(
@@ -306,112 +306,116 @@ def test_the_stored_secret_goes_nowhere_else(scene: Scenario, auth: str) -> None
     [{"base_url": "https://"}, {"auth": None}, {"resources": {}}, {"nope": 1}, {"timeout_seconds": "x"}],
     ids=str,
 )
-def test_a_change_that_makes_it_invalid(scene: Scenario, change: dict[str, Any]) -> None:
-    """What the whole is, only the worker sees; it says so."""
-    body = {"type": "http", "connection_id": scene.stored(), "configuration": change}
-    assert unreadable(scene.test(body)) == "source_config_invalid"
+def test_test_connection__change_makes_the_configuration_invalid(scenario: Scenario, change: dict[str, Any]) -> None:
+    """Only the worker sees the merged configuration, therefore it reports the error."""
+    body = {"type": "http", "connection_id": scenario.stored(), "configuration": change}
+    assert unreadable(scenario.test(body)) == "source_config_invalid"
 
 
-def test_another_agencys_connection_teaches_nothing(scene: Scenario) -> None:
-    owner = scene.database.member()
-    config, secret = scene.source.connection(["airports"])
-    theirs = scene.database.connection(owner.agency_id, config=config, secret=secret)
-    before = len(scene.source.requests)
-    with scene.project.unchanged():
-        answers = [
-            scene.test({"type": type_, "connection_id": one, "configuration": {}})
-            for one in (theirs, UNKNOWN)
+def test_test_connection__connection_of_another_agency(scenario: Scenario) -> None:
+    owner = scenario.database.member()
+    config, secret = scenario.source.connection(["airports"])
+    theirs = scenario.database.connection(owner.agency_id, config=config, secret=secret)
+    before = len(scenario.source.requests)
+    with scenario.project.unchanged():
+        responses = [
+            scenario.test({"type": type_, "connection_id": connection_id, "configuration": {}})
+            for connection_id in (theirs, UNKNOWN)
             for type_ in ("http", "records")
         ]
-    for response in answers:
+    for response in responses:
         assert refusal(response, 404, "connection_not_found") == {}
-    assert len({response.json()["message"] for response in answers}) == 1
-    assert len(scene.source.requests) == before
+    assert len({response.json()["message"] for response in responses}) == 1
+    assert len(scenario.source.requests) == before
 
 
-# validate
+# Creation with `validate`
 
 
-def test_create_with_validate(scene: Scenario) -> None:
-    good = {"name": "x", **scene.request()}
-    made = created(scene.project.request("POST", PATH, scene.token, json=good | {"validate": True}))
-    wrong = {"name": "x", **scene.request(secret={"token": "n0t-the-token"})}
-    assert unreadable(scene.project.request("POST", PATH, scene.token, json=wrong | {"validate": True})) == (
+def test_create_connection__validate(scenario: Scenario) -> None:
+    good = {"name": "x", **scenario.request()}
+    first = created(scenario.project.request("POST", PATH, scenario.token, json=good | {"validate": True}))
+    wrong = {"name": "x", **scenario.request(secret={"token": "n0t-the-token"})}
+    assert unreadable(scenario.project.request("POST", PATH, scenario.token, json=wrong | {"validate": True})) == (
         "source_unauthorized"
     )
-    also = created(scene.project.request("POST", PATH, scene.token, json=wrong | {"validate": False}))
-    assert len(scene.checks()) == 2
+    second = created(scenario.project.request("POST", PATH, scenario.token, json=wrong | {"validate": False}))
+    assert len(scenario.checks()) == 2
     records = {"name": "x", "type": "records", "validate": True}
-    third = created(scene.project.request("POST", PATH, scene.token, json=records))
-    assert sorted(ids(scene.project, scene.token)) == sorted(one["id"] for one in (made, also, third))
+    third = created(scenario.project.request("POST", PATH, scenario.token, json=records))
+    assert sorted(ids(scenario.project, scenario.token)) == sorted(
+        connection["id"] for connection in (first, second, third)
+    )
 
 
-def test_who_asks_again_with_its_key_needs_no_source(scene: Scenario) -> None:
-    good = {"name": "x", "validate": True, **scene.request()}
+def test_source_check__idempotent_repeat_needs_no_source(scenario: Scenario) -> None:
+    good = {"name": "x", "validate": True, **scenario.request()}
     key = {"idempotency-key": "k"}
-    first = scene.project.request("POST", PATH, scene.token, json=good, headers=key)
+    first = scenario.project.request("POST", PATH, scenario.token, json=good, headers=key)
     connection_id = created(first)["id"]
     model = {"name": "m", "connection_id": connection_id, "configuration": {"resource": "airports"}}
-    second = scene.project.request("POST", MODELS, scene.token, json=model, headers=key)
+    second = scenario.project.request("POST", MODELS, scenario.token, json=model, headers=key)
     assert second.status_code == 200
-    scene.source.faults.status(503)
-    before = len(scene.source.requests)
-    for path, body, answered in ((PATH, good, first), (MODELS, model, second)):
-        again = scene.project.request("POST", path, scene.token, json=body, headers=key)
-        assert (again.status_code, again.content) == (200, answered.content)
-        other = scene.project.request("POST", path, scene.token, json=body | {"name": "y"}, headers=key)
+    scenario.source.faults.status(503)
+    before = len(scenario.source.requests)
+    for path, body, original in ((PATH, good, first), (MODELS, model, second)):
+        again = scenario.project.request("POST", path, scenario.token, json=body, headers=key)
+        assert (again.status_code, again.content) == (200, original.content)
+        other = scenario.project.request("POST", path, scenario.token, json=body | {"name": "y"}, headers=key)
         refusal(other, 422, "idempotency_key_reused")
-    assert len(scene.source.requests) == before
-    assert ids(scene.project, scene.token) == [connection_id]
-    assert len(scene.checks()) == 2
+    assert len(scenario.source.requests) == before
+    assert ids(scenario.project, scenario.token) == [connection_id]
+    assert len(scenario.checks()) == 2
 
 
-# A worker that has its hands full
+# A busy worker
 
 
-def test_a_look_goes_ahead_of_what_takes_long(scene: Scenario) -> None:
-    with Source(delay_seconds=FOR_EVER) as slow:
+def test_test_connection__runs_ahead_of_long_executions(scenario: Scenario) -> None:
+    with Source(delay_seconds=FOREVER) as slow:
         config, secret = slow.connection(["weather"])
         jobs = []
         for _ in range(3):
-            connection_id = scene.database.connection(scene.user.agency_id, config=config, secret=secret)
+            connection_id = scenario.database.connection(scenario.user.agency_id, config=config, secret=secret)
             body = {"connection_id": connection_id, **JANUARY}
-            jobs.append(scene.project.start(scene.token, body).json()["job_id"])
+            jobs.append(scenario.project.start(scenario.token, body).json()["job_id"])
         until(lambda: slow.requests)
         try:
-            passed(scene.test(scene.request()))
-            statuses = sorted(scene.database.execution(job_id)["status"] for job_id in jobs)
+            passed(scenario.test(scenario.request()))
+            statuses = sorted(scenario.database.execution(job_id)["status"] for job_id in jobs)
             assert statuses == ["queued", "queued", "running"]
         finally:
             for job_id in jobs:
-                scene.project.cancel(scene.token, {"job_id": job_id})
+                scenario.project.cancel(scenario.token, {"job_id": job_id})
 
 
 # No worker
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_check, "WAIT_SECONDS", 0.1)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_without_a_worker_it_is_later(project: Project) -> None:
+@both_transports
+@pytest.mark.usefixtures("short_wait")
+def test_test_connection__no_worker(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     body = {"type": "http", "configuration": GOOD["configuration"]}
-    for path, asked in ((TEST, body), (PATH, GOOD | {"validate": True})):
-        response = project.request("POST", path, token, json=asked)
+    for path, sent in ((TEST, body), (PATH, GOOD | {"validate": True})):
+        response = project.request("POST", path, token, json=sent)
         assert refusal(response, 503, "source_unavailable") == {}
         assert int(response.headers["retry-after"]) > 0
         assert SECRET["token"] not in response.text
     assert ids(project, token) == []
     checks = project.database.all("select status from app.executions where agency_id = %s", (user.agency_id,))
-    assert [source_check["status"] for source_check in checks] == ["cancelled"] * 2  # nobody waits for them
+    assert [check["status"] for check in checks] == ["cancelled"] * 2
 
 
-@pytest.mark.usefixtures("impatient")
-def test_what_is_tested_is_no_connection(project: Project) -> None:
+@both_transports
+@pytest.mark.usefixtures("short_wait")
+def test_test_connection__tested_connection_is_unusable(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     body = {"type": "http", "configuration": GOOD["configuration"]}
@@ -437,8 +441,9 @@ def test_what_is_tested_is_no_connection(project: Project) -> None:
         assert project.jobs(token).json()["jobs"] == []
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_failing_database_says_nothing_of_the_secret(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+@both_transports
+@pytest.mark.usefixtures("short_wait")
+def test_test_connection__internal_error_hides_the_secret(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     token = project.token(project.database.member())
     body = {"type": "http", "configuration": GOOD["configuration"]}
@@ -449,11 +454,11 @@ def test_a_failing_database_says_nothing_of_the_secret(project: Project, caplog:
     assert SECRET["token"] not in response.text + caplog.text
 
 
-# What may not be sent
+# Invalid requests
 
 
-@through_both_doors
-def test_another_type_than_the_stored_one(project: Project) -> None:
+@both_transports
+def test_test_connection__type_differs_from_the_stored_one(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     stored = project.database.connection(user.agency_id, "records", {}), project.database.connection(user.agency_id)
@@ -464,22 +469,27 @@ def test_another_type_than_the_stored_one(project: Project) -> None:
 
 
 BAD: dict[str, tuple[Any, int, str, dict[str, Any]]] = {
-    "nothing": ({}, 400, "missing_field", {"field": "type"}),
-    "an unknown type": ({"type": "ftp"}, 400, "invalid_field", {"field": "type"}),
-    "a list as configuration": (
+    "empty": ({}, 400, "missing_field", {"field": "type"}),
+    "unknown type": ({"type": "ftp"}, 400, "invalid_field", {"field": "type"}),
+    "configuration a list": (
         {"type": "http", "configuration": []},
         400,
         "invalid_field",
         {"field": "configuration"},
     ),
-    "a NUL": ({"type": "http", "configuration": {"a": "\0"}}, 400, "invalid_field", {"field": "configuration"}),
-    "a NUL in a change": (
+    "NUL": ({"type": "http", "configuration": {"a": "\0"}}, 400, "invalid_field", {"field": "configuration"}),
+    "NUL in a change": (
         {"type": "http", "configuration": {"\0": 1}, "connection_id": UNKNOWN},
         400,
         "invalid_field",
         {"field": "configuration"},
     ),
-    "no id": ({"type": "http", "connection_id": "x"}, 400, "invalid_field", {"field": "connection_id"}),
+    "connection_id not a UUID": (
+        {"type": "http", "connection_id": "x"},
+        400,
+        "invalid_field",
+        {"field": "connection_id"},
+    ),
     "no configuration": ({"type": "http"}, 400, "invalid_configuration", {}),
     "no secret": ({"type": "http", "configuration": CONFIG}, 400, "invalid_configuration", {}),
     "records with a configuration": (
@@ -497,20 +507,20 @@ BAD: dict[str, tuple[Any, int, str, dict[str, Any]]] = {
 }
 
 
-@through_both_doors
+@one_transport
 @pytest.mark.parametrize("name", BAD)
-def test_requests_that_are_none(project: Project, name: str) -> None:
+def test_test_connection__invalid_request(project: Project, name: str) -> None:
     body, status, code, members = BAD[name]
     token = project.token(project.database.member())
     with project.unchanged():
         assert refusal(project.request("POST", TEST, token, json=body), status, code) == members
 
 
-@through_both_doors
+@both_transports
 @pytest.mark.parametrize(
     "change", [{"secret": "x"}, {"secret": []}, {"resources": "x"}, {"resources": None}, {"secret": False}], ids=str
 )
-def test_a_change_of_another_shape(project: Project, change: dict[str, Any]) -> None:
+def test_test_connection__change_of_the_wrong_type(project: Project, change: dict[str, Any]) -> None:
     user = project.database.member()
     token = project.token(user)
     stored = project.database.connection(user.agency_id)
@@ -519,7 +529,8 @@ def test_a_change_of_another_shape(project: Project, change: dict[str, Any]) -> 
         assert refusal(project.request("POST", TEST, token, json=body), 400, "invalid_configuration") == {}
 
 
-def test_a_user_without_agency(project: Project) -> None:
+@both_transports
+def test_test_connection__rejected_callers(project: Project) -> None:
     token = project.token(project.database.user(None))
     body = {"type": "http", "configuration": GOOD["configuration"]}
     with project.unchanged():

@@ -1,4 +1,4 @@
-"""/webhook: what is created, shown, changed and deleted; the secret, which is shown once; who may."""
+"""/webhook: creation, update and deletion of webhooks, and the secret, which is shown once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import pytest
 from functions.webhook.delete_webhook import WebhookDeleted
 from functions.webhook.get_webhook import Webhook
 from functions.webhook.list_webhooks import Webhooks
-from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.project import Project, both_transports, one_transport, refusal
 from tests.support.sync_job_runs import Client, accepted
 
 if TYPE_CHECKING:
     import httpx
 
-both_doors = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
-pytestmark = both_doors
-
 URL = "https://example.com/events"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
@@ -36,7 +34,8 @@ def change(client: Client, webhook_id: str, **members: Any) -> httpx.Response:
     return client.ask("PATCH", f"/webhook/{webhook_id}", json=members)
 
 
-def test_what_is_created_is_shown_without_its_secret(client: Client) -> None:
+@both_transports
+def test_create_webhook__shows_its_secret_once(client: Client) -> None:
     made = client.webhook()
     secret = made.pop("secret")
     assert str(uuid.UUID(secret)) == secret
@@ -56,12 +55,13 @@ def test_what_is_created_is_shown_without_its_secret(client: Client) -> None:
     assert changed["updated_at"] > made["updated_at"]
 
 
-def test_the_secret_is_in_one_place(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """No list, no log, no table but app.secrets knows it; an Idempotency-Key does not bring it back."""
+@both_transports
+def test_webhook_secret__stored_and_shown_in_one_place(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """The secret is in no list, no log and no table except app.secrets. An Idempotency-Key does not return it again."""
     response = client.ask("POST", "/webhook", json={"target_url": URL}, headers={"idempotency-key": "k"})
     made = response.json()
     secret = made["secret"]
-    answers = [
+    responses = [
         client.ask("GET", "/webhook"),
         client.ask("GET", f"/webhook/{made['id']}"),
         change(client, made["id"], event_types=["a"]),
@@ -70,11 +70,11 @@ def test_the_secret_is_in_one_place(client: Client, caplog: pytest.LogCaptureFix
         client.ask("GET", f"/api/connections/{made['id']}"),
         client.ask("POST", "/webhook", json={"target_url": URL}, headers={"idempotency-key": "k"}),
     ]
-    for answer in answers:
-        assert secret not in answer.text
-    again = answers[-1].json()
+    for response in responses:
+        assert secret not in response.text
+    again = responses[-1].json()
     assert (again["id"] != made["id"], again["secret"] != secret) == (True, True)
-    refusal(answers[5], 404, "connection_not_found")
+    refusal(responses[5], 404, "connection_not_found")
     found = [name for name, rows in client.database.fingerprint().items() if secret in json.dumps(rows, default=str)]
     assert found == ["app.secrets"]
     row = client.database.one("select name, config from app.connections where id = %s", (made["id"],))
@@ -87,10 +87,10 @@ def test_the_secret_is_in_one_place(client: Client, caplog: pytest.LogCaptureFix
         assert secret not in json.dumps(seen, default=str)
 
 
-def test_what_was_deleted_is_gone_with_its_secret(client: Client) -> None:
+@both_transports
+def test_delete_webhook__deletes_its_secret(client: Client) -> None:
     made = client.webhook()
-    answer = accepted(client.ask("DELETE", f"/webhook/{made['id']}"), WebhookDeleted)
-    assert answer == {"id": made["id"]}
+    assert accepted(client.ask("DELETE", f"/webhook/{made['id']}"), WebhookDeleted) == {"id": made["id"]}
     assert made["secret"] not in json.dumps(client.database.fingerprint(), default=str)
     for response in (
         client.ask("GET", f"/webhook/{made['id']}"),
@@ -101,20 +101,21 @@ def test_what_was_deleted_is_gone_with_its_secret(client: Client) -> None:
     assert client.ask("GET", "/webhook").json()["result"] == []
 
 
-def test_deleting_one_stops_the_runs_that_deliver_to_it(client: Client) -> None:
+@both_transports
+def test_delete_webhook__stops_runs_that_deliver_to_it(client: Client) -> None:
     job, account, webhook, other = client.job(), client.account(), client.webhook(), client.webhook()
-    doomed = [client.run(job["id"], account, webhook_id=webhook["id"])["id"] for _ in range(3)]
-    spared = [client.run(job["id"], account, webhook_id=other["id"])["id"], client.run(job["id"], account)["id"]]
-    client.database.move(doomed[1], ("claim", "running"))
-    client.database.move(doomed[2], ("claim", "running"), ("complete", "completed"))
+    affected = [client.run(job["id"], account, webhook_id=webhook["id"])["id"] for _ in range(3)]
+    unaffected = [client.run(job["id"], account, webhook_id=other["id"])["id"], client.run(job["id"], account)["id"]]
+    client.database.move(affected[1], ("claim", "running"))
+    client.database.move(affected[2], ("claim", "running"), ("complete", "completed"))
     assert client.ask("DELETE", f"/webhook/{webhook['id']}").status_code == 200
-    assert [client.get(run)["status"] for run in doomed] == ["stopped", "stopped", "completed"]
-    assert [client.get(run)["status"] for run in spared] == ["created", "created"]
-    for run in doomed[:2]:
+    assert [client.get(run)["status"] for run in affected] == ["stopped", "stopped", "completed"]
+    assert [client.get(run)["status"] for run in unaffected] == ["created", "created"]
+    for run in affected[:2]:
         assert client.get(run)["webhook_id"] == webhook["id"]
         event = client.database.events(run)[-1]
-        said = event["event"], event["actor"], event["reason"]
-        assert said == ("cancel", f"user:{client.user.id}", "webhook deleted")
+        values = event["event"], event["actor"], event["reason"]
+        assert values == ("cancel", f"user:{client.user.id}", "webhook deleted")
     refusal(client.start(job["id"], account, webhook_id=webhook["id"]), 404, "webhook_not_found")
 
 
@@ -128,20 +129,21 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-def test_a_change_changes_what_is_given(client: Client) -> None:
-    one = show(client, client.webhook(event_types=["x"])["id"])
+@both_transports
+def test_update_webhook__changes_the_given_members(client: Client) -> None:
+    webhook = show(client, client.webhook(event_types=["x"])["id"])
     for changes in CHANGES:
-        changed = accepted(change(client, one["id"], **changes), Webhook)
-        one |= changes
-        assert changed == {**one, "updated_at": changed["updated_at"]}
-        assert show(client, one["id"]) == changed
-    assert (
-        accepted(change(client, one["id"], is_active=None, target_url=None), Webhook)["target_url"] == one["target_url"]
-    )
+        changed = accepted(change(client, webhook["id"], **changes), Webhook)
+        webhook |= changes
+        assert changed == {**webhook, "updated_at": changed["updated_at"]}
+        assert show(client, webhook["id"]) == changed
+    unchanged = accepted(change(client, webhook["id"], is_active=None, target_url=None), Webhook)
+    assert unchanged["target_url"] == webhook["target_url"]
 
 
-def test_changes_at_once_are_all_made(client: Client) -> None:
-    """None waits for another in a circle."""
+@both_transports
+def test_update_webhook__concurrent_calls_all_succeed(client: Client) -> None:
+    """Concurrent updates do not deadlock."""
     webhook_id = client.webhook()["id"]
     responses = client.project.at_once(lambda: change(client, webhook_id, is_active=False, event_types=["a"]))
     assert {response.status_code for response in responses} == {200}
@@ -171,14 +173,17 @@ BAD: list[tuple[dict[str, Any], int, str, dict[str, Any]]] = [
     ({"target_url": URL, "is_active": "yes"}, 400, "invalid_field", {"field": "is_active"}),
     ({"target_url": URL, "is_active": 1}, 400, "invalid_field", {"field": "is_active"}),
     ({"target_url": URL, "environment_id": "x"}, 400, "invalid_field", {"field": "environment_id"}),
-    ({"target_url": URL, "environment_id": str(uuid.uuid4())}, 403, "other_organization", {}),
+    ({"target_url": URL, "environment_id": UNKNOWN}, 403, "other_organization", {}),
     ({"target_url": URL, "secret": "mine"}, 422, "unsupported_field", {"fields": ["secret"]}),
     ({"target_url": URL, "id": "x", "more": {"a": 1}}, 422, "unsupported_field", {"fields": ["id", "more"]}),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "status", "code", "members"), BAD, ids=[str(number) for number in range(len(BAD))])
-def test_what_cannot_be_created(
+@one_transport
+@pytest.mark.parametrize(
+    ("body", "status", "code", "members"), BAD, ids=[f"{code} {json.dumps(body)[:60]}" for body, _, code, _ in BAD]
+)
+def test_create_and_update_webhook__invalid_member(
     client: Client, body: dict[str, Any], status: int, code: str, members: dict[str, Any]
 ) -> None:
     with client.project.unchanged():
@@ -189,52 +194,61 @@ def test_what_cannot_be_created(
             assert refusal(change(client, webhook_id, **body), status, code) == members
 
 
-def test_the_environment_may_be_named(client: Client) -> None:
+@both_transports
+def test_create_webhook__environment_id(client: Client) -> None:
     assert client.webhook(environment_id=client.user.agency_id)["environment_id"] == client.user.agency_id
     refusal(change(client, client.webhook()["id"], environment_id=client.user.agency_id), 422, "unsupported_field")
 
 
 def paths(webhook_id: str) -> list[tuple[str, str]]:
-    one = f"/webhook/{webhook_id}"
-    return [("GET", "/webhook"), ("POST", "/webhook"), ("GET", one), ("PATCH", one), ("DELETE", one)]
+    path = f"/webhook/{webhook_id}"
+    return [("GET", "/webhook"), ("POST", "/webhook"), ("GET", path), ("PATCH", path), ("DELETE", path)]
 
 
-def ask(project: Project, method: str, path: str, token: str | None) -> httpx.Response:
+def send(project: Project, method: str, path: str, token: str | None) -> httpx.Response:
     body: dict[str, Any] = {"json": {"target_url": URL}} if method in {"POST", "PATCH"} else {}
     return project.request(method, path, token, **body)
 
 
-def test_who_may_not(client: Client, project: Project) -> None:
+@both_transports
+def test_webhook_endpoints__rejected_callers_and_unknown_ids(client: Client, project: Project) -> None:
     webhook_id = client.webhook()["id"]
-    stranger, of_none = client.other(), Client(project, project.database.user(None))
-    no_webhooks = [client.account(), str(uuid.uuid4())]
+    stranger, without_agency = client.other(), Client(project, project.database.user(None))
+    other_ids = [client.account(), str(uuid.uuid4())]
     with project.unchanged():
         for method, path in paths(webhook_id):
-            refusal(ask(project, method, path, None), 401, "missing_token")
-            refusal(ask(project, method, path, "not-a-token"), 401, "invalid_token")
-            refusal(ask(project, method, path, of_none.token), 403, "no_agency")
+            refusal(send(project, method, path, None), 401, "missing_token")
+            refusal(send(project, method, path, "not-a-token"), 401, "invalid_token")
+            refusal(send(project, method, path, without_agency.token), 403, "no_agency")
             if path != "/webhook":
-                refusal(ask(project, method, path, stranger.token), 404, "webhook_not_found")
+                refusal(send(project, method, path, stranger.token), 404, "webhook_not_found")
         assert stranger.ask("GET", "/webhook").json()["result"] == []
-        for connection_id in no_webhooks:
-            for method, path in paths(connection_id)[2:]:
-                refusal(ask(project, method, path, client.token), 404, "webhook_not_found")
+        for other_id in other_ids:
+            for method, path in paths(other_id)[2:]:
+                refusal(send(project, method, path, client.token), 404, "webhook_not_found")
 
 
-def test_an_agencys_own_server_may(client: Client, project: Project) -> None:
+@both_transports
+def test_webhook_endpoints__api_key(client: Client, project: Project) -> None:
     key = project.database.api_key(client.user)
     made = project.request("POST", "/webhook", key, json={"target_url": URL}).json()
     for method, path in paths(made["id"]):
-        assert ask(project, method, path, key).status_code == 200
+        assert send(project, method, path, key).status_code == 200
 
 
-@pytest.mark.parametrize("malformed", ["x", "%00", "null", "0" * 36, "%F0%9F%92%A9", "{webhook_id}", "1" * 3000])
-def test_malformed_ids_are_nothing(client: Client, malformed: str) -> None:
+@one_transport
+@pytest.mark.parametrize(
+    "malformed",
+    ["x", "%00", "null", "0" * 36, "%F0%9F%92%A9", "{webhook_id}", "1" * 3000],
+    ids=["letter", "NUL", "null", "36 zeros", "emoji", "placeholder", "3000 digits"],
+)
+def test_webhook_endpoints__malformed_id(client: Client, malformed: str) -> None:
     for method, path in paths(malformed)[2:]:
-        refusal(ask(client.project, method, path, client.token), 404, "not_found")
+        refusal(send(client.project, method, path, client.token), 404, "not_found")
 
 
-def test_other_methods(client: Client) -> None:
+@one_transport
+def test_webhook_endpoints__method_not_allowed(client: Client) -> None:
     for path, methods in {"/webhook": "GET, POST", f"/webhook/{uuid.uuid4()}": "DELETE, GET, PATCH"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
             response = client.ask(method, path, content=b"{}")
@@ -255,18 +269,22 @@ BODIES: list[tuple[bytes, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "status", "code"), BODIES, ids=[str(number) for number in range(len(BODIES))])
-def test_bodies_that_are_none(client: Client, content: bytes, status: int, code: str) -> None:
+@one_transport
+@pytest.mark.parametrize(
+    ("content", "status", "code"), BODIES, ids=[f"{code} {content[:30]!r}" for content, _, code in BODIES]
+)
+def test_create_webhook__invalid_body(client: Client, content: bytes, status: int, code: str) -> None:
     with client.project.unchanged():
         refusal(client.ask("POST", "/webhook", content=content), status, code)
 
 
-def test_the_list_knows_its_fields(client: Client) -> None:
+@both_transports
+def test_list_webhooks__filters(client: Client) -> None:
     active, other = client.webhook("https://a.example/"), client.webhook("https://b.example/", is_active=False)
 
     def found(**query: str) -> list[str]:
         response = client.ask("GET", "/webhook", params=query)
-        return [one["id"] for one in accepted(response, Webhooks)["result"]]
+        return [webhook["id"] for webhook in accepted(response, Webhooks)["result"]]
 
     assert [found(is_active=value) for value in ("true", "false")] == [[active["id"]], [other["id"]]]
     assert found(**{"target_url[like]": "%//b.%"}) == [other["id"]]

@@ -1,10 +1,11 @@
-"""PostgREST in front of everything that is exposed: whoever asks, nothing of another agency is read or changed.
+"""Requests of every kind of caller to everything that PostgREST exposes: nothing of another agency is read or changed.
 
-Generated from the catalog, so that whatever a migration adds is attacked from then on.
+The requests are generated from the catalog, so that they include whatever a migration adds.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,19 +25,19 @@ ACTORS = [
     "colleague signed out",
     "stranger",
     "no agency",
-    "stranger's server",
-    "server with a revoked key",
-    "nobody",
+    "stranger's API key",
+    "revoked API key",
+    "anonymous",
     "anon key",
     "service_role",
     "expired",
     "forged",
 ]
 USERS = ["owner", "stranger", "no agency", "colleague signed out"]
-# Their key comes in a header; PostgREST takes them for anon.
-SERVERS = ["stranger's server", "server with a revoked key"]
+# These send an API key in a header. For PostgREST their role is anon.
+KEY_HOLDERS = ["stranger's API key", "revoked API key"]
 TRUSTED = "service_role"
-# The trusted server keeps agencies and their users; everything else moves by RPC.
+# The service role maintains agencies and their users; everything else changes through RPCs.
 WRITABLE_BY_SERVICE = {"agencies", "users"}
 
 RELATIONS = """
@@ -57,13 +58,13 @@ order by p.proname
 
 
 class Matrix:
-    """A victim with a running job and all that belongs to one, and everybody's way to PostgREST."""
+    """A victim agency with a row of every kind, and each actor's credentials for PostgREST."""
 
     def __init__(self, project: Project, client: httpx.Client) -> None:
         self.client = client
         self.project = project
         self.database = database = project.database
-        owner, stranger, nowhere = database.member(), database.member(), database.user(None)
+        owner, stranger, without_agency = database.member(), database.member(), database.user(None)
         colleague = database.user(owner.agency_id)
         job_id = self._job(owner)
         self._job(stranger)
@@ -81,23 +82,23 @@ class Matrix:
             "api_key_id": database.one("select id::text from app.api_keys where hint = %s", (revoked[-4:],))["id"],
         }
         database.admin.execute("update app.api_keys set revoked_at = now() where id = %s", (self.ids["api_key_id"],))
-        self.keys = {"stranger's server": database.api_key(stranger), "server with a revoked key": revoked}
-        # Nothing else changes with their calls, and they were used just now.
+        self.keys = {"stranger's API key": database.api_key(stranger), "revoked API key": revoked}
+        # A call updates last_used_at at most once a minute, and the checksums must not change.
         database.admin.execute("update app.api_keys set last_used_at = now() + interval '1 hour'")
-        good, gone = project.token(owner), project.token(colleague)
-        project.auth.sign_out(gone)
+        valid, signed_out = project.token(owner), project.token(colleague)
+        project.auth.sign_out(signed_out)
         self.tokens = {
-            "owner": good,
-            "colleague signed out": gone,
+            "owner": valid,
+            "colleague signed out": signed_out,
             "stranger": project.token(stranger),
-            "no agency": project.token(nowhere),
-            "stranger's server": None,
-            "server with a revoked key": None,
-            "nobody": None,
+            "no agency": project.token(without_agency),
+            "stranger's API key": None,
+            "revoked API key": None,
+            "anonymous": None,
             "anon key": project.auth.anon_key(),
             "service_role": project.auth.service_role_key(),
             "expired": project.token(owner, lifetime=-3600),
-            "forged": good[:-8] + "AAAAAAAA",
+            "forged": valid[:-8] + "AAAAAAAA",
         }
 
     def _run(self, user: User) -> dict[str, str]:
@@ -106,12 +107,12 @@ class Matrix:
             job = session.call("create_sync_job", resources=[{"resource": "flights", "method": "list"}])
             webhook = session.call("create_webhook", target_url="https://127.0.0.1/never")
             account = self.database.connection(user.agency_id)
-            of_what = {"sync_job_id": job["id"], "integrated_account_id": account, "daemon_group_key": "d"}
-            run = session.call("create_sync_job_run", **of_what)
+            references = {"sync_job_id": job["id"], "integrated_account_id": account, "daemon_group_key": "d"}
+            run = session.call("create_sync_job_run", **references)
         return {"sync_job_id": job["id"], "webhook_id": webhook["id"], "run_id": run["id"]}
 
     def _job(self, user: User) -> str:
-        """Running, with a record and a checkpoint."""
+        """Start a job and commit a record and a checkpoint."""
         database = self.database
         job_id = database.start(user, database.connection(user.agency_id, secret={"token": "connection-t0p"}))
         execution = self.project.claim(job_id)
@@ -119,7 +120,7 @@ class Matrix:
             assert worker.commit_batch(execution, 1, "record-t0p") == "continue"
         return job_id
 
-    def ask(self, actor: str, method: str, path: str, **options: Any) -> httpx.Response:
+    def request(self, actor: str, method: str, path: str, **options: Any) -> httpx.Response:
         token = self.tokens[actor]
         headers = options.pop("headers", {}) | ({"authorization": f"Bearer {token}"} if token else {})
         if actor in self.keys:
@@ -132,14 +133,14 @@ class Matrix:
         return response
 
     def check_nothing_foreign(self, actor: str, response: httpx.Response) -> None:
-        """No id of the victim is in what others are told."""
+        """Check that a response to another agency contains no id of the victim."""
         if actor in {"owner", TRUSTED}:
             return
         text = str(response.headers) + response.text
         assert not [name for name in self.ids if self.ids[name] in text], f"{actor} {response.url}: {text}"
 
     def arguments(self, actor: str, function: dict[str, Any]) -> dict[str, Any]:
-        """The victim's ids for everybody; for the trusted server, which may do it, ids of nothing."""
+        """The victim's ids; for the service role, whose calls would succeed, ids that do not exist."""
         status = "scheduled" if "bulk_action" in function["name"] else "pending"
         texts = {
             "status": status,
@@ -149,7 +150,7 @@ class Matrix:
         by_type: dict[str, Callable[[str], Any]] = {
             "uuid": lambda name: NOBODY if actor == TRUSTED else self.ids.get(name, self.ids["job_id"]),
             "jsonb": lambda name: [] if actor == TRUSTED or name != "families" else ["historical_sync"],
-            # A name too long for any table: whoever may create something creates nothing.
+            # A name that is too long for any table, so that no call creates anything.
             "text": lambda name: texts.get(name, "x"),
             "timestamp with time zone": lambda _: "2013-01-01T00:00:00Z",
             "date": lambda _: "2013-01-01",
@@ -160,14 +161,14 @@ class Matrix:
         return {
             name: by_type[kind](name)
             for name, kind in zip(function["names"], function["types"], strict=False)
-            # Or the webhook's, not both; and a query says no JSON (its text would be a JSON text).
+            # A run has one destination, here the webhook. A query cannot hold a JSON object for `filters`.
             if name and name not in {"daemon_group_key", "filters"}
         }
 
 
 @pytest.fixture(scope="module")
 def matrix(projects: Projects) -> Iterator[Matrix]:
-    """Whatever the sweeps do, the tables are the same afterwards. The trusted server reaps, too."""
+    """The tables must be unchanged after all tests. The service role reaps."""
     with httpx.Client() as client:
         made = Matrix(projects(SETUPS[1]), client)
         before = checksums(made.database)
@@ -179,7 +180,7 @@ def lists_all(function: dict[str, Any]) -> bool:
     return function["name"].startswith("list_") and "sync_id" not in function["names"]
 
 
-# These name nobody else's row: a stranger may call them, and here says nonsense.
+# These reference no existing row. A stranger may call them; the arguments here are invalid.
 CREATING = {
     "create_api_key",
     "create_connection",
@@ -191,20 +192,20 @@ CREATING = {
 }
 
 
-def refused(actor: str, response: httpx.Response) -> None:
+def assert_rejected(actor: str, response: httpx.Response) -> None:
     statuses = {403, 404, 405} if actor in {*USERS, TRUSTED} else {401, 405}
     if actor == "colleague signed out":
         statuses |= {401}
     if response.status_code == 400 and response.json()["code"] == "0A000":
-        return  # a computed column of a view: nobody can write it
+        return  # a computed column of a view, which no role can write
     assert response.status_code in statuses, f"{actor} {response.request.method} {response.url}: {response.text}"
 
 
 @pytest.mark.parametrize("actor", ACTORS)
-def test_what_each_reads_of_tables_and_views(matrix: Matrix, actor: str) -> None:
+def test_postgrest_select__by_actor(matrix: Matrix, actor: str) -> None:
     for relation in matrix.database.all(RELATIONS):
-        response = matrix.ask(actor, "GET", f"/{relation['name']}")
-        if actor in {"nobody", "anon key", "expired", "forged", *SERVERS}:
+        response = matrix.request(actor, "GET", f"/{relation['name']}")
+        if actor in {"anonymous", "anon key", "expired", "forged", *KEY_HOLDERS}:
             assert response.status_code == 401
             continue
         assert response.status_code == 200, response.text
@@ -219,94 +220,101 @@ def test_what_each_reads_of_tables_and_views(matrix: Matrix, actor: str) -> None
         elif actor == TRUSTED:
             assert len(rows) > 1
         elif actor == "no agency" and relation["name"] == "users":
-            assert [row["agency_id"] for row in rows] == [None]  # himself
+            assert [row["agency_id"] for row in rows] == [None]  # the user's own row
         else:
             assert rows == []
 
 
 @pytest.mark.parametrize("actor", ACTORS)
-def test_nobody_writes_tables_and_views(matrix: Matrix, actor: str) -> None:
+def test_postgrest_write__rejected_for_every_actor(matrix: Matrix, actor: str) -> None:
     for relation in matrix.database.all(RELATIONS):
         if actor == TRUSTED and relation["name"] in WRITABLE_BY_SERVICE:
             continue
         path = f"/{relation['name']}"
         first = relation["columns"][0]
-        refused(actor, matrix.ask(actor, "POST", path, json={}))
-        refused(actor, matrix.ask(actor, "POST", path, json={first: NOBODY}))
-        refused(actor, matrix.ask(actor, "POST", path, json=[], headers={"prefer": "resolution=merge-duplicates"}))
+        assert_rejected(actor, matrix.request(actor, "POST", path, json={}))
+        assert_rejected(actor, matrix.request(actor, "POST", path, json={first: NOBODY}))
+        assert_rejected(
+            actor, matrix.request(actor, "POST", path, json=[], headers={"prefer": "resolution=merge-duplicates"})
+        )
         for column in relation["columns"]:
-            refused(actor, matrix.ask(actor, "PATCH", f"{path}?{first}=not.is.null", json={column: None}))
-        refused(actor, matrix.ask(actor, "DELETE", f"{path}?{first}=not.is.null"))
-        refused(actor, matrix.ask(actor, "DELETE", path))
+            assert_rejected(actor, matrix.request(actor, "PATCH", f"{path}?{first}=not.is.null", json={column: None}))
+        assert_rejected(actor, matrix.request(actor, "DELETE", f"{path}?{first}=not.is.null"))
+        assert_rejected(actor, matrix.request(actor, "DELETE", path))
 
 
 @pytest.mark.parametrize("actor", ACTORS)
-def test_what_each_may_call(matrix: Matrix, actor: str) -> None:
+def test_postgrest_rpc__by_actor(matrix: Matrix, actor: str) -> None:
     for function in matrix.database.all(FUNCTIONS):
         path, arguments = f"/rpc/{function['name']}", matrix.arguments(actor, function)
         query = {name: value if isinstance(value, str) else str(value).lower() for name, value in arguments.items()}
         for method in ("PATCH", "DELETE", "PUT"):
-            assert matrix.ask(actor, method, path, json=arguments).status_code in {401, 405}
+            assert matrix.request(actor, method, path, json=arguments).status_code in {401, 405}
         if actor == "owner" and function["for_users"]:
-            continue  # these are his
-        posted, got = matrix.ask(actor, "POST", path, json=arguments), matrix.ask(actor, "GET", path, params=query)
+            continue  # the owner's own functions
+        posted, got = (
+            matrix.request(actor, "POST", path, json=arguments),
+            matrix.request(actor, "GET", path, params=query),
+        )
         if actor == TRUSTED:
             assert posted.status_code in {200, 400, 403, 404}, posted.text
             assert got.status_code in {200, 400, 403, 404, 405}, got.text
             continue
         for response in (posted, got):
-            if actor == "stranger's server" and not function["for_keys"]:
+            if actor == "stranger's API key" and not function["for_keys"]:
                 assert response.status_code in {401, 405}, response.text
-            elif actor in {"stranger", "stranger's server"} and lists_all(function):
-                assert response.status_code == 200, response.text  # of his own, with the victim's ids
-            elif actor in {"stranger", "stranger's server"} and function["name"] in CREATING:
+            elif actor in {"stranger", "stranger's API key"} and lists_all(function):
+                assert response.status_code == 200, (
+                    response.text
+                )  # the caller's own rows, although the arguments are the victim's ids
+            elif actor in {"stranger", "stranger's API key"} and function["name"] in CREATING:
                 assert response.status_code in {400, 403, 405}, response.text
             else:
-                refused("stranger" if actor == "stranger's server" else actor, response)
+                assert_rejected("stranger" if actor == "stranger's API key" else actor, response)
         if not function["for_users"]:
             assert posted.status_code in {401, 403}
 
 
-def test_a_get_never_writes_even_for_the_owner(matrix: Matrix) -> None:
+def test_postgrest_rpc__get_never_writes(matrix: Matrix) -> None:
     for function in matrix.database.all(FUNCTIONS):
         if function["writes"] and function["for_users"]:
             arguments = matrix.arguments("owner", function)
             if "resources" in arguments:
                 arguments["resources"] = '["flights"]'
             query = {name: value if isinstance(value, str) else str(value).lower() for name, value in arguments.items()}
-            response = matrix.ask("owner", "GET", f"/rpc/{function['name']}", params=query)
-            # What only reads is `volatile` where an agency's server may call: then it notes that its key is in use.
+            response = matrix.request("owner", "GET", f"/rpc/{function['name']}", params=query)
+            # Functions that accept keys are volatile even if they only read, because they update last_used_at.
             assert response.status_code >= 400 or function["name"].startswith(("get_", "list_", "preview_")), function[
                 "name"
             ]
 
 
-@pytest.mark.parametrize("actor", ["stranger", "no agency", "colleague signed out", "nobody", *SERVERS])
-@pytest.mark.parametrize(
-    "query",
-    [
-        "select=*,agencies(*)",
-        "select=*,users(*)",
-        "or=(agency_id.not.is.null,job_id.not.is.null)",
-        "select=agency_id.count()",
-        "select=count()",
-        "order=cancel_reason&limit=1000&offset=0",
-        "agency_id=not.is.null&select=agency_id::text",
-        "cancel_reason=like.*&select=*",
-        "limit=0",
-    ],
-)
-def test_no_query_looks_around_the_policies(matrix: Matrix, actor: str, query: str) -> None:
-    for relation in matrix.database.all(RELATIONS):
-        headers = {"prefer": "count=exact"}
-        response = matrix.ask(actor, "GET", f"/{relation['name']}?{query}", headers=headers)
+QUERIES = [
+    "select=*,agencies(*)",
+    "select=*,users(*)",
+    "or=(agency_id.not.is.null,job_id.not.is.null)",
+    "select=agency_id.count()",
+    "select=count()",
+    "order=cancel_reason&limit=1000&offset=0",
+    "agency_id=not.is.null&select=agency_id::text",
+    "cancel_reason=like.*&select=*",
+    "limit=0",
+]
+
+
+@pytest.mark.parametrize("actor", ["stranger", "no agency", "colleague signed out", "anonymous", *KEY_HOLDERS])
+def test_postgrest_select__queries_do_not_bypass_policies(matrix: Matrix, actor: str) -> None:
+    headers = {"prefer": "count=exact"}
+    for relation, query in itertools.product(matrix.database.all(RELATIONS), QUERIES):
+        response = matrix.request(actor, "GET", f"/{relation['name']}?{query}", headers=headers)
         counted = response.headers.get("content-range", "*/0").rpartition("/")[2]
-        assert response.status_code >= 400 or int(counted) <= 1  # his own
+        assert response.status_code >= 400 or int(counted) <= 1, query  # the caller's own row
 
 
-@pytest.mark.parametrize("actor", ACTORS)
+# PostgREST rejects a schema that is not exposed for every role alike, therefore one actor of each kind is enough.
+@pytest.mark.parametrize("actor", ["owner", "stranger", "stranger's API key", "anonymous", TRUSTED])
 @pytest.mark.parametrize("schema", ["app", "auth", "pg_catalog", "information_schema"])
-def test_no_other_schema_is_there(matrix: Matrix, actor: str, schema: str) -> None:
+def test_postgrest__other_schemas_are_hidden(matrix: Matrix, actor: str, schema: str) -> None:
     for path in (
         "/executions",
         "/connections",
@@ -319,22 +327,22 @@ def test_no_other_schema_is_there(matrix: Matrix, actor: str, schema: str) -> No
         headers = {"accept-profile": schema, "content-profile": schema}
         for method in ("GET", "POST", "PATCH", "DELETE"):
             body = {} if method == "GET" else {"json": {"status": "cancelled"}}
-            assert matrix.ask(actor, method, path, headers=headers, **body).status_code in {401, 406}
-    for name in ("cancel_execution", "refuse", "identify", "caller", "touch_api_key", "next_status", "pg_sleep"):
-        response = matrix.ask(actor, "POST", f"/rpc/{name}", json={}, headers={"content-profile": schema})
+            assert matrix.request(actor, method, path, headers=headers, **body).status_code in {401, 406}
+    for name in ("cancel_execution", "raise_error", "identify", "caller", "touch_api_key", "next_status", "pg_sleep"):
+        response = matrix.request(actor, "POST", f"/rpc/{name}", json={}, headers={"content-profile": schema})
         assert response.status_code in {401, 406}
 
 
-@pytest.mark.parametrize("actor", ["nobody", "anon key", *SERVERS])
-def test_the_description_shows_whoever_is_not_signed_in_what_takes_a_key(matrix: Matrix, actor: str) -> None:
-    description = matrix.ask(actor, "GET", "/").json()
+@pytest.mark.parametrize("actor", ["anonymous", "anon key", *KEY_HOLDERS])
+def test_postgrest_openapi__anonymous_callers_see_key_functions_only(matrix: Matrix, actor: str) -> None:
+    description = matrix.request(actor, "GET", "/").json()
     for_keys = {f"/rpc/{function['name']}" for function in matrix.database.all(FUNCTIONS) if function["for_keys"]}
     assert set(description["paths"]) == {"/", *for_keys}
     assert not description.get("definitions")
 
 
-def test_the_description_shows_users_what_is_for_them(matrix: Matrix) -> None:
-    paths = set(matrix.ask("stranger", "GET", "/").json()["paths"])
+def test_postgrest_openapi__users_see_their_functions(matrix: Matrix) -> None:
+    paths = set(matrix.request("stranger", "GET", "/").json()["paths"])
     functions = matrix.database.all(FUNCTIONS)
     assert {path for path in paths if path.startswith("/rpc/")} == {
         f"/rpc/{function['name']}" for function in functions if function["for_users"]

@@ -1,8 +1,8 @@
-"""DELETE /sync-job-run/{id}, whatever the run and its receiver are doing, with a real worker: what it answers, what it
-leaves behind, and that nothing follows.
+"""DELETE /sync-job-run/{id} with a real worker, in every state of the run and its receiver: the response, the rows and
+events it leaves, and that nothing is fetched, stored or delivered afterwards.
 
-Nothing is timed. What was fetched and delivered is read from the source's and the receiver's own logs, when the answer
-is there and once more when the worker has said that it has ended and the run's last event has arrived.
+Nothing is timed. What was fetched and delivered is read from the logs of the source and the receiver, once at the
+response and once after the worker has logged the end of the run and the run's last event has arrived.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database
 
-# The published table of the answer's members, and of those of its sync_job.
+# The published members of the response, and of its sync_job.
 MEMBERS = {
     "id", "args", "resources", "sync_job_id", "integrated_account_id", "status", "daemon_id", "daemon_group_key",
     "webhook_id", "error_handling", "ignore_previous_run", "version", "resource_stats", "created_at", "updated_at",
@@ -61,7 +61,7 @@ DESTINATIONS = ["stored", "delivered"]
 CONTACTS_TOO = [LIST_ACCOUNTS, LIST_CONTACTS]
 
 
-class Stand:
+class Environment:
     """A project with its functions over HTTP, a source, a receiver, and workers in processes of their own."""
 
     def __init__(self, database: Database) -> None:
@@ -81,7 +81,7 @@ class Stand:
         url = self.database.login("authenticator")
         made = WorkerProcess(log=True, DATABASE_URL=url, **(quick | private | options))
         self._exit.callback(made.close)
-        self._exit.callback(self.go_on, made)
+        self._exit.callback(self.resume, made)
         return made
 
     def gate(self) -> Gate:
@@ -93,10 +93,10 @@ class Stand:
         self.receiver.answer = lambda _: None
         for gate in self.gates:
             gate.open()
-        self.go_on(self.worker)
+        self.resume(self.worker)
 
-    def hold(self, worker: WorkerProcess) -> None:
-        """Stopped where it stands; what it has begun in the database has ended or will without it."""
+    def suspend(self, worker: WorkerProcess) -> None:
+        """Send SIGSTOP and wait until the statements that the worker has sent have ended."""
         worker.process.send_signal(signal.SIGSTOP)
         until(lambda: psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED)
         busy = (
@@ -105,7 +105,7 @@ class Stand:
         )
         until(lambda: not self.database.all(busy))
 
-    def go_on(self, worker: WorkerProcess) -> None:
+    def resume(self, worker: WorkerProcess) -> None:
         if worker.process.poll() is None:
             worker.process.send_signal(signal.SIGCONT)
 
@@ -115,23 +115,23 @@ class Stand:
 
 
 @pytest.fixture(scope="module")
-def stand(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Stand]:
+def environment(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Environment]:
     with clone() as database:
-        made = Stand(database)
+        made = Environment(database)
         yield made
         made.close()
 
 
 @pytest.fixture
-def scene(stand: Stand) -> Iterator[Scenario]:
-    yield Scenario(stand)
-    stand.reset()
-    stand.database.check_invariants()
+def scenario(environment: Environment) -> Iterator[Scenario]:
+    yield Scenario(environment)
+    environment.reset()
+    environment.database.check_invariants()
 
 
 @dataclass(frozen=True)
-class Left:
-    """All there is of a run, and all that others have seen of it."""
+class Snapshot:
+    """Everything stored about a run, and what the source and the receiver have seen of it."""
 
     row: dict[str, Any]
     events: list[dict[str, Any]]
@@ -143,15 +143,15 @@ class Left:
 
 
 class Scenario:
-    """A user's run on the stand."""
+    """A run of a new user."""
 
-    def __init__(self, stand: Stand) -> None:
-        self.stand = stand
-        self.database = stand.database
-        self.source, self.receiver = stand.source, stand.receiver
-        self.client = Client(stand.project, stand.database.member())
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.database = environment.database
+        self.source, self.receiver = environment.source, environment.receiver
+        self.client = Client(environment.project, environment.database.member())
         self.webhook: dict[str, Any] | None = None
-        self.begun: list[Asked] = [*self.source.asked]
+        self.earlier_requests: list[Asked] = [*self.source.asked]
         self.run_id = ""
 
     def run(self, destination: str, *resources: Any, url: str | None = None, **members: Any) -> str:
@@ -170,16 +170,16 @@ class Scenario:
 
     @property
     def fetched(self) -> int:
-        """Requests of the source since the scene began."""
-        return len(self.source.asked) - len(self.begun)
+        """The number of requests to the source since the scenario began."""
+        return len(self.source.asked) - len(self.earlier_requests)
 
     @property
     def row(self) -> dict[str, Any]:
         return self.database.execution(self.run_id)
 
-    def left(self) -> Left:
+    def snapshot(self) -> Snapshot:
         counts = "select * from app.execution_resources where execution_id = %s order by resource, method"
-        return Left(
+        return Snapshot(
             self.row,
             self.database.events(self.run_id),
             stored(self.database, self.run_id),
@@ -190,14 +190,14 @@ class Scenario:
         )
 
     def received(self) -> list[WebhookMessage]:
-        """All but the letter about its end."""
+        """The run's webhook messages except the one about its end."""
         return [message for message in self.receiver.of(self.run_id) if message.event != "stopped"]
 
-    def stopped(self, *, in_flight: int | None, was: str = "running") -> tuple[Left, Left]:
-        """Stops the run and checks the answer, the row and the audit; what there was before and is now."""
-        before = self.left()
+    def stopped(self, *, in_flight: int | None, was: str = "running") -> tuple[Snapshot, Snapshot]:
+        """Stop the run; check the response, the row and the audit; return the snapshots before and after."""
+        before = self.snapshot()
         response = self.client.stop(self.run_id)
-        now = self.left()
+        now = self.snapshot()
         body = accepted(response, SyncJobRun)
         assert now.row["status"] == "cancelled"
         self.check_object(body, now, "stopped")
@@ -206,8 +206,8 @@ class Scenario:
 
         assert before.row["status"] == was
         actor = f"user:{self.client.user.id}"
-        said = (actor, None, response.headers["x-request-id"])
-        assert (now.row["actor"], now.row["reason"], now.row["request_id"]) == said
+        origin = (actor, None, response.headers["x-request-id"])
+        assert (now.row["actor"], now.row["reason"], now.row["request_id"]) == origin
         assert (now.row["cancelled_by"], now.row["cancel_reason"]) == (actor, None)
         assert now.row["lease_token"] == before.row["lease_token"] + 1
         assert now.row["leased_by"] is now.row["lease_expires_at"] is None
@@ -215,40 +215,40 @@ class Scenario:
             assert now.row[member] == before.row[member], member
 
         [event] = now.events[len(before.events) :]
-        moved = (event["from_status"], event["event"], event["to_status"], event["lease_token"])
-        assert moved == (was, "cancel", "cancelled", now.row["lease_token"])
-        assert (event["actor"], event["reason"], event["request_id"], event["in_flight"]) == (*said, in_flight)
+        transition = (event["from_status"], event["event"], event["to_status"], event["lease_token"])
+        assert transition == (was, "cancel", "cancelled", now.row["lease_token"])
+        assert (event["actor"], event["reason"], event["request_id"], event["in_flight"]) == (*origin, in_flight)
         assert (now.stored, now.counts) == (before.stored, before.counts)
 
-        ended = [one for one in now.deliveries if one["number"] != -1]
-        assert not [one for one in now.deliveries if one["status"] == "sending"]
-        given_up = [one for one in before.deliveries if one["status"] == "sending"]
-        assert len(given_up) == (in_flight or 0)
-        assert [(one["id"], "unknown") for one in given_up] == [
-            (one["id"], one["status"]) for one in ended if one["id"] in {other["id"] for other in given_up}
-        ]
-        assert [(one["number"], one["attempts"], one["created_at"]) for one in ended] == [
-            (one["number"], one["attempts"], one["created_at"]) for one in before.deliveries
+        batches = without_last_event(now.deliveries)
+        assert not [delivery for delivery in now.deliveries if delivery["status"] == "sending"]
+        sending = {delivery["id"] for delivery in before.deliveries if delivery["status"] == "sending"}
+        assert len(sending) == (in_flight or 0)
+        assert [delivery["status"] for delivery in batches if delivery["id"] in sending] == ["unknown"] * len(sending)
+        kept = ("id", "number", "attempts", "created_at")
+        assert [[delivery[name] for name in kept] for delivery in batches] == [
+            [delivery[name] for name in kept] for delivery in before.deliveries
         ]
         if self.webhook and self.webhook["is_active"]:
-            assert [one["event"] for one in now.deliveries if one["number"] == -1] == ["sync_job_run:stopped"]
+            last_events = [delivery["event"] for delivery in now.deliveries if delivery["number"] == -1]
+            assert last_events == ["sync_job_run:stopped"]
         return before, now
 
-    def check_object(self, body: dict[str, Any], left: Left, status: str) -> None:
-        """Each member of the published answer, from what was asked for and from the tables."""
+    def check_object(self, body: dict[str, Any], snapshot: Snapshot, status: str) -> None:
+        """Check each published member against the request and the tables."""
         assert {*body} >= MEMBERS
         assert {*body["sync_job"]} >= JOB_MEMBERS
-        row = left.row
-        begun = row["started_at"] is not None
+        row = snapshot.row
+        has_started = row["started_at"] is not None
         stats: dict[str, Any] = {}
-        for one in left.counts:
-            counts = {"fetched": one["records"], "persisted": one["inserted"] + one["updated"]}
-            stats.setdefault(one["resource"], {})[one["method"]] = counts
-        moments = {name: row[name] and row[name].isoformat() for name in ("created_at", "started_at", "finished_at")}
-        assert {name: as_utc(body[name]) for name in moments} == {name: as_utc(at) for name, at in moments.items()}
+        for count in snapshot.counts:
+            counts = {"fetched": count["records"], "persisted": count["inserted"] + count["updated"]}
+            stats.setdefault(count["resource"], {})[count["method"]] = counts
+        times = {name: row[name] and row[name].isoformat() for name in ("created_at", "started_at", "finished_at")}
+        assert {name: as_utc(body[name]) for name in times} == {name: as_utc(at) for name, at in times.items()}
         latest = max(at for at in (row["created_at"], row["started_at"], row["finished_at"]) if at)
         assert as_utc(body["updated_at"]) == as_utc(latest.isoformat())
-        rest = {name: value for name, value in body.items() if name not in {*moments, "updated_at"}}
+        rest = {name: value for name, value in body.items() if name not in {*times, "updated_at"}}
         assert rest == {
             "id": self.run_id,
             "args": self.request["args"],
@@ -257,7 +257,7 @@ class Scenario:
             "integrated_account_id": self.account,
             "environment_id": self.client.user.agency_id,
             "status": status,
-            "daemon_id": self.request.get("daemon_group_key") if begun else None,
+            "daemon_id": self.request.get("daemon_group_key") if has_started else None,
             "daemon_group_key": self.request.get("daemon_group_key"),
             "webhook_id": self.request.get("webhook_id"),
             "error_handling": self.request["error_handling"],
@@ -267,38 +267,37 @@ class Scenario:
             "sync_job": self.job,
         }
 
-    def check_nothing_follows(self, now: Left, *, may_arrive: int = 0, worker: WorkerProcess | None = None) -> None:
-        """Once everybody is idle: the run is as the answer found it, but for its last event. `may_arrive`: deliveries
-        that had begun and whose request had not reached the receiver yet.
+    def check_nothing_follows(self, now: Snapshot, *, may_arrive: int = 0, worker: WorkerProcess | None = None) -> None:
+        """Check, once all processes are idle, that the run is unchanged since the response except for its last event.
+        `may_arrive` is the number of deliveries whose request had been sent and had not reached the receiver.
         """
         if now.row["started_at"] and worker:
             assert worker.wait_for("ended", self.run_id)["outcome"] == "lost"
         if self.webhook:
             last = until(self.last_event_settled)
             assert last == "delivered"
-        for gate in self.stand.gates:
+        for gate in self.environment.gates:
             gate.open()
-        after = self.left()
+        after = self.snapshot()
         assert (after.row, after.events, after.stored, after.counts) == (now.row, now.events, now.stored, now.counts)
-        ended = [one for one in now.deliveries if one["number"] != -1]
-        assert [one for one in after.deliveries if one["number"] != -1] == ended
+        assert without_last_event(after.deliveries) == without_last_event(now.deliveries)
         assert after.received - now.received <= may_arrive
         assert len(self.receiver.of(self.run_id, "stopped")) == (1 if self.webhook else 0)
-        known = {str(one["id"]) for one in after.deliveries}
-        assert {message.id for message in self.receiver.of(self.run_id)} <= known
+        recorded = {str(delivery["id"]) for delivery in after.deliveries}
+        assert {message.id for message in self.receiver.of(self.run_id)} <= recorded
         if self.webhook:
-            [last_letter] = self.receiver.of(self.run_id, "stopped")
-            assert last_letter.body["payload"] == self.client.get(self.run_id)
-            assert last_letter.is_signed_with(self.webhook["secret"])
+            [last_message] = self.receiver.of(self.run_id, "stopped")
+            assert last_message.body["payload"] == self.client.get(self.run_id)
+            assert last_message.is_signed_with(self.webhook["secret"])
         again = self.client.stop(self.run_id)
-        assert refusal_of(again) == (400, "not_cancellable", {"current_status": "stopped"})
-        assert self.left().events == now.events
+        assert error_of(again) == (400, "not_cancellable", {"current_status": "stopped"})
+        assert self.snapshot().events == now.events
 
     def last_event_settled(self) -> str | None:
         last = deliveries(self.database, self.run_id)[-1]
         return last["status"] if last["number"] == -1 and last["status"] != "queued" else None
 
-    def nothing_fetched_since(self, now: Left) -> None:
+    def check_nothing_fetched_since(self, now: Snapshot) -> None:
         assert self.fetched == now.fetched
 
 
@@ -306,7 +305,12 @@ def as_utc(text: str | None) -> str | None:
     return datetime.fromisoformat(text).astimezone(UTC).isoformat() if text else None
 
 
-def refusal_of(response: httpx.Response) -> tuple[int, str, dict[str, Any]]:
+def without_last_event(deliveries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The deliveries except the event about the end of the run."""
+    return [delivery for delivery in deliveries if delivery["number"] != -1]
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, dict[str, Any]]:
     code = response.json()["code"]
     return response.status_code, code, refusal(response, response.status_code, code)
 
@@ -315,230 +319,238 @@ each_destination = pytest.mark.parametrize("destination", DESTINATIONS)
 
 
 @each_destination
-def test_one_that_nobody_has_begun(scene: Scenario, destination: str) -> None:
-    scene.stand.hold(scene.stand.worker)
-    scene.source.family(4)
-    scene.run(destination)
-    _, now = scene.stopped(in_flight=None, was="queued")
+def test_stop_sync_job_run__not_started(scenario: Scenario, destination: str) -> None:
+    scenario.environment.suspend(scenario.environment.worker)
+    scenario.source.family(4)
+    scenario.run(destination)
+    _, now = scenario.stopped(in_flight=None, was="queued")
     assert (now.row["started_at"], now.counts) == (None, [])
-    scene.stand.go_on(scene.stand.worker)
-    # The next is run, this one is not.
-    first, webhook, request, job = scene.run_id, scene.webhook, scene.request, scene.job
-    scene.run("stored")
-    scene.client.ended(scene.run_id)
-    scene.run_id, scene.webhook, scene.request, scene.job = first, webhook, request, job
-    scene.begun = scene.begun + [one for one in scene.source.asked if one.resource == ACCOUNTS][-2:]
-    scene.check_nothing_follows(now)
-    assert scene.row["started_at"] is None
+    scenario.environment.resume(scenario.environment.worker)
+    # The worker runs the next one and not this one.
+    first, webhook, request, job = scenario.run_id, scenario.webhook, scenario.request, scenario.job
+    scenario.run("stored")
+    scenario.client.ended(scenario.run_id)
+    scenario.run_id, scenario.webhook, scenario.request, scenario.job = first, webhook, request, job
+    scenario.earlier_requests += [request for request in scenario.source.asked if request.resource == ACCOUNTS][-2:]
+    scenario.check_nothing_follows(now)
+    assert scenario.row["started_at"] is None
 
 
 @each_destination
 @pytest.mark.parametrize("page", [1, 3])
-def test_one_whose_fetch_takes_long(scene: Scenario, destination: str, page: int) -> None:
-    gate = scene.stand.gate()
-    scene.source.family(9)
-    scene.source.before = lambda asked: gate.wait() if asked.page == page else None
-    scene.run(destination)
-    batches = page - 1 + (destination == "delivered")  # it tells first that it starts
-    until(lambda: gate.waiting == 1 and scene.row["seq"] == batches)
-    _, now = scene.stopped(in_flight=0 if destination == "delivered" else None)
+def test_stop_sync_job_run__during_a_slow_fetch(scenario: Scenario, destination: str, page: int) -> None:
+    gate = scenario.environment.gate()
+    scenario.source.family(9)
+    scenario.source.before = lambda asked: gate.wait() if asked.page == page else None
+    scenario.run(destination)
+    batches = page - 1 + (destination == "delivered")  # the first is the event about the start
+    until(lambda: gate.waiting == 1 and scenario.row["seq"] == batches)
+    _, now = scenario.stopped(in_flight=0 if destination == "delivered" else None)
     assert now.row["records"] == (page - 1) * PAGE
     assert len(now.stored) == ((page - 1) * PAGE if destination == "stored" else 0)
-    scene.check_nothing_follows(now, worker=scene.stand.worker)
-    scene.nothing_fetched_since(now)
+    scenario.check_nothing_follows(now, worker=scenario.environment.worker)
+    scenario.check_nothing_fetched_since(now)
 
 
 @each_destination
-def test_one_among_the_dependants_of_a_record(scene: Scenario, destination: str) -> None:
-    gate = scene.stand.gate()
-    scene.source.family(6, 3)
-    scene.source.before = lambda asked: gate.wait() if (asked.page, asked.query.get("of")) == (2, ["a2"]) else None
-    scene.run(destination, *CONTACTS_TOO)
+def test_stop_sync_job_run__during_a_dependent_fetch(scenario: Scenario, destination: str) -> None:
+    gate = scenario.environment.gate()
+    scenario.source.family(6, 3)
+    scenario.source.before = lambda asked: gate.wait() if (asked.page, asked.query.get("of")) == (2, ["a2"]) else None
+    scenario.run(destination, *CONTACTS_TOO)
     # Two pages of accounts, two of contacts of a0 and a1 each, one of a2's.
     batches = 2 + 2 + 2 + 1 + (destination == "delivered")
-    until(lambda: gate.waiting == 1 and scene.row["seq"] == batches)
-    before, now = scene.stopped(in_flight=0 if destination == "delivered" else None)
+    until(lambda: gate.waiting == 1 and scenario.row["seq"] == batches)
+    before, now = scenario.stopped(in_flight=0 if destination == "delivered" else None)
     assert before.fetched == 2 + 4 + 2
-    assert {one["resource"]: one["records"] for one in now.counts} == {ACCOUNTS: 4, CONTACTS: 8}
-    scene.check_nothing_follows(now, worker=scene.stand.worker)
-    scene.nothing_fetched_since(now)
+    assert {count["resource"]: count["records"] for count in now.counts} == {ACCOUNTS: 4, CONTACTS: 8}
+    scenario.check_nothing_follows(now, worker=scenario.environment.worker)
+    scenario.check_nothing_fetched_since(now)
 
 
 @each_destination
-def test_one_whose_worker_stands_still(scene: Scenario, destination: str) -> None:
-    """Wherever that is: it wakes after the answer and tries to go on."""
-    scene.source.family(200)
-    worker = scene.stand.worker
-    scene.run(destination)
-    until(lambda: scene.row["seq"] >= 5)
-    scene.stand.hold(worker)
-    until(lambda: not scene.receiver.under_way[scene.run_id])
-    under_way = sum(one["status"] == "sending" for one in deliveries(scene.database, scene.run_id))
-    _, now = scene.stopped(in_flight=under_way if destination == "delivered" else None)
+def test_stop_sync_job_run__worker_suspended(scenario: Scenario, destination: str) -> None:
+    """The worker is suspended anywhere in its work and resumed after the response."""
+    scenario.source.family(200)
+    worker = scenario.environment.worker
+    scenario.run(destination)
+    until(lambda: scenario.row["seq"] >= 5)
+    scenario.environment.suspend(worker)
+    until(lambda: not scenario.receiver.under_way[scenario.run_id])
+    sending = [delivery["status"] for delivery in deliveries(scenario.database, scenario.run_id)].count("sending")
+    _, now = scenario.stopped(in_flight=sending if destination == "delivered" else None)
     assert now.fetched < 100
-    scene.stand.go_on(worker)
-    scene.check_nothing_follows(now, may_arrive=under_way, worker=worker)
-    assert scene.fetched <= now.fetched + 2  # what stood half-way out of the process, and what that leads to
+    scenario.environment.resume(worker)
+    scenario.check_nothing_follows(now, may_arrive=sending, worker=worker)
+    assert scenario.fetched <= now.fetched + 2  # a request that was being sent, and the one after it
 
 
-def delivering(scene: Scenario, answer: Callable[[WebhookMessage], int | None], *, pages: int = 5) -> None:
-    """The second page's delivery is answered like this."""
-    scene.source.family(pages * PAGE)
+def start_delivering(scenario: Scenario, respond: Callable[[WebhookMessage], int | None], *, pages: int = 5) -> None:
+    """Start a run whose receiver responds to the second page's delivery like this."""
+    scenario.source.family(pages * PAGE)
 
     def second(message: WebhookMessage) -> int | None:
-        return answer(message) if message.keys[:1] == ["a2"] else None
+        return respond(message) if message.keys[:1] == ["a2"] else None
 
-    scene.receiver.answer = second
-    scene.run("delivered")
+    scenario.receiver.answer = second
+    scenario.run("delivered")
 
 
-def test_one_that_delivers_to_a_slow_receiver(scene: Scenario) -> None:
-    gate = scene.stand.gate()
-    delivering(scene, lambda _: gate.wait())
-    until(lambda: gate.waiting == 1 and scene.fetched == 3)  # the next page is fetched meanwhile
-    _, now = scene.stopped(in_flight=1)
+def test_stop_sync_job_run__during_a_slow_delivery(scenario: Scenario) -> None:
+    gate = scenario.environment.gate()
+    start_delivering(scenario, lambda _: gate.wait())
+    until(lambda: gate.waiting == 1 and scenario.fetched == 3)  # the next page is fetched meanwhile
+    _, now = scenario.stopped(in_flight=1)
     assert now.row["records"] == PAGE
-    assert [(one["number"], one["status"]) for one in now.deliveries] == [
+    assert [(delivery["number"], delivery["status"]) for delivery in now.deliveries] == [
         (1, "delivered"), (2, "delivered"), (3, "unknown"), (-1, now.deliveries[-1]["status"]),
     ]  # fmt: skip
-    scene.check_nothing_follows(now, worker=scene.stand.worker)
-    scene.nothing_fetched_since(now)
-    assert scene.client.get(scene.run_id)["resource_stats"] == {ACCOUNTS: {"list": {"fetched": 2, "persisted": 2}}}
+    scenario.check_nothing_follows(now, worker=scenario.environment.worker)
+    scenario.check_nothing_fetched_since(now)
+    assert scenario.client.get(scenario.run_id)["resource_stats"] == {
+        ACCOUNTS: {"list": {"fetched": 2, "persisted": 2}}
+    }
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 404, 302, 400])
-def test_one_that_delivers_to_a_failing_receiver(scene: Scenario, status: int) -> None:
-    """Between two attempts: 400 is a reason to stop for the first letter alone."""
-    delivering(scene, lambda _: status)
-    until(lambda: scene.fetched == 3 and [code for _, code in scene.receiver.answered].count(status) >= 1)
-    until(lambda: deliveries(scene.database, scene.run_id)[-1]["number"] == 3)
-    scene.stand.hold(scene.stand.worker)
-    attempts = len([one for one in scene.receiver.of(scene.run_id, "record") if one.keys[:1] == ["a2"]])
-    announced = deliveries(scene.database, scene.run_id)[-1]["attempts"]
-    _, now = scene.stopped(in_flight=1)
+def test_stop_sync_job_run__during_failing_deliveries(scenario: Scenario, status: int) -> None:
+    """The run is stopped between two attempts. A 400 ends a run only if it is the response to the first message."""
+    start_delivering(scenario, lambda _: status)
+    until(lambda: scenario.fetched == 3 and [code for _, code in scenario.receiver.answered].count(status) >= 1)
+    until(lambda: deliveries(scenario.database, scenario.run_id)[-1]["number"] == 3)
+    scenario.environment.suspend(scenario.environment.worker)
+    received = len(
+        [message for message in scenario.receiver.of(scenario.run_id, "record") if message.keys[:1] == ["a2"]]
+    )
+    recorded = deliveries(scenario.database, scenario.run_id)[-1]["attempts"]
+    _, now = scenario.stopped(in_flight=1)
     assert now.row["records"] == PAGE
-    scene.stand.go_on(scene.stand.worker)
-    scene.check_nothing_follows(now, may_arrive=announced - attempts, worker=scene.stand.worker)
-    scene.nothing_fetched_since(now)
+    scenario.environment.resume(scenario.environment.worker)
+    scenario.check_nothing_follows(now, may_arrive=recorded - received, worker=scenario.environment.worker)
+    scenario.check_nothing_fetched_since(now)
 
 
-def test_one_that_delivers_to_nobody(scene: Scenario) -> None:
-    """Nobody listens at its webhook's address; that it was stopped cannot be told either, and is tried later."""
-    scene.source.family(9)
-    scene.run("delivered", url=f"http://127.0.0.1:{free_port()}/events")
-    until(lambda: deliveries(scene.database, scene.run_id) and scene.fetched == 1)  # the first page, meanwhile
-    _, now = scene.stopped(in_flight=1)
+def test_stop_sync_job_run__receiver_unreachable(scenario: Scenario) -> None:
+    """Nothing listens at the webhook's address. The event about the stop cannot be delivered either and is retried."""
+    scenario.source.family(9)
+    scenario.run("delivered", url=f"http://127.0.0.1:{free_port()}/events")
+    until(lambda: deliveries(scenario.database, scenario.run_id) and scenario.fetched == 1)  # the first page, meanwhile
+    _, now = scenario.stopped(in_flight=1)
     assert (now.row["seq"], now.counts) == (0, [])
-    assert scene.stand.worker.wait_for("ended", scene.run_id)["outcome"] == "lost"
-    last = until(lambda: (one := deliveries(scene.database, scene.run_id)[-1])["attempts"] >= 1 and one)
+    assert scenario.environment.worker.wait_for("ended", scenario.run_id)["outcome"] == "lost"
+    last = until(lambda: (last := deliveries(scenario.database, scenario.run_id)[-1])["attempts"] >= 1 and last)
     assert (last["number"], last["event"], last["status"]) == (-1, "sync_job_run:stopped", "queued")
-    assert (scene.row, scene.fetched) == (now.row, now.fetched)
-    assert [(one["status"], one["attempts"]) for one in deliveries(scene.database, scene.run_id)[:-1]] == [
-        ("unknown", 1)
-    ]
-    # Its webhook is deleted: then it is given up.
-    assert scene.client.ask("DELETE", f"/webhook/{(scene.webhook or {})['id']}").status_code == 200
-    assert until(scene.last_event_settled) == "failed"
+    assert (scenario.row, scenario.fetched) == (now.row, now.fetched)
+    [delivery] = deliveries(scenario.database, scenario.run_id)[:-1]
+    assert (delivery["status"], delivery["attempts"]) == ("unknown", 1)
+    # Once its webhook is deleted, the event fails.
+    assert scenario.client.ask("DELETE", f"/webhook/{(scenario.webhook or {})['id']}").status_code == 200
+    assert until(scenario.last_event_settled) == "failed"
 
 
-def test_one_that_waits_for_its_receiver_to_come_back(scene: Scenario) -> None:
-    """All attempts have failed: it is queued again, and what it was delivering is given up by that."""
-    delivering(scene, lambda _: 500)
-    until(lambda: scene.row["status"] == "queued" and scene.row["attempts"] == 1, 60)
-    scene.stand.hold(scene.stand.worker)
-    if scene.row["status"] == "running":  # it was quick to try again
-        pytest.skip("the worker has begun again")
-    waiting = scene.left()
+def test_stop_sync_job_run__queued_after_failed_deliveries(scenario: Scenario) -> None:
+    """All attempts have failed. The run is queued again, and its delivery's outcome is unknown."""
+    start_delivering(scenario, lambda _: 500)
+    until(lambda: scenario.row["status"] == "queued" and scenario.row["attempts"] == 1, 60)
+    scenario.environment.suspend(scenario.environment.worker)
+    if scenario.row["status"] == "running":  # the worker has claimed it again
+        pytest.skip("the worker has claimed the run again")
+    waiting = scenario.snapshot()
     assert [event["in_flight"] for event in waiting.events] == [None, None, 1]
-    assert scene.client.get(scene.run_id)["status"] == "running"  # in its API's words: it has begun
+    assert scenario.client.get(scenario.run_id)["status"] == "running"  # it has started before
     assert (waiting.deliveries[-1]["status"], waiting.deliveries[-1]["attempts"]) == ("unknown", 3)
-    _, now = scene.stopped(in_flight=None, was="queued")
-    scene.stand.go_on(scene.stand.worker)
-    scene.check_nothing_follows(now)
-    scene.nothing_fetched_since(now)
+    _, now = scenario.stopped(in_flight=None, was="queued")
+    scenario.environment.resume(scenario.environment.worker)
+    scenario.check_nothing_follows(now)
+    scenario.check_nothing_fetched_since(now)
 
 
 @each_destination
 @pytest.mark.parametrize("end", ["completed", "failed", "stopped"])
-def test_one_that_has_ended(scene: Scenario, destination: str, end: str) -> None:
-    scene.source.family(3)
-    gate = scene.stand.gate()
+def test_stop_sync_job_run__already_terminal(scenario: Scenario, destination: str, end: str) -> None:
+    scenario.source.family(3)
+    gate = scenario.environment.gate()
     if end == "failed":
-        scene.source.before = lambda _: 404
+        scenario.source.before = lambda _: 404
     elif end == "stopped":
-        scene.source.before = lambda _: gate.wait()
-    scene.run(destination, error_handling="fail_fast")
+        scenario.source.before = lambda _: gate.wait()
+    scenario.run(destination, error_handling="fail_fast")
     if end == "stopped":
         until(lambda: gate.waiting)
-        accepted(scene.client.stop(scene.run_id), SyncJobRun)
-    run = scene.client.ended(scene.run_id)
+        accepted(scenario.client.stop(scenario.run_id), SyncJobRun)
+    run = scenario.client.ended(scenario.run_id)
     assert run["status"] == end
     if destination == "delivered":
-        until(scene.last_event_settled)
-    before = scene.left()
-    scene.check_object(run, before, end)
+        until(scenario.last_event_settled)
+    before = scenario.snapshot()
+    scenario.check_object(run, before, end)
     for _ in range(2):
-        with scene.stand.project.unchanged():
-            assert refusal_of(scene.client.stop(scene.run_id)) == (400, "not_cancellable", {"current_status": end})
-    assert scene.client.get(scene.run_id) == run
+        with scenario.environment.project.unchanged():
+            assert error_of(scenario.client.stop(scenario.run_id)) == (400, "not_cancellable", {"current_status": end})
+    assert scenario.client.get(scenario.run_id) == run
     if destination == "delivered":
-        assert scene.receiver.events(scene.run_id)[-1] == end
-        assert scene.receiver.of(scene.run_id)[-1].body["payload"] == run
+        assert scenario.receiver.events(scenario.run_id)[-1] == end
+        assert scenario.receiver.of(scenario.run_id)[-1].body["payload"] == run
 
 
-def test_one_that_is_not_the_callers(scene: Scenario) -> None:
-    gate = scene.stand.gate()
-    scene.source.family(9)
-    scene.source.before = lambda asked: gate.wait() if asked.page == 2 else None
-    scene.run("stored")
-    until(lambda: gate.waiting == 1 and scene.row["seq"] == 1)
-    stranger, of_none = scene.client.other(), Client(scene.stand.project, scene.database.user(None))
-    other_ids = [scene.job["id"], scene.account, str(uuid.uuid4())]
-    scene.stand.hold(scene.stand.worker)  # its heartbeats would be changes
-    with scene.stand.project.unchanged():
-        assert refusal_of(stranger.stop(scene.run_id)) == (404, "sync_job_run_not_found", {})
-        assert refusal_of(of_none.stop(scene.run_id))[:2] == (403, "no_agency")
+def test_stop_sync_job_run__rejected_callers_and_unknown_ids(scenario: Scenario) -> None:
+    gate = scenario.environment.gate()
+    scenario.source.family(9)
+    scenario.source.before = lambda asked: gate.wait() if asked.page == 2 else None
+    scenario.run("stored")
+    until(lambda: gate.waiting == 1 and scenario.row["seq"] == 1)
+    stranger, without_agency = (
+        scenario.client.other(),
+        Client(scenario.environment.project, scenario.database.user(None)),
+    )
+    other_ids = [scenario.job["id"], scenario.account, str(uuid.uuid4())]
+    scenario.environment.suspend(scenario.environment.worker)  # its heartbeats would change the row
+    with scenario.environment.project.unchanged():
+        assert error_of(stranger.stop(scenario.run_id)) == (404, "sync_job_run_not_found", {})
+        assert error_of(without_agency.stop(scenario.run_id))[:2] == (403, "no_agency")
         for run_id in other_ids:
-            assert refusal_of(scene.client.stop(run_id)) == (404, "sync_job_run_not_found", {})
-        for malformed in ("x", scene.run_id + "0", "%00", scene.run_id.replace("-", "")[:31]):
-            assert refusal_of(scene.client.stop(malformed)) == (404, "not_found", {})
-        refusal(scene.stand.project.request("DELETE", f"/sync-job-run/{scene.run_id}"), 401, "missing_token")
-    assert scene.row["status"] == "running"
-    scene.stopped(in_flight=None)
+            assert error_of(scenario.client.stop(run_id)) == (404, "sync_job_run_not_found", {})
+        for malformed in ("x", scenario.run_id + "0", "%00", scenario.run_id.replace("-", "")[:31]):
+            assert error_of(scenario.client.stop(malformed)) == (404, "not_found", {})
+        refusal(
+            scenario.environment.project.request("DELETE", f"/sync-job-run/{scenario.run_id}"), 401, "missing_token"
+        )
+    assert scenario.row["status"] == "running"
+    scenario.stopped(in_flight=None)
 
 
-def test_the_same_key_gives_the_same_answer(scene: Scenario) -> None:
-    """A 200 that was lost on the way can be asked for again; another key finds the run stopped."""
-    gate = scene.stand.gate()
-    scene.source.family(9)
-    scene.source.before = lambda asked: gate.wait() if asked.page == 2 else None
-    scene.run("stored")
-    until(lambda: gate.waiting == 1 and scene.row["seq"] == 1)
-    once = {"headers": {"idempotency-key": "one"}}
-    first = accepted(scene.client.stop(scene.run_id, **once), SyncJobRun)
+def test_stop_sync_job_run__repeated_with_an_idempotency_key(scenario: Scenario) -> None:
+    """A response that was lost is returned again for the same key. With another key the run is already stopped."""
+    gate = scenario.environment.gate()
+    scenario.source.family(9)
+    scenario.source.before = lambda asked: gate.wait() if asked.page == 2 else None
+    scenario.run("stored")
+    until(lambda: gate.waiting == 1 and scenario.row["seq"] == 1)
+    with_key = {"headers": {"idempotency-key": "one"}}
+    first = accepted(scenario.client.stop(scenario.run_id, **with_key), SyncJobRun)
     assert first["status"] == "stopped"
     for _ in range(2):
-        assert accepted(scene.client.stop(scene.run_id, **once), SyncJobRun) == first
-    assert refusal_of(scene.client.stop(scene.run_id))[1] == "not_cancellable"
-    assert refusal_of(scene.client.stop(scene.run_id, headers={"idempotency-key": "two"}))[1] == "not_cancellable"
-    other = scene.client.run(scene.job["id"], scene.account, **scene.request)["id"]
-    assert refusal_of(scene.client.stop(other, **once))[:2] == (422, "idempotency_key_reused")
-    assert accepted(scene.client.stop(other), SyncJobRun)["status"] == "stopped"
-    assert [event["event"] for event in scene.database.events(scene.run_id)].count("cancel") == 1
+        assert accepted(scenario.client.stop(scenario.run_id, **with_key), SyncJobRun) == first
+    assert error_of(scenario.client.stop(scenario.run_id))[1] == "not_cancellable"
+    assert error_of(scenario.client.stop(scenario.run_id, headers={"idempotency-key": "two"}))[1] == "not_cancellable"
+    other = scenario.client.run(scenario.job["id"], scenario.account, **scenario.request)["id"]
+    assert error_of(scenario.client.stop(other, **with_key))[:2] == (422, "idempotency_key_reused")
+    assert accepted(scenario.client.stop(other), SyncJobRun)["status"] == "stopped"
+    assert [event["event"] for event in scenario.database.events(scenario.run_id)].count("cancel") == 1
 
 
-def test_one_that_has_to_wait_for_a_batch_is_answered_with_that_batch(scene: Scenario) -> None:
-    """The answer is not older than what it waited for."""
-    scene.stand.hold(scene.stand.worker)
-    scene.source.family(9)
-    scene.run("stored")
-    with scene.database.worker() as worker, ThreadPoolExecutor(1) as pool:
+def test_stop_sync_job_run__response_includes_the_batch_it_waited_for(scenario: Scenario) -> None:
+    """The stop waits for a batch in another transaction, and its response includes that batch."""
+    scenario.environment.suspend(scenario.environment.worker)
+    scenario.source.family(9)
+    scenario.run("stored")
+    with scenario.database.worker() as worker, ThreadPoolExecutor(1) as pool:
         claimed = worker.claim(3600, "sync_job_run")
-        assert claimed["id"] == scene.run_id
+        assert claimed["id"] == scenario.run_id
         with worker.connection.transaction():
             worker.call(
                 "worker_commit_batch",
-                execution_id=scene.run_id,
+                execution_id=scenario.run_id,
                 lease_token=claimed["lease_token"],
                 seq=1,
                 resource=ACCOUNTS,
@@ -546,46 +558,48 @@ def test_one_that_has_to_wait_for_a_batch_is_answered_with_that_batch(scene: Sce
                 checkpoint={},
                 progress={},
             )
-            answer = pool.submit(scene.client.stop, scene.run_id)
-            until(lambda: scene.database.all("select from pg_locks where not granted"))
-        body = accepted(answer.result(), SyncJobRun)
+            stop = pool.submit(scenario.client.stop, scenario.run_id)
+            until(lambda: scenario.database.all("select from pg_locks where not granted"))
+        body = accepted(stop.result(), SyncJobRun)
     assert body["resource_stats"] == {ACCOUNTS: {"list": {"fetched": 1, "persisted": 1}}}
-    scene.check_object(body, scene.left(), "stopped")
+    scenario.check_object(body, scenario.snapshot(), "stopped")
 
 
 @each_destination
 @pytest.mark.parametrize("seed", range(4))
-def test_a_thousand_records_dependants_at_any_moment(scene: Scenario, destination: str, seed: int) -> None:
+def test_stop_sync_job_run__at_a_random_moment(scenario: Scenario, destination: str, seed: int) -> None:
+    """A run with a thousand records, each with two dependants, is stopped after a random number of requests."""
     chosen = random.Random(f"{destination} {seed}").randint(1, 150)
-    scene.source.family(1000, 2)
-    scene.run(destination, *CONTACTS_TOO)
-    until(lambda: scene.fetched >= chosen)
-    response = scene.client.stop(scene.run_id)
-    now = scene.left()
+    scenario.source.family(1000, 2)
+    scenario.run(destination, *CONTACTS_TOO)
+    until(lambda: scenario.fetched >= chosen)
+    response = scenario.client.stop(scenario.run_id)
+    now = scenario.snapshot()
     body = accepted(response, SyncJobRun)
-    scene.check_object(body, now, "stopped")
+    scenario.check_object(body, now, "stopped")
     event = now.events[-1]
-    unknown = [one for one in now.deliveries if one["status"] == "unknown"]
+    unknown = [delivery for delivery in now.deliveries if delivery["status"] == "unknown"]
     assert event["in_flight"] == (len(unknown) if destination == "delivered" else None)
-    assert not [one for one in now.deliveries if one["status"] == "sending"]
+    assert not [delivery for delivery in now.deliveries if delivery["status"] == "sending"]
 
-    scene.check_nothing_follows(now, may_arrive=len(unknown), worker=scene.stand.worker)
-    # Every page leads to a batch, of which none is taken any more: what was under way, what came of it, and no further.
-    assert scene.fetched <= now.fetched + 2
-    # What is counted is what is there.
+    scenario.check_nothing_follows(now, may_arrive=len(unknown), worker=scenario.environment.worker)
+    # Each page leads to a batch, and no batch is accepted any more: at most the request under way and one after it.
+    assert scenario.fetched <= now.fetched + 2
+    # The counts equal the records that are stored or delivered.
     persisted = sum(method["list"]["persisted"] for method in body["resource_stats"].values())
-    delivered = [one for one in now.deliveries if one["status"] == "delivered"]
+    delivered = [delivery for delivery in now.deliveries if delivery["status"] == "delivered"]
     if destination == "stored":
         assert persisted == len(now.stored)
     else:
-        assert persisted == sum(one["records"] for one in delivered)
-        told = {message.id: message for message in scene.receiver.of(scene.run_id, "record")}
-        assert persisted == sum(len(told[str(one["id"])].keys) for one in delivered if str(one["id"]) in told)
+        assert persisted == sum(delivery["records"] for delivery in delivered)
+        received = {message.id: message for message in scenario.receiver.of(scenario.run_id, "record")}
+        delivered_ids = {str(delivery["id"]) for delivery in delivered}
+        assert persisted == sum(len(received[message_id].keys) for message_id in delivered_ids & {*received})
 
 
-def test_the_family_table_is_whole(stand: Stand) -> None:
-    """The scenes above speak of every status that a run can be stopped in."""
-    [family] = stand.database.all("select * from app.families where family = 'sync_job_run'")
+def test_stop_matrix__covers_every_status(environment: Environment) -> None:
+    """The tests above cover every status in which a run can be stopped."""
+    [family] = environment.database.all("select * from app.families where family = 'sync_job_run'")
     assert (family["cancel_event"], family["cancelling"], family["foreign_status"]) == ("cancel", None, 404)
     assert [family[name] for name in ("queued", "running", "completed", "failed", "cancelled")] == [
         "created", "running", "completed", "failed", "stopped",

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
+import pytest
 
 from functions._local.fake_auth import AuthServer
 from functions._local.gateway import forward, gateway
@@ -70,6 +71,8 @@ SETUPS = [
     Setup("postgrest", "ES256", "user"),
 ]
 BOTH_TRANSPORTS = SETUPS[:2]
+both_transports = pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
+one_transport = pytest.mark.parametrize("project", SETUPS[:1], indirect=True, ids=str)
 
 
 class Backend:
