@@ -256,8 +256,8 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "token empty": (configured(secret={"token": ""}), "The secret for auth type bearer must hold token"),
     "token with a line break": (configured(secret={"token": "t0p\nsecret"}), "The secret for auth type"),
-    "secret a string": (configured(secret="t0p-secret"), "configuration.secret is an object."),
-    "secret a list": (configured(secret=["t0p-secret"]), "configuration.secret is an object."),
+    "secret a string": (configured(secret="t0p-secret"), "configuration.secret must be an object."),
+    "secret a list": (configured(secret=["t0p-secret"]), "configuration.secret must be an object."),
     "secret a boolean": (configured(secret=False), "secret"),
     "records with a configuration": (
         {"name": "x", "type": "records", "configuration": {"a": "t0p-secret"}},
