@@ -14,12 +14,14 @@ The secret for it is {"token": "..."}. A dotted path such as "meta.next" leads t
 
 from __future__ import annotations
 
+from decimal import Decimal
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import httpx
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -39,6 +41,8 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$")]
 PageSize = Annotated[int, Field(ge=1)]
+# The worker reads JSON with exact numbers. A strict float takes no Decimal.
+Number = Annotated[float, BeforeValidator(lambda value: float(value) if isinstance(value, Decimal) else value)]
 
 
 class Model(BaseModel):
@@ -164,8 +168,8 @@ class Config(Model):
     base_url: str
     auth: Annotated[BearerAuth | ApiKeyAuth | BasicAuth | NoAuth, Field(discriminator="type")]
     headers: dict[HeaderName, HeaderValue] = {}
-    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
-    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    timeout_seconds: Annotated[Number, Field(gt=0, le=3600)] = 30
+    requests_per_second: Annotated[Number, Field(gt=0)] | None = None
     resources: Annotated[dict[Name, Resource], Field(min_length=1)]
 
     @field_validator("base_url")

@@ -58,7 +58,7 @@ def _serve_embedded(port: int, stop: int) -> None:
 
 
 def _serve_project(port: int, stop: int) -> None:
-    project = services.services()
+    project = services.from_deployment()
     server = WebServer(gateway({PREFIX: wsgi(lambda request: registry.handle(request, project))}), port)
     try:
         with WorkerProcess() as worker:

@@ -78,13 +78,13 @@ class Stack:
         self._exit.callback(inner.close)
         settings = Settings(
             supabase_url=inner.url,
-            supabase_anon_key=auth.anon_key(),
+            supabase_publishable_key=auth.anon_key(),
             rpc_transport="postgres",
             database_url=self.authenticator_url,
             auth_issuer=issuer,
         )
         self._functions = services.make(settings)
-        self._exit.callback(self._functions.rpc.close)
+        self._exit.callback(self._functions.transport.close)
         self._exit.callback(self._functions.authenticator.close)
 
     def _handle(self, request: Request) -> Response:

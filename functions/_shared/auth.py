@@ -1,7 +1,7 @@
-"""Who is calling: an `Authorization` header becomes verified claims, or the reason why not.
+"""Verifies access tokens with `supabase_auth`: an `Authorization` header becomes a caller, or the reason why not.
 
-Which algorithms and keys count, how often keys are fetched, whether the claims are those of a user of this project, and
-what the Auth server says of a token that nobody else can verify.
+The client checks signature and expiry. Everything that it accepts and a function must not is checked here: other
+algorithms and keys, `crit`, `aud`, `iss`, `role`, `nbf`. It asks the Auth server about tokens without a public key.
 """
 
 from __future__ import annotations
@@ -9,231 +9,207 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, local
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
-from urllib.parse import urlsplit
 
-from functions._shared.pool import Pool, Unreachable
-from functions._shared.signature import verify
+import httpx
+from pydantic import ValidationError
+from supabase_auth import SyncGoTrueClient
+from supabase_auth.errors import AuthError, AuthInvalidJwtError
+
+from functions._shared.caller import Caller
+from functions._shared.http_client import make_client
+from functions._shared.settings import require_project_url
+from functions._shared.signing_keys import PUBLIC_KEY_TYPES, KeysUnavailable, SigningKeys, UnknownKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ErrorSpec = Literal["missing_token", "invalid_token", "expired_token", "revoked_token"]
+Reason = Literal["missing_token", "invalid_token", "expired_token", "revoked_token"]
 
-SENTENCES: Mapping[ErrorSpec, str] = {
+MESSAGES: Mapping[Reason, str] = {
     "missing_token": "Sign in and send the access token as 'Authorization: Bearer <token>'.",
     "invalid_token": "This is not a valid access token of a user of this project. Sign in again.",
     "expired_token": "The access token has expired. Refresh the session and send the new token.",
     "revoked_token": "This session was signed out or its user deleted. Sign in again.",
 }
 
-# The Auth server is asked while a user waits: give up early and say so.
+# A user waits for the Auth server: give up early and report it.
 CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
 MAX_TOKEN_LENGTH = 8192
-# Also the longest that a signing key unknown to us can stay unknown.
-KEY_FETCH_INTERVAL_SECONDS = 10.0
-KEY_LIFETIME_SECONDS = 600.0
 CLOCK_LEEWAY_SECONDS = 10.0
+# Anyone can send tokens with unknown kids: the Auth server is asked about one of them per interval and process.
+UNKNOWN_KEY_INTERVAL_SECONDS = 1.0
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _YEAR_10000 = 253_402_300_800
-# The only keys that verify here, by algorithm: (kty, crv). A shared secret (`oct`) is never among them.
-_PUBLIC_KEY_TYPES = {"ES256": ("EC", "P-256"), "RS256": ("RSA", None)}
-
-
-@dataclass(frozen=True)
-class Caller:
-    """A user of this project whose token was verified, or an agency's server with a key that the database knows or not.
-
-    Its repr leaves token and key out.
-    """
-
-    token: str | None = field(repr=False)
-    claims: Mapping[str, Any]
-    agency_key: str | None = field(default=None, repr=False)
-
-
-_AGENCY_KEY = re.compile(r"sync_[0-9a-f]{64}")
-
-
-def agency_key(authorization: str | None) -> str | None:
-    """The agency's key in an `Authorization` header, None where it holds something else (a user's token, for one).
-
-    As the published clients send it: Bearer, the key itself or its base64; Basic, as the user name.
-    """
-    scheme, _, rest = (authorization or "").strip(" ").partition(" ")
-    text = rest.strip(" ")
-    if scheme.lower() == "bearer":
-        candidates = [text, _plain(text)]
-    elif scheme.lower() == "basic":
-        candidates = [_plain(text).partition(":")[0]]
-    else:
-        return None
-    return next((one for one in candidates if _AGENCY_KEY.fullmatch(one)), None)
-
-
-def _plain(encoded: str) -> str:
-    try:
-        return base64.b64decode(encoded, validate=True).decode() if len(encoded) <= 1024 else ""
-    except ValueError:
-        return ""
 
 
 class Unauthorized(Exception):
-    """Becomes 401. `code` is stable, `sentence` tells the user what to do; neither holds the token."""
+    """Becomes 401. `code` is stable, `message` tells the user what to do. Neither holds the token."""
 
-    def __init__(self, code: ErrorSpec) -> None:
+    def __init__(self, code: Reason) -> None:
         super().__init__(code)
         self.code = code
-        self.message = SENTENCES[code]
+        self.message = MESSAGES[code]
 
 
 class AuthUnavailable(Exception):
-    """Becomes 503: nothing is known about the token, the same request may succeed later."""
+    """Becomes 503: whether the token is valid is unknown, and the same request may succeed later."""
 
 
 class Authenticator:
-    """Verifies access tokens of one project; made once per process and shared by its threads."""
+    """Verifies access tokens of one project. Made once per process and shared by its threads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (by name)
         self,
         url: str,
         *,
         api_key: str,
         check: Literal["claims", "user"] = "claims",
         issuer: str | None = None,
-        pool: Pool | None = None,
+        http_transport: httpx.BaseTransport | None = None,
+        read_seconds: float = READ_SECONDS,
     ) -> None:
-        """`url` is the project's, its Auth server is below `/auth/v1`, which is also the default `issuer`.
+        """`url` is the project's. Its Auth server is at `/auth/v1`, which is also the default `issuer`.
 
-        `check="claims"` verifies tokens signed with a public key of the project here, without a round trip, and so
-        does not see a session that was signed out since; `check="user"` asks the Auth server about every token.
-        Raises ValueError for a URL that is none: a wrong setting fails here, not as everyone's 401.
+        `check="claims"` verifies tokens signed with a public key of the project here, without a round trip, and so does
+        not see that a session was signed out. `check="user"` asks the Auth server about every token.
+        Raises ValueError for an invalid URL.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-            raise ValueError("SUPABASE_URL is no URL of a project.")
-        auth_url = f"{url.rstrip('/')}/auth/v1"
-        headers = {"apikey": api_key}
-        self._issuer = issuer or auth_url
+        require_project_url(url)
+        self._url = f"{url.rstrip('/')}/auth/v1"
+        self._api_key = api_key
+        self._issuer = issuer or self._url
         self._check = check
-        self._pool = pool or Pool(connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS)
-        self._keys = _SigningKeys(self._pool, f"{auth_url}/.well-known/jwks.json", headers)
-        self._user_url, self._headers = f"{auth_url}/user", headers
+        self._read_seconds = read_seconds
+        self._http_transport = http_transport
+        self._last = local()  # .response: what the Auth server last answered to this thread
+        self._keys = SigningKeys(self._fetch_keys)
+        self._unknown_keys = _Throttle(UNKNOWN_KEY_INTERVAL_SECONDS)
+        self._connect()
 
     def authenticate(self, authorization: str | None) -> Caller:
         """The user behind an `Authorization` header. Raises `Unauthorized` or `AuthUnavailable`, nothing else."""
         try:
             token = _bearer_token(authorization)
             caller = Caller(token, self._verified_claims(token))
-        except Exception as error:  # whatever it is: a token that something trips over is invalid
+        except Exception as error:  # a token that makes anything fail is invalid
             failure = _failure(error)
         else:
             return caller
-        # Not inside the handler: the parser's errors quote the token, and would be logged as context.
+        # Not inside the handler: the client's errors quote the token's claims and would be logged as context.
         raise failure
 
-    def renew(self) -> None:
-        """Forgets pooled connections, while no request is under way, and asks anew for keys that are old by now."""
-        self._pool.close()
-        self._keys.renew()
+    def reset_connections(self) -> None:
+        """Drops pooled connections, and keys that are old by now. No request may be under way."""
+        self.close()
+        self._keys.expire_if_old()
 
     def close(self) -> None:
-        """Closes the pooled connections."""
-        self._pool.close()
+        """Closes the pooled connections. A later call makes new ones."""
+        self._http.close()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._http = make_client(
+            self._url,
+            connect_seconds=CONNECT_SECONDS,
+            read_seconds=self._read_seconds,
+            transport=self._http_transport,
+        )
+        self._http.event_hooks["response"].append(self._remember)
+        self._client = SyncGoTrueClient(
+            url=self._url,
+            headers={"apikey": self._api_key},
+            auto_refresh_token=False,
+            persist_session=False,
+            http_client=self._http,
+        )
 
     def _verified_claims(self, token: str) -> Mapping[str, Any]:
-        # What cannot become valid is refused before anyone is asked; nothing is believed before the signature.
+        # Refuse before asking anyone; believe nothing before the signature.
         header, claims = (_decoded(part) for part in token.split(".")[:2])
         _require_sound_header(header)
         _require_user(claims, self._issuer)
         if self._check == "user" or header["alg"] == "HS256" or "kid" not in header:
             self._ask(token, claims)
-            return claims
-        key = self._keys.find(header["kid"])
+        else:
+            self._verify(token, header, claims)
+        return claims
+
+    def _verify(self, token: str, header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
+        try:
+            key = self._keys.find(header["kid"])
+        except KeysUnavailable as error:
+            raise AuthUnavailable(str(error)) from None
+        except UnknownKey:
+            # The key may be newer than the published set, which is cached on its way here.
+            if not self._unknown_keys.allows():
+                raise Unauthorized("invalid_token") from None
+            return self._ask(token, claims)
         # The token names its algorithm: it must not meet a key that is meant for another.
         if key is None or key["alg"] != header["alg"]:
             raise Unauthorized("invalid_token")
-        verify(key, token)
-        return claims
+        try:
+            self._client.get_claims(token, jwks={"keys": [key]})  # type: ignore[arg-type]
+        except AuthInvalidJwtError as error:
+            # The client's model is narrower than what Auth signs. The Auth server itself can read such a token.
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            self._ask(token, claims)
+        return None
 
     def _ask(self, token: str, claims: Mapping[str, Any]) -> None:
-        """What the Auth server says of the token."""
+        """Asks the Auth server about the token."""
         try:
-            sent = {**self._headers, "authorization": f"Bearer {token}"}
-            response = self._pool.request("GET", self._user_url, sent)
-        except Unreachable as error:
-            raise AuthUnavailable(f"The Auth server did not answer: {error}") from None
-        if response.status >= 500 or response.status == 429:
-            raise AuthUnavailable(f"The Auth server answered {response.status}.")
-        body = json.loads(response.content)
-        if response.is_success and body["id"] == claims["sub"]:
-            return
-        # Its older form names the code `error_code`; in the newer one `code` is no longer the status.
-        gone = {body.get("error_code"), body.get("code")} & {"session_not_found", "user_not_found"}
-        raise Unauthorized("revoked_token" if gone else "invalid_token")
+            self._client.get_user(token)
+        except ValidationError:
+            pass  # the client's model refuses some users that the Auth server sends: the body decides
+        except AuthError as error:
+            raise _auth_failure(error) from None
+        if json.loads(self._last.response.content)["id"] != claims["sub"]:
+            raise Unauthorized("invalid_token")
+
+    def _fetch_keys(self) -> bytes:
+        response = self._http.get(f"{self._url}/.well-known/jwks.json", headers={"apikey": self._api_key})
+        return response.raise_for_status().content
+
+    def _remember(self, response: httpx.Response) -> None:
+        response.read()
+        self._last.response = response
 
 
-class _SigningKeys:
-    """The project's public keys. The client's own cache asks anew for every unknown `kid` and keeps no empty set."""
+class _Throttle:
+    """Allows one of the calls in each interval."""
 
-    def __init__(self, pool: Pool, url: str, headers: Mapping[str, str]) -> None:
-        self._pool = pool
-        self._url = url
-        self._headers = headers
-        self._fetching = Lock()
-        self._by_kid: Mapping[str, Mapping[str, Any]] = {}
-        self._next_fetch = 0.0
-        self._stale_at = 0.0
-        self._fetched_at = 0.0  # by the calendar's clock: the other may stand still while the process is frozen
-        self._trouble: str | None = None
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = Lock()
+        self._next = 0.0
 
-    def find(self, kid: str) -> Mapping[str, Any] | None:
-        """The key (a JWK) called `kid`, None where the project has none; AuthUnavailable where that is not known."""
-        if kid not in self._by_kid:
-            with self._fetching:  # whoever waited here finds the key, or that it was asked for just now
-                self._fetch()
-        elif monotonic() >= self._stale_at and self._fetching.acquire(blocking=False):
-            try:
-                self._fetch()
-            finally:
-                self._fetching.release()
-        key = self._by_kid.get(kid)
-        if key is None and self._trouble:
-            raise AuthUnavailable(self._trouble)
-        return key
-
-    def renew(self) -> None:
-        if not 0 <= time() - self._fetched_at < KEY_LIFETIME_SECONDS:
-            self._stale_at = self._next_fetch = 0.0
-
-    def _fetch(self) -> None:
-        """At most once per interval, whoever asks and however it ends: anyone can send tokens with unknown kids."""
-        if monotonic() < self._next_fetch:
-            return
-        try:
-            response = self._pool.request("GET", self._url, self._headers)
-            if not response.is_success:
-                raise Unreachable(f"HTTP {response.status}")
-            self._by_kid = {key["kid"]: key for key in json.loads(response.content)["keys"] if _can_verify(key)}
-            self._stale_at, self._fetched_at = monotonic() + KEY_LIFETIME_SECONDS, time()
-            self._trouble = None
-        except Exception as error:  # network, status or shape: each time the keys are not to be had
-            # The old keys go on: they were the project's and public, so an Auth server that is down must not
-            # sign out everyone whose token can still be verified.
-            self._trouble = f"The signing keys could not be fetched: {type(error).__name__}."
-        self._next_fetch = monotonic() + KEY_FETCH_INTERVAL_SECONDS
+    def allows(self) -> bool:
+        with self._lock:
+            if monotonic() < self._next:
+                return False
+            self._next = monotonic() + self._seconds
+            return True
 
 
-def _can_verify(key: Mapping[str, Any]) -> bool:
-    kid, algorithm = key.get("kid"), key.get("alg")
-    if not (isinstance(kid, str) and isinstance(algorithm, str)) or key.get("use", "sig") != "sig":
-        return False
-    return (key.get("kty"), key.get("crv")) == _PUBLIC_KEY_TYPES.get(algorithm)
+def _auth_failure(error: AuthError) -> Unauthorized | AuthUnavailable:
+    """Judged by the cause, because the client's types and codes miss some: 429 in HTML, `session_not_found`."""
+    cause = error.__cause__
+    if not isinstance(cause, httpx.HTTPStatusError):
+        return AuthUnavailable(f"The Auth server did not respond: {type(cause).__name__}.")
+    status = cause.response.status_code
+    if status >= 500 or status == 429:
+        return AuthUnavailable(f"The Auth server responded with {status}.")
+    body = json.loads(cause.response.content)
+    # The older form names the code `error_code`; in the newer one `code` is no longer the status.
+    is_gone = {body.get("error_code"), body.get("code")} & {"session_not_found", "user_not_found"}
+    return Unauthorized("revoked_token" if is_gone else "invalid_token")
 
 
 def _bearer_token(authorization: str | None) -> str:
@@ -241,7 +217,7 @@ def _bearer_token(authorization: str | None) -> str:
     token = token.lstrip(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("missing_token")
-    # Whatever else a header may hold (control characters, megabytes) must reach neither the parser nor the wire.
+    # Control characters and megabytes must reach neither the parser nor the wire.
     if len(token) > MAX_TOKEN_LENGTH or not _TOKEN.fullmatch(token):
         raise Unauthorized("invalid_token")
     return token
@@ -255,15 +231,15 @@ def _decoded(part: str) -> dict[str, Any]:
 
 
 def _require_sound_header(header: Mapping[str, Any]) -> None:
-    # `crit` names extensions that must be understood, and the client would not even notice it.
-    if header.get("alg") not in ("HS256", *_PUBLIC_KEY_TYPES) or "crit" in header:
+    # `crit` names extensions that must be understood. The client ignores it.
+    if header.get("alg") not in ("HS256", *PUBLIC_KEY_TYPES) or "crit" in header:
         raise Unauthorized("invalid_token")
     if not isinstance(header.get("kid", ""), str):
         raise Unauthorized("invalid_token")
 
 
 def _require_user(claims: Mapping[str, Any], issuer: str) -> None:
-    """Refuses what the Auth server signs, or lets pass, that is not a signed-in user of this project."""
+    """Refuses tokens that the Auth server signs or accepts, and that are not a signed-in user's of this project."""
     now = time()
     expires, not_before, audience = claims.get("exp"), claims.get("nbf", now), claims.get("aud")
     if not _is_time(expires) or not _is_time(not_before):
@@ -292,4 +268,6 @@ def _is_uuid(value: object) -> bool:
 
 
 def _failure(error: Exception) -> Unauthorized | AuthUnavailable:
-    return error if isinstance(error, Unauthorized | AuthUnavailable) else Unauthorized("invalid_token")
+    failure = error if isinstance(error, Unauthorized | AuthUnavailable) else Unauthorized("invalid_token")
+    failure.__context__ = None  # an error of the client
+    return failure

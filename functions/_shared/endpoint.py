@@ -16,7 +16,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from functions._shared import cors
-from functions._shared.auth import AuthUnavailable, Caller, Unauthorized, agency_key
+from functions._shared.auth import AuthUnavailable, Unauthorized
+from functions._shared.caller import Caller, agency_key
 from functions._shared.error_format import PLAIN, ErrorFormat
 from functions._shared.errors import ApiError, internal_error, unavailable
 from functions._shared.http import Response, json_response
@@ -139,12 +140,12 @@ class RpcContext:
 
     def call_main(self, arguments: Mapping[str, Any]) -> bytes:
         """The JSON of the endpoint's own function, unparsed. Only this call carries the Idempotency-Key."""
-        return self.services.rpc.call(self.rpc, arguments, self.caller, self.headers)
+        return self.services.transport.call(self.rpc, arguments, self.caller, self.headers)
 
     def call(self, rpc: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 (whatever JSON the function returns)
         """The parsed JSON of another function."""
         headers = {name: value for name, value in self.headers.items() if name != "idempotency-key"}
-        return json.loads(self.services.rpc.call(rpc, arguments, self.caller, headers))
+        return json.loads(self.services.transport.call(rpc, arguments, self.caller, headers))
 
 
 def error_response(error: Exception, request: Request, error_format: ErrorFormat) -> Response:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from functions._shared import logs
 from functions._shared.http import make_request
-from functions._shared.services import services_for_invocation
+from functions._shared.services import prepare, services_for_invocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ if IS_LAMBDA:
 
 def lambda_handler(endpoint: Endpoint) -> Handler:
     """The Lambda handler of one endpoint."""
-    return adapt(lambda request: endpoint.handle(request, services_for_invocation()), services_for_invocation)
+    return adapt(lambda request: endpoint.handle(request, services_for_invocation()), prepare)
 
 
 def adapt(handle: Callable[[Request], Response], prepare: Callable[[], object]) -> Handler:

@@ -14,7 +14,7 @@ from functions._shared.error_format import PLAIN
 from functions._shared.errors import ApiError
 from functions._shared.http import json_response
 from functions._shared.lambda_adapter import adapt, is_snapshot_start
-from functions._shared.services import services_for_invocation
+from functions._shared.services import prepare, services_for_invocation
 
 if TYPE_CHECKING:
     from functions._shared.error_format import ErrorFormat
@@ -121,7 +121,7 @@ def _closest_error_format(path: str) -> ErrorFormat:
 
 
 def _prepare() -> None:
-    services_for_invocation()
+    prepare()
     if is_snapshot_start():  # an import before the snapshot delays no request
         endpoints()
 

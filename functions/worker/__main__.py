@@ -21,7 +21,7 @@ async def main() -> None:
         loop.add_signal_handler(one, stop.set)
     environment = with_secrets(os.environ)
     concurrency = int(number(environment, "WORKER_CONCURRENCY", "4"))
-    async with crew(environment, concurrency=concurrency + LOOKS_AT_ONCE) as workers:
+    async with crew(environment) as workers:
         await asyncio.gather(
             workers.worker("runs", concurrency).run(stop),
             workers.worker("checks", LOOKS_AT_ONCE).run(stop),
@@ -32,5 +32,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
-    # An orderly exit would wait for a call that a frozen database never answers; nothing is left to be said.
+    # An orderly exit would wait for a connection that a frozen database never accepts. All work is done.
     os._exit(0)

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from functions._shared.auth import Caller
+from functions._shared import exact_json
+from functions._shared.caller import Caller, is_jwt
 from functions._shared.errors import ApiError
-from functions._shared.rpc import PostgresRpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-    from functions._shared.rpc import Rpc
+    from functions._shared.transports import AsyncTransport
 
 log = logging.getLogger(__name__)
 
@@ -100,18 +98,15 @@ class CompletionBatcher:
     passed: asyncio.Task[tuple[set[tuple[str, int]], list[dict[str, Any]] | None]] = field(init=False)
 
 
-def service_caller(service_role_key: str) -> Caller:
-    return Caller(token=service_role_key, claims={"role": "service_role"})
+def service_caller(key: str) -> Caller:
+    """A key that is no JWT travels in `apikey` alone."""
+    return Caller(token=key if is_jwt(key) else None, claims={"role": "service_role"})
 
 
 class Protocol:
-    """Where `Rpc` blocks, `threads` bounds how many calls are under way at once: the worker must not block."""
-
-    def __init__(self, rpc: Rpc, caller: Caller, *, threads: int = 16) -> None:
-        self._rpc = rpc
-        self._ask = rpc.call_async if isinstance(rpc, PostgresRpc) else self._ask_in_a_thread
+    def __init__(self, transport: AsyncTransport, caller: Caller) -> None:
+        self._transport = transport
         self._caller = caller
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
         self._moment: CompletionBatcher | None = None
 
     async def claim(self, worker: str, families: Sequence[str], limit: int, lease_seconds: int) -> list[Execution]:
@@ -230,7 +225,7 @@ class Protocol:
         wait = SHORTEST_WAIT_SECONDS
         while True:
             try:
-                return json.loads(await self._ask(name, arguments, self._caller, headers))
+                return exact_json.loads(await self._transport.call_async(name, arguments, self._caller, headers))
             except ApiError as problem:
                 if problem.status != 503:
                     raise
@@ -239,10 +234,5 @@ class Protocol:
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
-    async def _ask_in_a_thread(self, *call: Any) -> bytes:  # noqa: ANN401
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._rpc.call, *call)
-
-    def close(self, *, wait: bool = True) -> None:
-        """Waits for the calls under way, or leaves them to end by themselves."""
-        self._threads.shutdown(wait=wait, cancel_futures=True)
-        self._rpc.close()
+    async def aclose(self) -> None:
+        await self._transport.aclose()

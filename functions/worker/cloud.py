@@ -34,14 +34,11 @@ def work(count: int, seconds: float) -> bool:
 async def _work(environment: Mapping[str, str], queue: Queue, count: int, seconds: float) -> bool:
     stop = asyncio.Event()
     asyncio.get_running_loop().call_later(max(seconds - RESERVE_SECONDS, 0), stop.set)
-    async with crew(environment, concurrency=count) as workers:
-        try:
-            worker = workers.worker(queue, count)
-            await worker.run(stop, until_idle=True)
-            if worker.is_idle:
-                await workers.outbox().drain()
-        finally:
-            workers.protocol.close(wait=False)
+    async with crew(environment) as workers:
+        worker = workers.worker(queue, count)
+        await worker.run(stop, until_idle=True)
+        if worker.is_idle:
+            await workers.outbox().drain()
     if worker.has_claimed and not worker.is_idle:
         _dispatcher(environment).notify(queue, count)
     return worker.has_claimed
@@ -53,18 +50,15 @@ def tick(seconds: float) -> None:
 
 
 async def _tick(environment: Mapping[str, str], seconds: float) -> None:
-    async with asyncio.timeout(max(seconds - 5, 1)), crew(environment, concurrency=1) as workers:
-        try:
-            await workers.protocol.reap()
-            for queue, families in FAMILIES.items():
-                waiting = await workers.protocol.waiting(list(families))
-                log.info("waiting", extra={"queue": queue, **waiting})
-                if waiting["executions"]:
-                    _dispatcher(environment).notify(queue, waiting["executions"])
-            await workers.outbox().drain()
-            await workers.secret_cleanup().drain()
-        finally:
-            workers.protocol.close(wait=False)
+    async with asyncio.timeout(max(seconds - 5, 1)), crew(environment) as workers:
+        await workers.protocol.reap()
+        for queue, families in FAMILIES.items():
+            waiting = await workers.protocol.waiting(list(families))
+            log.info("waiting", extra={"queue": queue, **waiting})
+            if waiting["executions"]:
+                _dispatcher(environment).notify(queue, waiting["executions"])
+        await workers.outbox().drain()
+        await workers.secret_cleanup().drain()
 
 
 def _dispatcher(environment: Mapping[str, str]) -> Dispatcher:

@@ -1,21 +1,21 @@
 """What a worker is made of, from its environment: the same for a process of its own and for one that the cloud calls.
 
-With DATABASE_URL it speaks to Postgres directly and hears of cancels at once; without, through PostgREST at
-SUPABASE_URL with SUPABASE_SERVICE_ROLE_KEY, and asks with every commit and heartbeat.
+With DATABASE_URL it calls Postgres directly and is notified of cancels at once. Without, it calls PostgREST at
+SUPABASE_URL with SUPABASE_SECRET_KEY (or SUPABASE_SERVICE_ROLE_KEY) and sees a cancel at the next commit or heartbeat.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from functions._shared.rpc import PostgresRpc, PostgrestRpc
 from functions._shared.services import make_secret_store
-from functions._shared.settings import secrets_from
+from functions._shared.settings import SECRET_KEYS, first_set, secrets_from
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Protocol, service_caller
 from functions.worker.connectors import open_source
 from functions.worker.connectors.http.network import make_client
@@ -59,21 +59,26 @@ class WorkerContext:
 
 
 @asynccontextmanager
-async def crew(environment: Mapping[str, str], *, concurrency: int) -> AsyncIterator[WorkerContext]:
-    """Raises KeyError naming a missing setting. The protocol is left open: its user knows whether to wait for it."""
+async def crew(environment: Mapping[str, str]) -> AsyncIterator[WorkerContext]:
+    """Raises KeyError naming a missing setting."""
     private = environment.get("WORKER_ALLOW_PRIVATE_ADDRESSES", "false") == "true"
-    protocol = make_protocol(environment, threads=2 * concurrency + 2)
+    protocol = await make_protocol(environment)
     secrets = make_secret_store(*secrets_from(environment))
     opening = partial(open_source, allow_private_addresses=private, secrets=secrets)
-    async with make_client(allow_private_addresses=private) as client:
+    async with aclosing(protocol), make_client(allow_private_addresses=private) as client:
         yield WorkerContext(protocol, make_options(environment), opening, partial(post, client=client), secrets)
 
 
-def make_protocol(environment: Mapping[str, str], *, threads: int) -> Protocol:
+async def make_protocol(environment: Mapping[str, str]) -> Protocol:
+    """Raises KeyError naming a missing setting."""
     if environment.get("DATABASE_URL"):
-        return Protocol(PostgresRpc(environment["DATABASE_URL"]), service_caller(""), threads=threads)
-    url, key = environment["SUPABASE_URL"], environment["SUPABASE_SERVICE_ROLE_KEY"]
-    return Protocol(PostgrestRpc(url.rstrip("/"), key), service_caller(key), threads=threads)
+        return Protocol(PostgresTransport(environment["DATABASE_URL"]), service_caller(""))
+    from functions.worker.supabase_transport import connect  # noqa: PLC0415 (its import takes 0.3 s)
+
+    url, key = environment["SUPABASE_URL"], first_set(environment, SECRET_KEYS)
+    if key is None:
+        raise KeyError(SECRET_KEYS[0])
+    return Protocol(await connect(url.rstrip("/"), key), service_caller(key))
 
 
 def make_options(environment: Mapping[str, str]) -> Options:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from functions._shared import registry
-from functions._shared.auth import Caller
+from functions._shared.caller import Caller
 from functions._shared.endpoint import RpcContext
 from functions._shared.logs import JsonFormatter
 from functions.api_key.list_api_keys import ApiKey, ApiKeys

@@ -12,8 +12,7 @@ import time
 import traceback
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 import jwt
@@ -26,16 +25,15 @@ from jwt.utils import der_to_raw_signature
 
 from functions._local.fake_auth import AuthServer
 from functions._local.postgres import free_port
-from functions._shared import pool
 from functions._shared.auth import (
-    KEY_FETCH_INTERVAL_SECONDS,
-    KEY_LIFETIME_SECONDS,
     MAX_TOKEN_LENGTH,
+    UNKNOWN_KEY_INTERVAL_SECONDS,
     Authenticator,
     AuthUnavailable,
-    Caller,
     Unauthorized,
 )
+from functions._shared.caller import Caller
+from functions._shared.signing_keys import FETCH_INTERVAL_SECONDS, LIFETIME_SECONDS, MAX_KEYS
 from tests.system.test_fake_auth import ISSUER, SECRET, claims_of, encoded, hmac_token, new_user, serve
 
 if TYPE_CHECKING:
@@ -108,17 +106,18 @@ class OddServer:
     kid: str = "k"
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
-    def request(self, method: str, url: str, headers: Mapping[str, str]) -> pool.Answer:
-        """As of a Pool."""
-        assert (method, headers["apikey"]) == ("GET", "k")
-        self.asked.append(urlsplit(url).path)
-        answer = self.jwks if url.endswith("jwks.json") else self.user
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert (request.method, request.headers["apikey"]) == ("GET", "k")
+        self.asked.append(request.url.path)
+        answer = self.jwks if request.url.path.endswith("jwks.json") else self.user
         if isinstance(answer, Exception):
             raise answer
-        return pool.Answer(answer.status_code, answer.content)
+        length = {"content-length": str(len(answer.content))}
+        return httpx.Response(answer.status_code, headers={**answer.headers, **length}, content=answer.content)
 
     def authenticator(self, check: Check = "claims") -> Authenticator:
-        return Authenticator("https://project.example", api_key="k", check=check, pool=cast("Any", self))
+        transport = httpx.MockTransport(self)
+        return Authenticator("https://project.example", api_key="k", check=check, http_transport=transport)
 
     def with_keys(self, *more: Any) -> OddServer:
         self.jwks = httpx.Response(200, json={"keys": [*more, jwk(self.key, self.kid)]})
@@ -158,6 +157,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("functions._shared.auth.monotonic", clock)
+    monkeypatch.setattr("functions._shared.signing_keys.monotonic", clock)
     return clock
 
 
@@ -507,14 +507,13 @@ def test_a_known_kid_costs_no_round_trip(project: Project) -> None:
 def test_unknown_kids_fetch_the_keys_once_per_interval(project: Project, clock: Clock) -> None:
     with connected(project) as authenticator:
         authenticator.authenticate(bearer(project.token()))
-        clock.now += KEY_FETCH_INTERVAL_SECONDS
+        clock.now += FETCH_INTERVAL_SECONDS
         for expected in (2, 3):
             for number in range(20):
-                assert (
-                    refusal(authenticator, bearer(of_foreign_key(project, kid=f"unknown-{number}"))) == "invalid_token"
-                )
-            assert project.requests == [JWKS] * expected
-            clock.now += KEY_FETCH_INTERVAL_SECONDS
+                token = of_foreign_key(project, kid=f"unknown-{number}")
+                assert refusal(authenticator, bearer(token)) == "invalid_token"
+            assert project.requests == [JWKS] + [JWKS, USER] * (expected - 1)
+            clock.now += FETCH_INTERVAL_SECONDS
 
 
 @only_es256
@@ -530,7 +529,7 @@ def test_an_empty_key_set_is_remembered(project: Project) -> None:
     with connected(project) as authenticator:
         for number in range(5):
             assert refusal(authenticator, bearer(of_foreign_key(project, kid=f"k{number}"))) == "invalid_token"
-    assert project.requests == [JWKS]
+    assert project.requests == [JWKS, USER]
 
 
 def test_a_new_key_is_picked_up_and_the_old_one_goes_on(project: Project, clock: Clock) -> None:
@@ -538,7 +537,7 @@ def test_a_new_key_is_picked_up_and_the_old_one_goes_on(project: Project, clock:
         old = project.token()
         authenticator.authenticate(bearer(old))
         project.auth.rotate_key()
-        clock.now += KEY_FETCH_INTERVAL_SECONDS
+        clock.now += FETCH_INTERVAL_SECONDS
         for token in (project.token(), old, project.token()):
             assert authenticator.authenticate(bearer(token)).token == token
     fetches = 2 if project.signing == "ES256" else 1
@@ -548,6 +547,7 @@ def test_a_new_key_is_picked_up_and_the_old_one_goes_on(project: Project, clock:
 # From here on: what no Auth server should answer, and some do.
 
 HTML = {"content-type": "text/html"}
+NOT_VALID = httpx.Response(403, json={"code": "bad_jwt", "message": "invalid JWT"})
 UNAVAILABLE: Mapping[str, Answer] = {
     "500 html": httpx.Response(500, headers=HTML, content=b"<h1>Oops</h1>"),
     "500 json": httpx.Response(500, json={"code": 500, "error_code": "unexpected_failure", "msg": "Oops"}),
@@ -562,10 +562,10 @@ UNAVAILABLE: Mapping[str, Answer] = {
     "429 json": httpx.Response(429, json={"code": 429, "error_code": "over_request_rate_limit", "msg": "Slowly"}),
     "429 html": httpx.Response(429, headers=HTML, content=b"<h1>Slowly</h1>"),
     "429 weak password": httpx.Response(429, json={"weak_password": {"reasons": ["length"]}, "msg": "Slowly"}),
-    "no connection": pool.Unreachable("ConnectError: refused"),
-    "no answer": pool.Unreachable("ReadTimeout: late"),
-    "no free connection": pool.Unreachable("PoolTimeout: busy"),
-    "half an answer": pool.Unreachable("RemoteProtocolError: closed"),
+    "no connection": httpx.ConnectError("refused"),
+    "no answer": httpx.ReadTimeout("late"),
+    "no free connection": httpx.PoolTimeout("busy"),
+    "half an answer": httpx.RemoteProtocolError("closed"),
 }
 
 
@@ -614,10 +614,9 @@ def test_nobody_listening_is_unavailable() -> None:
 
 def test_a_server_that_never_answers_is_unavailable() -> None:
     server = OddServer()
-    quick = pool.Pool(connect_seconds=0.2, read_seconds=0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with contextlib.closing(Authenticator(url, api_key="k", issuer=ISSUER, pool=quick)) as authenticator:
+        with contextlib.closing(Authenticator(url, api_key="k", issuer=ISSUER, read_seconds=0.2)) as authenticator:
             for token in (server.token(), server.legacy_token()):
                 with pytest.raises(AuthUnavailable):
                     authenticator.authenticate(bearer(token))
@@ -634,8 +633,8 @@ def test_old_keys_outlive_an_outage_of_the_auth_server(clock: Clock) -> None:
     server = OddServer().with_keys()
     authenticator = server.authenticator()
     authenticator.authenticate(bearer(server.token()))
-    server.jwks = pool.Unreachable("ConnectError: refused")
-    clock.now += KEY_LIFETIME_SECONDS
+    server.jwks = httpx.ConnectError("refused")
+    clock.now += LIFETIME_SECONDS
     for _ in range(5):
         authenticator.authenticate(bearer(server.token()))
     assert len(server.asked) == 2
@@ -645,9 +644,10 @@ def test_old_keys_outlive_an_outage_of_the_auth_server(clock: Clock) -> None:
         authenticator.authenticate(bearer(server.token()))
     assert len(server.asked) == 2
     server.with_keys()
-    clock.now += KEY_FETCH_INTERVAL_SECONDS
+    clock.now += FETCH_INTERVAL_SECONDS
     assert authenticator.authenticate(bearer(server.token()))
     server.kid = "unknown"
+    server.user = NOT_VALID
     assert refusal(authenticator, bearer(server.token())) == "invalid_token"
 
 
@@ -659,7 +659,7 @@ def test_without_any_key_a_failed_fetch_is_not_repeated_at_once(clock: Clock) ->
             authenticator.authenticate(bearer(server.token()))
     assert len(server.asked) == 1
     server.with_keys()
-    clock.now += KEY_FETCH_INTERVAL_SECONDS
+    clock.now += FETCH_INTERVAL_SECONDS
     assert authenticator.authenticate(bearer(server.token()))
 
 
@@ -668,9 +668,9 @@ def test_a_withdrawn_key_is_refused_once_the_keys_are_stale(clock: Clock) -> Non
     authenticator = server.authenticator()
     old = server.token()
     authenticator.authenticate(bearer(old))
-    server.kid = "new"
+    server.kid, server.user = "new", NOT_VALID
     server.with_keys()
-    clock.now += KEY_LIFETIME_SECONDS
+    clock.now += LIFETIME_SECONDS
     assert refusal(authenticator, bearer(old)) == "invalid_token"
     assert authenticator.authenticate(bearer(server.token()))
 
@@ -696,9 +696,11 @@ def test_a_shared_secret_among_the_keys_verifies_nothing_here(algorithm: str) ->
     ids=str,
 )
 def test_a_key_meant_for_something_else_verifies_nothing(change: dict[str, Any]) -> None:
-    server = OddServer()
+    server = OddServer(user=NOT_VALID)
     server.jwks = httpx.Response(200, json={"keys": [jwk(server.key, server.kid) | change]})
     assert refusal(server.authenticator(), bearer(server.token())) == "invalid_token"
+    # Only a kid that is not in the set is a question for the Auth server.
+    assert ("/auth/v1/user" in server.asked) == ("kid" in change)
 
 
 def test_a_key_on_another_curve_verifies_nothing() -> None:
@@ -732,10 +734,10 @@ class SlowServer(OddServer):
     entered: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
 
-    def request(self, method: str, url: str, headers: Mapping[str, str]) -> pool.Answer:
+    def __call__(self, request: httpx.Request) -> httpx.Response:
         self.entered.set()
         assert self.release.wait(30)
-        return super().request(method, url, headers)
+        return super().__call__(request)
 
 
 def test_concurrent_callers_fetch_the_keys_once() -> None:
@@ -763,7 +765,7 @@ def test_a_refresh_under_way_keeps_nobody_waiting(clock: Clock) -> None:
     server.release.set()
     authenticator = server.with_keys().authenticator()
     authenticator.authenticate(bearer(server.token()))
-    clock.now += KEY_LIFETIME_SECONDS
+    clock.now += LIFETIME_SECONDS
     server.entered.clear()
     server.release.clear()
     refresher = threading.Thread(target=authenticator.authenticate, args=[bearer(server.token())])
@@ -775,3 +777,92 @@ def test_a_refresh_under_way_keeps_nobody_waiting(clock: Clock) -> None:
         server.release.set()
         refresher.join(30)
     assert len(server.asked) == 2
+
+
+# What the client lacks
+
+
+def test_unknown_key__the_auth_server_decides_once_per_interval(clock: Clock) -> None:
+    """The published set is cached on its way here, so it may lack a key that signs already."""
+    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+    authenticator = server.authenticator()
+    server.kid = "newer than the set"
+    for expected in (1, 2):
+        assert authenticator.authenticate(bearer(server.token()))
+        assert refusal(authenticator, bearer(server.token())) == "invalid_token"
+        assert server.asked.count("/auth/v1/user") == expected
+        clock.now += UNKNOWN_KEY_INTERVAL_SECONDS
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"aal": "aal3"}, {"amr": ["password"]}, {"exp": IN_AN_HOUR}, {"iat": 1.5}, {"auth": {"by": "a hook"}}],
+    ids=str,
+)
+@pytest.mark.parametrize("user", [A_USER, {**A_USER, "id": str(uuid.UUID(int=2))}], ids=["their own", "another's"])
+def test_claims_that_the_clients_model_refuses__the_auth_server_decides(
+    claims: dict[str, Any], user: dict[str, Any]
+) -> None:
+    server = OddServer(user=httpx.Response(200, json=user)).with_keys()
+    header = {"kid": server.kid}
+    token = jwt.encode(server.claims() | claims, server.key, "ES256", headers=header)
+    if user is A_USER:
+        assert server.authenticator().authenticate(bearer(token)).token == token
+    else:
+        assert refusal(server.authenticator(), bearer(token)) == "invalid_token"
+    assert server.asked[-1] == "/auth/v1/user"
+
+
+@pytest.mark.parametrize("identity", [{"id": "1"}, {"id": "1", "user_id": None}, "odd"], ids=str)
+def test_user_that_the_clients_model_refuses__the_body_decides(check: Check, identity: Any) -> None:
+    server = OddServer(user=httpx.Response(200, json={**A_USER, "identities": [identity]})).with_keys()
+    assert server.authenticator(check).authenticate(bearer(server.legacy_token()))
+    server.user = httpx.Response(200, json={**A_USER, "id": str(uuid.UUID(int=2)), "identities": [identity]})
+    assert refusal(server.authenticator(check), bearer(server.legacy_token())) == "invalid_token"
+
+
+def test_key_set__is_bounded() -> None:
+    server = OddServer().with_keys(*({"kid": str(number)} for number in range(MAX_KEYS)))
+    with pytest.raises(AuthUnavailable):
+        server.authenticator().authenticate(bearer(server.token()))
+
+
+def test_keys__a_key_with_the_right_algorithm_and_wrong_numbers_verifies_nothing() -> None:
+    server = OddServer()
+    server.jwks = httpx.Response(200, json={"keys": [jwk(server.key, server.kid) | {"x": "AA"}]})
+    assert refusal(server.authenticator(), bearer(server.token())) == "invalid_token"
+
+
+CHANGED_SIGNATURES: Mapping[str, Callable[[bytes], bytes]] = {
+    "first bit": lambda signature: bytes([signature[0] ^ 0x80]) + signature[1:],
+    "last bit": lambda signature: signature[:-1] + bytes([signature[-1] ^ 1]),
+    "zeros": lambda signature: bytes(len(signature)),
+    "too short": lambda signature: signature[:-1],
+    "too long": lambda signature: signature + b"\0",
+    "a zero before its second number": lambda signature: signature[:32] + b"\0" + signature[32:],
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_SIGNATURES)
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
+def test_signature__changed_by_a_bit(algorithm: str, name: str) -> None:
+    rsa_key = {**RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True), "alg": "RS256", "kid": "rsa"}
+    server = OddServer().with_keys(rsa_key)
+    key, kid = (server.key, server.kid) if algorithm == "ES256" else (RSA_KEY, "rsa")
+    token = jwt.encode(server.claims(), key, algorithm, headers={"kid": kid})
+    assert server.authenticator().authenticate(bearer(token))
+    message, _, signature = token.rpartition(".")
+    changed = CHANGED_SIGNATURES[name](base64.urlsafe_b64decode(signature + "=="))
+    assert refusal(server.authenticator(), bearer(f"{message}.{encoded(changed)}")) == "invalid_token"
+
+
+def test_auth_response__without_a_declared_length_is_not_whole() -> None:
+    def cut(request: httpx.Request) -> httpx.Response:
+        response = httpx.Response(200, json=A_USER)
+        del response.headers["content-length"]
+        return response
+
+    token = OddServer().legacy_token()
+    authenticator = Authenticator("https://project.example", api_key="k", http_transport=httpx.MockTransport(cut))
+    with pytest.raises(AuthUnavailable):
+        authenticator.authenticate(bearer(token))

@@ -13,14 +13,15 @@ import pytest
 from pydantic import BaseModel, Field
 
 from functions._shared import registry
-from functions._shared.auth import AuthUnavailable, Caller, Unauthorized
+from functions._shared.auth import AuthUnavailable, Unauthorized
+from functions._shared.caller import Caller
 from functions._shared.endpoint import Endpoint, RpcContext
 from functions._shared.error_format import PLAIN, POLYTOMIC
 from functions._shared.errors import ApiError, database_unavailable
 from functions._shared.fields import AcceptsOnly, PgText, StrictRequest
 from functions._shared.http import Request
 from functions._shared.logs import JsonFormatter
-from functions._shared.rpc import DatabaseError
+from functions._shared.transports import DatabaseError
 from functions._shared.validation import MAX_BODY_BYTES
 from tests.support.json_schema import violations
 from tests.support.project import BOTH_TRANSPORTS, refusal

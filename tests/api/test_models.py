@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._connections import source_check
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Protocol, service_caller
 from functions.worker.loop import Options, Worker
 from functions.worker.runners import CHECKS, given
@@ -33,7 +33,7 @@ class CheckWorker:
     def __init__(self, database: Database) -> None:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._protocol = Protocol(PostgresRpc(database.login("authenticator")), service_caller(""))
+        self._protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
         options = Options("checks", tick_seconds=0.05, listen_url=database.login("authenticator"))
         worker = Worker(self._protocol, given(OPEN_LOCAL, CHECKS), options)
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(worker.run(self._stop)))
@@ -42,7 +42,7 @@ class CheckWorker:
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._protocol.close()
+        asyncio.run(self._protocol.aclose())
         self._loop.close()
 
 

@@ -17,7 +17,6 @@ from functions._local.source.connection import Credentials
 from functions._local.web_server import WebServer
 from functions._local.worker_process import WorkerProcess
 from functions._shared.aws import AwsError, _secrets_manager, client
-from functions._shared.rpc import PostgresRpc
 from functions._shared.secret_store import (
     MAX_SECRET_BYTES,
     EnvironmentStore,
@@ -25,6 +24,7 @@ from functions._shared.secret_store import (
     SecretsManagerStore,
     SecretUnavailable,
 )
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Protocol, service_caller
 from functions.worker.connectors import open_source
 from functions.worker.engine import Engine, Signals
@@ -310,7 +310,7 @@ class Bench:
         self.user = database.member()
         self.shelf = Shelf(source={"token": source.credentials.token})
         self.secrets: SecretStore | None = self.shelf
-        self.protocol = Protocol(PostgresRpc(database.login("authenticator")), service_caller(""))
+        self.protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
         config, _ = source.connection(["airlines"], page_size=4)
         self.connection_id = database.connection(self.user.agency_id, config=config)
         self.keep("source", self.connection_id)
@@ -378,7 +378,7 @@ def bench(database: Database, caplog: pytest.LogCaptureFixture) -> Iterator[Benc
         made = Bench(database, source)
         first = source.credentials.token
         yield made
-        made.protocol.close()
+        asyncio.run(made.protocol.aclose())
     assert first not in caplog.text
     assert first not in everything_stored(database)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from types import SimpleNamespace
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._local.web_server import WebServer
-from functions._shared import auth, services
-from functions._shared.auth import Authenticator, Caller
-from functions._shared.rpc import IDLE_SECONDS, PostgresRpc, PostgrestRpc
+from functions._shared import services, signing_keys
+from functions._shared.auth import Authenticator
+from functions._shared.caller import Caller
 from functions._shared.services import PAUSE_SECONDS, Services, services_for_invocation
 from functions._shared.settings import Settings
+from functions._shared.transports.postgres import IDLE_SECONDS, PostgresTransport
+from functions._shared.transports.postgrest import PostgrestTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,70 +69,73 @@ class Calendar:
 def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
     made = Calendar()
     monkeypatch.setattr(services, "time", made)
-    monkeypatch.setattr(services, "_used_at", made.now)
-    monkeypatch.setattr(auth, "time", made.time)
-    monkeypatch.setattr(auth, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(signing_keys, "time", made.time)
+    monkeypatch.setattr(signing_keys, "monotonic", lambda: 1000.0)
     return made
 
 
 @pytest.fixture
-def made(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+def made(server: WebServer, calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     settings = Settings(server.url, "k")
     authenticator = Authenticator(server.url, api_key="k")
-    made = Services(settings, authenticator, PostgrestRpc(server.url, "k"))
-    monkeypatch.setattr(services, "services", lambda: made)
+    made = Services(settings, authenticator, PostgrestTransport(server.url, "k"))
+    monkeypatch.setattr(services, "_process", services._Process(made, calendar.now, calendar.now))
     yield made
-    made.rpc.close()
-    authenticator.close()
+    made.close()
 
 
 @pytest.mark.parametrize(("pause", "renewed"), [(0, False), (PAUSE_SECONDS - 1, False), (PAUSE_SECONDS, True)])
 def test_a_pause_renews_what_is_pooled(
     project: Project, made: Services, calendar: Calendar, pause: float, renewed: bool
 ) -> None:
-    services_for_invocation().rpc.call("f", {}, CALLER)
-    services_for_invocation().rpc.call("f", {}, CALLER)
+    services_for_invocation().transport.call("f", {}, CALLER)
+    services_for_invocation().transport.call("f", {}, CALLER)
     calendar.now += pause
-    services_for_invocation().rpc.call("f", {}, CALLER)
+    services_for_invocation().transport.call("f", {}, CALLER)
     first, second, third = project.connections
     assert first == second
     assert (second != third) is renewed
 
 
 def test_a_clock_that_was_set_back_is_a_pause(project: Project, made: Services, calendar: Calendar) -> None:
-    services_for_invocation().rpc.call("f", {}, CALLER)
+    services_for_invocation().transport.call("f", {}, CALLER)
     calendar.now -= 3600
-    services_for_invocation().rpc.call("f", {}, CALLER)
+    services_for_invocation().transport.call("f", {}, CALLER)
     assert len(set(project.connections)) == 2
+
+
+def fetch(keys: signing_keys.SigningKeys) -> None:
+    with contextlib.suppress(signing_keys.UnknownKey):
+        keys.find("a")
 
 
 def test_the_auth_servers_connection_is_renewed_as_well(project: Project, made: Services, calendar: Calendar) -> None:
     keys = made.authenticator._keys
-    assert keys.find("a") is None
-    calendar.now += auth.KEY_LIFETIME_SECONDS
+    fetch(keys)
+    calendar.now += signing_keys.LIFETIME_SECONDS
     services_for_invocation()
-    keys.find("a")
+    fetch(keys)
     assert project.fetched == len(set(project.connections)) == 2
 
 
-@pytest.mark.parametrize(("pause", "fetches"), [(PAUSE_SECONDS, 1), (auth.KEY_LIFETIME_SECONDS, 2)])
+@pytest.mark.parametrize(("pause", "fetches"), [(PAUSE_SECONDS, 1), (signing_keys.LIFETIME_SECONDS, 2)])
 def test_keys_are_as_old_as_the_calendar_says(
     project: Project, made: Services, calendar: Calendar, monkeypatch: pytest.MonkeyPatch, pause: float, fetches: int
 ) -> None:
     """The process's own clock says that no time has passed."""
     keys = made.authenticator._keys
-    keys.find("a")
-    keys._by_kid = {"a": {"kid": "a"}}
+    fetch(keys)
+    keys._by_id = {"a": {"kid": "a"}}
     calendar.now += pause
     services_for_invocation()
-    keys.find("a")
+    fetch(keys)
     assert project.fetched == fetches
 
 
 def test_a_connection_that_the_server_closed_is_not_used_again(project: Project) -> None:
     """Within no time, so that it is still in the pool."""
     first = WebServer(project)
-    transport = PostgrestRpc(first.url, "k")
+    transport = PostgrestTransport(first.url, "k")
     transport.call("f", {}, CALLER)
     first.close()
     second = WebServer(project, first.port)
@@ -142,35 +148,36 @@ def test_a_connection_that_the_server_closed_is_not_used_again(project: Project)
 
 
 @pytest.fixture
-def direct(database: Database) -> Iterator[PostgresRpc]:
+def direct(database: Database) -> Iterator[PostgresTransport]:
     with database.connect() as owner:
         owner.execute(
             "create function public.backend() returns int language sql as 'select pg_backend_pid()';"
             "grant execute on function public.backend to authenticated"
         )
-    transport = PostgresRpc(database.login("authenticator"))
+    transport = PostgresTransport(database.login("authenticator"))
     yield transport
     transport.close()
 
 
-def backend(transport: PostgresRpc) -> Any:
+def backend(transport: PostgresTransport) -> Any:
     return json.loads(transport.call("backend", {}, CALLER))
 
 
 @pytest.mark.fresh_database
 @pytest.mark.parametrize(("idle", "same"), [(IDLE_SECONDS - 1, True), (IDLE_SECONDS, False), (-1, False)])
 def test_a_connection_that_was_idle_for_long_is_not_used_again(
-    direct: PostgresRpc, monkeypatch: pytest.MonkeyPatch, idle: float, same: bool
+    direct: PostgresTransport, monkeypatch: pytest.MonkeyPatch, idle: float, same: bool
 ) -> None:
     before = backend(direct)
     [(connection, used_at)] = direct._idle
-    monkeypatch.setattr("functions._shared.idle.time", SimpleNamespace(time=lambda: used_at + idle))
+    idle_connections = "functions._shared.transports.idle_connections.time"
+    monkeypatch.setattr(idle_connections, SimpleNamespace(time=lambda: used_at + idle))
     assert (backend(direct) == before) is same
     assert connection.closed is not same
 
 
 @pytest.mark.fresh_database
-def test_a_closed_door_opens_again(direct: PostgresRpc) -> None:
+def test_a_closed_door_opens_again(direct: PostgresTransport) -> None:
     before = backend(direct)
     direct.close()
     assert backend(direct) != before
@@ -178,11 +185,11 @@ def test_a_closed_door_opens_again(direct: PostgresRpc) -> None:
 
 @pytest.mark.fresh_database
 def test_the_direct_door_after_a_pause(
-    direct: PostgresRpc, calendar: Calendar, monkeypatch: pytest.MonkeyPatch
+    direct: PostgresTransport, calendar: Calendar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authenticator = Authenticator("http://127.0.0.1:9", api_key="k")
     made = Services(Settings("http://127.0.0.1:9", "k"), authenticator, direct)
-    monkeypatch.setattr(services, "services", lambda: made)
+    monkeypatch.setattr(services, "_process", services._Process(made, calendar.now, calendar.now))
     before = backend(direct)
     services_for_invocation()
     assert backend(direct) == before

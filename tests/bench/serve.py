@@ -23,7 +23,8 @@ def _application(name: str) -> WSGIApplication:
 
     logs.to_stderr()
     registry.endpoints()
-    return wsgi(lambda request: registry.handle(request, services.services()))
+    made = services.from_deployment()
+    return wsgi(lambda request: registry.handle(request, made))
 
 
 if __name__ == "__main__":

@@ -93,13 +93,13 @@ class Target:
     ) -> None:
         settings = Settings(
             supabase_url=self.project_url,
-            supabase_anon_key=self.auth.anon_key(),
+            supabase_publishable_key=self.auth.anon_key(),
             rpc_transport=rpc_transport,
             database_url=self.authenticator_url if rpc_transport == "postgres" else None,
             auth_check=check,
         )
         made = services.make(settings)
-        self._exit.callback(made.rpc.close)
+        self._exit.callback(made.transport.close)
         self._exit.callback(made.authenticator.close)
         functions = wsgi(lambda request: registry.handle(request, made))
         server = WebServer(gateway({PREFIX: functions}))

@@ -469,9 +469,9 @@ def no_database(scene: Scenario) -> httpx.Response:
         settings = dataclasses.replace(
             project.settings, supabase_url=f"http://127.0.0.1:{port}", database_url=f"postgresql://127.0.0.1:{port}/x"
         )
-        nowhere = services.make_rpc(settings)
-        with contextlib.closing(project.services.rpc), contextlib.closing(nowhere):
-            project.services = dataclasses.replace(project.services, rpc=nowhere)
+        nowhere = services.make_transport(settings)
+        with contextlib.closing(project.services.transport), contextlib.closing(nowhere):
+            project.services = dataclasses.replace(project.services, transport=nowhere)
             return dataclasses.replace(scene, project=project).send()
 
 

@@ -135,7 +135,7 @@ class Project:
         self.settings = dataclasses.replace(
             Settings(
                 supabase_url=backend.url,
-                supabase_anon_key=backend.auth.anon_key(),
+                supabase_publishable_key=backend.auth.anon_key(),
                 rpc_transport=setup.transport,
                 database_url=self.database.login("authenticator") if setup.transport == "postgres" else None,
                 auth_check=setup.check,
@@ -158,7 +158,7 @@ class Project:
         self._client.close()
         self._server.close()
         self.services.authenticator.close()
-        self.services.rpc.close()
+        self.services.transport.close()
 
     def __enter__(self) -> Self:
         return self

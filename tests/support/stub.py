@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel
 
-from functions._shared.auth import Caller
+from functions._shared.caller import Caller
 from functions._shared.endpoint import Endpoint
 from functions._shared.fields import PgText
 from functions._shared.http import Request, Response
-from functions._shared.rpc import NO_HEADERS
 from functions._shared.services import Services
 from functions._shared.settings import Settings
+from functions._shared.transports import NO_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

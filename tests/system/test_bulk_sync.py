@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Execution, Protocol, service_caller
 from functions.worker.engine import Engine, Signals
 from tests.support.flights import Logged
@@ -400,11 +400,11 @@ def ended(database: Database, execution_id: str) -> str:
     """How the execution ends with a real engine."""
     with Hand(database, execution_id) as claimed:
         execution = Execution(**claimed.claimed)
-    protocol = Protocol(PostgresRpc(database.login("authenticator")), service_caller(""))
+    protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
     try:
         return asyncio.run(Engine(protocol, 5).run(execution, LOCAL["bulk_sync"], Signals()))
     finally:
-        protocol.close()
+        asyncio.run(protocol.aclose())
 
 
 @through_both_doors

@@ -124,7 +124,7 @@ def environment(project: Project) -> dict[str, str]:
     settings = project.settings
     given = {
         "SUPABASE_URL": settings.supabase_url,
-        "SUPABASE_ANON_KEY": settings.supabase_anon_key,
+        "SUPABASE_ANON_KEY": settings.supabase_publishable_key,
         "RPC_TRANSPORT": settings.rpc_transport,
     }
     return given | ({"DATABASE_URL": settings.database_url} if settings.database_url else {})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._shared.errors import ApiError
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import MAX_COMPLETIONS_WITH_CLAIM, Batch, Execution, Protocol, service_caller
 from tests.support.proxy import Proxy
 from tests.support.wait import eventually, until
@@ -19,7 +19,7 @@ from tests.support.wait import eventually, until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from functions._shared.auth import Caller
+    from functions._shared.caller import Caller
     from tests.support.database import Database
 
 FAMILIES = ["historical_sync"]
@@ -29,15 +29,15 @@ class Counting:
     """The direct door; `calls` counts what was said through it."""
 
     def __init__(self, url: str) -> None:
-        self._rpc = PostgresRpc(url)
+        self._rpc = PostgresTransport(url)
         self.calls = 0
 
-    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, *rest: Any, **named: Any) -> bytes:
+    async def call_async(self, name: str, arguments: Mapping[str, Any], caller: Caller, *rest: Any) -> bytes:
         self.calls += 1
-        return self._rpc.call(name, arguments, caller, *rest, **named)
+        return await self._rpc.call_async(name, arguments, caller, *rest)
 
-    def close(self) -> None:
-        self._rpc.close()
+    async def aclose(self) -> None:
+        await self._rpc.aclose()
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def opened(url: str) -> Iterator[tuple[Protocol, Counting]]:
     try:
         yield protocol, rpc
     finally:
-        protocol.close()
+        asyncio.run(protocol.aclose())
 
 
 @contextlib.contextmanager
@@ -263,16 +263,16 @@ def test_those_that_somebody_holds_for_a_moment_end_together_all_the_same(
         another.execute("begin")
         for execution in executions:
             another.call("worker_heartbeat", execution_id=execution.id, lease_token=execution.lease_token)
-        before, call = rpc.calls, rpc.call
+        before, call = rpc.calls, rpc.call_async
 
-        def and_lets_go(*arguments: Any) -> bytes:
-            response = call(*arguments)
+        async def and_lets_go(*arguments: Any) -> bytes:
+            response = await call(*arguments)
             if rpc.calls - before == 1:
                 assert response == b"[]"
                 another.execute("commit")
             return response
 
-        monkeypatch.setattr(rpc, "call", and_lets_go)
+        monkeypatch.setattr(rpc, "call_async", and_lets_go)
         assert asyncio.run(finish(protocol, *executions)) == ["completed"] * 3
         assert rpc.calls - before == 2
 

@@ -17,7 +17,7 @@ import pytest
 
 from functions._local.postgres import free_port
 from functions._local.worker_process import WorkerProcess
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker import engine, outbox
 from functions.worker.client import Protocol, service_caller
 from functions.worker.connectors import open_source, webhook
@@ -48,7 +48,7 @@ class Bench:
         self.receiver = receiver
         self.user: User = database.member()
         self.webhook: dict[str, Any] = {}
-        self.protocol = Protocol(PostgresRpc(database.login("authenticator")), service_caller(""))
+        self.protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
         self._runners = given(partial(open_source, allow_private_addresses=True), RUNNERS)
 
     def call(self, name: str, /, **arguments: Any) -> Any:
@@ -135,7 +135,7 @@ def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench
     with Tree() as source, Receiver() as receiver:
         made = Bench(database, source, receiver)
         yield made
-        made.protocol.close()
+        asyncio.run(made.protocol.aclose())
 
 
 def ids(*numbers: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._connections.errors import SourceRefused, SourceUnavailable
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Batch, Protocol, service_caller
 from functions.worker.engine import Engine, Signals
 from tests.support.wait import eventually
@@ -79,9 +79,9 @@ class Bench:
 
 @pytest.fixture
 def bench(database: Database) -> Iterator[Bench]:
-    protocol = Protocol(PostgresRpc(database.login("authenticator")), service_caller(""))
+    protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
     yield Bench(database, protocol)
-    protocol.close()
+    asyncio.run(protocol.aclose())
 
 
 def batch(number: int, *keys: str, resource: str = "flights") -> Batch:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Batch, Protocol, service_caller
 from functions.worker.loop import Options, Worker
 from tests.support.proxy import Proxy
@@ -22,7 +22,7 @@ from tests.support.wait import eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
-    from functions._shared.auth import Caller
+    from functions._shared.caller import Caller
     from functions.worker.client import Execution, Runner
     from tests.support.database import Database
 
@@ -37,11 +37,11 @@ def url(database: Database) -> str:
 
 @contextlib.contextmanager
 def opened(url: str) -> Iterator[Protocol]:
-    protocol = Protocol(PostgresRpc(url), service_caller(""))
+    protocol = Protocol(PostgresTransport(url), service_caller(""))
     try:
         yield protocol
     finally:
-        protocol.close()
+        asyncio.run(protocol.aclose())
 
 
 @contextlib.asynccontextmanager
@@ -267,21 +267,21 @@ class HeldBack:
     """The direct door; while held back, the answer of a call of that name has been made and does not arrive."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._rpc = PostgresRpc(url)
+        self._rpc = PostgresTransport(url)
         self._name = name
         self.hold = threading.Event()
         self.go_on = threading.Event()
         self.waiting = threading.Event()
 
-    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, *rest: Any, **named: Any) -> bytes:
-        response = self._rpc.call(name, arguments, caller, *rest, **named)
+    async def call_async(self, name: str, arguments: Mapping[str, Any], caller: Caller, *rest: Any) -> bytes:
+        response = await self._rpc.call_async(name, arguments, caller, *rest)
         if name == self._name and self.hold.is_set():
             self.waiting.set()
-            assert self.go_on.wait(30)
+            assert await asyncio.to_thread(self.go_on.wait, 30)
         return response
 
-    def close(self) -> None:
-        self._rpc.close()
+    async def aclose(self) -> None:
+        await self._rpc.aclose()
 
 
 def test_what_is_claimed_while_stopping_is_released_too(database: Database, url: str) -> None:
@@ -297,7 +297,7 @@ def test_what_is_claimed_while_stopping_is_released_too(database: Database, url:
     rpc.hold.set()
     protocol = Protocol(rpc, service_caller(""))
     asyncio.run(scenario(protocol))
-    protocol.close()
+    asyncio.run(protocol.aclose())
     assert moves(database, job_id) == ["start", "claim", "release"]
     assert database.execution(job_id)["attempts"] == 0
 
@@ -325,7 +325,7 @@ def test_an_execution_that_comes_back_to_the_same_worker_is_a_new_one(database: 
     rpc = HeldBack(url, "worker_heartbeat")
     protocol = Protocol(rpc, service_caller(""))
     asyncio.run(scenario(protocol))
-    protocol.close()
+    asyncio.run(protocol.aclose())
     assert moves(database, job_id) == ["start", "claim", "release", "claim", "release"]
     assert database.events(job_id)[-1]["reason"] == "shutdown"
 

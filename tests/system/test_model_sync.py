@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Execution, Protocol, service_caller
 from functions.worker.engine import Engine, Signals
 from functions.worker.runners.model_sync import mapped
@@ -385,9 +385,9 @@ def test_a_source_that_refuses_in_the_middle(scene: Scenario) -> None:
     execution_id = scene.client.started(sync_id)
     with Hand(scene.database, execution_id) as hand:
         execution = Execution(**hand.claimed)
-    protocol = Protocol(PostgresRpc(scene.database.login("authenticator")), service_caller(""))
+    protocol = Protocol(PostgresTransport(scene.database.login("authenticator")), service_caller(""))
     assert asyncio.run(Engine(protocol, 5).run(execution, LOCAL["model_sync"], Signals())) == "failed"
-    protocol.close()
+    asyncio.run(protocol.aclose())
     shown = scene.client.execution(sync_id, execution_id)
     assert (shown["status"], shown["counts"]["insert"], shown["counts"]["error"]) == ("failed", 1, 1)
     assert shown["errors"] == [

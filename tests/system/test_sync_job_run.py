@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker import engine
 from functions.worker.client import Protocol, service_caller
 from functions.worker.connectors import open_source, webhook
@@ -52,7 +52,7 @@ class Bench:
         self.receiver = receiver
         self.user = database.member()
         self.account = database.connection(self.user.agency_id, config=source.config(PAGE))
-        self.protocol = Protocol(PostgresRpc(database.login("authenticator")), service_caller(""))
+        self.protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
         self.open = partial(open_source, allow_private_addresses=True)
         self.after_commit: Callable[[str], None] = lambda _: None
 
@@ -129,7 +129,7 @@ def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench
     with Tree() as source, Receiver() as receiver:
         made = Bench(database, source, receiver)
         yield made
-        made.protocol.close()
+        asyncio.run(made.protocol.aclose())
 
 
 # What is read

@@ -460,7 +460,7 @@ def empty_pages(counter: Counter, _: httpx.Request) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    ("result", "pagination", "requests"),
+    ("answer", "pagination", "requests"),
     [
         (same_cursor, CURSORS, 2),
         (two_cursors, CURSORS, 3),
@@ -629,7 +629,7 @@ def test_a_page_with_replacements_is_stored_by_postgres(postgres: Postgres) -> N
 
 
 @pytest.mark.parametrize(
-    ("result", "pagination"),
+    ("answer", "pagination"),
     [
         (things(1, meta={"next": True}), CURSORS),
         (things(1, meta={"next": {}}), CURSORS),
@@ -1097,7 +1097,7 @@ def test_a_record_is_asked_for_with_the_configs_parameters_and_further_ones() ->
 
 
 @pytest.mark.parametrize(
-    ("records", "result"),
+    ("records", "answer"),
     [
         ("data", {"data": {"id": 1}, "total": 1}),
         ("data.item", {"data": {"item": {"id": 1}}}),
@@ -1113,7 +1113,7 @@ def test_the_record_is_at_records_or_is_the_answer(records: str, answer: dict[st
     assert keys([page]) == ["[1]"]
 
 
-@pytest.mark.parametrize("result", [[], [{"id": 1}], "text", 7, {}, {"data": {}}, {"data": [{"id": 1}]}])
+@pytest.mark.parametrize("answer", [[], [{"id": 1}], "text", 7, {}, {"data": {}}, {"data": [{"id": 1}]}])
 def test_an_answer_that_is_no_record_is_refused(answer: object) -> None:
     with pytest.raises(SourceRefused) as refused:
         one("a", answer)

@@ -14,6 +14,7 @@ import pytest
 from functions._connections.errors import SourceRefused
 from functions._local.postgres import free_port
 from functions._local.source import RESOURCES, Source
+from functions._shared import exact_json
 from functions.worker.client import Batch, Execution
 from functions.worker.connectors import open_source
 from functions.worker.runners import CHECKS, RUNNERS
@@ -50,7 +51,8 @@ FOR_EVER = 3600.0
     ids=lambda value: json.dumps(value, ensure_ascii=True)[:40],
 )  # fmt: skip
 def test_fields(records: list[dict[str, Any]], types: dict[str, str]) -> None:
-    assert fields(records) == [{"name": name, "type": type_} for name, type_ in types.items()]
+    read = exact_json.loads(json.dumps(records))
+    assert fields(read) == [{"name": name, "type": type_} for name, type_ in types.items()]
 
 
 def test_fields_come_in_the_order_of_their_appearance() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -173,9 +174,9 @@ def test_defaults(template: str, filled: object) -> None:
         ("9" * 5000, "int", "9" * 5000),
         ([5], "int", [5]),
         ("12345678901234567890", "int", 12345678901234567890),
-        ("1.5", "num", 1.5),
+        ("1.5", "num", Decimal("1.5")),
         ("1.0", "num", 1),
-        (".5x", "num", 0.5),
+        (".5x", "num", Decimal("0.5")),
         ("-1e3", "num", -1000),
         ("12345678901234567890", "num", 12345678901234567890),
         (2, "num", 2),

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import httpx
 
 from functions._connections.errors import SourceRefused
+from functions._shared import exact_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -64,7 +64,7 @@ class WebhookMessage:
     @property
     def body(self) -> bytes:
         members = ("id", "event", "payload", "environment_id", "webhook_id", "created_at")
-        return json.dumps({name: getattr(self, name) for name in members}).encode()
+        return exact_json.dumps({name: getattr(self, name) for name in members}).encode()
 
 
 def signature(body: bytes, secret: str) -> str:

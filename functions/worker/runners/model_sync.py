@@ -6,6 +6,7 @@ found again. The checkpoint is {page, skip, of} (see pages.py); after the last p
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from functions.worker.client import Batch
@@ -41,7 +42,7 @@ def mapped(spec: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> tup
         if identity:
             field = identity["source"]["field"]
             value = record["data"].get(field)
-            if not isinstance(value, str | int | float):
+            if not isinstance(value, str | int | Decimal):
                 errors.append(f'The record {record["key"][:200]} has no value for its identity "{field}".')
                 continue
             data[identity["target"]] = value

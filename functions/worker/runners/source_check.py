@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from functions._connections.errors import SourceRefused, SourceUnavailable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 TYPES: Mapping[type, str] = {
     bool: "boolean",
     int: "number",
-    float: "number",
+    Decimal: "number",
     str: "string",
     list: "array",
     dict: "object",

@@ -15,12 +15,14 @@ of lists alone.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
+
+from functions._shared import exact_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,23 +221,23 @@ def _plain(value: object) -> str:
     match value:
         case str():
             return value
-        case float() if math.isfinite(value):
+        case float() | Decimal() if math.isfinite(value):
             return str(_whole(value))
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return exact_json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (RecursionError, TypeError, ValueError):
         raise PlaceholderError("A placeholder's value is not JSON, or too deep to be written as text.") from None
 
 
-def _whole(number: float) -> float | int:
+def _whole(number: float | Decimal) -> float | Decimal | int:
     """As JSON's only kind of number is written: 1, not 1.0."""
-    return int(number) if number.is_integer() and abs(number) < 1e21 else number
+    return int(number) if -1e21 < number < 1e21 and number == int(number) else number
 
 
 def _int(value: object) -> object:
     """The whole number that a text begins with, or the value."""
     match value:
-        case float() if math.isfinite(value):
+        case float() | Decimal() if math.isfinite(value):
             return int(value)
         case str() if found := _INT.match(value):
             sign, hexadecimal, digits = found.groups()
@@ -248,8 +250,9 @@ def _num(value: object) -> object:
     """The number that a text begins with, or the value; a whole one to its last digit."""
     if not isinstance(value, str) or not (found := _NUM.match(value)):
         return value
-    number = float(found[0])
-    if not math.isfinite(number):
+    try:
+        number = exact_json.storable_number(found[0])
+    except ValueError:
         return value
     return _int(found[0]) if found[0].lstrip("+-").isdigit() else _whole(number)
 
@@ -261,13 +264,7 @@ def _bool(value: object) -> object:
 def _json(value: object) -> object:
     if isinstance(value, str):
         with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(value, parse_float=_finite, parse_constant=_finite)
-    return value
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError("not a JSON number")
+            return exact_json.loads_storable(value)
     return value
 
 

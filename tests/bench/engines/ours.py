@@ -7,7 +7,7 @@ import os
 
 import psycopg
 
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Execution, Protocol, service_caller
 from tests.bench.engines.driver import obey
 
@@ -15,7 +15,7 @@ FAMILY = "historical_sync"
 
 
 async def main() -> None:
-    protocol = Protocol(PostgresRpc(os.environ["DATABASE_URL"]), service_caller(""))
+    protocol = Protocol(PostgresTransport(os.environ["DATABASE_URL"]), service_caller(""))
     owner = await psycopg.AsyncConnection.connect(os.environ["OWNER_URL"], autocommit=True)
 
     async def fill(jobs: int) -> None:

@@ -10,7 +10,7 @@ import time
 
 import psycopg
 
-from functions._shared.rpc import PostgresRpc
+from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Batch, Protocol, service_caller
 from functions.worker.runners.pages import BATCH_RECORDS
 from tests.bench.loads.rows import KEY, read
@@ -33,7 +33,7 @@ def _queue() -> None:
 async def main() -> None:
     rows = read(sys.argv[1])
     _queue()
-    protocol = Protocol(PostgresRpc(os.environ["DATABASE_URL"]), service_caller(""))
+    protocol = Protocol(PostgresTransport(os.environ["DATABASE_URL"]), service_caller(""))
     [execution] = await protocol.claim("bench", [FAMILY], 1, 60)
     begun = time.perf_counter()
     for seq, start in enumerate(range(0, len(rows), BATCH_RECORDS), execution.seq + 1):
@@ -45,7 +45,7 @@ async def main() -> None:
         assert response == "continue", response
     seconds = time.perf_counter() - begun
     await protocol.finish(execution)
-    protocol.close()
+    await protocol.aclose()
     print(json.dumps({"seconds": seconds}))
 
 

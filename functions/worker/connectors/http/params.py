@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import quote
 
@@ -73,7 +74,7 @@ def _text(value: object) -> str:
             return "true" if value else "false"
         case int():
             return str(value)
-        case float() if math.isfinite(value):
+        case float() | Decimal() if math.isfinite(value):
             return str(value)
     raise TypeError
 

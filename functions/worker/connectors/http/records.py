@@ -8,14 +8,15 @@ make two keys one, and one of two records would be lost.
 from __future__ import annotations
 
 import json
-import math
 import re
+from decimal import MAX_PREC, Context, Decimal
 
 from functions._connections.errors import malformed
+from functions._shared import exact_json
 from functions.worker.connectors.http.page import Record
 
+EXACT = Context(prec=MAX_PREC)
 MAX_KEY_BYTES = 2000  # as worker_commit_batch: the key is indexed
-_KEY = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # Also finds what is stored well: whole pairs, and a backslash followed by u0000.
 _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
@@ -25,20 +26,12 @@ def parse(resource: str, body: bytes) -> object:
     """The body's JSON, fit to be stored as jsonb. Raises SourceRefused."""
     try:
         text = body.decode(json.detect_encoding(body), "surrogatepass")
-        parsed: object = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        parsed: object = exact_json.loads_storable(text)
         # Looking through every text of a page takes longer than parsing it, and is hardly ever needed.
         suspect = _SUSPECT.search(text) or (not text.isascii() and _UNSTORABLE.search(text))
         return _storable(parsed) if suspect else parsed
     except (ValueError, RecursionError):
         malformed(f'The answer for "{resource}" is not valid JSON. Check the resource\'s path with the source.')
-
-
-def _finite(text: str) -> float:
-    # JSON has no infinity, and neither has jsonb; Python would read 1e999 and NaN all the same.
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("not a JSON number")
-    return value
 
 
 def _storable(value: object) -> object:
@@ -53,8 +46,13 @@ def _storable(value: object) -> object:
 
 
 def key_of(values: list[object]) -> str:
-    """A record's key: the JSON list of these values; the same values, the same text (1.0 is 1)."""
-    return _KEY.encode([int(value) if isinstance(value, float) and value.is_integer() else value for value in values])
+    """A record's key: the JSON list of these values. The same values make the same text (1.0 is 1, 1.50 is 1.5)."""
+    canonical = [_canonical(value) if isinstance(value, Decimal) else value for value in values]
+    return exact_json.dumps(canonical, ensure_ascii=False, separators=(",", ":"))
+
+
+def _canonical(number: Decimal) -> int | Decimal:
+    return int(number) if number == number.to_integral_value() else number.normalize(EXACT)
 
 
 def record(resource: str, primary_key: list[str], data: object) -> Record:
@@ -63,7 +61,7 @@ def record(resource: str, primary_key: list[str], data: object) -> Record:
         malformed(f'A record of "{resource}" is not a JSON object. Correct records in the config.')
     key = [data.get(name) for name in primary_key]
     for name, value in zip(primary_key, key, strict=True):
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str | int | Decimal):
             malformed(f'A record of "{resource}" has no value for "{name}". Correct primary_key in the config.')
     text = key_of(key)
     if len(text.encode()) > MAX_KEY_BYTES:

@@ -11,8 +11,7 @@ import resource
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import jwt
@@ -20,11 +19,13 @@ import psycopg
 import pytest
 
 from functions._local.postgres import free_port
-from functions._shared import rpc as rpc_module
-from functions._shared.auth import Caller
+from functions._shared.caller import Caller
 from functions._shared.errors import ApiError, database_unavailable
-from functions._shared.pool import Answer
-from functions._shared.rpc import DatabaseError, PostgresRpc, PostgrestRpc, _identify, _identity
+from functions._shared.transports import DatabaseError
+from functions._shared.transports import postgres as rpc_module
+from functions._shared.transports.postgres import PostgresTransport, _identify, _identity
+from functions._shared.transports.postgrest import PostgrestTransport
+from functions.worker import supabase_transport
 from tests.support.project import SETUPS, THREADS, Backend, Project, Setup
 from tests.support.proxy import Proxy
 from tests.support.wait import until
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from functions._shared.rpc import Rpc
+    from functions._shared.transports import Transport as Rpc
     from tests.support.database import Database, User
     from tests.support.project import Projects, Transport
 
@@ -67,35 +68,56 @@ def backend(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[B
             yield made
 
 
-class Looping(PostgresRpc):
+class Looping(PostgresTransport):
     """`call` is `call_async`, in a loop of its own."""
 
     def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, *headers: Mapping[str, str]) -> bytes:
         return asyncio.run(self.call_async(name, arguments, caller, *headers))
 
 
-WAYS = pytest.mark.parametrize("way", [PostgresRpc, Looping])
+class Worker:
+    """The worker's transport through PostgREST, in a loop of its own for each call."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._url, self._key = backend.url, backend.auth.anon_key()
+
+    def call(self, name: str, arguments: Mapping[str, Any], caller: Caller, *headers: Mapping[str, str]) -> bytes:
+        return asyncio.run(self._call(name, arguments, caller, *headers))
+
+    async def _call(self, *call: Any) -> bytes:
+        async with contextlib.aclosing(await supabase_transport.connect(self._url, self._key)) as transport:
+            return await transport.call_async(*call)
+
+    def close(self) -> None:
+        pass
 
 
-@pytest.fixture(scope="module", params=["postgres", "loop", "postgrest"])
+WAYS = pytest.mark.parametrize("way", [PostgresTransport, Looping])
+
+
+@pytest.fixture(scope="module", params=["postgres", "loop", "postgrest", "worker"])
 def rpc(request: pytest.FixtureRequest, backend: Backend) -> Iterator[Rpc]:
+    if request.param == "worker":
+        _ = backend.postgrest
+        yield Worker(backend)
+        return
     looping = request.param == "loop"
     transport = Looping(backend.database.login("authenticator")) if looping else made(request.param, backend)
     with contextlib.closing(transport):
         yield transport
 
 
-@pytest.fixture(params=[PostgresRpc, Looping])
-def direct(request: pytest.FixtureRequest, backend: Backend) -> Iterator[PostgresRpc]:
+@pytest.fixture(params=[PostgresTransport, Looping])
+def direct(request: pytest.FixtureRequest, backend: Backend) -> Iterator[PostgresTransport]:
     with contextlib.closing(request.param(backend.database.login("authenticator"))) as transport:
         yield transport
 
 
 def made(transport: Transport, backend: Backend) -> Rpc:
     if transport == "postgres":
-        return PostgresRpc(backend.database.login("authenticator"))
+        return PostgresTransport(backend.database.login("authenticator"))
     _ = backend.postgrest
-    return PostgrestRpc(backend.url, backend.auth.anon_key())
+    return PostgrestTransport(backend.url, backend.auth.anon_key())
 
 
 def caller_of(token: str) -> Caller:
@@ -236,7 +258,7 @@ def test_the_service_role_acts_for_any_agency(backend: Backend, rpc: Rpc) -> Non
     ],
     ids=repr,
 )
-def test_no_other_role_reaches_the_database_directly(backend: Backend, direct: PostgresRpc, role: Any) -> None:
+def test_no_other_role_reaches_the_database_directly(backend: Backend, direct: PostgresTransport, role: Any) -> None:
     caller = member(backend)
     with pytest.raises(DatabaseError):
         direct.call("who", {}, dataclasses.replace(caller, claims={**caller.claims, "role": role}))
@@ -270,7 +292,7 @@ def test_callers_at_once_do_not_mix(backend: Backend, rpc: Rpc) -> None:
         assert all(pool.map(one, range(THREADS * 5)))
 
 
-def test_a_pooled_connection_remembers_nobody(backend: Backend, direct: PostgresRpc) -> None:
+def test_a_pooled_connection_remembers_nobody(backend: Backend, direct: PostgresTransport) -> None:
     fresh = left_behind(direct)
     for name, arguments in (("who", {}), ("nope", {}), ("echo", {"value": "a\0b"})):
         with contextlib.suppress(DatabaseError, ApiError):
@@ -287,7 +309,7 @@ def test_a_pooled_connection_remembers_nobody(backend: Backend, direct: Postgres
     assert len(direct._idle) == 1
 
 
-def left_behind(direct: PostgresRpc) -> Any:
+def left_behind(direct: PostgresTransport) -> Any:
     with direct._connection() as connection:
         return connection.execute(
             "select current_user, coalesce(current_setting('request.jwt.claims', true), ''),"
@@ -297,7 +319,7 @@ def left_behind(direct: PostgresRpc) -> Any:
         ).fetchone()
 
 
-def test_a_refused_call_leaves_its_connection_for_the_next(backend: Backend, direct: PostgresRpc) -> None:
+def test_a_refused_call_leaves_its_connection_for_the_next(backend: Backend, direct: PostgresTransport) -> None:
     caller = member(backend)
     answer(direct, "who", caller)
     [(connection, _)] = direct._idle
@@ -307,7 +329,7 @@ def test_a_refused_call_leaves_its_connection_for_the_next(backend: Backend, dir
     assert [idle for idle, _ in direct._idle] == [connection]
 
 
-def test_a_connection_of_a_high_number_is_one_too(backend: Backend, direct: PostgresRpc) -> None:
+def test_a_connection_of_a_high_number_is_one_too(backend: Backend, direct: PostgresTransport) -> None:
     """A server of many clients has more than 1024 open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
@@ -328,7 +350,7 @@ def test_a_connection_of_a_high_number_is_one_too(backend: Backend, direct: Post
 def test_a_call_is_one_round_trip_to_postgres(backend: Backend) -> None:
     with (
         Proxy(backend.database.server.port) as proxy,
-        contextlib.closing(PostgresRpc(through(proxy, backend.database))) as direct,
+        contextlib.closing(PostgresTransport(through(proxy, backend.database))) as direct,
     ):
         job_id = backend.database.start(user := backend.database.member())
         caller = member(backend, user)
@@ -400,7 +422,7 @@ def test_a_native_refusal_shows_nothing_of_the_database(backend: Backend, rpc: R
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
-def test_a_lost_race_is_not_now(backend: Backend, direct: PostgresRpc, state: str) -> None:
+def test_a_lost_race_is_not_now(backend: Backend, direct: PostgresTransport, state: str) -> None:
     """Not through PostgREST 12: it repeats such a transaction until it succeeds."""
     refused = problem(direct, "fail_with", member(backend), state=state, code="m", sentence="d", members="h")
     assert refused == database_unavailable()
@@ -468,7 +490,7 @@ def mortal(mortal_database: Database) -> Iterator[Backend]:
 
 def test_a_restart_between_two_calls_goes_unnoticed(mortal: Backend) -> None:
     caller = member(mortal)
-    with contextlib.closing(PostgresRpc(mortal.database.login("authenticator"))) as direct:
+    with contextlib.closing(PostgresTransport(mortal.database.login("authenticator"))) as direct:
         with direct._connection(), direct._connection(), direct._connection():
             pass  # three of them
         mortal.database.server.restart()
@@ -477,7 +499,7 @@ def test_a_restart_between_two_calls_goes_unnoticed(mortal: Backend) -> None:
         assert len(direct._idle) == 1
 
 
-def test_a_connection_that_was_ended_goes_unnoticed(backend: Backend, direct: PostgresRpc) -> None:
+def test_a_connection_that_was_ended_goes_unnoticed(backend: Backend, direct: PostgresTransport) -> None:
     caller = member(backend)
     answer(direct, "who", caller)
     [(connection, _)] = direct._idle
@@ -563,8 +585,8 @@ def test_postgrest_is_down_and_comes_back(mortal: Backend) -> None:
 def test_nobody_listens(backend: Backend) -> None:
     port = free_port()
     transports: list[Rpc] = [
-        PostgrestRpc(f"http://127.0.0.1:{port}", "k"),
-        PostgresRpc(f"postgresql://a@127.0.0.1:{port}/x"),
+        PostgrestTransport(f"http://127.0.0.1:{port}", "k"),
+        PostgresTransport(f"postgresql://a@127.0.0.1:{port}/x"),
     ]
     for rpc in transports:
         with contextlib.closing(rpc):
@@ -593,8 +615,9 @@ def test_a_gateway_that_makes_no_sense(status: int) -> None:
 
 def says(status: int, content: bytes) -> Exception:
     """What becomes of this answer."""
-    rpc = PostgrestRpc("http://project.example", "k")
-    rpc._pool = cast("Any", SimpleNamespace(request=lambda *_: Answer(status, content)))
+    length = {"content-length": str(len(content))}
+    answering = httpx.MockTransport(lambda _: httpx.Response(status, headers=length, content=content))
+    rpc = PostgrestTransport("http://project.example", "k", http_transport=answering)
     with pytest.raises((ApiError, DatabaseError)) as caught:
         rpc.call("echo", {}, Caller("t", {}))
     return caught.value
@@ -605,8 +628,8 @@ def test_a_lost_answer_is_not_now_and_nothing_is_sent_twice(backend: Backend) ->
     database = backend.database
     with Proxy(database.server.port) as postgres, Proxy(httpx.URL(backend.url).port or 0) as rest:
         transports: list[tuple[Proxy, Rpc]] = [
-            (postgres, PostgresRpc(through(postgres, database))),
-            (rest, PostgrestRpc(f"http://127.0.0.1:{rest.port}", backend.auth.anon_key())),
+            (postgres, PostgresTransport(through(postgres, database))),
+            (rest, PostgrestTransport(f"http://127.0.0.1:{rest.port}", backend.auth.anon_key())),
         ]
         _ = backend.postgrest
         for proxy, rpc in transports:
@@ -625,7 +648,9 @@ def loses_an_answer(backend: Backend, proxy: Proxy, rpc: Rpc) -> None:
 
 
 @WAYS
-def test_a_frozen_server_is_given_up(backend: Backend, way: type[PostgresRpc], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_server_is_given_up(
+    backend: Backend, way: type[PostgresTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rpc_module, "CALL_SECONDS", 0.3)
     with (
         Proxy(backend.database.server.port) as proxy,
@@ -659,7 +684,7 @@ def is_free(backend: Backend, job_id: str) -> bool:
 FREE = "select id::text from app.executions where id = %s for update nowait"
 
 
-def test_a_client_that_sent_its_call_and_stops_holds_no_lock(backend: Backend, direct: PostgresRpc) -> None:
+def test_a_client_that_sent_its_call_and_stops_holds_no_lock(backend: Backend, direct: PostgresTransport) -> None:
     job_id = backend.database.start(user := backend.database.member())
     with direct._connection() as connection:
         _send(connection, member(backend, user), job_id)
@@ -671,7 +696,7 @@ def test_a_client_that_sent_its_call_and_stops_holds_no_lock(backend: Backend, d
 
 
 def test_a_client_that_stops_before_the_end_is_cut_off(
-    backend: Backend, direct: PostgresRpc, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, direct: PostgresTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From Postgres 17 on; before, it lasts as long as the connection."""
     job_id = backend.database.start(user := backend.database.member())
@@ -687,7 +712,7 @@ def test_a_client_that_stops_before_the_end_is_cut_off(
 
 
 def test_a_loop_goes_on_while_a_call_waits(backend: Backend) -> None:
-    async def scenario(direct: PostgresRpc) -> None:
+    async def scenario(direct: PostgresTransport) -> None:
         with backend.database.admin.transaction():
             backend.database.admin.execute("select pg_advisory_xact_lock(7)")
             waiting = asyncio.create_task(direct.call_async("wait_for", {"number": 7}, caller))
@@ -698,12 +723,12 @@ def test_a_loop_goes_on_while_a_call_waits(backend: Backend) -> None:
         assert await waiting == b'""'
 
     caller = member(backend)
-    with contextlib.closing(PostgresRpc(backend.database.login("authenticator"))) as direct:
+    with contextlib.closing(PostgresTransport(backend.database.login("authenticator"))) as direct:
         asyncio.run(scenario(direct))
 
 
 def test_a_call_that_was_given_up_leaves_nothing_to_the_next(backend: Backend) -> None:
-    async def scenario(direct: PostgresRpc) -> None:
+    async def scenario(direct: PostgresTransport) -> None:
         await direct.call_async("who", {}, caller)
         with backend.database.admin.transaction():
             backend.database.admin.execute("select pg_advisory_xact_lock(7)")
@@ -717,7 +742,7 @@ def test_a_call_that_was_given_up_leaves_nothing_to_the_next(backend: Backend) -
         assert json.loads(await direct.call_async("who", {}, caller, {"x-request-id": "next"}))["request_id"] == "next"
 
     caller = member(backend)
-    with contextlib.closing(PostgresRpc(backend.database.login("authenticator"))) as direct:
+    with contextlib.closing(PostgresTransport(backend.database.login("authenticator"))) as direct:
         asyncio.run(scenario(direct))
 
 
@@ -752,7 +777,7 @@ def test_both_doors_refuse_alike(backend: Backend) -> None:
             assert problem(one, name, caller, **arguments) == problem(other, name, caller, **arguments)
 
 
-def test_a_closed_door_may_be_opened_again(backend: Backend, direct: PostgresRpc) -> None:
+def test_a_closed_door_may_be_opened_again(backend: Backend, direct: PostgresTransport) -> None:
     caller = member(backend)
     answer(direct, "who", caller)
     direct.close()
@@ -761,7 +786,7 @@ def test_a_closed_door_may_be_opened_again(backend: Backend, direct: PostgresRpc
 
 
 def test_many_threads_leave_no_connection_open(backend: Backend) -> None:
-    direct = PostgresRpc(backend.database.login("authenticator"))
+    direct = PostgresTransport(backend.database.login("authenticator"))
     barrier = threading.Barrier(THREADS)
     caller = member(backend)
 
@@ -778,6 +803,6 @@ def test_many_threads_leave_no_connection_open(backend: Backend) -> None:
 
 def test_a_wrong_password_is_the_database_being_out_of_reach(backend: Backend) -> None:
     url = psycopg.conninfo.make_conninfo(backend.database.login("authenticator"), password="wrong")
-    with contextlib.closing(PostgresRpc(url)) as direct:
+    with contextlib.closing(PostgresTransport(url)) as direct:
         refused = problem(direct, "echo", member(backend), value="x")
     assert refused == database_unavailable()

@@ -1,7 +1,7 @@
 """Several statements to Postgres in one round trip and one transaction, on a psycopg connection that autocommits.
 
-psycopg's own pipeline sends each statement by itself. Here they leave in one piece with the end of the pipeline: it is
-faster, and a client has next to no chance to stop between a statement that took a lock and the end that commits it.
+psycopg's own pipeline sends each statement by itself. Here they leave in one piece with the end of the pipeline, so a
+client has next to no chance to stop between a statement that took a lock and the end that commits it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Statement = tuple[str, "Sequence[bytes | None]"]
-LOOK_SECONDS = 0.1  # how often a wait looks at the time
+CHECK_SECONDS = 0.1  # how often a wait checks the time
 
 
 def execute_pipeline(
@@ -30,19 +30,19 @@ def execute_pipeline(
 ) -> bytes | None:
     """The first value of the last statement's first row. Parameters ($1 …) are text without NUL, or None for null.
 
-    Raises psycopg.Error; then nothing was committed, or it is unknown because the connection broke or the server said
-    nothing for so many `seconds`.
+    Raises psycopg.Error. Then nothing was committed, or it is unknown because the connection broke or the server did
+    not respond for `seconds`.
     """
-    with _sent(connection, statements) as answers:
-        return _value(connection.wait(_within(seconds, answers)))
+    with _sent(connection, statements) as results:
+        return _value(connection.wait(_within(seconds, results)))
 
 
 async def execute_pipeline_async(
     connection: psycopg.Connection[Any], statements: Sequence[Statement], seconds: float
 ) -> bytes | None:
-    """The same for an event loop. Cancelled, it leaves a connection that is of no further use."""
-    with _sent(connection, statements) as answers:
-        return _value(await wait_async(_within(seconds, answers), connection.fileno(), LOOK_SECONDS))
+    """The same for an event loop. If cancelled, the connection cannot be used again."""
+    with _sent(connection, statements) as results:
+        return _value(await wait_async(_within(seconds, results), connection.fileno(), CHECK_SECONDS))
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def _sent(
         raw.pipeline_sync()
         yield _results(raw, len(statements))
     finally:
-        with contextlib.suppress(psycopg.Error):  # results are left in it: the connection is of no further use
+        with contextlib.suppress(psycopg.Error):  # results are left in it: the connection cannot be used again
             raw.exit_pipeline_mode()
 
 
@@ -69,7 +69,7 @@ def _value(results: Sequence[pq.abc.PGresult]) -> bytes | None:
 
 
 def _results(raw: pq.abc.PGconn, count: int) -> PQGen[list[pq.abc.PGresult]]:
-    """One result for each statement; after them comes the answer to the end of the pipeline, the commit."""
+    """One result for each statement. After them comes the result of the pipeline's end, the commit."""
     yield from generators.send(raw)
     results: list[pq.abc.PGresult] = []
     for _ in range(count):
@@ -81,13 +81,13 @@ def _results(raw: pq.abc.PGconn, count: int) -> PQGen[list[pq.abc.PGresult]]:
 
 
 def _within(seconds: float, waits: PQGen[T]) -> PQGen[T]:
-    """Gives up in time. psycopg comes back from every wait within a fraction of a second, ready or not."""
+    """Gives up in time. psycopg returns from every wait within a fraction of a second, ready or not."""
     end = monotonic() + seconds
     wait = next(waits)
     while True:
         ready = yield wait
         if not ready and monotonic() > end:
-            raise psycopg.OperationalError(f"no answer within {seconds} s")
+            raise psycopg.OperationalError(f"no response within {seconds} s")
         try:
             wait = waits.send(ready)
         except StopIteration as done:
