@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
@@ -65,7 +65,7 @@ def test_numbers__from_a_source_to_the_database_and_back(
     async def scenario() -> Any:
         async with worker(backend, transport) as protocol:
             [execution] = await protocol.claim("w", ["historical_sync"], 1, 30)
-            [read] = records.parse("things", BODY)  # type: ignore[misc, attr-defined]
+            [read] = cast("list[object]", records.parse("things", BODY))
             record = records.record("things", ["id"], read)
             checkpoint = {"at": Decimal(NUMBERS[0])}
             batch = Batch("things", [{"key": record.key, "data": record.data}], checkpoint, {})
@@ -76,9 +76,7 @@ def test_numbers__from_a_source_to_the_database_and_back(
             return again.checkpoint
 
     assert exact_json.dumps(asyncio.run(scenario())) == f'{{"at": {NUMBERS[0]}}}'
-    stored = database.one(
-        "select key, data ->> 'numbers' as numbers from app.records where execution_id = %s", (job_id,)
-    )
+    stored = "select key, data ->> 'numbers' as numbers from app.records where execution_id = %s"
     assert database.one(stored, (job_id,)) == {"key": "[7]", "numbers": f"[{', '.join(NUMBERS)}]"}
 
 
