@@ -51,10 +51,11 @@ class Bundle:
 
 
 _FAMILIES = sorted({file.parent.name for file in SOURCES.glob("[!_]*/__init__.py")} - {"worker"})
-_SHARED = ("__init__.py", "_shared/*.py", "_connections/*.py")
+_SHARED = ("__init__.py", "_shared/**/*.py", "_connections/*.py")
 _API = (*_SHARED, *(f"{family}/*.py" for family in _FAMILIES))
-# httpcore imports it where it is, for asynchronous calls, which are the worker's.
-_UNUSED = ("anyio*",)
+# httpcore imports them if they are there: anyio for asynchronous calls, which only the worker makes; the others for
+# HTTP/2, which nobody asks for.
+_UNUSED = ("anyio*", "h2*", "hpack*", "hyperframe*")
 API = Bundle("sync-control-plane-api", "api", _API, _UNUSED)
 POSTGRES_TRANSPORT = Bundle("sync-control-plane-postgres-transport", "postgres-transport", _API, _UNUSED)
 WORKER = Bundle("sync-control-plane-worker", "worker", (*_SHARED, "worker/**/*.py"))

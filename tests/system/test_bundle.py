@@ -83,8 +83,9 @@ def test_our_own_sources_are_there_and_compiled(packed: zipfile.ZipFile) -> None
 
 def test_each_has_what_it_needs() -> None:
     for made in bundle.BUNDLES:
-        assert {"botocore", "httpx", "pydantic", "functions"} <= tops(made)
-        assert not {"boto3", "moto", "pytest", "supabase"} & tops(made)
+        assert {"botocore", "httpx", "postgrest", "pydantic", "supabase_auth", "functions"} <= tops(made)
+        assert not {"boto3", "moto", "pytest"} & tops(made)
+        assert ({"supabase", "simplejson", "h2"} & tops(made) != set()) == (made == bundle.WORKER)
         assert ("anyio" in tops(made)) == (made == bundle.WORKER)
         assert ("psycopg" in tops(made), "psycopg_binary" in tops(made)) == ((made != bundle.API),) * 2
     families = {endpoint.module.split(".")[1] for endpoint in registry.endpoints()}
