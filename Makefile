@@ -16,7 +16,7 @@ BENCH_PEERS := $(patsubst tests/bench/requirements/%.txt,$(VENV)/bench/%/install
 BENCH_FROM_NPM := tests/bench/node_modules/.package-lock.json
 WORKERS = $(if $(ARGS),0,logical)
 
-.PHONY: demo serve test test-all check bench chaos bulk bundle deploy migration openapi readme polytomic lock clean
+.PHONY: demo serve test test-all check conventions bench chaos bulk bundle deploy migration openapi readme polytomic lock clean
 
 ## Run a real sync, cancel it half-way and show that nothing is written afterwards; FAMILY (historical-sync, bulk-sync, model-sync, sync-job-run)
 demo: $(INSTALLED)
@@ -34,12 +34,17 @@ test: $(INSTALLED) $(FROM_NPM)
 test-all: $(INSTALLED) $(FROM_NPM) $(POLYTOMIC) $(SCHEMATHESIS)
 	@$(BIN)/pytest --numprocesses=$(WORKERS) --setups=all $(or $(ARGS),tests)
 
-## Check format, lints, types, the direction of imports
+## Check format, lints, types, the direction of imports, and conventions
 check: $(INSTALLED)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(MAKE) --no-print-directory conventions
+
+## Check that endpoints, SQL functions, privileges, documentation and tests fit together; a failure says what to add
+conventions: $(INSTALLED)
+	@$(BIN)/pytest --quiet -m conventions $$(grep -rl --include='test_*.py' mark.conventions tests/unit tests/sql tests/api tests/system)
 
 ## Measure speed, compared with the alternatives; ONLY=doors|cold|engine|records|stop for one part
 bench: $(INSTALLED) $(FROM_NPM) $(BENCH_FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)

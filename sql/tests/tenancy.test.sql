@@ -144,8 +144,8 @@ set local role service_role;
 set local request.jwt.claims = '{"role": "service_role"}';
 select is(public.cancel_sync_job('dddddddd-0000-4000-8000-000000000002') ->> 'status', 'cancelled',
   'the service role cancels for any agency');
-select is(public.worker_heartbeat('dddddddd-0000-4000-8000-000000000001', 0), '{"response": "lost"}'::jsonb,
-  'and a worker learns that its lease_token is lost');
+select is(public.worker_heartbeat('dddddddd-0000-4000-8000-000000000001', 0), '{"result": "lost"}'::jsonb,
+  'and a worker learns that its lease is lost');
 
 select * from finish();
 rollback;

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database
 
+pytestmark = pytest.mark.conventions
+
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 ROOT = Path(functions.__file__).parent
 # Found in the file system, not by what is tested.
@@ -131,23 +133,33 @@ def sent_members(endpoint: Endpoint) -> dict[str, bool]:
 @pytest.mark.parametrize("name", MODULES)
 def test_the_rpc_exists_and_takes_what_the_request_has(house: Database, name: str) -> None:
     endpoint = importlib.import_module(name).endpoint
-    [function] = house.all(
+    found = house.all(
         "select proargnames as names, pronargs - pronargdefaults as required, prosrc as source,"
         " has_function_privilege('anon', oid, 'EXECUTE') as for_keys,"
         " has_function_privilege('authenticated', oid, 'EXECUTE') as for_users from pg_proc"
         " where proname = %s and pronamespace = 'public'::regnamespace",
         (endpoint.rpc,),
     )
+    assert len(found) == 1, f"Declare public.{endpoint.rpc} in sql/schemas, or set rpc= in {name}."
+    [function] = found
     names = function["names"] or []
     members = sent_members(endpoint)
-    assert set(members) <= set(names)
+    unknown = set(members) - set(names)
+    assert unknown == set(), f"Add the parameters {unknown} to public.{endpoint.rpc}, or remove the fields from {name}."
     required = {member for member, is_required in members.items() if is_required} | ADDED.get(endpoint.name, set())
-    assert set(names[: function["required"]]) <= required
-    # Who may call is the dialect's business and the database's, and they agree; so do they on what is remembered.
-    assert (function["for_users"], function["for_keys"]) == (True, endpoint.error_format.api_keys)
+    missing = set(names[: function["required"]]) - required
+    assert missing == set(), f"Give {missing} of public.{endpoint.rpc} a default, or require the fields in {name}."
+    # The error format decides whether an agency's API key is accepted, the grants decide it again.
+    roles = "anon, authenticated, service_role" if endpoint.error_format.api_keys else "authenticated, service_role"
+    assert (function["for_users"], function["for_keys"]) == (True, endpoint.error_format.api_keys), (
+        f"Write in the file of public.{endpoint.rpc}: grant execute on function public.{endpoint.rpc} to {roles};"
+    )
     for helper in ("get_idempotent_response", "save_idempotent_response"):
         does = f"app.{helper}(" in function["source"] or "app.cancel_definition(" in function["source"]
-        assert does == endpoint.accepts_idempotency_key
+        assert does == endpoint.accepts_idempotency_key, (
+            f"Call app.{helper} in public.{endpoint.rpc} if and only if the endpoint accepts an Idempotency-Key"
+            f" (idempotent= in {name}, by default for POST)."
+        )
 
 
 @pytest.mark.parametrize("name", MODULES)

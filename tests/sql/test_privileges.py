@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.sql, pytest.mark.conventions]
 
 # By object, then role: what it may. Columns are named where a privilege is not the whole table's.
 SCHEMAS = {

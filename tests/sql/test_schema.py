@@ -13,7 +13,7 @@ from functions._local import schema
 if TYPE_CHECKING:
     from functions._local.postgres import Postgres
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.sql, pytest.mark.conventions]
 
 FUNCTION = "create or replace function "
 
