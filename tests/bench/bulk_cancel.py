@@ -1,7 +1,7 @@
-"""`make bulk`: a bulk action that cancels EXECUTIONS (100,000) queued executions, what others feel of it, and how long
-a cancel of a bulk action itself waits.
+"""`make bulk`: one bulk action cancels EXECUTIONS (100,000) queued executions. Measures its pace, the latency of single
+cancels meanwhile, and the latency of cancelling a bulk action itself.
 
-All on one machine: the worker, Postgres, the functions and whoever calls them share its cores.
+The worker, Postgres, the functions and their callers share the cores of one machine.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from functions._local.worker_process import WorkerProcess
 
 CALLERS = 2
-OTHERS = 10_000  # executions that are cancelled one by one
+SINGLE_EXECUTIONS = 10_000  # cancelled one by one
 SELF_CANCELS = 20
-LEFT_FOR_ONE = 5000  # executions that a bulk action has before it when it is cancelled
+EXECUTIONS_EACH = 5000  # of each bulk action that is cancelled
 PAUSE_SECONDS = 0.01
 STEP = re.compile(r"duration: ([\d.]+) ms .*worker_run_bulk_action_step")
 
 
-class Bench:
-    """One agency with executions that wait for ever: those of a connection for bulk actions, and `others`."""
+class BulkBench:
+    """One agency with executions that are never claimed: those of one connection for bulk actions, and `singles`."""
 
     def __init__(self, stack: Stack, worker: WorkerProcess, executions: int) -> None:
         self.worker = worker
@@ -44,8 +44,8 @@ class Bench:
         self.client = self.new_client()
         with psycopg.connect(stack.postgres.url(DATABASE), autocommit=True) as admin:
             admin.execute("alter role authenticator set log_min_duration_statement = '1ms'")
-            self.others = self._insert(admin, OTHERS, None)
-            self._insert(admin, executions + SELF_CANCELS * LEFT_FOR_ONE, self.user["connection_id"])
+            self.singles = self._insert(admin, SINGLE_EXECUTIONS, None)
+            self._insert(admin, executions + SELF_CANCELS * EXECUTIONS_EACH, self.user["connection_id"])
             admin.execute("vacuum analyze app.executions")
         self._lock = threading.Lock()
 
@@ -71,26 +71,26 @@ class Bench:
         body = {"action_type": "cancel", "criteria": criteria, "max_limit": max_limit}
         return str(self.client.post("/api/actions/bulk/jobs", body)["job_id"])
 
-    def source_check(self, job_id: str) -> dict[str, Any]:
+    def job(self, job_id: str) -> dict[str, Any]:
         return self.client.get(f"/api/actions/bulk/jobs/{job_id}")
 
     def cancel(self, job_id: str) -> float:
-        """Seconds until the answer."""
+        """Seconds until the response."""
         asked = time.monotonic()
         self.client.post(f"/api/actions/bulk/jobs/{job_id}/cancel")
         return time.monotonic() - asked
 
-    def cancel_others_while(self, is_going_on: Callable[[], bool]) -> list[float]:
-        """One by one by each of the callers; seconds until each answer."""
+    def cancel_singles_while(self, is_running: Callable[[], bool]) -> list[float]:
+        """Each of CALLERS cancels one execution after the other. Returns the seconds until each response."""
         waits: list[float] = []
 
         def call() -> None:
             with closing(self.new_client()) as client:
-                while is_going_on():
+                while is_running():
                     with self._lock:
-                        one = self.others.pop()
+                        execution_id = self.singles.pop()
                     asked = time.monotonic()
-                    client.post("/cancel-historical-sync", {"job_id": one})
+                    client.post("/cancel-historical-sync", {"job_id": execution_id})
                     waits.append(time.monotonic() - asked)
                     time.sleep(PAUSE_SECONDS)
 
@@ -102,7 +102,7 @@ class Bench:
         return waits
 
     def steps(self) -> list[float]:
-        """Seconds of each step so far, as Postgres has measured it."""
+        """Seconds of each step so far, measured by Postgres."""
         return [float(found) / 1000 for found in STEP.findall(self._log.read_text(errors="replace"))]
 
 
@@ -111,11 +111,11 @@ def main() -> None:
     with ExitStack() as exit_stack:
         stack = exit_stack.enter_context(Stack())
         worker = exit_stack.enter_context(stack.worker(log=True))
-        bench = Bench(stack, worker, executions)
+        bench = BulkBench(stack, worker, executions)
         exit_stack.callback(bench.client.close)
 
         until = time.monotonic() + 5
-        _print("a single cancel, nothing beside it", bench.cancel_others_while(lambda: time.monotonic() < until))
+        _print("a single cancel, without the bulk action", bench.cancel_singles_while(lambda: time.monotonic() < until))
 
         before = len(bench.steps())
         job_id = bench.create(executions)
@@ -124,20 +124,20 @@ def main() -> None:
         ended: list[float] = []
         waiter = threading.Thread(target=lambda: ended.append(worker.wait_for("ended", job_id, 3600)["time"]))
         waiter.start()
-        waits = bench.cancel_others_while(lambda: not ended)
+        waits = bench.cancel_singles_while(lambda: not ended)
         waiter.join()
-        job = bench.source_check(job_id)
+        job = bench.job(job_id)
         seconds = ended[0] - begun
         print(
             f"{job['counts']['done']:,} cancelled in {seconds:.1f} s: {job['counts']['done'] / seconds:,.0f} a second"
         )
         _print("a step", bench.steps()[before:])
-        _print("a single cancel beside it", waits)
+        _print("a single cancel meanwhile", waits)
 
         cancels: list[float] = []
         for _ in range(SELF_CANCELS):
-            job_id = bench.create(LEFT_FOR_ONE)
-            while bench.source_check(job_id)["counts"]["done"] == 0:
+            job_id = bench.create(EXECUTIONS_EACH)
+            while bench.job(job_id)["counts"]["done"] == 0:
                 time.sleep(PAUSE_SECONDS)
             time.sleep(random.uniform(0, 0.1))
             cancels.append(bench.cancel(job_id))

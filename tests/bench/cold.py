@@ -1,4 +1,4 @@
-"""Cold starts: from a process's start to its first answered cancel. Everybody is run as a cloud's runtime would."""
+"""Cold starts: from the start of a process to its first response to a cancel, run as a cloud's runtime would."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from functions._local.schema import ROOT
 from tests.bench import installed
 from tests.bench.figures import Goal, Table, median, milliseconds
 from tests.bench.processes import start
-from tests.bench.stack import DOOR, deno_command, deno_environment, edge_folder
+from tests.bench.stack import CANCEL_PATH, deno_command, deno_environment, edge_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ ALONE, REGISTRY, HS256, PLAIN, EDGE = (
 
 @dataclass(frozen=True)
 class Runtime:
-    """What is started: a command that takes events on stdin."""
+    """A command that reads events from stdin."""
 
     name: str
     command: Sequence[str | Path]
@@ -42,20 +42,20 @@ class Runtime:
     token: str
 
 
-def run(house: BenchStack, rounds: int) -> dict[str, list[float]]:
-    """Seconds by runtime. The first round warms the file system's cache and does not count."""
+def run(stack: BenchStack, rounds: int) -> dict[str, list[float]]:
+    """Seconds by runtime. The first round fills the file system's cache and does not count."""
     with ExitStack() as exit_stack:
         folder = Path(exit_stack.enter_context(tempfile.TemporaryDirectory(prefix="cold-")))
-        runtimes = [*_ours(house, folder / "ours"), *_plain(house, folder / "plain")]
+        runtimes = [*_ours(stack, folder / "ours"), *_plain(stack, folder / "plain")]
         if not installed.missing(installed.DENO):
             edge = edge_folder()
             exit_stack.callback(shutil.rmtree, edge, ignore_errors=True)
-            runtimes.append(_edge(house, edge))
+            runtimes.append(_edge(stack, edge))
         seconds: dict[str, list[float]] = {one.name: [] for one in runtimes}
         for number in range(rounds + 1):
             turn = number % len(runtimes)
             for one in [*runtimes[turn:], *runtimes[:turn]]:
-                taken = _start(one, house.queue(1)[0])
+                taken = _start(one, stack.queue(1)[0])
                 if number:
                     seconds[one.name].append(taken)
         return seconds
@@ -64,7 +64,7 @@ def run(house: BenchStack, rounds: int) -> dict[str, list[float]]:
 def _start(runtime: Runtime, job_id: str) -> float:
     event = {
         "version": "2.0",
-        "rawPath": DOOR,
+        "rawPath": CANCEL_PATH,
         "rawQueryString": "",
         "headers": {"Authorization": f"Bearer {runtime.token}", "Content-Type": "application/json"},
         "requestContext": {"http": {"method": "POST"}},
@@ -73,7 +73,7 @@ def _start(runtime: Runtime, job_id: str) -> float:
     }
     with tempfile.TemporaryFile() as log:
         begun = time.perf_counter()
-        process = start(runtime.command, runtime.environment, log.fileno(), runtime.cwd, talking=True)
+        process = start(runtime.command, runtime.environment, log.fileno(), runtime.cwd, piped=True)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -95,20 +95,20 @@ def _python(folders: Sequence[Path], module: str, name: str) -> list[str | Path]
     return [installed.PYTHON, "-I", "-S", "-B", DRIVERS / "lambda_runtime.py", path, module, name]
 
 
-def _ours(house: BenchStack, folder: Path) -> list[Runtime]:
+def _ours(stack: BenchStack, folder: Path) -> list[Runtime]:
     folders = _bundle(folder)
-    environment = {**house.environment, "RPC_TRANSPORT": "postgrest", "AWS_LAMBDA_FUNCTION_NAME": "api"}
+    environment = {**stack.environment, "RPC_TRANSPORT": "postgrest", "AWS_LAMBDA_FUNCTION_NAME": "api"}
     all_of_them = _python(folders, "functions._shared.registry", "handler")
     one = _python(folders, "functions.historical_sync.cancel_historical_sync", "endpoint.handler")
     return [
-        Runtime(ALONE, one, environment, folder, house.tokens["ES256"]),
-        Runtime(REGISTRY, all_of_them, environment, folder, house.tokens["ES256"]),
-        Runtime(HS256, all_of_them, environment, folder, house.tokens["HS256"]),
+        Runtime(ALONE, one, environment, folder, stack.tokens["ES256"]),
+        Runtime(REGISTRY, all_of_them, environment, folder, stack.tokens["ES256"]),
+        Runtime(HS256, all_of_them, environment, folder, stack.tokens["HS256"]),
     ]
 
 
 def _bundle(folder: Path) -> list[Path]:
-    """The unpacked zip, or what would be in it."""
+    """The folders of the unpacked zip, or of what it would contain."""
     if installed.IS_WHOLE and importlib.util.find_spec("functions._build.bundle"):
         bundle = importlib.import_module("functions._build.bundle")
         version = subprocess.run(
@@ -125,14 +125,14 @@ def _bundle(folder: Path) -> list[Path]:
     return [folder, installed.folder("functions")]
 
 
-def _plain(house: BenchStack, folder: Path) -> list[Runtime]:
+def _plain(stack: BenchStack, folder: Path) -> list[Runtime]:
     if installed.missing(installed.folder("plain")):
         return []
     folder.mkdir()
     shutil.copy(installed.HERE / "peers" / "plain_function.py", folder)
     _compile(folder)
     command = _python([folder, installed.folder("plain")], "plain_function", "handler")
-    return [Runtime(PLAIN, command, house.environment, folder, house.tokens["ES256"])]
+    return [Runtime(PLAIN, command, stack.environment, folder, stack.tokens["ES256"])]
 
 
 def _compile(folder: Path) -> None:
@@ -147,10 +147,10 @@ def _compile(folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def _edge(house: BenchStack, folder: Path) -> Runtime:
+def _edge(stack: BenchStack, folder: Path) -> Runtime:
     shutil.copy(DRIVERS / "edge_runtime.ts", folder)
     command = [*deno_command()[:-1], "edge_runtime.ts"]
-    return Runtime(EDGE, command, {**house.environment, **deno_environment(folder)}, folder, house.tokens["ES256"])
+    return Runtime(EDGE, command, {**stack.environment, **deno_environment(folder)}, folder, stack.tokens["ES256"])
 
 
 def table(seconds: Mapping[str, Sequence[float]]) -> Table:

@@ -1,4 +1,4 @@
-"""Claim and finish: executions a second at several batch sizes, beside engines that do nothing else."""
+"""Claim and complete: executions a second at several batch sizes, beside engines that do nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Figures = dict[str, dict[int, list[float]]]  # by engine and batch size, executi
 
 @dataclass(frozen=True)
 class Engine:
-    """`python` names the folder of its packages; without it Node runs it. `batches`: what its interface knows."""
+    """`python` names the folder of its packages; without it, Node runs it. `batches`: the sizes that it supports."""
 
     name: str
     file: str
@@ -59,13 +59,13 @@ PEERS = (
 
 
 class _Running:
-    """An engine's process, which has made its tables."""
+    """An engine's process."""
 
     def __init__(self, engine: Engine, environment: Mapping[str, str]) -> None:
         self._engine = engine
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         paths = {"PYTHONPATH": installed.python_path(engine.python)} if engine.python else {}
-        self._process = start(engine.command, {**environment, **paths}, self._log.fileno(), ROOT, talking=True)
+        self._process = start(engine.command, {**environment, **paths}, self._log.fileno(), ROOT, piped=True)
 
     def per_second(self, batch: int, jobs: int) -> float:
         assert self._process.stdin is not None
@@ -84,11 +84,11 @@ class _Running:
         self._log.close()
 
 
-def run(house: BenchStack, old: BenchStack, rounds: int, scale: float) -> Figures:
-    """The first round warms up and does not count."""
+def run(stack: BenchStack, old: BenchStack, rounds: int, scale: float) -> Figures:
+    """The first round is a warm-up and does not count."""
     with ExitStack() as exit_stack:
         running: dict[Engine, _Running] = {}
-        for engine, environment in _everybody(house, old):
+        for engine, environment in _contenders(stack, old):
             running[engine] = _Running(engine, environment)
             exit_stack.callback(running[engine].close)
         figures: Figures = {engine.name: {} for engine in running}
@@ -102,18 +102,18 @@ def run(house: BenchStack, old: BenchStack, rounds: int, scale: float) -> Figure
         return figures
 
 
-def _everybody(house: BenchStack, old: BenchStack) -> list[tuple[Engine, dict[str, str]]]:
+def _contenders(stack: BenchStack, old: BenchStack) -> list[tuple[Engine, dict[str, str]]]:
     found = []
-    for name, at in ((OURS, house), (OURS_PAST, old)):
+    for name, at in ((OURS, stack), (OURS_PAST, old)):
         found.append(
             (Engine(name, "ours.py", "functions"), {"DATABASE_URL": at.url("authenticator"), "OWNER_URL": at.url()})
         )
     for engine in PEERS:
         if engine.is_installed:
             database = "engine_" + engine.name.replace("-", "_")
-            with psycopg.connect(house.postgres.url(), autocommit=True) as admin:
+            with psycopg.connect(stack.postgres.url(), autocommit=True) as admin:
                 admin.execute(f"create database {database} owner postgres".encode())
-            found.append((engine, {"DATABASE_URL": house.postgres.url(database, user="postgres")}))
+            found.append((engine, {"DATABASE_URL": stack.postgres.url(database, user="postgres")}))
     return found
 
 

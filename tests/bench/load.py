@@ -1,4 +1,4 @@
-"""A lean load: HTTP/1.1 over sockets that stay open, each client asks again when it was answered. One thread."""
+"""A small load generator: HTTP/1.1 on open sockets in one thread. Each client sends when it has its response."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-ANSWER_SECONDS = 30
+RESPONSE_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Load:
-    """Seconds of each answer, of the whole, and of the processor that the load itself took."""
+    """Seconds of each response, of the whole, and of processor time of the load itself."""
 
-    answers: list[float]
+    responses: list[float]
     seconds: float
     own_cpu_seconds: float
 
@@ -32,25 +32,25 @@ def request(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
 
 class _Client:
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=RESPONSE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
-        self._asked = 0.0
+        self._sent_at = 0.0
 
-    def ask(self, content: bytes) -> None:
+    def send(self, content: bytes) -> None:
         self._received = b""
-        self._asked = time.perf_counter()
+        self._sent_at = time.perf_counter()
         self.socket.sendall(content)
 
     def read(self) -> float | None:
-        """Seconds until the answer, None until all of it is there. Raises RuntimeError unless it is a 200."""
+        """Seconds until the response, None while it is incomplete. Raises RuntimeError unless it is a 200."""
         piece = self.socket.recv(65536)
         self._received += piece
         if piece and not is_whole(self._received):
             return None
         if not self._received.startswith(b"HTTP/1.1 200 "):
             raise RuntimeError(f"not a 200: {self._received[:2000].decode(errors='replace')}")
-        return time.perf_counter() - self._asked
+        return time.perf_counter() - self._sent_at
 
 
 def is_whole(response: bytes) -> bool:
@@ -65,32 +65,32 @@ def is_whole(response: bytes) -> bool:
 
 
 def run(port: int, clients: int, requests: Sequence[bytes]) -> Load:
-    """Every request once, by so many clients at once."""
+    """Sends every request once, with this number of clients."""
     waiting = iter(requests)
-    answers: list[float] = []
+    responses: list[float] = []
     selector = selectors.DefaultSelector()
     own, begun = time.thread_time(), time.perf_counter()
     try:
         for content in _first(waiting, clients):
             client = _Client(port)
             selector.register(client.socket, selectors.EVENT_READ, client)
-            client.ask(content)
-        while len(answers) < len(requests):
-            ready = selector.select(ANSWER_SECONDS)
+            client.send(content)
+        while len(responses) < len(requests):
+            ready = selector.select(RESPONSE_SECONDS)
             if not ready:
-                raise TimeoutError(f"no answer within {ANSWER_SECONDS} s")
+                raise TimeoutError(f"no response within {RESPONSE_SECONDS} s")
             for key, _ in ready:
                 seconds = key.data.read()
                 if seconds is None:
                     continue
-                answers.append(seconds)
+                responses.append(seconds)
                 following = next(waiting, None)
                 if following is None:
                     selector.unregister(key.data.socket)
                     key.data.socket.close()
                 else:
-                    key.data.ask(following)
-        return Load(answers, time.perf_counter() - begun, time.thread_time() - own)
+                    key.data.send(following)
+        return Load(responses, time.perf_counter() - begun, time.thread_time() - own)
     finally:
         for key in list((selector.get_map() or {}).values()):
             key.data.socket.close()

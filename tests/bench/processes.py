@@ -1,4 +1,4 @@
-"""A server in a process of its own, and what processes have cost so far."""
+"""Servers in processes of their own, and the costs of processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INHERITED = ("PATH", "HOME", "LANG")
 
 
 class Server:
-    """Started when its port answers. Raises RuntimeError with its log where it does not."""
+    """Returns when its port accepts connections. Raises RuntimeError with its log if it does not."""
 
     def __init__(
         self, command: Sequence[str | Path], port: int, environment: Mapping[str, str], cwd: Path = ROOT
@@ -59,17 +59,17 @@ class Server:
 
 
 def start(
-    command: Sequence[str | Path], environment: Mapping[str, str], log: int, cwd: Path = ROOT, *, talking: bool = False
+    command: Sequence[str | Path], environment: Mapping[str, str], log: int, cwd: Path = ROOT, *, piped: bool = False
 ) -> subprocess.Popen[bytes]:
-    """With nothing of our environment but what every program needs. `talking`: its stdin and stdout are pipes."""
+    """Starts a program with little of our environment. `piped`: its stdin and stdout are pipes."""
     return subprocess.Popen(
         [*command],
         env={**inherited(), **environment},
         cwd=cwd,
-        stdin=subprocess.PIPE if talking else subprocess.DEVNULL,
-        stdout=subprocess.PIPE if talking else log,
+        stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if piped else log,
         stderr=log,
-        start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+        start_new_session=True,  # Ctrl-C reaches the parent, which stops it in order
         preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 (one system call, no lock is taken)
     )
 
@@ -97,17 +97,17 @@ def answers(port: int) -> bool:
 
 
 def log_of(pid: int) -> str:
-    """What a process that was started here has said so far."""
+    """What a process that was started here has logged so far."""
     return Path(f"/proc/{pid}/fd/2").resolve().read_text(errors="replace")
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of a process and all that it has started, whether they still run or not."""
+    """User and system time of a process and all its children, including those that have ended."""
     process = psutil.Process(pid)
     total = 0.0
     for one in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += sum(one.cpu_times()[:4])  # user and system, its own and those of ended children
+            total += sum(one.cpu_times()[:4])
     return total
 
 

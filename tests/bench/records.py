@@ -1,4 +1,4 @@
-"""Records a second: `worker_commit_batch` beside loaders that do nothing else, the same rows into the same Postgres."""
+"""Records a second: `worker_commit_batch` beside loaders, which load the same rows into the same Postgres."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ PEERS = {"dlt": "dlt_", "Singer, target-postgres": "singer_"}
 ROWS = 50_000
 
 
-def run(house: BenchStack, rounds: int, rows: int) -> dict[str, list[float]]:
-    """Records a second, by loader, per round."""
-    everybody = {OURS: ("ours", "functions", {"DATABASE_URL": house.url("authenticator"), "OWNER_URL": house.url()})}
-    with psycopg.connect(house.postgres.url(), autocommit=True) as admin:
+def run(stack: BenchStack, rounds: int, rows: int) -> dict[str, list[float]]:
+    """Records a second by loader, for each round."""
+    contenders = {OURS: ("ours", "functions", {"DATABASE_URL": stack.url("authenticator"), "OWNER_URL": stack.url()})}
+    with psycopg.connect(stack.postgres.url(), autocommit=True) as admin:
         admin.execute("create database loads owner postgres")
     for name, module in PEERS.items():
         folder = module.rstrip("_")
         if not installed.missing(installed.folder(folder)):
-            everybody[name] = (module, folder, {"DATABASE_URL": house.postgres.url("loads", user="postgres")})
-    figures: dict[str, list[float]] = {name: [] for name in everybody}
+            contenders[name] = (module, folder, {"DATABASE_URL": stack.postgres.url("loads", user="postgres")})
+    figures: dict[str, list[float]] = {name: [] for name in contenders}
     with closing(tempfile.NamedTemporaryFile(suffix=".jsonl")) as file:
         path = Path(file.name)
         path.write_bytes(b"[" + source("flights").rows(0, rows) + b"]")
         path.write_text("\n".join(json.dumps(row) for row in json.loads(path.read_bytes())))
         for _ in range(rounds):
-            for name, (module, folder, environment) in everybody.items():
+            for name, (module, folder, environment) in contenders.items():
                 figures[name].append(rows / _seconds(module, folder, environment, path))
     return figures
 

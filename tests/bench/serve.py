@@ -1,4 +1,4 @@
-"""`python -m tests.bench.serve ours|plain`: the functions, or their peer, on PORT as `make serve` does."""
+"""`python -m tests.bench.serve ours|plain` serves the functions, or their peer in Python, on PORT."""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""One database with all that stands before it: Auth, PostgREST, a gateway, and everyone who cancels through them."""
+"""One database with Auth, PostgREST and a gateway before it, and the contenders that cancel through them."""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import secrets
 import shutil
+import signal
 import tempfile
 import uuid
 from contextlib import ExitStack
@@ -15,25 +18,28 @@ import psycopg
 
 from functions._local import schema
 from functions._local.fake_auth import AuthServer
+from functions._local.orphans import dies_with_parent
 from functions._local.postgres import Postgres, free_port
 from functions._local.postgrest import Postgrest
-from tests.bench import installed, relay
+from functions._local.web_server import WebServer
+from tests.bench import installed
 from tests.bench.load import request
 from tests.bench.processes import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.process import BaseProcess
+    from wsgiref.types import WSGIApplication
 
-DOOR = "/functions/v1/cancel-historical-sync"
+CANCEL_PATH = "/functions/v1/cancel-historical-sync"
 TOKEN_SECONDS = 24 * 3600
-# Every default is kept but the cache, which has to hold what a small project's would: durable, and the same for all.
+# Durable, and the same for all. Only the cache differs from the defaults: it must hold what a small project's would.
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "synchronous_commit": "on"}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Somebody who cancels, by an HTTP request per job; `pid` is the process whose costs are looked at."""
+    """What is measured: it cancels a job for each HTTP request. `pid` is the process whose costs are reported."""
 
     name: str
     port: int
@@ -47,7 +53,7 @@ class Contender:
 
 
 def prepare(postgres: Postgres) -> None:
-    """The roles can log in as a project's would."""
+    """Creates the roles of a project, with passwords."""
     with psycopg.connect(postgres.url(), autocommit=True) as admin:
         schema.install(admin, [])
         for role in ("postgres", "authenticator"):
@@ -55,7 +61,7 @@ def prepare(postgres: Postgres) -> None:
 
 
 class BenchStack:
-    """`fill` is what the database holds before anything is measured."""
+    """`fill` fills the database before the services start."""
 
     def __init__(self, postgres: Postgres, name: str, fill: Callable[[BenchStack], None] | None = None) -> None:
         self.postgres = postgres
@@ -92,23 +98,22 @@ class BenchStack:
         issuer = f"{self.supabase_url}/auth/v1"
         superuser = self.postgres.url(self.name)
         auth = AuthServer(superuser, issuer_url=issuer, jwt_secret=secret)
-        # The same project before its keys were made asymmetric.
+        # The same project before it had asymmetric keys.
         legacy = AuthServer(superuser, issuer_url=issuer, jwt_secret=secret, signing="HS256")
         member: dict[str, Any] = {"session_id": self.session_id, "lifetime": TOKEN_SECONDS}
         self.tokens = {"ES256": auth.mint(self.user_id, **member), "HS256": legacy.mint(self.user_id, **member)}
         self.anon_key, self.service_role_key = auth.anon_key(), auth.service_role_key()
         self.postgrest = Postgrest(self.url("authenticator"), auth.jwks_for_postgrest())
         self._exit.callback(self.postgrest.close)
-        routes = {b"/auth/v1": (auth_port, b"/auth/v1"), b"/rest/v1": (self.postgrest.port, b"")}
-        self.auth = self._own(relay.serve(auth_port, auth))
-        self.gateway = self._own(relay.gateway(gateway_port, routes))
+        self.auth = serve_in_process(auth_port, auth)
+        self._exit.callback(self.auth.join, 10)
+        self._exit.callback(self.auth.terminate)
+        routes = {"/auth/v1": f"http://127.0.0.1:{auth_port}/auth/v1", "/rest/v1": self.postgrest.url}
+        command = [installed.DENO, "run", "--no-prompt", "--no-check", "--allow-net", "--allow-env", "gateway.ts"]
+        self.gateway = Server(command, gateway_port, {"ROUTES": json.dumps(routes)}, installed.HERE)
+        self._exit.callback(self.gateway.close)
 
-    def _own(self, process: BaseProcess) -> BaseProcess:
-        self._exit.callback(process.join, 10)
-        self._exit.callback(process.terminate)
-        return process
-
-    # Who cancels
+    # Contenders
 
     def ours(self, name: str, signing: str = "ES256", transport: str = "postgrest") -> Contender:
         settings = {"RPC_TRANSPORT": transport, "DATABASE_URL": self.url("authenticator")}
@@ -122,13 +127,13 @@ class BenchStack:
     ) -> Contender:
         command: list[str | Path] = [installed.PYTHON, "-m", "tests.bench.serve", what]
         environment = {**self.environment, **settings, "PYTHONPATH": installed.python_path(*folders)}
-        return self._contender(name, Server(command, free_port(), environment), DOOR, signing)
+        return self._contender(name, Server(command, free_port(), environment), CANCEL_PATH, signing)
 
     def edge(self, name: str) -> Contender:
         folder = edge_folder()
         self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
         environment = {**self.environment, **deno_environment(folder)}
-        return self._contender(name, Server(deno_command(), free_port(), environment, folder), DOOR, "ES256")
+        return self._contender(name, Server(deno_command(), free_port(), environment, folder), CANCEL_PATH, "ES256")
 
     def floor(self, name: str, signing: str = "ES256") -> Contender:
         return Contender(name, self.postgrest.port, self.postgrest.pid, "/rpc/cancel_sync_job", self.tokens[signing])
@@ -141,10 +146,10 @@ class BenchStack:
     def environment(self) -> dict[str, str]:
         return {"SUPABASE_URL": self.supabase_url, "SUPABASE_ANON_KEY": self.anon_key}
 
-    # What is cancelled
+    # Jobs
 
     def queue(self, number: int, run_at: str = "2999-01-01") -> list[str]:
-        """So many queued jobs, not to be claimed before `run_at`."""
+        """Inserts queued jobs, which are not claimed before `run_at`, and returns their ids."""
         with self.admin.transaction():
             self.admin.execute("set local role postgres")
             rows = self.admin.execute(
@@ -156,6 +161,20 @@ class BenchStack:
 
     def close(self) -> None:
         self._exit.close()
+
+
+def serve_in_process(port: int, application: WSGIApplication) -> BaseProcess:
+    """Serves a WSGI application in a forked process, so that its costs can be told from those of the load."""
+
+    def serve() -> None:
+        dies_with_parent(signal.SIGKILL)()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too, and stops us in order
+        WebServer(application, port, threads=16)
+        signal.pause()
+
+    process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
+    process.start()
+    return process
 
 
 def edge_folder() -> Path:
@@ -175,5 +194,5 @@ def deno_command() -> list[str | Path]:
 
 
 def deno_environment(folder: Path) -> dict[str, str]:
-    """What Deno makes of the sources it keeps in `folder`, as a deployed function keeps it."""
+    """Deno keeps compiled sources in `folder`, as a deployed function does."""
     return {"DENO_DIR": str(folder / "deno"), "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}

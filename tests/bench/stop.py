@@ -1,18 +1,19 @@
-"""From a cancel's 200 to the worker's stop, in the middle of a fetch that would never end.
+"""The time from a cancel's 200 to the worker's stop, during a fetch that would never end.
 
-Below zero: the worker had stopped before the 200 arrived.
+It is negative if the worker stopped before the 200 arrived.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import socketserver
+import threading
 import time
 from typing import TYPE_CHECKING
 
-from functions._local.postgres import free_port
 from functions._local.worker_process import WorkerProcess
-from tests.bench import load, relay
+from tests.bench import load
 from tests.bench.figures import Goal, Table, median, milliseconds, percentile
 from tests.bench.transports import DIRECT
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.bench.stack import BenchStack, Contender
 
-HINTED, UNHINTED = "with NOTIFY (direct door)", "without (PostgREST)"
+HINTED, UNHINTED = "with NOTIFY (direct)", "without (PostgREST)"
 HEARTBEAT_SECONDS = 1.0
 INTO_THE_FETCH_SECONDS = 0.03
 RESOURCES = {
@@ -29,28 +30,41 @@ RESOURCES = {
 }
 
 
-def run(house: BenchStack, cancels: int, unhinted: int) -> dict[str, list[float]]:
+class _Silent(socketserver.BaseRequestHandler):
+    """Reads requests and never responds."""
+
+    def handle(self) -> None:
+        while self.request.recv(65536):
+            pass
+
+
+class _SilentServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def run(stack: BenchStack, cancels: int, unhinted: int) -> dict[str, list[float]]:
     """Seconds of each stop."""
-    port = free_port()
-    silence = relay.silence(port)
-    transport = house.ours(DIRECT, transport="postgres")
-    hinted = {"DATABASE_URL": house.url("authenticator")}
+    source = _SilentServer(("127.0.0.1", 0), _Silent)
+    threading.Thread(target=source.serve_forever, daemon=True).start()
+    transport = stack.ours(DIRECT, transport="postgres")
+    hinted = {"DATABASE_URL": stack.url("authenticator")}
     through_rest = {
         "DATABASE_URL": "",
-        "SUPABASE_URL": house.supabase_url,
-        "SUPABASE_SERVICE_ROLE_KEY": house.service_role_key,
+        "SUPABASE_URL": stack.supabase_url,
+        "SUPABASE_SERVICE_ROLE_KEY": stack.service_role_key,
         "WORKER_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
     }
     try:
-        _queue(house, port, cancels + unhinted)
+        _queue(stack, source.server_address[1], cancels + unhinted)
         return {
             HINTED: _stops(transport, hinted, cancels),
-            # At any time between two heartbeats.
+            # At a random time between two heartbeats.
             UNHINTED: _stops(transport, through_rest, unhinted, HEARTBEAT_SECONDS),
         }
     finally:
-        silence.terminate()
-        silence.join(10)
+        source.shutdown()
+        source.server_close()
 
 
 def _stops(transport: Contender, environment: Mapping[str, str], cancels: int, spread: float = 0) -> list[float]:
@@ -66,18 +80,18 @@ def _stops(transport: Contender, environment: Mapping[str, str], cancels: int, s
     return taken
 
 
-def _queue(house: BenchStack, port: int, number: int) -> None:
-    """Jobs that read from a source which says nothing."""
+def _queue(stack: BenchStack, port: int, number: int) -> None:
+    """Queues jobs that read from the silent source."""
     config = {"base_url": f"http://127.0.0.1:{port}", "auth": {"type": "none"}, "resources": RESOURCES}
     spec = {"date_from": "2013-01-01", "date_to": "2013-01-31", "resources": [*RESOURCES]}
-    with house.admin.transaction():
-        house.admin.execute("set local role postgres")
-        house.admin.execute(
+    with stack.admin.transaction():
+        stack.admin.execute("set local role postgres")
+        stack.admin.execute(
             "with connected as (insert into app.connections (agency_id, kind, name, config)"
-            " values (%s, 'http', 'Silence', %s) returning agency_id, id)"
+            " values (%s, 'http', 'Silent', %s) returning agency_id, id)"
             " insert into app.executions (agency_id, family, connection_id, spec, run_at)"
             " select agency_id, 'historical_sync', id, %s, '2000-01-01' from connected, generate_series(1, %s)",
-            (house.agency_id, json.dumps(config), json.dumps(spec), number),
+            (stack.agency_id, json.dumps(config), json.dumps(spec), number),
         )
 
 

@@ -1,4 +1,4 @@
-"""Successful cancels over HTTP: how long each takes, how many a second, and who pays for it."""
+"""Successful cancels over HTTP: latency, throughput, and the processor time of each process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EDGE, PLAIN, FLOOR = "edge function, Deno", "supabase-py", "PostgREST alone"
 
 @dataclass
 class Measured:
-    """Of one contender, per round: seconds of each answer, to one client and to CLIENTS; calls a second of those; and
-    the seconds of processor that each of them cost everybody.
+    """One contender, per round: seconds of each response with one client and with CLIENTS, calls a second with CLIENTS,
+    and the processor time of each process per call.
     """
 
     alone: list[list[float]] = field(default_factory=list)
@@ -32,80 +32,80 @@ class Measured:
     memory: int = 0
 
     def medians(self, clients: int) -> list[float]:
-        return [median(answers) for answers in (self.alone if clients == 1 else self.crowded)]
+        return [median(responses) for responses in (self.alone if clients == 1 else self.crowded)]
 
     def p99s(self, clients: int) -> list[float]:
-        return [percentile(answers, 0.99) for answers in (self.alone if clients == 1 else self.crowded)]
+        return [percentile(responses, 0.99) for responses in (self.alone if clients == 1 else self.crowded)]
 
 
-def contenders(house: BenchStack) -> list[Contender]:
-    """Everybody whose programs are installed, started."""
+def contenders(stack: BenchStack) -> list[Contender]:
+    """Starts all contenders whose programs are installed."""
     made = [
-        house.ours(OURS),
-        house.ours(OURS_HS256, "HS256"),
-        house.ours(DIRECT, transport="postgres"),
-        house.floor(FLOOR),
+        stack.ours(OURS),
+        stack.ours(OURS_HS256, "HS256"),
+        stack.ours(DIRECT, transport="postgres"),
+        stack.floor(FLOOR),
     ]
     if not installed.missing(installed.DENO):
-        made.append(house.edge(EDGE))
+        made.append(stack.edge(EDGE))
     if not installed.missing(installed.folder("plain")):
-        made.append(house.plain(PLAIN))
+        made.append(stack.plain(PLAIN))
     return made
 
 
-def run(houses: Sequence[BenchStack], rounds: int, calls: int) -> list[dict[str, Measured]]:
-    """For each house, by contender. The first round of each warms up and does not count."""
-    # Next to each other what is compared with each other: the same contender in every house.
+def run(stacks: Sequence[BenchStack], rounds: int, calls: int) -> list[dict[str, Measured]]:
+    """For each stack, by contender. The first round of each is a warm-up and does not count."""
+    # The same contender in every stack, one after the other, because those are compared.
     pairs = [
-        pair for row in zip(*([(at, one) for one in contenders(at)] for at in houses), strict=True) for pair in row
+        pair for row in zip(*([(at, one) for one in contenders(at)] for at in stacks), strict=True) for pair in row
     ]
-    measured = {(house.name, one.name): Measured() for house, one in pairs}
-    for house, one in pairs:
-        _measure(house, one, min(calls, 5 * CLIENTS), Measured())
+    measured = {(stack.name, one.name): Measured() for stack, one in pairs}
+    for stack, one in pairs:
+        _measure(stack, one, min(calls, 5 * CLIENTS), Measured())
     for number in range(rounds):
-        # And nobody always comes after the same one.
-        for house, one in pairs if number % 2 == 0 else reversed(pairs):
-            _measure(house, one, calls, measured[house.name, one.name])
-    return [{name: one for (at, name), one in measured.items() if at == house.name} for house in houses]
+        # The order alternates, so that nobody always runs after the same one.
+        for stack, one in pairs if number % 2 == 0 else reversed(pairs):
+            _measure(stack, one, calls, measured[stack.name, one.name])
+    return [{name: one for (at, name), one in measured.items() if at == stack.name} for stack in stacks]
 
 
-def _measure(house: BenchStack, contender: Contender, calls: int, measured: Measured) -> None:
-    """One round. Raises RuntimeError with the log of who did not answer 200."""
+def _measure(stack: BenchStack, contender: Contender, calls: int, measured: Measured) -> None:
+    """One round. Raises RuntimeError with the log of a contender that did not return 200."""
     try:
-        _measure_both(house, contender, calls, measured)
+        _measure_both(stack, contender, calls, measured)
     except RuntimeError as failure:
         raise RuntimeError(f"{contender.name}: {failure}\n{log_of(contender.pid)[-2000:]}") from None
 
 
-def _measure_both(house: BenchStack, contender: Contender, calls: int, measured: Measured) -> None:
-    """So many calls by one client, then twice as many by CLIENTS.
+def _measure_both(stack: BenchStack, contender: Contender, calls: int, measured: Measured) -> None:
+    """`calls` calls by one client, then twice as many by CLIENTS.
 
-    Before that a call by each, which is not counted: between rounds connections close, and to make them anew would be
-    all that a p99 of so few calls tells.
+    Before that, one call by each, which is not counted: connections close between rounds, and with so few calls the p99
+    would show nothing but their reopening.
     """
-    load.run(contender.port, CLIENTS, contender.requests(house.queue(CLIENTS)))
-    alone = load.run(contender.port, 1, contender.requests(house.queue(calls)))
-    measured.alone.append(alone.answers)
+    load.run(contender.port, CLIENTS, contender.requests(stack.queue(CLIENTS)))
+    alone = load.run(contender.port, 1, contender.requests(stack.queue(calls)))
+    measured.alone.append(alone.responses)
 
-    requests = contender.requests(house.queue(2 * calls))
-    before = _spent(house, contender)
+    requests = contender.requests(stack.queue(2 * calls))
+    before = _spent(stack, contender)
     crowded = load.run(contender.port, CLIENTS, requests)
-    after = _spent(house, contender)
-    measured.crowded.append(crowded.answers)
+    after = _spent(stack, contender)
+    measured.crowded.append(crowded.responses)
     measured.throughput.append(len(requests) / crowded.seconds)
     for name, seconds in {**after, "load": crowded.own_cpu_seconds}.items():
         measured.cpu.setdefault(name, []).append((seconds - before.get(name, 0)) / len(requests))
     measured.memory = memory_bytes(contender.pid)
 
 
-def _spent(house: BenchStack, contender: Contender) -> dict[str, float]:
-    """Seconds of processor so far: the contender's own, and everybody's behind it."""
+def _spent(stack: BenchStack, contender: Contender) -> dict[str, float]:
+    """Seconds of processor time so far, of the contender and of each process behind it."""
     processes = {
         "own": contender.pid,
-        "gateway": house.gateway.pid or 0,
-        "auth": house.auth.pid or 0,
-        "postgrest": house.postgrest.pid,
-        "postgres": house.postgres.pid,
+        "gateway": stack.gateway.pid,
+        "auth": stack.auth.pid or 0,
+        "postgrest": stack.postgrest.pid,
+        "postgres": stack.postgres.pid,
     }
     return {name: cpu_seconds(pid) for name, pid in processes.items()}
 
@@ -127,7 +127,7 @@ def table(measured: Mapping[str, Measured], what: str) -> Table:
 
 
 def shares(measured: Mapping[str, Measured]) -> Table:
-    """Who used the processor while CLIENTS cancelled, in milliseconds a call, and Auth's and the load's part of it."""
+    """Processor time in milliseconds per call, with CLIENTS clients, and the shares of Auth and of the load."""
     names = ("own", "gateway", "auth", "postgrest", "postgres", "load")
     made = Table(("CPU ms per call", *names, "auth's share", "load's share"))
     for label, one in measured.items():
@@ -156,7 +156,7 @@ def goals(measured: Mapping[str, Measured]) -> list[Goal]:
 
 
 def goals_with_past(fresh: Mapping[str, Measured], old: Mapping[str, Measured]) -> list[Goal]:
-    """Each door's figures with finished executions in the table beside those of the empty one; the worst is named."""
+    """Each transport with finished executions in the table, beside the empty table. The worst figure is named."""
     found = []
     for name in (OURS, OURS_HS256, DIRECT):
         before, after = fresh[name], old[name]

@@ -1,4 +1,4 @@
-"""What was measured on: versions, and the settings of Postgres that durability hangs on."""
+"""Versions of what was measured, and the Postgres settings that decide durability."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ SETTINGS = ("synchronous_commit", "fsync", "full_page_writes", "shared_buffers")
 def sentence(admin: psycopg.Connection[Any]) -> str:
     named = [
         f"{os.cpu_count()} cores",
-        _said(installed.PYTHON, "--version"),
+        _output(installed.PYTHON, "--version"),
         f"Postgres {admin.info.parameter_status('server_version')}",
-        _said(postgrest.binary(), "--version"),
-        _said(installed.DENO, "--version").partition(" (")[0],
-        _said(installed.NODE, "--version").replace("v", "Node "),
+        _output(postgrest.binary(), "--version"),
+        _output(installed.DENO, "--version").partition(" (")[0],
+        _output(installed.NODE, "--version").replace("v", "Node "),
         *(f"{name} {_npm(at, name)}" for at, name in _npm_packages()),
         *(f"{name} {_version(folder, name)}" for folder, name in PACKAGES.items()),
     ]
     settings = [f"{name} {admin.execute(f'show {name}'.encode()).fetchall()[0][0]}" for name in SETTINGS]
-    return f"On {', '.join(named)}; Postgres with {', '.join(settings)}, the same for everybody."
+    return f"On {', '.join(named)}; Postgres with {', '.join(settings)}, the same for all."
 
 
-def _said(program: Path, option: str) -> str:
+def _output(program: Path, option: str) -> str:
     if installed.missing(program):
         return f"no {program.name}"
     done = subprocess.run([program, option], check=True, capture_output=True, text=True)
@@ -55,9 +55,9 @@ def _npm_packages() -> list[tuple[Path, str]]:
 
 def _npm(folder: Path, name: str) -> str:
     file = folder / name / "package.json"
-    return str(json.loads(file.read_text())["version"]) if file.exists() else "(not there)"
+    return str(json.loads(file.read_text())["version"]) if file.exists() else "(not installed)"
 
 
 def _version(folder: str, name: str) -> str:
     found = importlib.metadata.distributions(name=name, path=[str(installed.folder(folder))])
-    return next((one.version for one in found), "(not there)")
+    return next((one.version for one in found), "(not installed)")

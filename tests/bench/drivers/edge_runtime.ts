@@ -1,4 +1,4 @@
-// The edge function as its runtime runs it: an event per line on stdin, an answer per line on stdout.
+// Runs the edge function as its runtime does: an event per line on stdin, a response per line on stdout.
 type Handler = (request: Request) => Promise<Response>;
 let handle: Handler | undefined;
 (Deno as { serve: unknown }).serve = (_options: unknown, handler: Handler) => {

@@ -1,6 +1,7 @@
-"""A handler as a cloud's runtime runs it: an event per line on stdin, an answer per line on stdout.
+"""Runs a handler as a cloud's runtime does: an event per line on stdin, a response per line on stdout.
 
-Arguments: folders (by colons), module, handler. With `-I -S -B` nothing else is on the path, and nothing is written.
+Arguments: folders (separated by colons), module, handler. With `-I -S -B` nothing else is on the path, and no file is
+written.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What the Python drivers share: a line {batch, jobs} on stdin, the seconds that it took on stdout."""
+"""Shared by the drivers in Python: reads {batch, jobs} per line from stdin, writes the seconds taken to stdout."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-async def obey(fill: Callable[[int], Awaitable[None]], take: Callable[[int], Awaitable[int]]) -> None:
-    """`fill` queues so many jobs; `take` claims and finishes at most so many and answers how many there were."""
+async def run(fill: Callable[[int], Awaitable[None]], take: Callable[[int], Awaitable[int]]) -> None:
+    """`fill` queues jobs. `take` claims and completes at most that many and returns their number."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         asked = json.loads(line)
         await fill(asked["jobs"])
         begun, left = time.perf_counter(), asked["jobs"]
         while left > 0:
             taken = await take(asked["batch"])
-            assert taken, "the queue was shorter than what was put in it"
+            assert taken, "the queue has lost jobs"
             left -= taken
         print(json.dumps({"seconds": time.perf_counter() - begun}), flush=True)

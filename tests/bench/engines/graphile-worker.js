@@ -1,13 +1,13 @@
-// graphile-worker: its pool fetches a batch ahead and completes in batches, so many jobs at once. Timed from the first
-// job's start to the end of the pool, which is when all are completed.
+// graphile-worker: its pool fetches a batch ahead, runs its jobs at the same time and completes them in batches. Timed from
+// the start of the first job to the end of the pool, when all are completed.
 import { Logger, makeWorkerUtils, run } from "graphile-worker";
-import { obey } from "./driver.js";
+import { runDriver } from "./driver.js";
 
 const connectionString = process.env.DATABASE_URL;
 const utils = await makeWorkerUtils({ connectionString });
 await utils.migrate();
 
-await obey(async (batch, jobs) => {
+await runDriver(async (batch, jobs) => {
   await utils.addJobs(Array.from({ length: jobs }, () => ({ identifier: "bench", payload: {} })));
   let begun;
   let left = jobs;

@@ -1,4 +1,4 @@
-"""Ours: `finish` for each of a batch and `claim` for the next, at once, as the worker calls them."""
+"""Ours: completes each execution of a batch and claims the next batch at the same time, as the worker does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psycopg
 
 from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Execution, Protocol, service_caller
-from tests.bench.engines.driver import obey
+from tests.bench.engines.driver import run
 
 FAMILY = "historical_sync"
 
@@ -37,7 +37,7 @@ async def main() -> None:
         assert set(answers) <= {"completed"}, answers
         return len(answers)
 
-    await obey(fill, take)
+    await run(fill, take)
 
 
 asyncio.run(main())

@@ -1,6 +1,6 @@
 // pg-boss: fetches a batch and completes a batch.
 import { PgBoss } from "pg-boss";
-import { obey } from "./driver.js";
+import { runDriver } from "./driver.js";
 
 const QUEUE = "bench";
 const boss = new PgBoss({ connectionString: process.env.DATABASE_URL, supervise: false, schedule: false });
@@ -8,12 +8,12 @@ boss.on("error", (error) => console.error(error));
 await boss.start();
 await boss.createQueue(QUEUE);
 
-await obey(async (batch, jobs) => {
+await runDriver(async (batch, jobs) => {
   await boss.insert(QUEUE, Array.from({ length: jobs }, () => ({})));
   const begun = performance.now();
   for (let left = jobs; left > 0;) {
     const taken = await boss.fetch(QUEUE, { batchSize: batch });
-    if (taken.length === 0) throw new Error("the queue was shorter than what was put in it");
+    if (taken.length === 0) throw new Error("the queue has lost jobs");
     await boss.complete(QUEUE, taken.map((job) => job.id));
     left -= taken.length;
   }

@@ -1,4 +1,4 @@
-"""pgqueuer: its queries dequeue a batch and log a batch."""
+"""pgqueuer: dequeues a batch and logs a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import asyncpg
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import EntrypointExecutionParameter, Queries
 
-from tests.bench.engines.driver import obey
+from tests.bench.engines.driver import run
 
 
 async def main() -> None:
@@ -29,7 +29,7 @@ async def main() -> None:
         await queries.log_jobs([(job, "successful", None) for job in jobs])
         return len(jobs)
 
-    await obey(fill, take)
+    await run(fill, take)
 
 
 asyncio.run(main())

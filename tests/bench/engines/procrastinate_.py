@@ -1,4 +1,4 @@
-"""procrastinate: its job manager fetches one job at a time."""
+"""procrastinate: fetches one job at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from procrastinate import App, PsycopgConnector
 from procrastinate.jobs import Status
 
-from tests.bench.engines.driver import obey
+from tests.bench.engines.driver import run
 
 app = App(connector=PsycopgConnector(conninfo=os.environ["DATABASE_URL"]))
 
@@ -33,7 +33,7 @@ async def main() -> None:
             await manager.finish_job(job, Status.SUCCEEDED, delete_job=False)
             return 1
 
-        await obey(fill, take)
+        await run(fill, take)
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""dlt: extract, normalize and load into a dataset of its own, keyed rows replaced as ours are; files for COPY."""
+"""dlt: extracts, normalizes and loads into a dataset of its own, with COPY. Rows are replaced by key, like ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ours: `worker_commit_batch`, a page at a time as the worker calls it, each with checkpoint, counts and fencing."""
+"""Ours: `worker_commit_batch` for each page, as the worker calls it, with checkpoint, counts and fencing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILY = "historical_sync"
 
 
 def _queue() -> None:
-    """An execution that reads a connection of its own, so that nothing of its is stored yet."""
+    """Queues an execution of a new connection, which has no records yet."""
     with psycopg.connect(os.environ["OWNER_URL"], autocommit=True) as owner:
         owner.execute(
             "with connected as (insert into app.connections (agency_id, kind, name, config)"

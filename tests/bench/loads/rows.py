@@ -1,4 +1,4 @@
-"""What is loaded, by everybody alike: rows as JSON lines in a file, read before the clock starts."""
+"""The rows that every contender loads: JSON lines in a file, read before the clock starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Singer target (meltanolabs-target-postgres): messages into a schema of its own, merged by key; with COPY."""
+"""A Singer target (meltanolabs-target-postgres): loads into a schema of its own, with COPY, merged by key."""
 
 from __future__ import annotations
 

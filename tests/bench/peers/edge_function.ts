@@ -1,4 +1,4 @@
-// The historical sync's cancel as a plain Supabase edge function: who is calling, two selects, the RPC.
+// The cancel of a historical sync as one usually writes an edge function: user, two selects, RPC.
 import { createClient } from "@supabase/supabase-js";
 
 const corsHeaders = {

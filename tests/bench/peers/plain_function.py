@@ -1,4 +1,4 @@
-"""The historical sync's cancel as one writes it with supabase-py: who is calling, two selects, the RPC."""
+"""The cancel of a historical sync as one usually writes it with supabase-py: user, two selects, RPC."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Headers": "authorization, x-client-info, apikey, content-type",
 }
-# A client per caller, connections for all of them: with a pool per client it would take 30 ms longer.
+# One pool for the clients of all callers: with a pool for each client it would take 30 ms longer.
 CONNECTIONS = httpx.Client(timeout=15)
 
 
@@ -77,7 +77,7 @@ def application(environ: Mapping[str, Any], start_response: Callable[..., object
 
 
 def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
-    """The cloud function's entry, for a POST."""
+    """The entry point of the cloud function, for a POST."""
     headers = {name.lower(): value for name, value in event["headers"].items()}
     status, response = cancel(headers.get("authorization"), event["body"].encode())
     return {"statusCode": status, "headers": CORS, "body": json.dumps(response)}
