@@ -1,1 +1,1 @@
-"""`make torture`: what is promised, under attack; bounded by time, its choices made by a seed."""
+"""`make chaos`: attacks the invariants for a bounded time, with choices made by a seed."""

@@ -1,4 +1,4 @@
-"""An agency that has one of everything. Every name and address of it holds a word of its own, its canary."""
+"""An agency that has one of everything. Each of its names and addresses contains its canary, a word of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WORDS: Final = {"name", "label", "reason", "action_reason", "token", "object"}
 
-# Each kind of thing and what makes it, in an order in which they can be made.
+# The endpoint that creates each kind of object, in an order in which they can be created.
 MAKERS: Final = {
     "connection": "create_connection",
     "model": "create_model",
@@ -32,11 +32,11 @@ MAKERS: Final = {
 
 
 class Agency:
-    """`ids` are those of its things by kind, the newest last; `headers` its owner's credentials, `key` its server's."""
+    """`ids`: its objects by kind, the newest last. `headers`: credentials of its user. `key`: its API key."""
 
     def __init__(self, target: Target, client: httpx.Client) -> None:
         self._client = client
-        self._door = target.doors["direct"]
+        self._functions_url = target.function_urls["direct"]
         self.id = target.agency()
         self.canary = f"canary-{self.id[:8]}"
         self.headers = {"authorization": f"Bearer {target.person(self.id).token}"}
@@ -46,12 +46,12 @@ class Agency:
         self.key = ""
 
     def furnish(self) -> None:
-        """One more of everything. A worker must look at sources meanwhile. Raises RuntimeError for what is refused."""
+        """Creates one more of everything. Needs a worker for source checks. Raises RuntimeError if a request fails."""
         self._records = self._target.connection(self.id, "records")
         for what, name in MAKERS.items():
             options = made(ENDPOINTS[name], partial(self._named, name), **self._members(what)).options
             response = self._client.request(
-                options["method"], f"{self._door}{options['url']}", headers=self.headers, json=options["json"]
+                options["method"], f"{self._functions_url}{options['url']}", headers=self.headers, json=options["json"]
             )
             if not response.is_success:
                 raise RuntimeError(f"{name}: {response.text}")
@@ -60,7 +60,7 @@ class Agency:
             self.key = answer.get("key", self.key)
 
     def real(self, endpoint: str, member: str, it: Any) -> Any:
-        """Where an example of the endpoint has an id, that of the newest such thing there is; else what it has."""
+        """Replaces an id in the endpoint's example by that of the agency's newest such object."""
         if isinstance(it, str) and UUID.fullmatch(it):
             return self.ids[kind(ENDPOINTS[endpoint], member)][-1]
         return it
@@ -73,7 +73,7 @@ class Agency:
         return self.canary if member in WORDS else self.real(endpoint, member, it)
 
     def _members(self, what: str) -> dict[str, Any]:
-        """What goes together in another way than in the example."""
+        """Fields that must fit together, unlike those of the example."""
         match what:
             case "model":
                 return {"configuration": {"resource": "flights"}, "identifier": None}

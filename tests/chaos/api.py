@@ -1,5 +1,5 @@
-"""schemathesis on the served OpenAPI document: every endpoint, with and without credentials. No answer is a mistake of
-ours, undocumented, or off its schema.
+"""schemathesis on the served OpenAPI document: every endpoint, with and without credentials. No response is a server
+error, undocumented, or different from its schema.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import httpx
 
 from functions._local.schema import ROOT
 from tests.chaos.agency import Agency
-from tests.chaos.checker import Looker
+from tests.chaos.checker import SourceChecker
 
 if TYPE_CHECKING:
     from random import Random
@@ -37,19 +37,19 @@ CHECKS: Final = (
 
 
 class Api:
-    """The document's examples name what there is: an agency's own things."""
+    """The ids in the document's examples are those of an agency's objects."""
 
     def __init__(self, target: Target, report: Report) -> None:
         self._target = target
         self._report = report
-        self._looker = Looker(target)
+        self._checker = SourceChecker(target)
         self._client = httpx.Client(timeout=30)
         self._agency = Agency(target, self._client)
         self._stranger = target.person(None).token
 
     def round(self, chance: Random) -> None:
         if not BINARY.exists():
-            self._report.note(f"schemathesis was not tried: there is no {BINARY.relative_to(ROOT)} (make torture).")
+            self._report.note(f"schemathesis was not run: {BINARY.relative_to(ROOT)} is not installed (make chaos).")
             return
         self._agency.furnish()
         callers = {
@@ -59,11 +59,11 @@ class Api:
             "nobody": None,
         }
         who = chance.choice(["a user", "a user", *callers])
-        door = self._target.doors[chance.choice([*self._target.doors])]
+        setup = self._target.function_urls[chance.choice([*self._target.function_urls])]
         with tempfile.TemporaryDirectory(prefix="schemathesis-") as folder:
-            document = self._client.get(f"{door}/openapi.json").json()
+            document = self._client.get(f"{setup}/openapi.json").json()
             Path(folder, "openapi.json").write_text(json.dumps(self._with_ids(document)))
-            self._judge(who, _run(Path(folder), door, callers[who], chance.randrange(1 << 30)))
+            self._report_failures(who, _run(Path(folder), setup, callers[who], chance.randrange(1 << 30)))
 
     def _with_ids(self, document: dict[str, Any]) -> dict[str, Any]:
         for path in document["paths"].values():
@@ -83,22 +83,22 @@ class Api:
             return [self._with_id(endpoint, member, one) for one in it]
         return self._agency.real(endpoint, member, it)
 
-    def _judge(self, who: str, found: dict[str, Any]) -> None:
+    def _report_failures(self, who: str, found: dict[str, Any]) -> None:
         self._report.count(f"calls of {who}", found["test_cases"]["generated"])
         for failure in (*found["failures"], *found["errors"]):
             self._report.violation(f"schemathesis, {who}: {json.dumps(failure)}")
 
     def close(self) -> None:
-        self._looker.close()
+        self._checker.close()
         self._client.close()
 
 
-def _run(folder: Path, door: str, authorization: str | None, seed: int) -> dict[str, Any]:
-    """Its report. Raises RuntimeError where there is none."""
+def _run(folder: Path, setup: str, authorization: str | None, seed: int) -> dict[str, Any]:
+    """The report of schemathesis. Raises RuntimeError if it writes none."""
     credentials = ["--header", f"Authorization: {authorization}"] if authorization else []
     done = subprocess.run(
         [
-            *(BINARY, "run", "openapi.json", "--url", door, "--checks", ",".join(CHECKS), "--warnings", "off"),
+            *(BINARY, "run", "openapi.json", "--url", setup, "--checks", ",".join(CHECKS), "--warnings", "off"),
             *("--seed", str(seed), "--max-time", str(SECONDS), "--phases", "examples,coverage,fuzzing", "--no-shrink"),
             *("--suppress-health-check", "all", "--generation-database", "none", "--continue-on-failure"),
             *("--report-json-path", "report.json", "--request-timeout", "60", *credentials),

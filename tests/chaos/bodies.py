@@ -1,4 +1,4 @@
-"""Request bodies that nobody should send."""
+"""Invalid request bodies, and hostile values for fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 TOO_LARGE: Final = 1024 * 1024 + 1
 
-# What a value may become. Each is a good text to somebody: it may be stored as it is, and nothing else may happen.
+# Hostile values. Each may be valid text to an endpoint: then it is stored as it is, and nothing else happens.
 INJECTIONS: Final = (
     "'; drop table app.executions; --",
     "x' or '1'='1",
@@ -63,7 +63,7 @@ def _many(_: bytes, chance: Random) -> bytes:
     return json.dumps({f"m{n}": n for n in range(chance.choice((1_000, 50_000)))}).encode()
 
 
-# What a good body becomes. None of it is a request.
+# How a valid body is made invalid.
 BAD: Final[Mapping[str, Callable[[bytes, Random], bytes]]] = {
     "oversized": lambda body, chance: b" " * (TOO_LARGE + chance.randrange(1000)) + body,
     "deep": _deep,
@@ -74,11 +74,11 @@ BAD: Final[Mapping[str, Callable[[bytes, Random], bytes]]] = {
     "compressed": lambda body, _: zlib.compress(body),
     "cut off": lambda body, chance: body[: chance.randrange(1, len(body))],
     "two": lambda body, _: body + body,
-    "no JSON": lambda _, chance: chance.choice(
+    "not JSON": lambda _, chance: chance.choice(
         (b"NaN", b"{'a': 1}", b"a=1&b=2", b"<xml/>", b"\x00", b"\xef\xbb\xbf", b"{,}")
     ),
-    "no object": lambda _, chance: chance.choice((b"[]", b'"x"', b"1", b"true", b"[{}]", b"1e999")),
-    "of many members": _many,
+    "not an object": lambda _, chance: chance.choice((b"[]", b'"x"', b"1", b"true", b"[{}]", b"1e999")),
+    "many fields": _many,
 }
-# Of these, what may be an object with members of its own.
-GOOD_JSON: Final = ("deep", "of many members")
+# Those that may still be valid JSON objects.
+GOOD_JSON: Final = ("deep", "many fields")

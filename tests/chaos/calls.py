@@ -1,4 +1,4 @@
-"""Requests made of the endpoints' own examples, with any ids in them."""
+"""Requests built from the endpoints' examples, with other values in them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _KINDS = {
     "api_key_id": "api_key",
     "sync_job_id": "sync_job",
 }
-# A member of this name is another thing in each API.
+# Fields of these names mean different objects in each API.
 _JOBS = {"/api/actions": "bulk_action", "/sync-job": "sync_job", "": "historical_sync"}
 _SYNCS = {"/api/bulk": "bulk_sync", "": "model_sync"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """As httpx takes it, below a door's address."""
+    """A request to an endpoint. `options` are arguments of `httpx.Client.request`, with a relative URL."""
 
     endpoint: Endpoint
     arguments: dict[str, Any]
@@ -52,7 +52,7 @@ class Request:
 
 
 def kind(endpoint: Endpoint, member: str) -> str:
-    """Of what the member is the id: the name of the thing."""
+    """The kind of object whose id this field holds."""
     if member in ("job_id", "sync_id"):
         table = _JOBS if member == "job_id" else _SYNCS
         return next(name for prefix, name in table.items() if endpoint.path.startswith(prefix))
@@ -60,7 +60,7 @@ def kind(endpoint: Endpoint, member: str) -> str:
 
 
 def made(endpoint: Endpoint, value: Callable[[str, Any], Any], **members: Any) -> Request:
-    """The endpoint's example with `members`, each value that is no list or object replaced by value(member, it)."""
+    """The endpoint's example with `members`. Each scalar is replaced by `value(field, scalar)`."""
     example = copy.deepcopy(dict(endpoint.example_request)) | members
     return Request(endpoint, {name: _replaced(name, one, value) for name, one in example.items()})
 
@@ -74,7 +74,7 @@ def _replaced(member: str, node: Any, value: Callable[[str, Any], Any]) -> Any:
 
 
 def id_in(response: Mapping[str, Any]) -> str | None:
-    """Of what a create or a start has made."""
+    """The id of the object that a create or a start returned."""
     data: Mapping[str, Any] = response.get("data") or response.get("api_key") or response
     found = data.get("id") or data.get("job_id")
     return str(found) if found else None

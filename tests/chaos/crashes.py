@@ -1,7 +1,7 @@
-"""Real workers at work while everything breaks: they, Postgres, PostgREST, Auth, the network's other end, the disk.
+"""Real workers run executions while everything breaks: workers, Postgres, PostgREST, Auth, network, disk.
 
-When it is over each execution has ended, within bounds; the completed ones hold the source's records, and the
-cancelled ones are as they were when the cancel was answered.
+Afterwards each execution has ended in time. Completed ones hold the source's records, and cancelled ones are as they
+were when the cancel returned.
 """
 
 from __future__ import annotations
@@ -28,18 +28,24 @@ if TYPE_CHECKING:
     from tests.chaos.report import Report
     from tests.chaos.target import Target
 
-ACTIONS: Final = 8  # a round
-CANCELS: Final = 4  # as likely as so many of the others
+ACTIONS: Final = 8  # in a round
+CANCELS: Final = 4  # a cancel is as likely as this many of the other actions
 CHECKS: Final = ("/list-historical-syncs", "/api/bulk/syncs", "/sync-job-run", "/api/connections")
-PAGE_SECONDS: Final = 0.05  # of the source: nothing is done before the round is
-PAUSE_SECONDS: Final = 0.05  # of whoever looks
-PATIENCE_SECONDS: Final = 90.0  # far more than a lease and a tick: who needs longer never comes
+PAGE_SECONDS: Final = 0.05  # per page of the source, so that executions last as long as the round
+PAUSE_SECONDS: Final = 0.05  # between reads
+PATIENCE_SECONDS: Final = 90.0  # far more than a lease and a tick
 FULL_BYTES: Final = 16_384
-FULL: Final = "File too large"  # an internal error to Postgres, where a full disk is 53100 and so not now
-ABORTED: Final = "was terminated by signal 6"  # a backend that could not write the log of what it had to commit
+FULL: Final = "File too large"  # Postgres reports an internal error, where a full disk would be 53100
+ABORTED: Final = "was terminated by signal 6"  # a backend that could not write the WAL of its commit
 
-DOWN: Final = [("502 Bad Gateway", b""), ("503 Service Unavailable", b"{}"), ("500 Internal Server Error", b"<html>")]
-LIES: Final = [("200 OK", body) for body in (b"", b"{}", b"[]", b"null", b'"x"', b"<html>", b'{"id": 1}', b"\xff")]
+ERROR_RESPONSES: Final = [
+    ("502 Bad Gateway", b""),
+    ("503 Service Unavailable", b"{}"),
+    ("500 Internal Server Error", b"<html>"),
+]
+INVALID_RESPONSES: Final = [
+    ("200 OK", body) for body in (b"", b"{}", b"[]", b"null", b'"x"', b"<html>", b'{"id": 1}', b"\xff")
+]
 CALLS: Final = (
     b"worker_commit_batch",
     b"worker_heartbeat",
@@ -61,24 +67,24 @@ class Crashes:
         self._team = Team(target)
         self._jobs = Jobs(target, self._ask)
         self._timers: list[threading.Timer] = []
-        self._allowed: set[int] = set()  # statuses that this round explains
-        self._read = 0  # so far, of Postgres's log
+        self._allowed: set[int] = set()  # statuses that are expected in this round
+        self._read = 0  # bytes of Postgres's log so far
         self._actions: dict[str, Callable[[Random], object]] = {
             "kill -9 of a worker": lambda chance: self._team.kill(chance.randrange(SIZE)),
             "SIGSTOP of a worker": lambda chance: self._team.stop(chance.randrange(SIZE), chance.uniform(0.1, 2.5)),
             "SIGTERM of a worker": lambda chance: self._team.end(chance.randrange(SIZE)),
-            "connections ended by Postgres": self._terminate,  # theirs, all of them
+            "connections ended by Postgres": self._terminate,
             "kill -9 of a Postgres backend": self._kill_backend,
             "Postgres restarted": lambda _: target.postgres.restart(signal.SIGINT),
             "Postgres crashed": lambda _: target.postgres.restart(signal.SIGQUIT),
             "full disk of a Postgres backend": self._fill_disk,
-            "Auth down": lambda chance: self._replace_auth(chance, DOWN),
-            "Auth lying": lambda chance: self._replace_auth(chance, LIES),
+            "Auth down": lambda chance: self._replace_auth(chance, ERROR_RESPONSES),
+            "Auth returning nonsense": lambda chance: self._replace_auth(chance, INVALID_RESPONSES),
             "network cut": lambda _: self._team.network.cut(),
             "network frozen": self._freeze,
-            "an answer of the database lost": lambda chance: self._team.network.lose_answer(chance.choice(CALLS)),
+            "response of the database lost": lambda chance: self._team.network.lose_answer(chance.choice(CALLS)),
             "source slow": self._slow_source,
-            "source lying": self._lying_source,
+            "source returning errors": self._break_source,
             "cancels": self._cancel,
         }
         if target.postgrest:
@@ -104,25 +110,25 @@ class Crashes:
         self._read_logs()
 
     def _read_logs(self) -> None:
-        """Nothing went wrong that nobody had thought of, and no secret is told."""
+        """Workers logged no unexpected error and no secret."""
         with self._target.postgres.log.open(errors="replace") as log:
             log.seek(self._read)
             self._report.errors.clear()
-            # What such a backend says is beyond its limit too, once the log is that long; how it ended, another writes.
+            # A backend at its limit cannot write to a long log either, so the postmaster's message is counted.
             self._report.count("Postgres crashed by a full disk", log.read().count(ABORTED))
             self._read = log.tell()
         accepted = self._target.source.credentials
         secrets = [accepted.token, self._target.postgres.password, self._target.auth.service_role_key()]
-        for line in self._team.said():
-            told = json.dumps(line, default=str)
-            self._report.expect(line.get("level") != "error" or FULL in told, f"a worker logged {told}")
-            self._report.expect(not any(secret in told for secret in secrets), "a worker's log tells a secret")
+        for line in self._team.log_lines():
+            logged = json.dumps(line, default=str)
+            self._report.expect(line.get("level") != "error" or FULL in logged, f"a worker logged {logged}")
+            self._report.expect(not any(secret in logged for secret in secrets), "a worker's log contains a secret")
 
-    def _ask(self, method: str, path: str, token: str, door: str = "direct", **options: Any) -> httpx.Response:
+    def _ask(self, method: str, path: str, token: str, setup: str = "direct", **options: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {token}", **options.pop("headers", {})}
-        return self._client.request(method, f"{self._target.doors[door]}{path}", headers=headers, **options)
+        return self._client.request(method, f"{self._target.function_urls[setup]}{path}", headers=headers, **options)
 
-    # What breaks
+    # Faults
 
     def _backends(self) -> list[int]:
         with contextlib.suppress(psycopg.OperationalError), self._target.admin() as admin:
@@ -130,30 +136,30 @@ class Crashes:
         return []
 
     def _terminate(self, _: Random | None = None) -> bool:
-        """Whether there was anybody to do it."""
+        """Whether Postgres accepted the call."""
         with contextlib.suppress(psycopg.OperationalError), self._target.admin() as admin:
             admin.execute(_END_BACKENDS)
             return True
         return False
 
     def _kill_backend(self, chance: Random) -> None:
-        """Postgres ends everybody's connection and recovers from its log."""
-        place = chance.random()  # of however many there are: what is chosen next must not depend on that
+        """Postgres ends all connections and recovers from its log."""
+        place = chance.random()  # a share, because the following choices must not depend on the number of backends
         if backends := self._backends():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(backends[int(place * len(backends))], signal.SIGKILL)
 
     def _fill_disk(self, chance: Random) -> None:
-        """The kernel lets it write no file beyond so many bytes: as for a full disk, it must give up what it is at."""
+        """The kernel lets the backend write no file beyond FULL_BYTES, so it must abort, as with a full disk."""
         first = chance.randrange(2)
         for pid in self._backends()[first::2]:
             self._target.postgres.limit_files(pid, FULL_BYTES)
 
-    def _replace_auth(self, chance: Random, says: Sequence[tuple[str, bytes]]) -> None:
-        if says is LIES:  # what it says of a token is believed; that it is down is no reason to refuse anybody
+    def _replace_auth(self, chance: Random, responses: Sequence[tuple[str, bytes]]) -> None:
+        if responses is INVALID_RESPONSES:  # a 200 for a token is believed, while an outage rejects nobody
             self._allowed.add(401)
-        self._target.auth_says = chance.choice(says)
-        self._later(chance, lambda: setattr(self._target, "auth_says", None))
+        self._target.auth_response = chance.choice(responses)
+        self._later(chance, lambda: setattr(self._target, "auth_response", None))
 
     def _freeze(self, chance: Random) -> None:
         self._team.network.freeze()
@@ -169,7 +175,7 @@ class Crashes:
     def _slow_source(self, chance: Random) -> None:
         self._target.source.faults.delay(chance.uniform(0.5, 2), times=chance.randint(1, 4))
 
-    def _lying_source(self, chance: Random) -> None:
+    def _break_source(self, chance: Random) -> None:
         faults = self._target.source.faults
         times = chance.randint(1, 4)
         match chance.randrange(4):
@@ -182,17 +188,17 @@ class Crashes:
             case _:
                 faults.invalid_json(times=times)
 
-    def _later(self, chance: Random, mend: Callable[[], None]) -> None:
-        timer = threading.Timer(chance.uniform(0.2, 1), mend)
+    def _later(self, chance: Random, repair: Callable[[], None]) -> None:
+        timer = threading.Timer(chance.uniform(0.2, 1), repair)
         timer.start()
         self._timers.append(timer)
 
-    # What is asked meanwhile
+    # Requests meanwhile
 
     def _cancel(self, chance: Random) -> None:
         job = chance.choice(self._under_way)
         method, path, body = job.cancel
-        response = self._try(chance.choice([*self._target.doors]), method, path, json=body)
+        response = self._try(chance.choice([*self._target.function_urls]), method, path, json=body)
         if response is None or response.status_code != 200 or job.cancelled:
             return
         with contextlib.suppress(psycopg.OperationalError), self._target.admin() as admin:
@@ -202,16 +208,16 @@ class Crashes:
 
     @contextlib.contextmanager
     def _traffic(self) -> Iterator[None]:
-        """Somebody looks, through each door, all the time."""
+        """Reads through each setup all the time."""
         stop = threading.Event()
 
-        def look(door: str) -> None:
+        def read(setup: str) -> None:
             for path in itertools.cycle(CHECKS):
                 if stop.wait(PAUSE_SECONDS):
                     return
-                self._try(door, "GET", path)
+                self._try(setup, "GET", path)
 
-        threads = [threading.Thread(target=look, args=[door]) for door in self._target.doors]
+        threads = [threading.Thread(target=read, args=[setup]) for setup in self._target.function_urls]
         for thread in threads:
             thread.start()
         try:
@@ -221,20 +227,20 @@ class Crashes:
             for thread in threads:
                 thread.join()
 
-    def _try(self, door: str, method: str, path: str, **options: Any) -> httpx.Response | None:
-        """Whatever is down, the doors answer, and never with a mistake of theirs."""
+    def _try(self, setup: str, method: str, path: str, **options: Any) -> httpx.Response | None:
+        """The functions always respond, and never with an unexpected error."""
         try:
-            response = self._ask(method, path, self._jobs.person.token, door, **options)
+            response = self._ask(method, path, self._jobs.person.token, setup, **options)
         except httpx.TransportError as error:
-            self._report.violation(f"{method} {path} at the {door} door: {error!r}")
+            self._report.violation(f"{method} {path} with the {setup} setup: {error!r}")
             return None
         self._report.count("calls while it was broken")
         allowed = {200, 400, 503, *self._allowed}
         fair = response.status_code in allowed or any(FULL in error for error in self._report.errors)
-        self._report.expect(fair, f"{method} {path} at the {door} door: {response.text}")
+        self._report.expect(fair, f"{method} {path} with the {setup} setup: {response.text}")
         return response
 
-    # And afterwards
+    # Recovery
 
     def _recover(self) -> None:
         for timer in self._timers:
@@ -243,7 +249,7 @@ class Crashes:
         self._target.source.faults.clear()
         self._team.recover()
         until = time.monotonic() + PATIENCE_SECONDS
-        while not self._terminate() and time.monotonic() < until:  # who may write little only is not to go on
+        while not self._terminate() and time.monotonic() < until:  # ends the backends with limited files
             time.sleep(0.1)
 
     def _wait(self) -> None:

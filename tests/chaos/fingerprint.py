@@ -1,4 +1,4 @@
-"""Whether anything in the database is another than before."""
+"""Detects whether anything in the database has changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pg_class c
 where c.relkind in ('r', 'p') and c.relnamespace in ('app'::regnamespace, 'public'::regnamespace)
 order by 1
 """
-# What every answer depends on, that nobody may write.
+# The definitions of the schema, which no caller may change.
 _SCHEMA = """
 select 'schema' as name, count(*) as rows, sum(hashtextextended(o::text, 0)) as hash from (
   select proname::text, prosrc, proacl::text from pg_proc
@@ -27,7 +27,7 @@ select 'schema' as name, count(*) as rows, sum(hashtextextended(o::text, 0)) as 
 
 
 def fingerprint(admin: psycopg.Connection[dict[str, Any]], but: str | None = None) -> dict[str, tuple[Any, Any]]:
-    """By table, its rows' number and a hash of them all; `but` is an agency whose rows are its own business."""
+    """The number of rows and a hash of them for each table. Rows of the agency `but` are left out."""
     queries = [_SCHEMA]
     for table in admin.execute(_TABLES).fetchall():
         theirs = "where agency_id is distinct from %(but)s::uuid" if table["is_agencys"] else ""

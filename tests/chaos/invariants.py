@@ -1,4 +1,4 @@
-"""The promises of every round, read from the tables by SQL that shares no code with the implementation."""
+"""The invariants, checked in the tables by SQL that shares no code with the implementation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ select x.id, to_jsonb(x) - array['deleted_at', 'retry_of'],
 from app.executions x
 where x.finished_at is not null
 """
-# Retention is the owner's, and goes by age. Records outlive an execution: they are their connection's.
+# Retention runs as the owner and goes by age. Records belong to their connection, so they outlive an execution.
 _DROP = """
 select app.purge_executions(now() - max((row ->> 'finished_at')::timestamptz + interval '1 microsecond'), 1000000)
 from witness.ended
@@ -38,8 +38,8 @@ from witness.ended
 
 
 def check(admin: psycopg.Connection[dict[str, Any]]) -> list[str]:
-    """Violations as sentences. What has ended since the last time is remembered for the next; what was remembered is
-    dropped, as retention does, so that no round is read through all earlier ones. `admin` is a superuser's.
+    """The violations. Remembers what has ended for the next check, and purges what the last one remembered, so that a
+    round does not read all earlier ones. `admin` is a superuser's connection.
     """
     admin.execute(_PREPARE)
     found = admin.execute(WITNESS).fetchall() + admin.execute(INVARIANTS).fetchall()

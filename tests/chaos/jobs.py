@@ -1,4 +1,4 @@
-"""What is under way while everything breaks: executions of each family, and what must be left of them."""
+"""The executions that run while everything breaks, and the records that they must leave."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from tests.chaos.target import Target
 
 DATES: Final = ("2013-03-02", "2013-04-01")
-PAGE: Final = 30  # records: small, so that there is a middle to be hit
-ITEMS: Final = 1200  # of a bulk action
+PAGE: Final = 30  # records; small, so that faults happen in the middle of a run
+ITEMS: Final = 1200  # executions that a bulk action cancels
 MANUAL: Final = {"frequency": "manual"}
 TWO_STEPS: Final = ("bulk_sync", "model_sync")
-FAULTS: Final = ("source_", "receiver_", "worker_lost")  # codes of errors that were made on purpose
+FAULTS: Final = ("source_", "receiver_", "worker_lost")  # prefixes of error codes that injected faults cause
 
-Records = dict[tuple[str, str], Any]  # their data by resource and key
+Records = dict[tuple[str, str], Any]  # data by resource and key
 
 _ITEMS = """
 insert into app.executions (agency_id, family, connection_id, run_at)
@@ -37,8 +37,8 @@ select %s, 'historical_sync', %s, '2999-01-01' from generate_series(1, %s)
 
 @dataclass
 class Job:
-    """`expected` are its records once it is completed, in the connection `place` (None: they are delivered, or there
-    are none). `cancelled` is the row as it was when a cancel had been answered.
+    """`expected`: its records once it is completed, in the connection `place` (None: delivered, or no records).
+    `cancelled`: its row when the cancel had returned.
     """
 
     id: str
@@ -49,7 +49,7 @@ class Job:
 
 
 class Jobs:
-    """Defined once, while all is well and a worker looks at sources; `start` starts some of each family."""
+    """Definitions, created once while everything works. `start` starts executions of each family."""
 
     def __init__(self, target: Target, ask: Callable[..., httpx.Response]) -> None:
         self._target = target
@@ -65,7 +65,7 @@ class Jobs:
         self._webhook = self._created("/webhook", target_url=self.receiver.url)["id"]
 
     def _created(self, path: str, **body: Any) -> dict[str, Any]:
-        """Asks again as long as it is not now; the key makes that safe. Raises httpx.HTTPStatusError otherwise."""
+        """Repeats the request after each 503, safely because of the Idempotency-Key. Raises httpx.HTTPStatusError."""
         headers = {"idempotency-key": str(uuid.uuid4())}
         while True:
             response = self._ask("POST", path, self.person.token, json=body, headers=headers)
@@ -81,7 +81,7 @@ class Jobs:
         return self._target.connection(self._agency, "http", config, secret)
 
     def _bulk_sync(self) -> tuple[str, str]:
-        """It, and where its records land."""
+        """Its id, and the connection that receives its records."""
         source, place = self._connection("airports", "airlines"), self._target.connection(self._agency, "records")
         ids = {"source_connection_id": source, "destination_connection_id": place}
         made = self._created("/api/bulk/syncs", name="B", destination_configuration={}, default_schedule=MANUAL, **ids)
@@ -127,7 +127,7 @@ class Jobs:
         )
 
     def _bulk_action(self) -> Job:
-        """It cancels what would wait for ever otherwise."""
+        """It cancels executions that no worker claims."""
         connection = self._connection("weather")
         with self._target.admin() as admin, admin.transaction():
             admin.execute("set local role postgres")
@@ -137,12 +137,12 @@ class Jobs:
         return Job(job_id, ("POST", f"/api/actions/bulk/jobs/{job_id}/cancel", {}), None, {})
 
     def violations(self, job: Job, admin: psycopg.Connection[dict[str, Any]]) -> list[str]:
-        """What is wrong with a job that has ended, given the records that there are."""
+        """The violations of a job that has ended, by its row and its records."""
         row = row_of(job.id, admin)
         wrong = []
         ends = ("cancelled", "completed", "failed") if row["family"] in TWO_STEPS else ("cancelled",)
         if job.cancelled and row["status"] not in ends:
-            wrong.append(f"its cancel was answered 200, and it is {row['status']}")
+            wrong.append(f"its cancel returned 200, and its status is {row['status']}")
         if job.cancelled and job.cancelled["finished_at"] and row != job.cancelled:
             wrong.append("it changed after the cancel's 200")
         if row["status"] == "completed":
@@ -152,25 +152,25 @@ class Jobs:
         return [f"{one} ({row['family']} {job.id})" for one in wrong]
 
     def _compared(self, job: Job, row: Mapping[str, Any], admin: psycopg.Connection[dict[str, Any]]) -> list[str]:
-        """Its records are the source's: none missing, none twice, none else."""
+        """Its records must be exactly those of the source."""
         if row["family"] == "bulk_action":
             done = _one(admin, "select done from app.bulk_actions where execution_id = %s", job.id)["done"]
-            return [] if done == ITEMS else [f"it is completed, and {done} of {ITEMS} are cancelled"]
+            return [] if done == ITEMS else [f"it is completed, but {done} of {ITEMS} are cancelled"]
         wrong = []
         if row["records"] != len(job.expected):
-            wrong.append(f"{row['records']} records are counted, of {len(job.expected)}")
+            wrong.append(f"{row['records']} of {len(job.expected)} records are counted")
         if job.place is None:
             missing = {data["tailnum"] for data in job.expected.values()} - self.receiver.numbers[job.id]
             return wrong + [f"{len(missing)} records were not delivered"] * bool(missing)
         query = "select resource, key, data from app.records where connection_id = %s"
         stored = {(one["resource"], one["key"]): one["data"] for one in admin.execute(query, (job.place,))}
         if stored != job.expected:
-            wrong.append(f"{len(stored)} records are stored of {len(job.expected)}, or others")
+            wrong.append(f"{len(stored)} records are stored, and they are not the {len(job.expected)} of the source")
         return wrong
 
 
 def row_of(job_id: str, admin: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
-    """All that the database says of it, its records' number included."""
+    """Its row in app.executions, with the number of its stored records."""
     stored = "(select count(*) from app.records r where r.execution_id = x.id) as stored"
     return _one(admin, f"select x.*, {stored} from app.executions x where id = %s", job_id)
 
@@ -194,7 +194,7 @@ def _records(*resources: str) -> Records:
 
 @cache
 def _aircraft() -> Records:
-    """The planes as the model sync maps them."""
+    """The planes, mapped as the model sync maps them."""
     planes = _records("planes").values()
     return {("aircraft", _key([p["tailnum"]])): {"number": p["tailnum"], "built": p["year"]} for p in planes}
 

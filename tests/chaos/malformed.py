@@ -1,5 +1,5 @@
-"""Attacks on the doors: tokens, bodies, encodings, headers, injections, bytes, and patience. What is refused changes
-nothing, and nothing is ever a mistake of ours.
+"""Malformed requests: tokens, bodies, encodings, headers, injections, raw bytes, and connections that never finish.
+A rejected request changes nothing, and no response is a server error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import httpx
 from tests.chaos import bodies, wire
 from tests.chaos.agency import Agency
 from tests.chaos.calls import ENDPOINTS, made
-from tests.chaos.checker import Looker
+from tests.chaos.checker import SourceChecker
 from tests.chaos.fingerprint import fingerprint
 from tests.chaos.tokens import bad_token
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from tests.chaos.report import Report
     from tests.chaos.target import Target
 
-TIMES: Final = 20  # each, a round
-ODD: Final = 0.25  # of a request's values
-SLOW: Final = 64  # connections that never finish what they say
+TIMES: Final = 20  # of each kind in a round
+ODD: Final = 0.25  # share of a request's values that are hostile
+SLOW: Final = 64  # connections that never finish their request
 HAVE_BODIES: Final = [endpoint for endpoint in ENDPOINTS.values() if endpoint.method in ("POST", "PATCH")]
-# What an attacker may think is believed; whoever sends them is answered as without.
+# Headers that an attacker may expect to have an effect. The response is the same as without them.
 HEADERS: Final = (
     {"x-agency-key": "sync_x"},
     {"x-http-method-override": "DELETE"},
@@ -50,20 +50,20 @@ HEADERS: Final = (
 )
 
 
-class Door:
+class Malformed:
     def __init__(self, target: Target, report: Report) -> None:
         self._target = target
         self._report = report
         self._client = httpx.Client(timeout=30)
-        self._looker = Looker(target)
+        self._checker = SourceChecker(target)
         self._agency = Agency(target, self._client)
         self._token = self._agency.headers["authorization"].removeprefix("Bearer ")
 
     def round(self, chance: Random) -> None:
         self._agency.furnish()
-        door = chance.choice([*self._target.doors])
-        self._url = self._target.doors[door]
-        with self._unchanged("a refused request"):
+        setup = chance.choice([*self._target.function_urls])
+        self._url = self._target.function_urls[setup]
+        with self._unchanged("a rejected request"):
             for _ in range(TIMES):
                 self._send_bad_token(chance)
                 self._send_bad_body(chance)
@@ -94,30 +94,30 @@ class Door:
         name, token = bad_token(self._target, self._token, chance)
         options = self._good(chance.choice([*ENDPOINTS.values()]))
         response = self._send(options.pop("method"), options.pop("url"), token, **options)
-        self._report.count("tokens that are worth nothing")
-        self._report.expect(response.status_code == 401, f"a token ({name}) was answered {_shown(response)}")
+        self._report.count("invalid tokens")
+        self._report.expect(response.status_code == 401, f"a token ({name}) got {_shown(response)}")
 
     def _send_bad_body(self, chance: Random) -> None:
         endpoint = chance.choice(HAVE_BODIES)
         options = self._good(endpoint)
-        # A cancel is not refused for members that it does not know.
+        # A cancel accepts unknown fields.
         name = chance.choice(
             [name for name in bodies.BAD if "cancel" not in endpoint.name or name not in bodies.GOOD_JSON]
         )
         content = bodies.BAD[name](json.dumps(options["json"] or {"x": 1}).encode(), chance)
         response = self._send(options["method"], options["url"], content=content)
-        self._report.count("bodies that are no request")
+        self._report.count("invalid bodies")
         fair = response.status_code in (400, 404, 413, 415, 422)
-        self._report.expect(fair, f"a body ({name}) for {endpoint.name} was answered {_shown(response)}")
+        self._report.expect(fair, f"a body ({name}) for {endpoint.name} got {_shown(response)}")
 
     def _send_bad_bytes(self, chance: Random) -> None:
         parts = urlsplit(self._url)
         head = f"host: {parts.netloc}\r\nauthorization: Bearer {self._token}\r\n".encode()
         name = chance.choice([*wire.BAD])
-        answered = wire.statuses(self._url, wire.BAD[name](parts.path.encode(), head, chance))
-        self._report.count("requests that are no HTTP, or two")
-        fair = all(400 <= status < 500 or status in (501, 505) for status in answered)
-        self._report.expect(fair, f"bytes ({name}) were answered {answered}")
+        received = wire.statuses(self._url, wire.BAD[name](parts.path.encode(), head, chance))
+        self._report.count("malformed or smuggled HTTP requests")
+        fair = all(400 <= status < 500 or status in (501, 505) for status in received)
+        self._report.expect(fair, f"bytes ({name}) got {received}")
 
     def _inject(self, chance: Random) -> None:
         endpoint = chance.choice([*ENDPOINTS.values()])
@@ -133,22 +133,20 @@ class Door:
         if "json" in options:
             options["content"] = json.dumps(options.pop("json")).encode()
         response = self._send(options.pop("method"), options.pop("url"), **options)
-        self._report.count("injections, by any member of any endpoint")
-        self._report.expect(
-            response.status_code < 500, f"{endpoint.name} with {options} was answered {_shown(response)}"
-        )
+        self._report.count("injections, in any field of any endpoint")
+        self._report.expect(response.status_code < 500, f"{endpoint.name} with {options} got {_shown(response)}")
 
     def _smuggle_header(self, chance: Random) -> None:
         extra = chance.choice(HEADERS)
         plain = self._send("GET", "/api/connections")
         response = self._send("GET", "/api/connections", headers=extra)
-        self._report.count("headers that are not believed")
+        self._report.count("misleading headers")
         same = (response.status_code, response.json().get("data")) == (plain.status_code, plain.json().get("data"))
-        self._report.expect(same or response.status_code == 417, f"with {extra} it was answered {_shown(response)}")
-        self._report.expect("evil" not in str(response.headers), f"{extra} came back: {response.headers}")
+        self._report.expect(same or response.status_code == 417, f"with {extra} it got {_shown(response)}")
+        self._report.expect("evil" not in str(response.headers), f"{extra} was returned: {response.headers}")
 
     def _be_slow(self) -> None:
-        """Many begin a request and never end it; everybody else is served meanwhile."""
+        """Many connections begin a request and never finish it. Other requests are served meanwhile."""
         with contextlib.ExitStack() as stack:
             for nth in range(SLOW):
                 slow = stack.enter_context(wire.connect(self._url))
@@ -161,10 +159,10 @@ class Door:
                 )
             self._report.count("connections that never finish", SLOW)
             response = self._send("GET", "/api/connections")
-            self._report.expect(response.status_code == 200, f"beside slow ones it was answered {_shown(response)}")
+            self._report.expect(response.status_code == 200, f"beside slow connections it got {_shown(response)}")
 
     def close(self) -> None:
-        self._looker.close()
+        self._checker.close()
         self._client.close()
 
 

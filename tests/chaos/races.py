@@ -1,6 +1,6 @@
-"""Everybody at once on one execution: a cancel, a finish and a worker that is not quite dead, with others beside them.
+"""Races on one execution: a cancel, a completion, a worker whose lease was lost (the zombie), and others.
 
-Each execution has been claimed twice: the second worker holds lease 3, the first still believes in lease 1.
+Each execution has been claimed twice. The second worker holds lease token 3, and the zombie still uses 1.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 FAMILIES: Final = ("historical_sync", "sync_job_run", "bulk_sync", "model_sync")
 TWO_STEPS: Final = ("bulk_sync", "model_sync")
 QUEUES: Final = 6
-RACES: Final = 200  # a round
-LATE: Final = 50  # of them are tried again in the next
+RACES: Final = 200  # in a round
+LATE: Final = 50  # executions of the round before, which get late calls
 JITTER_SECONDS: Final = 0.003
 BATCH: Final = 2  # records
 LEASE, DEAD_LEASE = 3, 1
@@ -34,7 +34,7 @@ OTHERS: Final = (
     "commit", "commit again", "fail", "release", "heartbeat", "cancel again", "zombie finish", "reap",
     "finish together", "zombie finish together", "finish and go on", "zombie finish and go on",
 )  # fmt: skip
-MOVES: Final = (*ALWAYS, *OTHERS, "late")
+CALLS: Final = (*ALWAYS, *OTHERS, "late")
 ENDS: Final = ("completed", "failed", "cancelled")
 
 _INSERT = """
@@ -46,14 +46,14 @@ _LATE = """
 select id::text from app.executions
 where status in ('running', 'cancelling') and least(lease_expires_at, cancel_deadline) < now()
 """
-# With another's lease beside it, and with a claim that finds nothing. One that is locked is passed over, and so is one
-# that the lease has lost.
-_LEASES = "jsonb_build_object(%(id)s::text, %(lease)s::bigint, gen_random_uuid()::text, 1)"
+# Together with another lease, and with a claim that finds nothing. Executions that are locked or whose lease was lost
+# are skipped.
+_LEASES = "jsonb_build_object(%(id)s::text, %(lease_token)s::bigint, gen_random_uuid()::text, 1)"
 _TOGETHER = {
     "together": f"public.worker_complete_all({_LEASES})",
-    "and go on": f"public.worker_complete_and_claim({_LEASES}, 'torture', '[\"none\"]') -> 'completed'",
+    "and go on": f"public.worker_complete_and_claim({_LEASES}, 'chaos', '[\"none\"]') -> 'completed'",
 }
-# Nobody is to claim what is left, and retention drops what has ended only.
+# Ends the rest, because nobody claims it and only ended executions are purged.
 _TIDY = (
     "select app.cancel_execution(family, id, null) from app.executions where agency_id = %s and finished_at is null",
     "select public.worker_release(id, lease_token) from app.executions where agency_id = %s and status = 'cancelling'",
@@ -62,13 +62,13 @@ _TIDY = (
 
 @dataclass
 class Race:
-    """`moves` with how long each waits; `answers` as they come."""
+    """`calls`: names and delays. `responses`: by name. `cut`: the call whose backend is terminated."""
 
     id: str
     family: str
-    moves: Sequence[tuple[str, float]]
-    cut: str | None  # whose backend is ended meanwhile
-    answers: dict[str, str] = field(default_factory=dict)
+    calls: Sequence[tuple[str, float]]
+    cut: str | None
+    responses: dict[str, str] = field(default_factory=dict)
 
 
 class Races:
@@ -79,10 +79,10 @@ class Races:
         self._person = target.person(self._agency)
         self._connection = target.connection(self._agency)
         self._runner = asyncio.Runner()
-        self._lanes = [
+        self._worker_sets = [
             {
                 name: ChaosWorker(target.url, self._person.claims if name.startswith("cancel") else SERVICE)
-                for name in MOVES
+                for name in CALLS
             }
             for _ in range(QUEUES)
         ]
@@ -103,13 +103,13 @@ class Races:
                 admin.execute("select public.worker_reap(1000)")
                 for statement in _TIDY:
                     admin.execute(statement, (self._agency,))
-            late = admin.execute(_LATE).fetchall()  # now that nobody holds a row, each reap takes all that is late
-            self._report.expect(not late, f"a lease is over and nobody took it back: {late}")
+            late = admin.execute(_LATE).fetchall()  # no row is locked any more, so one reap must take all
+            self._report.expect(not late, f"the reaper missed expired leases: {late}")
 
     def close(self) -> None:
         async def leave() -> None:
-            for player in (player for players in self._lanes for player in players.values()):
-                await player.leave()
+            for worker in (worker for workers in self._worker_sets for worker in workers.values()):
+                await worker.leave()
 
         self._runner.run(leave())
         self._runner.close()
@@ -121,14 +121,14 @@ class Races:
             rows = admin.execute(_INSERT, (self._agency, self._connection, families)).fetchall()
             ids = [str(row["id"]) for row in rows]
             admin.execute("set local role service_role")
-            for move in _CLAIMED_TWICE:
+            for transition in _CLAIMED_TWICE:
                 admin.execute(
-                    f"update app.executions set status = {move}, leased_by = 'w', lease_seconds = 3600"
+                    f"update app.executions set status = {transition}, leased_by = 'w', lease_seconds = 3600"
                     " where id = any(%s)",
                     (ids,),
                 )
             races = [_race(job_id, family, chance) for job_id, family in zip(ids, families, strict=True)]
-            late = [race.id for race in races if "reap" in dict(race.moves)]
+            late = [race.id for race in races if "reap" in dict(race.calls)]
             admin.execute("update app.executions set lease_expires_at = '2001-01-01' where id = any(%s)", (late,))
         return races
 
@@ -141,84 +141,84 @@ class Races:
 
     async def _run(self, over: Sequence[Race], races: Sequence[Race]) -> None:
         left, late = list(reversed(races)), list(over)
-        await asyncio.gather(*[self._lane(players, left, late) for players in self._lanes])
+        await asyncio.gather(*[self._race_all(workers, left, late) for workers in self._worker_sets])
 
-    async def _lane(self, players: Mapping[str, ChaosWorker], left: list[Race], late: list[Race]) -> None:
-        for player in players.values():
-            await player.join()
+    async def _race_all(self, workers: Mapping[str, ChaosWorker], left: list[Race], late: list[Race]) -> None:
+        for worker in workers.values():
+            await worker.join()
         while left:
             race = left.pop()
-            moves = [_move(players[name], name, race, seconds) for name, seconds in race.moves]
+            calls = [_call(workers[name], name, race, seconds) for name, seconds in race.calls]
             if race.cut:
-                moves.append(self._cut(players[race.cut]))
+                calls.append(self._cut(workers[race.cut]))
             if late:
-                moves.append(self._too_late(players["late"], late.pop()))
-            await asyncio.gather(*moves)
+                calls.append(self._too_late(workers["late"], late.pop()))
+            await asyncio.gather(*calls)
 
-    async def _too_late(self, player: ChaosWorker, race: Race) -> None:
-        """Whatever became of it a round ago: no lease of that time is good for anything."""
+    async def _too_late(self, worker: ChaosWorker, race: Race) -> None:
+        """No lease token of an earlier round is accepted, however its race ended."""
         for lease_token in (DEAD_LEASE, LEASE):
             mine: dict[str, Any] = {"execution_id": race.id, "lease_token": lease_token}
-            answers = [await player.call("worker_heartbeat", **mine), await player.call("worker_complete", **mine)]
-            answers += [
-                await player.call("worker_release", **mine),
-                await player.call("worker_commit_batch", **_batch(race, lease_token)),
+            responses = [await worker.call("worker_heartbeat", **mine), await worker.call("worker_complete", **mine)]
+            responses += [
+                await worker.call("worker_release", **mine),
+                await worker.call("worker_commit_batch", **_batch(race, lease_token)),
             ]
-            self._report.count("calls of dead workers, a round later", len(answers))
-            self._report.expect({*answers} <= {"lost", UNKNOWN}, f"{race.id} was over, and a worker told {answers}")
+            self._report.count("calls with lost leases, a round later", len(responses))
+            self._report.expect({*responses} <= {"lost", UNKNOWN}, f"{race.id} had ended, and a worker got {responses}")
 
-    async def _cut(self, player: ChaosWorker) -> None:
-        self._report.count("connections ended in the middle of it")
-        await asyncio.to_thread(self._terminate, player.pid)
+    async def _cut(self, worker: ChaosWorker) -> None:
+        self._report.count("connections terminated in the middle")
+        await asyncio.to_thread(self._terminate, worker.pid)
 
     def _terminate(self, pid: int | None) -> None:
         with self._target.admin() as admin:
             admin.execute("select pg_terminate_backend(%s)", (pid,))
 
     def _judge(self, race: Race, row: Mapping[str, Any], stored: int) -> None:
-        self._report.count("races of a cancel, a finish and a late zombie")
-        self._report.count("calls in them", len(race.moves))
-        said = ", ".join(f"{name}: {response}" for name, response in race.answers.items())
-        for what in violations(race.answers, row, stored):
+        self._report.count("races of a cancel, a completion and a zombie")
+        self._report.count("calls in these races", len(race.calls))
+        said = ", ".join(f"{name}: {response}" for name, response in race.responses.items())
+        for what in violations(race.responses, row, stored):
             self._report.violation(f"{what} ({race.family} {row['status']} by {row['actor']}; {said})")
 
 
 def _race(job_id: str, family: str, chance: Random) -> Race:
     names = [*ALWAYS, *chance.sample(OTHERS, chance.randint(0, 3))]
-    moves = [(name, chance.choice((0.0, chance.uniform(0, JITTER_SECONDS)))) for name in names]
-    chance.shuffle(moves)
-    return Race(job_id, family, moves, chance.choice(names) if chance.random() < 0.03 else None)
+    calls = [(name, chance.choice((0.0, chance.uniform(0, JITTER_SECONDS)))) for name in names]
+    chance.shuffle(calls)
+    return Race(job_id, family, calls, chance.choice(names) if chance.random() < 0.03 else None)
 
 
-async def _move(player: ChaosWorker, name: str, race: Race, seconds: float) -> None:
+async def _call(worker: ChaosWorker, name: str, race: Race, seconds: float) -> None:
     await asyncio.sleep(seconds)
     mine: dict[str, Any] = {"execution_id": race.id, "lease_token": LEASE}
     match name:
         case "cancel" | "cancel again":
-            response = await player.ask(
+            response = await worker.ask(
                 "select (app.cancel_execution(%(family)s, %(id)s, %(reason)s)).status as result",
                 {"family": race.family, "id": race.id, "reason": name},
             )
         case "finish" | "release" | "heartbeat":
-            response = await player.call(f"worker_{name.replace('finish', 'complete')}", **mine)
+            response = await worker.call(f"worker_{name.replace('finish', 'complete')}", **mine)
         case "fail":
             error = {"code": "gone", "message": "The source is gone."}
-            response = await player.call("worker_fail", **mine, error=error, retry=seconds == 0)
+            response = await worker.call("worker_fail", **mine, error=error, retry=seconds == 0)
         case "zombie finish":
-            response = await player.call("worker_complete", execution_id=race.id, lease_token=DEAD_LEASE)
+            response = await worker.call("worker_complete", execution_id=race.id, lease_token=DEAD_LEASE)
         case "finish together" | "zombie finish together" | "finish and go on" | "zombie finish and go on":
             completed = _TOGETHER[name.split("finish ")[1]]
             asked = f"select case when ({completed}) ? %(id)s::text then 'completed' else 'lost' end as result"
-            response = await player.ask(
+            response = await worker.ask(
                 asked, {"id": race.id, "lease_token": DEAD_LEASE if "zombie" in name else LEASE}
             )
         case "reap":
-            response = await player.call("worker_reap")
+            response = await worker.call("worker_reap")
         case _:
-            response = await player.call(
+            response = await worker.call(
                 "worker_commit_batch", **_batch(race, DEAD_LEASE if name == "zombie" else LEASE)
             )
-    race.answers[name] = response
+    race.responses[name] = response
 
 
 def _batch(race: Race, lease_token: int) -> dict[str, Any]:
@@ -227,23 +227,23 @@ def _batch(race: Race, lease_token: int) -> dict[str, Any]:
     return {**sent, "checkpoint": {"by": lease_token}, "progress": {}}
 
 
-def violations(answers: Mapping[str, str], row: Mapping[str, Any], stored: int) -> list[str]:
-    """What is wrong with how a race ended; with a lost answer nothing can be said about what it might have told."""
-    wrong = [f"a dead worker was answered {said}" for name, said in answers.items() if not _is_fenced(name, said)]
-    told = [said for name, said in answers.items() if said in ENDS and _tells(name)]
-    all_known = UNKNOWN not in answers.values()
+def violations(responses: Mapping[str, str], row: Mapping[str, Any], stored: int) -> list[str]:
+    """The violations of a race. An unknown response proves nothing about what it would have said."""
+    wrong = [f"a zombie got {said}" for name, said in responses.items() if not _is_fenced(name, said)]
+    told = [said for name, said in responses.items() if said in ENDS and _tells(name)]
+    all_known = UNKNOWN not in responses.values()
     if len(told) > 1:
-        wrong.append("two were told that they ended it")
+        wrong.append("two calls were told that they ended it")
     if told and told[0] != row["status"]:
-        wrong.append("the row is not what its winner was told")
+        wrong.append("the row differs from what its winner was told")
     if all_known and not told and row["status"] in ENDS and row["actor"] != "reaper":
-        wrong.append("it ended and nobody was told")
-    commits = {answers[name] for name in ("commit", "commit again") if name in answers}
+        wrong.append("it ended and no call was told")
+    commits = {responses[name] for name in ("commit", "commit again") if name in responses}
     has_stored = bool(commits & {"continue", "cancel"})
     if all_known and (stored, row["records"], row["seq"]) != ((BATCH, BATCH, 1) if has_stored else (0, 0, 0)):
         wrong.append(f"{stored} records are stored, {row['records']} counted, seq {row['seq']}")
     if stored not in (0, BATCH) or stored != row["records"]:
-        wrong.append("a batch is stored in part, or twice")
+        wrong.append("a batch is stored partly or twice")
     return wrong
 
 
@@ -252,5 +252,5 @@ def _is_fenced(name: str, said: str) -> bool:
 
 
 def _tells(name: str) -> bool:
-    """Whether this call's answer is that of whoever made a move."""
+    """Whether the response of this call names the status that the call itself has set."""
     return name in ("cancel", "cancel again", "finish", "finish together", "finish and go on", "fail", "release")

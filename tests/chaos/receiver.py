@@ -1,4 +1,4 @@
-"""A receiver of events that keeps the records in them."""
+"""A webhook receiver that keeps the records of events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Receiver:
-    """`numbers` are the tail numbers of the planes that each run has delivered."""
+    """`numbers`: the tail numbers of the planes that each run has delivered."""
 
     def __init__(self) -> None:
         self.numbers: defaultdict[str, set[str]] = defaultdict(set)

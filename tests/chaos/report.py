@@ -1,4 +1,4 @@
-"""What was tried, how often, and what broke."""
+"""What was tried, how often, and which invariants were violated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functions._shared import logs
 
 @dataclass(frozen=True)
 class Violation:
-    """`where` is the attack's name and the number of its round: with the seed it makes the same choices again."""
+    """`attack` and `round` make the same choices again, together with the seed."""
 
     attack: str
     round: int
@@ -20,14 +20,14 @@ class Violation:
 
 @dataclass
 class Report:
-    """`attack` and `round` say what is going on now."""
+    """`attack` and `round`: what runs now."""
 
     attack: str = ""
     round: int = 0
     tried: Counter[tuple[str, str]] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    errors: deque[str] = field(default_factory=lambda: deque(maxlen=5))  # that the functions logged, the last few
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=5))  # the last few that the functions logged
 
     def count(self, what: str, times: int = 1) -> None:
         self.tried[self.attack, what] += times
@@ -40,7 +40,7 @@ class Report:
             self.violation(what)
 
     def note(self, what: str) -> None:
-        """What could not be tried here, and why."""
+        """Notes what could not be tried here, and why."""
         if what not in self.notes:
             self.notes.append(what)
 

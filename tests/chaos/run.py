@@ -1,6 +1,4 @@
-"""The attacks one after the other, each for its share of the time, round by round; after each round everything that is
-promised is checked.
-"""
+"""Runs the attacks one after the other, each for its share of the time, and checks all invariants after each round."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from functions._local import postgrest
 from tests.chaos import invariants
 from tests.chaos.api import Api
 from tests.chaos.crashes import Crashes
-from tests.chaos.malformed import Door
+from tests.chaos.malformed import Malformed
 from tests.chaos.races import Races
 from tests.chaos.target import Target
 from tests.chaos.tenants import Tenants
@@ -24,13 +22,13 @@ if TYPE_CHECKING:
 
     from tests.chaos.report import Report
 
-# A longer run begins again on an empty database every so often: nothing piles up.
+# A longer run begins again with an empty database after this time, so that rows do not accumulate.
 CYCLE_SECONDS: Final = 120
 
 
 class Attack(Protocol):
     def round(self, chance: random.Random) -> None:
-        """Its choices are `chance`'s alone."""
+        """Makes all choices with `chance`."""
 
     def close(self) -> None: ...
 
@@ -39,18 +37,18 @@ ATTACKS: Mapping[str, Callable[[Target, Report], Attack]] = {
     "races": Races,
     "crashes": Crashes,
     "tenants": Tenants,
-    "transport": Door,
+    "malformed": Malformed,
     "api": Api,
 }
 
 
 def run(report: Report, attacks: Sequence[str], seconds: float, seed: int, first: int = 0) -> None:
-    """`seconds` are for all of it; each attack has one round at least, whose number is `first`."""
+    """`seconds` is the time for all attacks. Each has at least one round, and its first has the number `first`."""
     end = time.monotonic() + seconds
     cycles = max(1, round(seconds / CYCLE_SECONDS))
     next_round = Counter(dict.fromkeys(attacks, first))
     if not postgrest.binary().exists():
-        report.note(f"The deployed door was not tried: there is no PostgREST at {postgrest.binary()}.")
+        report.note(f"PostgREST was not tried: {postgrest.binary()} is not installed.")
     for cycle in range(cycles):
         with Target() as target:
             for nth, name in enumerate(attacks):
@@ -61,7 +59,7 @@ def run(report: Report, attacks: Sequence[str], seconds: float, seed: int, first
 
 
 def attack_for(seconds: float, target: Target, report: Report, seed: int) -> None:
-    """With the attack that the report names, from its round on. What goes wrong with the attack itself is told too."""
+    """Runs the attack that the report names, from its round on. Its own exceptions are reported as violations."""
     until, longest = time.monotonic() + seconds, 0.0
     try:
         attack = ATTACKS[report.attack](target, report)

@@ -1,4 +1,4 @@
-"""What is attacked: Postgres, the Auth stand-in, the source, PostgREST where there is one, and the functions."""
+"""The stack under attack: Postgres, the Auth stand-in, the source, PostgREST if it is installed, and the functions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AUTHENTICATOR = "authenticator"
 
 @dataclass(frozen=True)
 class Person:
-    """A user with a session; `claims` are the token's."""
+    """A user with a session. `claims` are those of the token."""
 
     agency_id: str | None
     token: str = field(repr=False)
@@ -46,14 +46,14 @@ class Person:
 
 
 class Target:
-    """`doors` are the addresses of the functions, by name: `direct` asks Postgres, `deployed` PostgREST and, for every
-    token, the Auth server.
+    """`function_urls`: addresses of the functions by setup. `direct` calls Postgres. `deployed` calls PostgREST, and
+    the Auth server for each token.
     """
 
     def __init__(self) -> None:
         self._exit = ExitStack()
-        self.auth_says: tuple[str, bytes] | None = None  # instead of its own answers: status and body
-        self.doors: dict[str, str] = {}
+        self.auth_response: tuple[str, bytes] | None = None  # replaces its responses: status and body
+        self.function_urls: dict[str, str] = {}
         self.postgrest: postgrest.Postgrest | None = None
         try:
             self._start()
@@ -104,12 +104,12 @@ class Target:
         functions = wsgi(lambda request: registry.handle(request, made))
         server = WebServer(gateway({PREFIX: functions}))
         self._exit.callback(server.close)
-        self.doors[name] = f"{server.url}{PREFIX}"
+        self.function_urls[name] = f"{server.url}{PREFIX}"
 
     def _ask_auth(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self.auth_says is None:
+        if self.auth_response is None:
             return self.auth(environ, start_response)
-        status, body = self.auth_says
+        status, body = self.auth_response
         start_response(status, [("content-type", "application/json"), ("content-length", str(len(body)))])
         return [body]
 
@@ -117,7 +117,7 @@ class Target:
         return self._rest(environ, start_response)
 
     def admin(self) -> psycopg.Connection[dict[str, Any]]:
-        """A superuser's connection: the attacks' own hand, and the eye of the invariants."""
+        """A superuser's connection, to set up attacks and to check invariants."""
         return psycopg.connect(self.url, autocommit=True, row_factory=dict_row)
 
     def agency(self, name: str = "Agency") -> str:

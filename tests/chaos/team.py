@@ -13,39 +13,43 @@ if TYPE_CHECKING:
     from tests.chaos.target import Target
 
 SIZE = 3
-# A lease is given up after a second at the least, so that a round is short.
+# Short leases, so that a round is short.
 QUICK = {"WORKER_LEASE_SECONDS": "1", "WORKER_HEARTBEAT_SECONDS": "0.1", "WORKER_TICK_SECONDS": "0.1"}
 
 
 class Team:
-    """One of them speaks through PostgREST, where there is one, and one through `network`, which fails on request."""
+    """One worker uses PostgREST if it is installed, and one uses `network`, a proxy that fails on request."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self.network = Proxy(target.postgres.port)
-        self._workers = [self._hire(nth) for nth in range(SIZE)]
+        self._workers = [self._start(nth) for nth in range(SIZE)]
         self._timers: list[threading.Timer] = []
-        self._said: list[dict[str, Any]] = []
+        self._kept_lines: list[dict[str, Any]] = []
 
-    def _hire(self, nth: int) -> WorkerProcess:
+    def _start(self, nth: int) -> WorkerProcess:
         url = self._target.authenticator_url
-        way = {
+        environment = {
             "DATABASE_URL": url.replace(f":{self._target.postgres.port}/", f":{self.network.port}/")
             if nth == 1
             else url
         }
         if nth == 0 and self._target.postgrest:
             key = self._target.auth.service_role_key()
-            way = {"DATABASE_URL": "", "SUPABASE_URL": self._target.project_url, "SUPABASE_SERVICE_ROLE_KEY": key}
-        return WorkerProcess(log=True, WORKER_ALLOW_PRIVATE_ADDRESSES="true", **QUICK, **way)
+            environment = {
+                "DATABASE_URL": "",
+                "SUPABASE_URL": self._target.project_url,
+                "SUPABASE_SERVICE_ROLE_KEY": key,
+            }
+        return WorkerProcess(log=True, WORKER_ALLOW_PRIVATE_ADDRESSES="true", **QUICK, **environment)
 
     def kill(self, nth: int) -> None:
-        """Outright; another begins at once."""
+        """Kills a worker and replaces it."""
         self._workers[nth].process.kill()
         self.end(nth)
 
     def stop(self, nth: int, seconds: float) -> None:
-        """It stands still, and then goes on as if nothing had been."""
+        """Freezes a worker for some seconds."""
         process = self._workers[nth].process
         process.send_signal(signal.SIGSTOP)
         timer = threading.Timer(seconds, process.send_signal, [signal.SIGCONT])
@@ -53,19 +57,19 @@ class Team:
         self._timers.append(timer)
 
     def end(self, nth: int) -> None:
-        """In order; another begins at once."""
+        """Stops a worker with SIGTERM and replaces it."""
         self._workers[nth].close()
-        self._said += self._workers[nth].lines()
-        self._workers[nth] = self._hire(nth)
+        self._kept_lines += self._workers[nth].lines()
+        self._workers[nth] = self._start(nth)
 
-    def said(self) -> list[dict[str, Any]]:
-        """What they have logged since they were last asked."""
-        said = [*self._said, *(line for worker in self._workers for line in worker.lines())]
-        self._said.clear()
-        return said
+    def log_lines(self) -> list[dict[str, Any]]:
+        """What the workers have logged since the last call."""
+        lines = [*self._kept_lines, *(line for worker in self._workers for line in worker.lines())]
+        self._kept_lines.clear()
+        return lines
 
     def recover(self) -> None:
-        """Everybody goes on; who has ended of its own accord is replaced."""
+        """Resumes all workers and replaces those that have ended."""
         self.network.thaw()
         for timer in self._timers:
             timer.join()

@@ -1,4 +1,4 @@
-"""Random calls by random people, with whatever ids there are: nobody is shown or changes what is another agency's."""
+"""Random calls by random callers with ids of all agencies. Nobody sees or changes what belongs to another agency."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httpx
 
 from tests.chaos.agency import MAKERS, Agency
 from tests.chaos.calls import ENDPOINTS, UUID, Request, id_in, kind, made
-from tests.chaos.checker import Looker
+from tests.chaos.checker import SourceChecker
 from tests.chaos.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from tests.chaos.report import Report
     from tests.chaos.target import Target
 
-CALLS: Final = 60  # a round, by one caller
-ANY_KIND: Final = 0.15  # of the ids are of another kind of thing
-PAST_THE_FUNCTIONS: Final = 0.2
+CALLS: Final = 60  # in a round, by one caller
+ANY_KIND: Final = 0.15  # share of ids that are of another kind of object
+DIRECT_SHARE: Final = 0.2  # of calls go to PostgREST itself
 FAMILIES: Final = ("historical_sync", "sync_job_run", "bulk_sync", "model_sync")
 _KIND_MADE = {name: kind for kind, name in MAKERS.items()} | {"retry_historical_sync": "historical_sync"}
 _FOREIGN_IDS = """
@@ -40,7 +40,7 @@ where relkind in ('r', 'p', 'v') and relnamespace = 'public'::regnamespace order
 
 @dataclass
 class Caller:
-    """`asked` are the ids that it, or its agency, has sent: to be shown these again is no secret."""
+    """`asked`: ids that the caller or its agency has sent. A response may repeat them."""
 
     what: str
     agency: Agency | None
@@ -57,7 +57,7 @@ class Tenants:
         self._target = target
         self._report = report
         self._client = httpx.Client(timeout=30)
-        self._looker = Looker(target)
+        self._checker = SourceChecker(target)
         self._agencies = [Agency(target, self._client) for _ in range(3)]
         self._callers = []
         for agency in self._agencies:
@@ -78,26 +78,26 @@ class Tenants:
     def round(self, chance: Random) -> None:
         caller = chance.choice(self._callers)
         if caller.agency:
-            caller.agency.furnish()  # much of it is deleted by and by
+            caller.agency.furnish()  # replaces what earlier calls deleted
         with self._target.admin() as admin:
             before = fingerprint(admin, caller.agency_id)
             foreign = {row["id"] for row in admin.execute(_FOREIGN_IDS, {"but": caller.agency_id})}
             for _ in range(CALLS):
                 self._try(caller, chance, foreign)
             after = fingerprint(admin, caller.agency_id)
-        self._report.count("comparisons of all that others have, before and after")
+        self._report.count("comparisons of other agencies' rows")
         changed = [name for name, one in after.items() if before.get(name) != one]
-        self._report.expect(not changed, f"a {caller.what} changed what is others': {', '.join(changed)}")
+        self._report.expect(not changed, f"a {caller.what} changed rows of others: {', '.join(changed)}")
 
     def _try(self, caller: Caller, chance: Random, foreign: set[str]) -> None:
         endpoint = ENDPOINTS[chance.choice([*ENDPOINTS])]
         criteria = self._criteria(endpoint, chance)
         sent = made(endpoint, lambda member, it: self._any(chance, endpoint, member, it), **criteria)
-        if self._target.postgrest and chance.random() < PAST_THE_FUNCTIONS:
+        if self._target.postgrest and chance.random() < DIRECT_SHARE:
             response = self._ask_rest(caller, chance, sent)
             self._report.count(f"calls of a {caller.what} to PostgREST itself")
         else:
-            response = self._call(chance.choice([*self._target.doors]), caller, sent)
+            response = self._call(chance.choice([*self._target.function_urls]), caller, sent)
             self._report.count(f"calls of a {caller.what}")
             self._remember(caller, endpoint, response)
         self._judge(caller, response, foreign)
@@ -108,7 +108,7 @@ class Tenants:
 
     def _judge(self, caller: Caller, response: httpx.Response, foreign: set[str]) -> None:
         if response.is_success:
-            self._report.count("of all these, answered with success")
+            self._report.count("of these calls, successful")
         where = f"{response.request.method} {response.request.url} by a {caller.what}"
         self._report.expect(response.status_code < 500, f"{where}: {response.text}")
         said = f"{response.text} {response.headers}"
@@ -117,7 +117,7 @@ class Tenants:
         self._report.expect(not shown, f"{where} was shown {shown}")
         for agency in self._agencies:
             strange = agency is not caller.agency and agency.canary in said
-            self._report.expect(not strange, f"{where} was shown another agency's words: {response.text}")
+            self._report.expect(not strange, f"{where} was shown names of another agency: {response.text}")
 
     def _any(self, chance: Random, endpoint: Endpoint, member: str, it: Any) -> Any:
         if not (isinstance(it, str) and UUID.fullmatch(it)):
@@ -127,7 +127,7 @@ class Tenants:
         return chance.choice(ids[chance.choice(kinds)])
 
     def _criteria(self, endpoint: Endpoint, chance: Random) -> dict[str, Any]:
-        """A bulk action acts on what matches: on any family's, now and then on a connection's."""
+        """Criteria of bulk actions: any family, and sometimes one connection."""
         if "criteria" not in endpoint.example_request:
             return {}
         criteria: dict[str, Any] = {"family": chance.choice(FAMILIES)}
@@ -136,13 +136,13 @@ class Tenants:
         does = {"action_type": chance.choice(("cancel", "retry", "start"))}
         return {"criteria": criteria, **(does if "action_type" in endpoint.example_request else {})}
 
-    def _call(self, door: str, caller: Caller, request: Request) -> httpx.Response:
+    def _call(self, setup: str, caller: Caller, request: Request) -> httpx.Response:
         options = request.options
-        options["url"] = f"{self._target.doors[door]}{options['url']}"
+        options["url"] = f"{self._target.function_urls[setup]}{options['url']}"
         return self._client.request(headers=caller.headers, **options)
 
     def _ask_rest(self, caller: Caller, chance: Random, request: Request) -> httpx.Response:
-        """Past the functions, as whoever has a project's public address can."""
+        """Calls PostgREST without the functions, as anyone with the project's address can."""
         headers = {"apikey": self._target.auth.anon_key(), **caller.headers}
         if caller.what == "server" and caller.agency:
             headers |= {"x-agency-key": caller.agency.key, "authorization": f"Bearer {headers['apikey']}"}
@@ -155,5 +155,5 @@ class Tenants:
         return self._client.post(f"{base}/rpc/{request.endpoint.rpc}", headers=headers, json=request.arguments)
 
     def close(self) -> None:
-        self._looker.close()
+        self._checker.close()
         self._client.close()

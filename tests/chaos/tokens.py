@@ -1,4 +1,4 @@
-"""Access tokens that are worth nothing, each made of a good one."""
+"""Invalid access tokens, each made from a valid one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _of_another_project(token: str) -> str:
 
 
 def _with_a_key_of_its_own(token: str) -> str:
-    """It brings the key that verifies it, and says where more are."""
+    """A token that contains the key that verifies it, and the address of others."""
     header = jwt.get_unverified_header(token)
     key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(_FOREIGN_KEY.public_key()))
     header |= {"jwk": key, "jku": "http://127.0.0.1:9/jwks.json", "x5u": "http://127.0.0.1:9/x"}
@@ -55,7 +55,7 @@ def _with_a_bit_turned(token: str, chance: Random) -> str:
 
 
 def _promoted(token: str, role: str) -> str:
-    """A good signature under better claims."""
+    """A valid signature with a more powerful role."""
     head, _, signature = token.split(".")
     return f"{head}.{_part(_claims(token) | {'role': role})}.{signature}"
 
@@ -102,6 +102,6 @@ _TRICKS: Final[Mapping[str, Callable[[Target, str, Random], str]]] = {
 
 
 def bad_token(target: Target, token: str, chance: Random) -> tuple[str, str]:
-    """The trick's name, and what it makes of a good token."""
+    """The name of a trick, and the token that it makes from a valid one."""
     name = chance.choice([*_TRICKS])
     return name, _TRICKS[name](target, token, chance)

@@ -1,4 +1,4 @@
-"""Requests that no client library would send, byte by byte; what comes back within a bound."""
+"""Requests that no client library would send, as bytes, and their responses within a time limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS: Final = 2.0
 STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
-Head = bytes  # host, credentials: what each request begins with after its first line
+Head = bytes  # host and credentials, the first headers of each request
 
 
 def connect(url: str) -> socket.socket:
@@ -24,7 +24,7 @@ def connect(url: str) -> socket.socket:
 
 
 def statuses(url: str, sent: bytes) -> list[int]:
-    """Of all answers until the server closes or has nothing more to say; it is told that nothing more comes."""
+    """The statuses of all responses until the server closes or is silent. The sending side is closed first."""
     response = b""
     with connect(url) as one, contextlib.suppress(OSError):
         one.sendall(sent)
@@ -35,7 +35,7 @@ def statuses(url: str, sent: bytes) -> list[int]:
 
 
 def _smuggled(path: bytes, head: Head) -> bytes:
-    """What would be a request of its own, if the server and whoever is before it disagree on where the first ends."""
+    """Becomes a request of its own if the server and a proxy disagree on where the first one ends."""
     return b"POST " + path + b"/create-api-key HTTP/1.1\r\n" + head + b'content-length: 20\r\n\r\n{"name": "smuggled"}'
 
 

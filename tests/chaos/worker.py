@@ -1,4 +1,4 @@
-"""A connection of its own that speaks as one role with one token's claims, as the doors do."""
+"""A database connection with one role and one token's claims, as the functions and the worker use it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from psycopg.rows import dict_row
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-UNKNOWN = "unknown"  # the connection broke: it was done or it was not
+UNKNOWN = "unknown"  # the connection broke, so the call may or may not have run
 
 SERVICE: Mapping[str, Any] = {"role": "service_role"}
 
 
 class ChaosWorker:
-    """`call` and `ask` answer with a word: continue, completed, lost …; a status; or a refusal's code."""
+    """`call` and `ask` return a result (continue, completed, lost …), a status, or the code of an error."""
 
     def __init__(self, url: str, claims: Mapping[str, Any]) -> None:
         self._url = url
@@ -28,7 +28,7 @@ class ChaosWorker:
     async def _connected(self) -> psycopg.AsyncConnection[dict[str, Any]]:
         if self._connection is None:
             connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, row_factory=dict_row)
-            headers = json.dumps({"x-request-id": "torture"})
+            headers = json.dumps({"x-request-id": "chaos"})
             await connection.execute(
                 "select set_config('request.jwt.claims', %s, false), set_config('request.headers', %s, false),"
                 " set_config('role', %s, false)",
@@ -43,7 +43,7 @@ class ChaosWorker:
 
     @property
     def pid(self) -> int | None:
-        """Of its backend."""
+        """The process id of its backend."""
         return self._connection.info.backend_pid if self._connection else None
 
     async def call(self, name: str, /, **arguments: Any) -> str:

@@ -121,7 +121,9 @@ def test_paths__exist() -> None:
             if name.rpartition("/")[2] in generated or name.endswith("test_pause_historical_sync.py"):
                 continue
             folders = [ROOT, page.parent, ROOT / "functions", ROOT / "sql", ROOT / "tests"]
-            found = any((folder / name).exists() or [*folder.rglob(name.rpartition("/")[2] or name)] for folder in folders)
+            found = any(
+                (folder / name).exists() or [*folder.rglob(name.rpartition("/")[2] or name)] for folder in folders
+            )
             assert found, f"{page.relative_to(ROOT)} names {name}, which does not exist."
 
 
@@ -200,7 +202,13 @@ def test_settings__defaults() -> None:
             else:
                 found = getattr(settings, name.lower())
                 assert (",".join(found) if isinstance(found, tuple) else found) == value
-    assert {"RPC_TRANSPORT", "AUTH_CHECK", "CORS_ALLOWED_ORIGINS", "WORKER_CONCURRENCY", "WORKER_TICK_SECONDS"} <= compared
+    assert {
+        "RPC_TRANSPORT",
+        "AUTH_CHECK",
+        "CORS_ALLOWED_ORIGINS",
+        "WORKER_CONCURRENCY",
+        "WORKER_TICK_SECONDS",
+    } <= compared
 
 
 # Errors
