@@ -58,7 +58,7 @@ bulk: $(INSTALLED)
 bundle: $(INSTALLED)
 	@$(BIN)/python -m functions._build.bundle $(if $(ARCH),--arch $(ARCH)) $(if $(VERSION),--python $(VERSION))
 
-## To AWS, with SAM: DOOR (postgrest, postgres), PARAMETERS (those of the template that change: Name=value …)
+## Deploy to AWS with SAM; TRANSPORT (postgrest, postgres), PARAMETERS (those of the template that change: Name=value …)
 deploy: $(INSTALLED)
 	@$(BIN)/python -m functions._build.deploy
 

@@ -1,4 +1,4 @@
-"""A Python of the version that a bundle is for: `python -m functions._build.interpreter 3.13` prints where it is."""
+"""Finds a Python of the bundles' version. `python -m functions._build.interpreter 3.13` prints its path."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _WHICH = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
 
 
 class NoInterpreter(Exception):
-    """Says what to install."""
+    """No interpreter of the version was found. The message says what to install."""
 
 
 def find(version: str) -> Path:
-    """The first that really runs: a shim on PATH may stand for a version that is not chosen. Raises NoInterpreter."""
+    """The first one that runs, because a shim on PATH may not. Raises NoInterpreter."""
     for candidate in _candidates(version):
         found, _, executable = _run([candidate, "-I", "-c", _WHICH]).partition(" ")
         if found == version:
             return Path(executable)
-    raise NoInterpreter(f"There is no Python {version}. Install it: {command(version)}")
+    raise NoInterpreter(f"Python {version} is not installed. Install it: {command(version)}")
 
 
 def command(version: str) -> str:
@@ -44,7 +44,7 @@ def _candidates(version: str) -> Iterator[str]:
 
 
 def _run(command: list[str]) -> str:
-    """What it prints; nothing if it fails."""
+    """The output of a command, empty if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

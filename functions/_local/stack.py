@@ -1,7 +1,7 @@
 """The embedded stack: Postgres from a wheel, the Auth stand-in, the local data API, the functions, and a worker.
 
-The gateway is what clients see. The functions reach the Auth server by an address of their own, as they would inside
-a project, so that a request never waits for a thread of the server that it occupies.
+Clients use the gateway. The functions reach the Auth server by another address, as they would inside a project, so that
+a request never waits for a thread of the server that it occupies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DATABASE = "postgres"
 
 
 class Stack:
-    """Starts everything but the worker; `close` stops it in order. `port` 0 takes a free one."""
+    """Starts everything except the worker. `close` stops it in order. `port` 0 takes a free one."""
 
     def __init__(
         self, *, port: int = 0, source_delay_seconds: float = 0, signing: Literal["ES256", "HS256"] = "ES256"
@@ -49,13 +49,13 @@ class Stack:
             raise
 
     def _start(self, port: int, source_delay_seconds: float, signing: Literal["ES256", "HS256"]) -> None:
-        # The port first: whoever finds it taken has waited for nothing.
+        # The port first, so that the error of a taken port comes at once.
         self._functions: services.Services | None = None
         self.auth: AuthServer | None = None
         public = WebServer(gateway({"/functions/v1": wsgi(self._handle), "/auth/v1": self._auth}), port)
         self._exit.callback(public.close)
         self.url = public.url
-        # Read while Postgres starts: the first sync should not wait for it.
+        # Loaded while Postgres starts, so that the first sync does not wait for it.
         threading.Thread(target=load, args=("flights",), daemon=True).start()
         self.postgres = Postgres()
         self._exit.callback(self.postgres.close)
@@ -97,7 +97,7 @@ class Stack:
 
     @property
     def database_url(self) -> str:
-        """As the role that owns the schema, no superuser: what a hosted project gives its developers."""
+        """As the role that owns the schema and is no superuser, like the one that a hosted project offers."""
         return self.postgres.url(DATABASE, user="postgres")
 
     @property
@@ -105,7 +105,7 @@ class Stack:
         return self.postgres.url(DATABASE, user="authenticator")
 
     def ready(self) -> dict[str, Any]:
-        """The members of the `ready` line."""
+        """The fields of the `ready` line."""
         assert self.auth is not None
         first, last = self.source.dates
         return {
@@ -122,7 +122,7 @@ class Stack:
         }
 
     def worker(self, *, log: bool = False, **options: str) -> WorkerProcess:
-        # The source is on this machine.
+        # The source has a private address.
         needed = {"DATABASE_URL": self.authenticator_url, "WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}
         return WorkerProcess(log=log, **needed | options)
 

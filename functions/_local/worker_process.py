@@ -1,4 +1,4 @@
-"""The real worker in a process of its own, and what its log says."""
+"""The real worker in a process of its own, and its log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class WorkerProcess:
-    """`options` are further environment variables. With `log=True` its log lines are read here instead of shown."""
+    """`options` are environment variables. With `log=True`, its log is not shown but kept for `lines`."""
 
     def __init__(self, *, log: bool = False, **options: str) -> None:
         self.process = subprocess.Popen(
@@ -28,7 +28,7 @@ class WorkerProcess:
             env={**os.environ, **options},
             stderr=subprocess.PIPE if log else None,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+            start_new_session=True,  # Ctrl-C reaches the parent, which stops it in order
             preexec_fn=dies_with_parent(signal.SIGTERM),  # noqa: PLW1509 (one system call, no lock is taken)
         )
         self._lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -42,14 +42,14 @@ class WorkerProcess:
             self._lines.put(json.loads(line) if line.startswith("{") else {"message": line})
 
     def wait_for(self, message: str, execution_id: str | None = None, seconds: float = 30) -> dict[str, Any]:
-        """The log line with which the worker said `message` of this execution, or of any. Raises queue.Empty if not."""
+        """The next log line with `message`, of this execution or of any. Raises queue.Empty after `seconds`."""
         while True:
             line = self._lines.get(timeout=seconds)
             if line["message"] == message and execution_id in (None, line.get("execution_id")):
                 return line
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged since it was last asked."""
+        """What it has logged since the last call."""
         found = []
         while not self._lines.empty():
             found.append(self._lines.get())

@@ -386,11 +386,11 @@ def test_a_version_is_not_the_environments_interpreter(given: list[str], passed:
 
 def test_deploying_places_the_zips_and_calls_sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template = tmp_path / "functions" / "template.yaml"
-    for name in ("ANSWERS", "TEMPLATE"):
-        monkeypatch.setattr(deploy, name, template.with_name("samconfig.toml") if name == "ANSWERS" else template)
+    for name in ("SAM_CONFIG", "TEMPLATE"):
+        monkeypatch.setattr(deploy, name, template.with_name("samconfig.toml") if name == "SAM_CONFIG" else template)
     monkeypatch.setattr(bundle, "FOLDER", tmp_path / ".bundle")
     monkeypatch.setattr(bundle, "build", cloud.built)
-    deploy.place("postgres")
+    deploy.build_zips("postgres")
     places = {one["Properties"]["CodeUri"] for one in source()["Resources"].values() if "Handler" in one["Properties"]}
     found = {place: (template.parent / place).resolve().read_bytes() for place in places}
     assert found == {
@@ -400,7 +400,7 @@ def test_deploying_places_the_zips_and_calls_sam(tmp_path: Path, monkeypatch: py
     first = deploy.command("postgres", ["LogRetentionDays=7"])
     assert "--guided" in first
     template.parent.mkdir()
-    deploy.ANSWERS.touch()
+    deploy.SAM_CONFIG.touch()
     later = deploy.command("postgres", ["LogRetentionDays=7"])
     assert "--guided" not in later
     overrides = dict(one.split("=", 1) for one in later[later.index("--parameter-overrides") + 1 :])

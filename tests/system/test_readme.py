@@ -171,8 +171,7 @@ def test_database_names__exist(database: Database) -> None:
         schema, _, word = name.partition(".")
         found = database.one(
             "select to_regclass(%(name)s) is not null or exists (select from pg_proc as p"
-            " where p.pronamespace::regnamespace::text = %(schema)s and p.proname = %(word)s) or exists (select"
-            " from information_schema.columns as c where c.table_schema = %(schema)s and c.table_name = %(word)s) as exists",
+            " where p.pronamespace::regnamespace::text = %(schema)s and p.proname = %(word)s) as exists",
             {"name": name, "schema": schema, "word": word},
         )
         assert found["exists"], name
