@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
@@ -12,6 +12,8 @@ from waitress.server import create_server
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
+
+    from waitress.server import BaseWSGIServer
 
 
 class _Parser(HTTPRequestParser):
@@ -33,21 +35,24 @@ class WebServer:
     def __init__(self, application: WSGIApplication, port: int = 0, *, threads: int = 32) -> None:
         self._sockets: dict[int, Any] = {}
         try:
-            self._server: Any = create_server(
-                application,
-                map=self._sockets,
-                host="127.0.0.1",
-                port=port,
-                threads=threads,
-                connection_limit=1000,
-                ident=None,
-                clear_untrusted_proxy_headers=True,
+            self._server = cast(
+                "BaseWSGIServer",
+                create_server(
+                    application,
+                    map=self._sockets,
+                    host="127.0.0.1",
+                    port=port,
+                    threads=threads,
+                    connection_limit=1000,
+                    ident=None,
+                    clear_untrusted_proxy_headers=True,
+                ),
             )
         except OSError:
             wasyncore.close_all(self._sockets)
             raise
         self._server.channel_class = _Channel
-        self.port = int(self._server.effective_port)
+        self.port = int(self._server.getsockname()[1])
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="web", daemon=True)
         self._thread.start()

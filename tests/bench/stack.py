@@ -109,7 +109,7 @@ class BenchStack:
         self._exit.callback(self.auth.join, 10)
         self._exit.callback(self.auth.terminate)
         routes = {"/auth/v1": f"http://127.0.0.1:{auth_port}/auth/v1", "/rest/v1": self.postgrest.url}
-        command = [installed.DENO, "run", "--no-prompt", "--no-check", "--allow-net", "--allow-env", "gateway.ts"]
+        command: list[str | Path] = [installed.DENO, "run", "--no-check", "--allow-net", "--allow-env", "gateway.ts"]
         self.gateway = Server(command, gateway_port, {"ROUTES": json.dumps(routes)}, installed.HERE)
         self._exit.callback(self.gateway.close)
 

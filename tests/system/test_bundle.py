@@ -389,13 +389,14 @@ def test_deploying_places_the_zips_and_calls_sam(tmp_path: Path, monkeypatch: py
     for name in ("SAM_CONFIG", "TEMPLATE"):
         monkeypatch.setattr(deploy, name, template.with_name("samconfig.toml") if name == "SAM_CONFIG" else template)
     monkeypatch.setattr(bundle, "FOLDER", tmp_path / ".bundle")
-    monkeypatch.setattr(bundle, "build", cloud.built)
+    built = {made: cloud.built(made) for made in (bundle.POSTGRES_TRANSPORT, bundle.WORKER)}
+    monkeypatch.setattr(bundle, "build", built.__getitem__)
     deploy.build_zips("postgres")
     places = {one["Properties"]["CodeUri"] for one in source()["Resources"].values() if "Handler" in one["Properties"]}
     found = {place: (template.parent / place).resolve().read_bytes() for place in places}
     assert found == {
-        "../.bundle/deploy/api.zip": cloud.built(bundle.POSTGRES_TRANSPORT).read_bytes(),
-        "../.bundle/deploy/worker.zip": cloud.built(bundle.WORKER).read_bytes(),
+        "../.bundle/deploy/api.zip": built[bundle.POSTGRES_TRANSPORT].read_bytes(),
+        "../.bundle/deploy/worker.zip": built[bundle.WORKER].read_bytes(),
     }
     first = deploy.command("postgres", ["LogRetentionDays=7"])
     assert "--guided" in first
