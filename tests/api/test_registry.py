@@ -156,9 +156,11 @@ def test_the_rpc_exists_and_takes_what_the_request_has(house: Database, name: st
     )
     for helper in ("get_idempotent_response", "save_idempotent_response"):
         does = f"app.{helper}(" in function["source"] or "app.cancel_definition(" in function["source"]
-        assert does == endpoint.accepts_idempotency_key, (
-            f"Call app.{helper} in public.{endpoint.rpc} if and only if the endpoint accepts an Idempotency-Key"
-            f" (idempotent= in {name}, by default for POST)."
+        assert does or not endpoint.accepts_idempotency_key, (
+            f"Call app.{helper} in public.{endpoint.rpc}, or set idempotent=False in {name}."
+        )
+        assert not does or endpoint.accepts_idempotency_key, (
+            f"Set idempotent=True in {name}, or do not call app.{helper} in public.{endpoint.rpc}."
         )
 
 

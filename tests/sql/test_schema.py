@@ -20,7 +20,9 @@ FUNCTION = "create or replace function "
 
 def test_the_migrations_build_the_declared_schema(postgres: Postgres) -> None:
     with built(postgres, schema.declared()) as declared, built(postgres, schema.migrations()) as migrated:
-        assert dump(postgres, migrated).splitlines() == dump(postgres, declared).splitlines()
+        assert dump(postgres, migrated).splitlines() == dump(postgres, declared).splitlines(), (
+            "sql/schemas has changed. Write the migration: make migration NAME=…"
+        )
 
 
 def test_functions_can_be_applied_again_and_nothing_changes(postgres: Postgres) -> None:

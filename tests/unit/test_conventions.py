@@ -34,6 +34,12 @@ def public_functions() -> dict[str, Path]:
     return {file.stem: file for file in schema.declared() if file.parent.name == "public"}
 
 
+def require(condition: object, message: str) -> None:
+    """Fails with this sentence alone: what is compared is long and does not say what to do."""
+    if not condition:
+        pytest.fail(message, pytrace=False)
+
+
 def source_file(endpoint: Endpoint) -> str:
     return f"{endpoint.module.replace('.', '/')}.py"
 
@@ -44,32 +50,36 @@ def source_file(endpoint: Endpoint) -> str:
 @every_endpoint
 def test_endpoint__sql_function_has_a_file(endpoint: Endpoint) -> None:
     family = endpoint.module.split(".")[1]
-    assert endpoint.rpc in public_functions(), (
+    require(
+        endpoint.rpc in public_functions(),
         f"Write the function {endpoint.rpc} in sql/schemas/{family}/public/{endpoint.rpc}.sql,"
-        f" or set rpc= in {source_file(endpoint)} to the function that it calls."
+        f" or set rpc= in {source_file(endpoint)} to the function that it calls.",
     )
 
 
 @every_endpoint
 def test_endpoint__published_path_is_declared(endpoint: Endpoint) -> None:
     by_default = f"/{endpoint.name.replace('_', '-')}"
-    assert endpoint.error_format is PLAIN or endpoint.path != by_default, (
-        f"Set path= in {source_file(endpoint)}, because its family has published paths. Its path is now {by_default}."
+    require(
+        endpoint.error_format is PLAIN or endpoint.path != by_default,
+        f"Set path= in {source_file(endpoint)}, because its family has published paths. Its path is now {by_default}.",
     )
 
 
 @every_endpoint
 def test_endpoint__has_a_request_that_succeeds(endpoint: Endpoint) -> None:
-    assert endpoint.name in GOOD, (
+    require(
+        endpoint.name in GOOD,
         "Add a line to GOOD in tests/support/requests.py, with a function that creates what the request names:"
-        f'\n    "{endpoint.name}": a_connection,'
+        f'\n    "{endpoint.name}": a_connection,',
     )
 
 
 @every_endpoint
 def test_endpoint__has_a_test(endpoint: Endpoint) -> None:
-    assert endpoint.name in TESTED_BY_FAMILY or re.search(rf"\b{endpoint.name}\b", api_tests()), (
-        f"Write tests/api/test_{endpoint.name}.py, or name {endpoint.name} in the family's test module."
+    require(
+        endpoint.name in TESTED_BY_FAMILY or re.search(rf"(\b|test_){endpoint.name}(\b|__)", api_tests()),
+        f"Write tests/api/test_{endpoint.name}.py, or name {endpoint.name} in the family's test module.",
     )
 
 
@@ -89,15 +99,16 @@ def api_tests() -> str:
 
 @pytest.mark.parametrize("name", sorted(public_functions()))
 def test_public_function__has_a_query_plan(name: str) -> None:
-    assert (name in test_query_plans.CALLED) != (name in test_query_plans.NOT_CALLED), (
+    require(
+        (name in test_query_plans.CALLED) != (name in test_query_plans.NOT_CALLED),
         "Add a line to CALLS in tests/matrix/test_query_plans.py, with a part of the function's result, and remove the"
-        f' name from NOT_CALLED if it is there:\n    "…": Call(user, "{name}", given(…), "…"),'
+        f' name from NOT_CALLED if it is there:\n    "…": Call(user, "{name}", given(…), "…"),',
     )
 
 
 def test_query_plans__call_functions_that_exist() -> None:
     gone = (test_query_plans.CALLED | test_query_plans.NOT_CALLED) - set(public_functions())
-    assert gone == set(), f"Remove these functions from tests/matrix/test_query_plans.py: {sorted(gone)}"
+    require(not gone, f"Remove these functions from tests/matrix/test_query_plans.py: {sorted(gone)}")
 
 
 @pytest.mark.parametrize(
@@ -105,17 +116,17 @@ def test_query_plans__call_functions_that_exist() -> None:
     sorted({error for endpoint in registry.endpoints() for error in documented.errors(endpoint.name)}),
 )
 def test_error__is_provoked(status: int, code: str) -> None:
-    assert (status, code) in test_openapi.PROVOKED, (
+    require(
+        (status, code) in test_openapi.PROVOKED,
         "Add a line to PROVOKED in tests/matrix/test_openapi.py, with a request that gets this error from each endpoint"
-        f' that documents it:\n    ({status}, "{code}"): lambda scenario: scenario.send(request={{…}}),'
+        f' that documents it:\n    ({status}, "{code}"): lambda scenario: scenario.send(request={{…}}),',
     )
 
 
 def test_provoked_errors__are_documented() -> None:
-    documented_errors = {error for endpoint in registry.endpoints() for error in documented.errors(endpoint.name)}
-    assert set(test_openapi.PROVOKED) - documented_errors == set(), (
-        "Remove these lines from PROVOKED in tests/matrix/test_openapi.py, because no endpoint documents the errors."
-    )
+    gone = set(test_openapi.PROVOKED)
+    gone -= {error for endpoint in registry.endpoints() for error in documented.errors(endpoint.name)}
+    require(not gone, f"Remove {sorted(gone)} from PROVOKED in tests/matrix/test_openapi.py: no endpoint documents it.")
 
 
 # Names of tests
@@ -130,7 +141,7 @@ def test_test_modules__stand_in_a_folder_by_what_they_need() -> None:
         for file in TESTS.rglob("test_*.py")
         if "node_modules" not in file.parts and file.parent.relative_to(TESTS).as_posix() not in FOLDERS
     ]
-    assert elsewhere == [], f"Move these to one of the folders {sorted(FOLDERS)} of tests/ (see README, Tests)."
+    require(elsewhere == [], f"Move these to one of the folders {sorted(FOLDERS)} of tests/ (see README, Tests).")
 
 
 def misnamed_tests() -> Iterator[str]:
@@ -144,4 +155,4 @@ def misnamed_tests() -> Iterator[str]:
 
 def test_tests__are_named_after_unit_and_case() -> None:
     misnamed = [*misnamed_tests()]
-    assert misnamed == [], "Rename each to test_<unit>__<case>, as in test_api_key__revoked:\n" + "\n".join(misnamed)
+    require(misnamed == [], "Rename each to test_<unit>__<case>, as in test_api_key__revoked:\n" + "\n".join(misnamed))
