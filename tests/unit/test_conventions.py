@@ -3,83 +3,41 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 from functions._local import schema
 from functions._shared import registry
-from functions._shared.error_format import PLAIN
 from tests.matrix import test_openapi, test_query_plans
 from tests.support import documented
-from tests.support.requests import GOOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from functions._shared.endpoint import Endpoint
 
 pytestmark = pytest.mark.conventions
 
 ROOT = schema.ROOT
 TESTS = ROOT / "tests"
-every_endpoint = pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
 
 
-@cache
-def public_functions() -> dict[str, Path]:
-    """The file of each function that the API exposes, by the function's name."""
-    return {file.stem: file for file in schema.declared() if file.parent.name == "public"}
-
-
-def require(condition: object, message: str) -> None:
-    """Fails with this sentence alone: what is compared is long and does not say what to do."""
+def require(condition: bool, messages: list[str]) -> None:
+    """Fails with these sentences alone: the compared values are long and do not say what to do."""
     if not condition:
-        pytest.fail(message, pytrace=False)
+        pytest.fail("\n".join(sorted(messages)), pytrace=False)
 
 
-def source_file(endpoint: Endpoint) -> str:
-    return f"{endpoint.module.replace('.', '/')}.py"
+# An endpoint: its request, tests, query plan and errors. tests/unit/test_declarations.py holds its declaration.
 
 
-# An endpoint: declaration, SQL function, request, tests
-
-
-@every_endpoint
-def test_endpoint__sql_function_has_a_file(endpoint: Endpoint) -> None:
-    family = endpoint.module.split(".")[1]
+def test_endpoint__has_a_test() -> None:
+    tests = "\n".join(file.read_text() for folder in ("api", "sql") for file in (TESTS / folder).glob("test_*.py"))
+    untested = {
+        endpoint.name for endpoint in registry.endpoints() if not re.search(rf"(\b|test_){endpoint.name}(\b|__)", tests)
+    } - TESTED_BY_FAMILY
     require(
-        endpoint.rpc in public_functions(),
-        f"Write the function {endpoint.rpc} in sql/schemas/{family}/public/{endpoint.rpc}.sql,"
-        f" or set rpc= in {source_file(endpoint)} to the function that it calls.",
-    )
-
-
-@every_endpoint
-def test_endpoint__published_path_is_declared(endpoint: Endpoint) -> None:
-    by_default = f"/{endpoint.name.replace('_', '-')}"
-    require(
-        endpoint.error_format is PLAIN or endpoint.path != by_default,
-        f"Set path= in {source_file(endpoint)}, because its family has published paths. Its path is now {by_default}.",
-    )
-
-
-@every_endpoint
-def test_endpoint__has_a_request_that_succeeds(endpoint: Endpoint) -> None:
-    require(
-        endpoint.name in GOOD,
-        "Add a line to GOOD in tests/support/requests.py, with a function that creates what the request names:"
-        f'\n    "{endpoint.name}": a_connection,',
-    )
-
-
-@every_endpoint
-def test_endpoint__has_a_test(endpoint: Endpoint) -> None:
-    require(
-        endpoint.name in TESTED_BY_FAMILY or re.search(rf"(\b|test_){endpoint.name}(\b|__)", api_tests()),
-        f"Write tests/api/test_{endpoint.name}.py, or name {endpoint.name} in the family's test module.",
+        not untested, [f"Write tests/api/test_{name}.py, or name {name} in a test of its family." for name in untested]
     )
 
 
@@ -92,41 +50,37 @@ TESTED_BY_FAMILY = {
 }  # fmt: skip
 
 
-@cache
-def api_tests() -> str:
-    return "\n".join(file.read_text() for folder in ("api", "sql") for file in (TESTS / folder).glob("test_*.py"))
-
-
-@pytest.mark.parametrize("name", sorted(public_functions()))
-def test_public_function__has_a_query_plan(name: str) -> None:
+def test_public_function__has_a_query_plan() -> None:
+    functions = {file.stem for file in schema.declared() if file.parent.name == "public"}
+    called, not_called = test_query_plans.CALLED, test_query_plans.NOT_CALLED
     require(
-        (name in test_query_plans.CALLED) != (name in test_query_plans.NOT_CALLED),
-        "Add a line to CALLS in tests/matrix/test_query_plans.py, with a part of the function's result, and remove the"
-        f' name from NOT_CALLED if it is there:\n    "…": Call(user, "{name}", given(…), "…"),',
+        functions <= called | not_called,
+        [
+            "Add a line to CALLS in tests/matrix/test_query_plans.py, with a part of the function's result:"
+            f'\n    "…": Call(user, "{name}", given(…), "…"),'
+            for name in functions - called - not_called
+        ],
     )
+    require(not called & not_called, [f"Remove {name} from NOT_CALLED: it is called." for name in called & not_called])
+    gone = (called | not_called) - functions
+    require(not gone, [f"Remove {name} from tests/matrix/test_query_plans.py: it is not declared." for name in gone])
 
 
-def test_query_plans__call_functions_that_exist() -> None:
-    gone = (test_query_plans.CALLED | test_query_plans.NOT_CALLED) - set(public_functions())
-    require(not gone, f"Remove these functions from tests/matrix/test_query_plans.py: {sorted(gone)}")
-
-
-@pytest.mark.parametrize(
-    ("status", "code"),
-    sorted({error for endpoint in registry.endpoints() for error in documented.errors(endpoint.name)}),
-)
-def test_error__is_provoked(status: int, code: str) -> None:
+def test_error__is_provoked() -> None:
+    documented_errors = {error for endpoint in registry.endpoints() for error in documented.errors(endpoint.name)}
+    missing, gone = documented_errors - set(test_openapi.PROVOKED), set(test_openapi.PROVOKED) - documented_errors
     require(
-        (status, code) in test_openapi.PROVOKED,
-        "Add a line to PROVOKED in tests/matrix/test_openapi.py, with a request that gets this error from each endpoint"
-        f' that documents it:\n    ({status}, "{code}"): lambda scenario: scenario.send(request={{…}}),',
+        not missing,
+        [
+            "Add a line to PROVOKED in tests/matrix/test_openapi.py, with a request that gets this error from each"
+            f' endpoint that documents it:\n    ({status}, "{code}"): lambda scenario: scenario.send(request={{…}}),'
+            for status, code in missing
+        ],
     )
-
-
-def test_provoked_errors__are_documented() -> None:
-    gone = set(test_openapi.PROVOKED)
-    gone -= {error for endpoint in registry.endpoints() for error in documented.errors(endpoint.name)}
-    require(not gone, f"Remove {sorted(gone)} from PROVOKED in tests/matrix/test_openapi.py: no endpoint documents it.")
+    require(
+        not gone,
+        [f"Remove {error} from PROVOKED in tests/matrix/test_openapi.py: no endpoint documents it." for error in gone],
+    )
 
 
 # Names of tests
@@ -141,7 +95,7 @@ def test_test_modules__stand_in_a_folder_by_what_they_need() -> None:
         for file in TESTS.rglob("test_*.py")
         if "node_modules" not in file.parts and file.parent.relative_to(TESTS).as_posix() not in FOLDERS
     ]
-    require(elsewhere == [], f"Move these to one of the folders {sorted(FOLDERS)} of tests/ (see README, Tests).")
+    require(not elsewhere, [f"Move {file} to one of the folders {sorted(FOLDERS)} of tests/." for file in elsewhere])
 
 
 def misnamed_tests() -> Iterator[str]:
@@ -155,4 +109,6 @@ def misnamed_tests() -> Iterator[str]:
 
 def test_tests__are_named_after_unit_and_case() -> None:
     misnamed = [*misnamed_tests()]
-    require(misnamed == [], "Rename each to test_<unit>__<case>, as in test_api_key__revoked:\n" + "\n".join(misnamed))
+    require(
+        not misnamed, [f"{test}: rename it to test_<unit>__<case>, such as test_api_key__revoked." for test in misnamed]
+    )
