@@ -1,4 +1,4 @@
-"""Bulk actions in tests: created as their callers do, taken a step at a time by a worker that may die between two."""
+"""Bulk actions: created as a caller creates them, run step by step by a worker that may stop between two steps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BATCH = 500
 COLLECTED_AT_ONCE = 5000
 OUTCOMES = ("done", "failed", "skipped", "interrupted", "not_started")
 NOTHING = dict.fromkeys(("matched", *OUTCOMES), 0)
-# What may be acted on: looks are nobody's business.
+# The families that a bulk action may act on. A source check belongs to no caller.
 ACTED_ON = ("historical_sync", "sync_job_run", "bulk_sync", "model_sync", "bulk_action")
 
 
 def many(database: Database, user: User, number: int, family: str = "historical_sync", **columns: Any) -> list[str]:
-    """The ids, in their order, of so many queued executions."""
+    """Inserts `number` queued executions. Returns their ids in order."""
     values = {"agency_id": user.agency_id, "family": family, **columns}
     names, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
     query = f"insert into app.executions ({names}) select {places} from generate_series(1, {number}) returning id::text"
@@ -33,7 +33,7 @@ def many(database: Database, user: User, number: int, family: str = "historical_
 
 
 def put(database: Database, user: User, family: str, status: str, **columns: Any) -> str:
-    """An execution of any family that has come to this status in its own way."""
+    """An execution of any family in this status, reached by the family's own transitions."""
     job_id = database.insert(user.agency_id, family, **columns)
     if status == "cancelled" and family in TWO_STEPS:
         database.move(job_id, *TRANSITIONS_TO["cancelling"], ("acknowledge", "cancelled"))
@@ -43,19 +43,19 @@ def put(database: Database, user: User, family: str, status: str, **columns: Any
 
 
 def statuses(family: str) -> list[str]:
-    """Where an execution of this family may stand."""
+    """The statuses that an execution of this family can have."""
     return [status for status in TRANSITIONS_TO if status != "cancelling" or family in TWO_STEPS]
 
 
 def create(database: Database, user: User, action: str = "cancel", **arguments: Any) -> str:
-    """The id of a bulk action that this user has created; criteria by default all there is."""
+    """Creates a bulk action as this user and returns its id. By default its criteria match everything."""
     arguments.setdefault("criteria", {"created_after": "2001-01-01T00:00:00Z"})
     with database.session(user.claims) as session:
         return str(session.call("create_bulk_action", action_type=action, **arguments)["job_id"])
 
 
 def counts(database: Database, job_id: str) -> dict[str, int]:
-    """As they are stored; that they are exact is checked here, each time."""
+    """The stored counts. Each call checks that they equal the counted items."""
     rows = database.all(
         f"select matched, {', '.join(OUTCOMES)} from app.bulk_actions where execution_id = %s", (job_id,)
     )
@@ -82,7 +82,7 @@ def step(job_id: str, lease_token: int = 1) -> tuple[str, dict[str, Any]]:
 
 
 class Worker:
-    """Holds a bulk action and takes its steps, when it is told to."""
+    """Claims a bulk action and runs its steps on request."""
 
     def __init__(self, database: Database, job_id: str) -> None:
         self.database = database
@@ -92,7 +92,7 @@ class Worker:
         self.session: Session = database.worker()
 
     def step(self) -> dict[str, Any]:
-        """The answer; the counts were exact before, and are after."""
+        """One step's response. The counts are checked before and after it."""
         counts(self.database, self.id)
         response: dict[str, Any] = self.session.call(
             "worker_run_bulk_action_step", execution_id=self.id, lease_token=self.lease_token
@@ -101,7 +101,7 @@ class Worker:
         return response
 
     def rest(self) -> int:
-        """Takes what steps are left and finishes; how many those were."""
+        """Runs the remaining steps and completes. Returns the number of steps."""
         number = 1
         while (response := self.step()) == {"result": "continue", "more": True}:
             number += 1
@@ -123,14 +123,14 @@ class Worker:
 
 
 def run(database: Database, job_id: str) -> dict[str, int]:
-    """The bulk action to its end; its counts."""
+    """Runs a bulk action to its end. Returns its counts."""
     with Worker(database, job_id) as worker:
         worker.rest()
     return counts(database, job_id)
 
 
 def collected(database: Database, user: User, action: str = "cancel", **arguments: Any) -> str:
-    """One that runs (lease 1) and knows its items, but has acted on none."""
+    """A running bulk action (lease token 1) that has found its items and acted on none."""
     job_id = create(database, user, action, **arguments)
     with Worker(database, job_id) as worker:
         assert worker.step() == {"result": "continue", "more": True}
@@ -138,11 +138,11 @@ def collected(database: Database, user: User, action: str = "cancel", **argument
 
 
 def these(ids: Sequence[str]) -> dict[str, Any]:
-    """Criteria that name them."""
+    """Criteria that match these ids."""
     return {"ids": [*ids]}
 
 
 def spec(action: str = "cancel", **members: Any) -> str:
-    """That of a bulk action that nobody has created with these members: as create_bulk_action would store it."""
+    """The specification that create_bulk_action would store for these fields."""
     common = {"action_type": action, "criteria": these([]), "action_reason": None, "max_limit": 10000}
     return json.dumps({**common, "scheduled_at": None, "preview_count": 0, **members})

@@ -1,4 +1,4 @@
-"""A handler as Lambda runs it: one process of the bundle's Python, only the unpacked zip on its path, many events."""
+"""Runs a handler as Lambda does: one process of the bundle's Python, with the unpacked zip alone on its path."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 ARCH: bundle.Arch = "arm64" if platform.machine() == "aarch64" else "x86_64"
 CACHE = ROOT / ".cache" / "bundles"
-KEPT = 3  # of one bundle's versions, 60 MB each
+KEPT = 3  # versions of each bundle, 60 MB each
 INIT_SECONDS = 60
 
-# Answers leave through a descriptor of their own: what a handler prints is no answer.
+# Responses have a file descriptor of their own, because a handler may print.
 DRIVER = """
 import sys
 folder, module, name = sys.argv[1:]
 sys.path.insert(0, folder)
 import importlib, json, os, time, traceback
-answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+responses = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
 sys.stdout.reconfigure(line_buffering=True)
 
@@ -51,34 +51,34 @@ class Context:
     def get_remaining_time_in_millis(self):
         return max(int((self._end - time.monotonic()) * 1000), 0)
 
-def say(**answer):
-    print(json.dumps(answer), file=answers, flush=True)
+def send(**message):
+    print(json.dumps(message), file=responses, flush=True)
 
 handler = getattr(importlib.import_module(module), name)
-say(ready=True)
+send(ready=True)
 for number, line in enumerate(sys.stdin):
-    asked = json.loads(line)
-    if "event" not in asked:
-        say(answer=sorted(sys.modules))
+    request = json.loads(line)
+    if "event" not in request:
+        send(result=sorted(sys.modules))
         continue
     try:
-        say(answer=handler(asked["event"], Context(number, time.monotonic() + asked["seconds"])))
+        send(result=handler(request["event"], Context(number, time.monotonic() + request["seconds"])))
     except Exception as error:
         traceback.print_exc()
-        say(error=type(error).__name__, message=str(error))
+        send(error=type(error).__name__, message=str(error))
 """
 
 
 class HandlerFailed(Exception):
-    """What the handler raised: its type's name, and its text."""
+    """The handler raised an exception: the name of its type, and its message."""
 
 
 class TimedOut(Exception):
-    """No answer in time: the process was killed, as Lambda does."""
+    """There was no response in time. The process was killed, as Lambda does."""
 
 
 class Function:
-    """`function(event, seconds)` is its answer. A frozen Lambda is `function.process` stopped by a signal."""
+    """`function(event, seconds)` returns the response. To freeze it, stop `function.process` by a signal."""
 
     def __init__(self, folder: Path, handler: str, environment: Mapping[str, str]) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
@@ -94,19 +94,19 @@ class Function:
         )
 
     def ready(self) -> None:
-        """The handler is imported. Raises HandlerFailed, or TimedOut."""
+        """Waits until the handler is imported. Raises HandlerFailed or TimedOut."""
         self._read(INIT_SECONDS)
 
     def __call__(self, event: object, seconds: float = 30) -> Any:
-        """Raises HandlerFailed, or TimedOut."""
+        """Raises HandlerFailed or TimedOut."""
         return self._ask({"event": event, "seconds": seconds}, seconds)
 
     def modules(self) -> set[str]:
-        """The names of what is imported by now."""
+        """The names of the modules that are imported by now."""
         return set(self._ask({}, INIT_SECONDS))
 
     def logged(self) -> str:
-        """What it has written to stderr and stdout."""
+        """Everything that the process has written to stderr and stdout."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
@@ -124,10 +124,10 @@ class Function:
         line = self.process.stdout.readline()
         if not line:
             raise HandlerFailed(f"The process ended.\n{self.logged()}")
-        said = json.loads(line)
-        if "error" in said:
-            raise HandlerFailed(said["error"], said["message"])
-        return said.get("result")
+        message = json.loads(line)
+        if "error" in message:
+            raise HandlerFailed(message["error"], message["message"])
+        return message.get("result")
 
     def close(self) -> None:
         self.process.kill()
@@ -137,7 +137,7 @@ class Function:
 
 @contextlib.contextmanager
 def function(archive: Path, handler: str, environment: Mapping[str, str]) -> Iterator[Function]:
-    """A process that has imported the handler, `module.name`, and has only these variables."""
+    """A process that has imported the handler `module.name`, with this environment alone."""
     with contextlib.closing(Function(unpacked(archive), handler, environment)) as started:
         started.ready()
         yield started
@@ -155,7 +155,7 @@ def unpacked(archive: Path) -> Path:
 
 
 def built(made: bundle.Bundle) -> Path:
-    """The bundle's zip for this machine; built when anything that it is made of has changed."""
+    """The bundle's zip for this machine. It is built again when one of its inputs has changed."""
     folder = CACHE / made.name / _digest(made)
     archive = folder / bundle.file_name(made, ARCH)
     with _alone(CACHE / made.name / "build"):
@@ -175,7 +175,7 @@ def _digest(made: bundle.Bundle) -> str:
 
 @contextlib.contextmanager
 def _alone(what: Path) -> Iterator[None]:
-    """One process of the run at a time."""
+    """Lets one process of the test run in at a time."""
     what.parent.mkdir(parents=True, exist_ok=True)
     with what.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""What the tests of connections and API keys share: configurations, keys, and answers held to their models."""
+"""Connections and API keys: configurations, keys, and responses that are validated by their models."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def revoke_key(project: Project, user: User, key_id: str) -> httpx.Response:
 
 
 def created(response: httpx.Response) -> dict[str, Any]:
-    """The connection of a successful answer to create or get."""
+    """The connection in a successful response of create or get."""
     assert response.status_code == 200, response.text
     OneConnection.model_validate_json(response.content, strict=True, extra="forbid")
     connection: dict[str, Any] = response.json()["data"]
@@ -60,14 +60,14 @@ def created(response: httpx.Response) -> dict[str, Any]:
 
 
 def ids(project: Project, token: str) -> list[str]:
-    """Of all connections that this caller is shown (fewer than a page)."""
+    """The ids of all connections that this caller sees, which must fit on one page."""
     response = project.request("GET", PATH, token)
     assert response.status_code == 200, response.text
     return [connection["id"] for connection in response.json()["data"]]
 
 
 def row(database: Database, connection_id: str) -> dict[str, Any]:
-    """With its `secret`, as the database keeps it."""
+    """The stored connection, with its `secret` as the database stores it."""
     stored = database.one("select * from app.connections where id = %s", (connection_id,))
     return stored | {"secret": database.secret(connection_id)}
 

@@ -49,9 +49,9 @@ class User:
 
 
 SERVICE: Mapping[str, Any] = {"role": "service_role"}
-OWNER: Mapping[str, Any] = {"role": "postgres"}  # whose tables they are: migrations and the dashboard's SQL editor
+OWNER: Mapping[str, Any] = {"role": "postgres"}  # the tables' owner: migrations and the dashboard's SQL editor
 
-# Every family and the event of its cancel: at once, or in two steps.
+# Each family and the event of its cancel: at once, or in two steps.
 FAMILIES: Mapping[str, str] = {
     "historical_sync": "cancel",
     "sync_job_run": "cancel",
@@ -62,7 +62,7 @@ FAMILIES: Mapping[str, str] = {
 }
 TWO_STEPS = [family for family, event in FAMILIES.items() if event == "request_cancel"]
 
-# How an execution gets into each status, as (event, status) after its start; `requeued` is queued, but has begun.
+# The transitions (event, status) that lead to each status. `requeued` is queued again after a start.
 TRANSITIONS_TO: Mapping[str, list[tuple[str, str]]] = {
     "queued": [],
     "requeued": [("claim", "running"), ("release", "queued")],
@@ -76,7 +76,7 @@ TRANSITIONS_TO: Mapping[str, list[tuple[str, str]]] = {
 
 @dataclass(frozen=True)
 class ErrorSpec:
-    """What the database said instead of doing it."""
+    """The error of a statement: SQLSTATE, stable code and further fields."""
 
     sqlstate: str
     code: str
@@ -90,7 +90,7 @@ class ErrorSpec:
 
 
 class Database:
-    """One database of a running server. `admin` is a superuser's autocommitting connection."""
+    """A database of a running server. `admin` is an autocommitting connection of a superuser."""
 
     def __init__(self, server: Postgres, name: str) -> None:
         self.server = server
@@ -102,7 +102,7 @@ class Database:
         return psycopg.connect(self.url, autocommit=True, row_factory=dict_row)
 
     def login(self, role: str) -> str:
-        """The URL of a role that logs in as a Supabase project's would (`postgres`, `authenticator`)."""
+        """The URL for a role that logs in, as in a Supabase project (`postgres`, `authenticator`)."""
         return self.server.url(self.name, user=role)
 
     def agency(self) -> str:
@@ -130,7 +130,7 @@ class Database:
         return str(row["id"])
 
     def keep_secret(self, agency_id: str | None, secret: Mapping[str, Any]) -> str:
-        """Where the database itself keeps it, in use by a connection; its id."""
+        """Stores a secret in the database, as used by a connection. Returns its id."""
         row = self.one(
             "insert into app.secrets (agency_id, storage, value, used_at)"
             " values (%s, 'database', %s, now()) returning id",
@@ -139,14 +139,14 @@ class Database:
         return str(row["id"])
 
     def secret(self, connection_id: str) -> dict[str, Any]:
-        """What the database keeps of this connection's; {} where there is none."""
+        """The stored secret of a connection, or {}."""
         query = (
             "select s.value from app.connections as c left join app.secrets as s on s.id = c.secret_id where c.id = %s"
         )
         return self.one(query, (connection_id,))["value"] or {}
 
     def bulk_sync(self, user: User, **arguments: Any) -> str:
-        """A bulk sync of all that a new connection has, to a new one that receives it, defined by this user."""
+        """A bulk sync of everything in a new source to a new destination, created by this user."""
         connections = {
             "source_connection_id": self.connection(user.agency_id),
             "destination_connection_id": self.connection(user.agency_id, "records", {}),
@@ -156,17 +156,17 @@ class Database:
         return str(response["data"]["id"])
 
     def execute(self, user: User, sync_id: str) -> str:
-        """A queued execution of a bulk sync, started by this user."""
+        """Starts a bulk sync as this user. Returns the queued execution."""
         with self.session(user.claims) as session:
             return str(session.call("start_bulk_sync", sync_id=sync_id)["data"]["id"])
 
     def api_key(self, user: User) -> str:
-        """A key of the user's agency."""
+        """An API key of the user's agency."""
         with self.session(user.claims) as session:
             return str(session.call("create_api_key", name="K")["key"])
 
     def agency_server(self, key: str) -> Session:
-        """Whoever calls with this agency's key: anonymous, until app.caller() has asked."""
+        """A session of a server with this API key. It is anonymous until app.caller() has read the key."""
         session = self.session({"role": "anon"})
         session.say(**{"x-request-id": "test", "x-agency-key": key})
         return session
@@ -201,7 +201,7 @@ class Database:
 
     @contextlib.contextmanager
     def acting_as(self, role: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-        """A transaction of `admin` as another role; a `session` is a connection of its own and costs more."""
+        """A transaction of `admin` as another role. Cheaper than a `session`, which is a connection of its own."""
         with self.admin.transaction():
             self.admin.execute(f"set local role {role}")
             yield self.admin
@@ -216,7 +216,7 @@ class Database:
             return str(self.one(query, values)["id"])
 
     def put(self, status: str, agency_id: str | None, family: str | None = None, **columns: Any) -> str:
-        """An execution in this status (see PATHS), of a family that can get there."""
+        """An execution in this status (see TRANSITIONS_TO), of a family that can reach it."""
         family = family or ("bulk_sync" if status == "cancelling" else "historical_sync")
         job_id = self.insert(agency_id, family, **columns)
         self.move(job_id, *TRANSITIONS_TO[status])
@@ -236,11 +236,11 @@ class Database:
             worker.execute(query, columns)
 
     def expire_lease(self, job_id: str) -> None:
-        """As if the worker had been silent for longer than its lease."""
+        """Expires the lease, as if the worker had stopped."""
         self.update(job_id, lease_expires_at="2001-01-01")
 
     def fingerprint(self) -> dict[str, Any]:
-        """Every row of every table of this project: equal before and after what must change nothing."""
+        """Every row of every table. It is equal before and after a call that must change nothing."""
         tables = self.all(
             "select oid::regclass::text as name from pg_class"
             " where relkind in ('r', 'p') and relnamespace in ('app'::regnamespace, 'public'::regnamespace)"
@@ -258,7 +258,7 @@ class Database:
         return self.all("select * from app.execution_events where execution_id = %s order by id", (job_id,))
 
     def reconnect(self) -> None:
-        """After the server was stopped."""
+        """Connects again after the server was stopped."""
         self.admin.close()
         self.admin = self.connect()
 
@@ -268,7 +268,7 @@ class Database:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
-        """Lends the empty database to one test, and empties it again: much quicker than a clone for each test."""
+        """Lends the empty database to one test and empties it afterwards, which is much quicker than a clone."""
         before = self._catalog()
         yield
         self.all(
@@ -302,14 +302,14 @@ class Database:
 
 
 def rpc(name: str, /, **arguments: Any) -> tuple[str, dict[str, Any]]:
-    """The statement that calls it, and its parameters; the answer is the column `answer`."""
+    """The statement that calls a function, and its parameters. The column is `result`."""
     values = {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in arguments.items()}
     named = ", ".join(f'"{key}" => %({key})s' for key in values)
     return f"select public.{name}({named}) as result", values
 
 
 class Session:
-    """A connection that speaks as one role with one token's claims, as the doors do; each call a transaction."""
+    """A connection with one role and one token's claims, as the transports make. Each call is a transaction."""
 
     def __init__(self, database: Database, claims: Mapping[str, Any], role: str) -> None:
         self.connection: psycopg.Connection[dict[str, Any]] = psycopg.connect(
@@ -320,11 +320,11 @@ class Session:
         self.connection.execute(f"set role {role}")
 
     def claim_to_be(self, claims: Mapping[str, Any]) -> None:
-        """From here on the token is another."""
+        """Replaces the claims."""
         self.connection.execute("select set_config('request.jwt.claims', %s, false)", (json.dumps(dict(claims)),))
 
     def say(self, **headers: str) -> None:
-        """From here on requests come with these headers."""
+        """Replaces the request's headers."""
         self.connection.execute("select set_config('request.headers', %s, false)", (json.dumps(headers),))
 
     def execute(self, query: str | sql.Composed, parameters: Any = None) -> list[dict[str, Any]]:
@@ -335,22 +335,22 @@ class Session:
         return self.execute(*rpc(name, **arguments))[0]["result"]
 
     def refusal(self, name: str, /, **arguments: Any) -> ErrorSpec:
-        """The refusal of a call that must not be answered."""
+        """The error of a call that must fail."""
         try:
             response = self.call(name, **arguments)
         except psycopg.Error as error:
             return ErrorSpec.of(error)
-        raise AssertionError(f"{name} answered {response}")
+        raise AssertionError(f"{name} returned {response}")
 
     def attempt(self, query: str | sql.Composed, parameters: Any = None) -> ErrorSpec | list[dict[str, Any]]:
-        """A statement's refusal, or else its rows."""
+        """A statement's rows, or its error."""
         try:
             return self.execute(query, parameters)
         except psycopg.Error as error:
             return ErrorSpec.of(error)
 
     def source_check(self, connection_id: str, resource: str = "flights") -> str:
-        """The id of a look at this resource, begun."""
+        """Starts a source check of this resource. Returns its id."""
         configuration = {"resource": resource}
         response = self.call("create_model", name="x", connection_id=connection_id, configuration=configuration)
         return str(response["check_id"])

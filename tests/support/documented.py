@@ -1,4 +1,4 @@
-"""What the API's own document says, and whether an answer keeps to it: every answer that a test gets is asked."""
+"""Checks each response that a test gets against the API's own OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from functions._shared.endpoint import Endpoint
 
-# As it is served: what JSON makes of it.
+# As it is served, after JSON.
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(openapi.document(registry.endpoints())))
 _BY_NAME = {endpoint.name: endpoint for endpoint in registry.endpoints()}
 
 
 def operation(name: str) -> dict[str, Any]:
-    """That of the endpoint of this name."""
+    """The OpenAPI operation of the endpoint with this name."""
     endpoint = _BY_NAME[name]
     return dict(DOCUMENT["paths"][endpoint.path][endpoint.method.lower()])
 
 
 def errors(name: str) -> dict[tuple[int, str], dict[str, Any]]:
-    """By status and code, each documented error's example."""
+    """The example of each documented error, by status and code."""
     return {
         (int(status), code): example["value"]
         for status, answer in operation(name)["responses"].items()
@@ -37,7 +37,7 @@ def errors(name: str) -> dict[tuple[int, str], dict[str, Any]]:
 
 
 def endpoint_of(method: str, path: str) -> Endpoint | None:
-    """The one that answers; for a method that none has, any of the path's."""
+    """The endpoint of this method and path. For a method that the path does not have, any endpoint of the path."""
     at_path = [endpoint for endpoint in registry.endpoints() if endpoint.path_parameters(path) is not None]
     of_first = [endpoint for endpoint in at_path if endpoint.path == at_path[0].path]
     return next((endpoint for endpoint in of_first if endpoint.method == method), at_path[0] if at_path else None)
@@ -91,8 +91,8 @@ def _differences(body: Mapping[str, Any], example: Mapping[str, Any], where: str
             yield f"{where}{name} is documented as {type(example[name]).__name__}, but is {type(value).__name__}"
 
 
-# How each API spells an error, told by a member that it alone has: where sentence and status stand, and what else
-# every one of its errors has.
+# The error formats, by a field that no other format has: the fields of the message and of the status, and the further
+# fields that every error has.
 SPELLINGS: Mapping[str, tuple[str, str | None, set[str]]] = {
     "key": ("message", "code", {"key", "error", "metadata", "status"}),
     "statusCode": ("message", "statusCode", {"error", "code"}),
@@ -106,12 +106,12 @@ def spelling(body: Mapping[str, Any]) -> tuple[str, str | None, set[str]]:
 
 
 def code(body: Mapping[str, Any]) -> str:
-    """The stable code of an error, however its API spells it."""
+    """The stable code of an error, in any format."""
     return str(body["key"] if "key" in body else body["code"])
 
 
 def members(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What an error says besides what every one of its API says."""
+    """The fields of an error that are its own, not the format's."""
     if "metadata" in body:
         return dict(body["metadata"])
     sentence, number, others = spelling(body)

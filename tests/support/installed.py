@@ -1,4 +1,4 @@
-"""Real servers and tools that not every machine has: without them a test is skipped, in CI it fails."""
+"""Real servers and tools that not every machine has. Without them a test is skipped; in CI it fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WITH_NPM = "npm ci --prefix tests"
 
 
 def installed(what: str, path: Path, command: str = WITH_NPM) -> Path:
-    """The path of what this command installs."""
+    """The path, which this command installs."""
     if not path.exists():
         message = f"There is no {what} at {path}. Install it: {command}"
         if os.environ.get("CI"):
@@ -28,7 +28,7 @@ DEBIAN_PACKAGES = "postgresql-15-pgtap postgresql-15-plpgsql-check libtap-parser
 
 
 def debian_postgres() -> Path:
-    """The binaries of Debian's Postgres 15, which has the extensions that a Supabase project tests and lints with."""
+    """The binaries of Debian's Postgres 15, which has the extensions for `supabase test db` and `supabase db lint`."""
     command = f"apt-get install {DEBIAN_PACKAGES}"
     for extension in ("pgtap", "plpgsql_check"):
         installed(extension, Path(f"/usr/share/postgresql/15/extension/{extension}.control"), command)
@@ -40,7 +40,7 @@ def pg_prove() -> Path:
 
 
 def bundle_python() -> Path:
-    """The Python that the bundles are for."""
+    """The Python of the bundles."""
     try:
         return interpreter.find(bundle.VERSION)
     except interpreter.NoInterpreter:

@@ -1,4 +1,4 @@
-"""Holds values to the JSON Schema that pydantic writes, as OpenAPI 3.1 shows it; a keyword unknown here is an error."""
+"""Validates values by the JSON Schema that pydantic writes for OpenAPI 3.1. An unknown keyword is an error."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "required": lambda value, bound: set(bound) <= set(value),
 }
 MEMBERS = {"properties", "propertyNames", "additionalProperties"}
-SAYS_NOTHING = {"title", "description", "default", *MEMBERS}
+ANNOTATIONS = {"title", "description", "default", *MEMBERS}
 
 
 def resolve(document: Schema, ref: str) -> Schema:
-    """What `ref`, a pointer into the same document, stands for."""
+    """Follows `ref`, a pointer into the same document."""
     head, *steps = ref.split("/")
     assert head == "#", ref
     found = document
     for step in steps:
-        assert step in found, f"{ref} leads nowhere"
+        assert step in found, f"{ref} has no target"
         found = found[step]
     return found
 
 
 def violations(value: Any, schema: Schema, document: Schema, where: str = "") -> Iterator[str]:
-    """A member that an object's schema does not name is one too, unless it says that there may be others."""
-    unknown = set(schema) - SAYS_NOTHING - set(COMPARISONS) - {"$ref", "anyOf", "type", "format", "items"}
+    """The violations, as sentences. A field that the schema does not name is one, unless the schema allows others."""
+    unknown = set(schema) - ANNOTATIONS - set(COMPARISONS) - {"$ref", "anyOf", "type", "format", "items"}
     assert not unknown, unknown
     if "$ref" in schema:
         yield from violations(value, resolve(document, schema["$ref"]), document, where)
     if "anyOf" in schema and all(any(violations(value, one, document)) for one in schema["anyOf"]):
-        yield f"{where} is {value!r}, and none of {schema['anyOf']}"
+        yield f"{where} is {value!r}, which matches none of {schema['anyOf']}"
     if "type" in schema and not TYPES[schema["type"]](value):
-        yield f"{where} is {value!r}, and no {schema['type']}"
-        return  # the rest is about values of this type
+        yield f"{where} is {value!r}, not of type {schema['type']}"
+        return  # the other keywords apply to values of this type
     for keyword in COMPARISONS.keys() & schema.keys():
         if not COMPARISONS[keyword](value, schema[keyword]):
-            yield f"{where} is {value!r}, against {keyword} {schema[keyword]!r}"
+            yield f"{where} is {value!r}, which violates {keyword} {schema[keyword]!r}"
     if "format" in schema and not _reads(FORMATS[schema["format"]], value):
-        yield f"{where} is {value!r}, and no {schema['format']}"
+        yield f"{where} is {value!r}, not in the format {schema['format']}"
     if "items" in schema:
         for nth, item in enumerate(value):
             yield from violations(item, schema["items"], document, f"{where}[{nth}]")

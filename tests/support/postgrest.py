@@ -1,4 +1,4 @@
-"""A real PostgREST in front of a test's database; where there is none the test is skipped, in CI it fails."""
+"""A real PostgREST in front of a test's database. Without it the test is skipped; in CI it fails."""
 
 from __future__ import annotations
 

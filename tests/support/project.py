@@ -1,6 +1,6 @@
-"""A whole project for tests: a database, the Auth stand-in, the inner gateway, and the functions over HTTP.
+"""A whole project for tests: a database, the fake Auth server, the gateway below the functions, and the functions.
 
-Agencies are made per test, so that tests share a database: whoever asks for a project gets the one of its setup.
+Tests share a project and its database, because each makes agencies of its own.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ EVERY_SETUP = [
     for signing in ("ES256", "HS256")
     for check in ("claims", "user")
 ]
-# Each door with each kind of token, and with each kind of check.
+# Each transport with each kind of token and with each kind of check.
 SETUPS = [
     Setup("postgres", "ES256", "claims"),
     Setup("postgrest", "ES256", "claims"),
@@ -76,11 +76,11 @@ one_transport = pytest.mark.parametrize("project", SETUPS[:1], indirect=True, id
 
 
 class Backend:
-    """What the functions of one project call: Auth and, once asked for, PostgREST, behind one address."""
+    """The servers that a project's functions call, behind one address: Auth and, once it is needed, PostgREST."""
 
     def __init__(self, database: Database, signing: Signing) -> None:
         self.database = database
-        self.asked: list[str] = []  # each request to the Auth server or PostgREST, as "METHOD /path"
+        self.asked: list[str] = []  # each request to Auth or PostgREST, as "METHOD /path"
         self._exit = contextlib.ExitStack()
         self._postgrest: Postgrest | None = None
         self._rest: Callable[..., Iterable[bytes]] | None = None
@@ -111,7 +111,7 @@ class Backend:
         return self.rest(environ, start_response)
 
     def rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """PostgREST as whoever calls the project sees it."""
+        """PostgREST, below the project's own URL."""
         assert self._rest is not None
         return self._rest(environ, start_response)
 
@@ -123,7 +123,7 @@ class Backend:
 
 
 class Project:
-    """The functions of a project in one setup, over HTTP, and what tests do with them."""
+    """The functions of a project in one setup, over HTTP, and helpers for tests."""
 
     def __init__(self, setup: Setup, backend: Backend, **settings: Any) -> None:
         self.setup = setup
@@ -144,7 +144,7 @@ class Project:
             **settings,
         )
         self.services: Services = services.make(self.settings)
-        self.asked: deque[Request] = deque(maxlen=100)  # of the functions, the newest last
+        self.asked: deque[Request] = deque(maxlen=100)  # the last requests to the functions
         functions = wsgi(self._handle)
         self._server = WebServer(gateway({PREFIX: functions, "/auth/v1": backend.auth, "/rest/v1": backend.rest}))
         self.url = f"{self._server.url}{PREFIX}"
@@ -166,13 +166,13 @@ class Project:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Who is calling
+    # Callers
 
     def token(self, user: User, **overrides: Any) -> str:
         """An access token of the user's session; `overrides` as AuthServer.mint."""
         return self.auth.mint(user.id, **({"session_id": user.session_id} | overrides))
 
-    # What is called
+    # Calls
 
     def request(
         self,
@@ -183,7 +183,7 @@ class Project:
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> httpx.Response:
-        """Any request to any function; what every answer must have is checked here."""
+        """Sends a request to a function. Checks what every response must have."""
         sent = {**({"authorization": f"Bearer {token}"} if token is not None else {}), **(headers or {})}
         response = self._client.request(
             method, f"{self.url}{path}", headers=httpx.Headers(sent, encoding="latin-1"), **options
@@ -208,12 +208,12 @@ class Project:
         return self._send("POST", "/retry-historical-sync", token, body, options)
 
     def _send(self, method: str, path: str, token: str | None, body: object, options: Any) -> httpx.Response:
-        """`body` is sent as it is when it is bytes, as JSON otherwise."""
+        """`body` is sent unchanged if it is bytes, else as JSON."""
         content = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
         return self.request(method, path, token, **content, **options)
 
     def at_once(self, call: Callable[[], httpx.Response]) -> list[httpx.Response]:
-        """The same call by many threads, none of which begins before all are there."""
+        """Makes the same call in many threads that start at the same moment."""
         barrier = threading.Barrier(THREADS)
 
         def one(_: int) -> httpx.Response:
@@ -223,10 +223,10 @@ class Project:
         with ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(one, range(THREADS)))
 
-    # What there is
+    # Data
 
     def job(self, user: User, status: Status = "pending") -> str:
-        """A job of this user's agency that has come as far as this."""
+        """A job of this user's agency in this status."""
         job_id = self.database.start(user)
         if status == "pending":
             return job_id
@@ -247,7 +247,7 @@ class Project:
         return job_id
 
     def claim(self, job_id: str) -> dict[str, Any]:
-        """The job's execution, claimed; with it, whatever earlier tests left in the queue."""
+        """Claims the job's execution, together with what earlier tests left in the queue."""
         with self.database.worker() as worker:
             while True:
                 claimed = worker.call(
@@ -260,7 +260,7 @@ class Project:
 
     @contextlib.contextmanager
     def without(self, function: str) -> Iterator[None]:
-        """The database lacks this function, as after half a deployment."""
+        """Hides this function of the database, as in the middle of a deployment."""
         schema, _, name = function.partition(".")
         self.database.admin.execute(f"alter function {function} rename to {name}_away")
         try:
@@ -270,14 +270,14 @@ class Project:
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Nothing in the database is another after the block: no row and no audit event."""
+        """Checks that the block changes no row and writes no audit event."""
         before = checksums(self.database)
         yield
         assert checksums(self.database) == before
 
 
 class Projects:
-    """One project per setup over one database, each made when first asked for."""
+    """A project for each setup over one database, created when it is first needed."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -302,8 +302,8 @@ class Projects:
 
 
 def checksums(database: Database) -> dict[str, Any]:
-    """Of every table that is ours, a checksum of where each row lies and who wrote it: to write a row again as it was
-    is a change too. Quicker than Database.fingerprint where tests share rows.
+    """A checksum of each table: where each row stands and which transaction wrote it, so that rewriting a row with the
+    same values is a change too. Quicker than Database.fingerprint where tests share rows.
     """
     tables = database.all(
         "select c.oid::regclass::text as name from pg_class c"
@@ -315,7 +315,7 @@ def checksums(database: Database) -> dict[str, Any]:
 
 
 def check_answer(response: httpx.Response, token: str | None = None) -> None:
-    """What holds for every answer, an error's included."""
+    """Checks what holds for every response, errors included."""
     assert response.headers["access-control-allow-origin"] == "*"
     assert "x-request-id" in response.headers["access-control-expose-headers"]
     assert response.headers["x-request-id"]
@@ -330,7 +330,7 @@ def check_answer(response: httpx.Response, token: str | None = None) -> None:
 
 
 def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Checks an error's spelling, whichever API's; gives what it says besides."""
+    """Checks an error in the format of its API. Returns the fields that are its own."""
     body: dict[str, Any] = response.json()
     assert (response.status_code, documented.code(body)) == (status, code), response.text
     sentence, number, _ = documented.spelling(body)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Passes everything on, but for what `lose_answer`, `freeze` and `cut` do."""
+    """Forwards everything, except as `lose_answer`, `freeze` and `cut` say."""
 
     def __init__(self, port: int) -> None:
         self._server_port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.lost = 0  # answers
+        self.lost = 0  # responses that were dropped
         self.seen = 0  # messages from clients
         self._needle: bytes | None = None
         self._flowing = threading.Event()
@@ -29,18 +29,18 @@ class Proxy:
         self._start(self._accept)
 
     def lose_answer(self, to: bytes) -> None:
-        """The next message with these bytes reaches the server; its answer and the connection are lost."""
+        """Forwards the next message that contains these bytes, then drops the response and the connection."""
         self._needle = to
 
     def freeze(self) -> None:
-        """From here on connections are accepted and nothing passes, until `thaw`."""
+        """Accepts connections and forwards nothing until `thaw`."""
         self._flowing.clear()
 
     def thaw(self) -> None:
         self._flowing.set()
 
     def cut(self) -> None:
-        """Ends every connection there is."""
+        """Closes every connection."""
         for one in self._sockets:
             _shut(one)
 

@@ -1,4 +1,4 @@
-"""To each endpoint a request that it answers with success; and how a request travels, in path, query and body."""
+"""For each endpoint a request that succeeds, and how a request is sent: in path, query and body."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def an_api_key(project: Project, user: User) -> Arguments:
 
 
 def call(project: Project, user: User, rpc: str, /, **arguments: Any) -> dict[str, Any]:
-    """What the database answers this user, whatever a test does to the doors."""
+    """Calls the database directly as this user, independently of the transport."""
     with project.database.session(user.claims) as session:
         return dict(session.call(rpc, **arguments))
 
@@ -79,7 +79,7 @@ def a_model(project: Project, user: User) -> Arguments:
 
 
 def a_mapping(project: Project, user: User) -> Arguments:
-    """By hand is how syncs run anyway, and nothing that SQL is told."""
+    """Without the schedule, which is manual by default and is not sent to SQL."""
     body = Client(project, MODEL_SYNC, user).body()
     return {name: value for name, value in body.items() if name != "schedule"}
 
@@ -134,7 +134,7 @@ def nothing(_: Project, __: User) -> Arguments:
     return {}
 
 
-# By the endpoint's name. Who adds an endpoint adds a line here, and with it every test that is made for all.
+# By the endpoint's name. A line here runs all tests that hold for every endpoint.
 GOOD: Mapping[str, Make] = {
     "cancel_bulk_action": a_bulk_action(),
     "cancel_bulk_sync": an_active_sync,
@@ -188,14 +188,14 @@ GOOD: Mapping[str, Make] = {
     "start_historical_sync": lambda project, user: a_connection(project, user) | JANUARY,
     "start_model_sync": a_model_sync,
     "stop_sync_job_run": a_run,
-    "test_connection": lambda *_: {"type": "records"},  # where there is nothing to look at
+    "test_connection": lambda *_: {"type": "records"},  # a type without a source check
     "update_sync_job": lambda project, user: a_sync_job(project, user) | {"label": "L"},
     "update_webhook": lambda project, user: a_webhook(project, user) | {"is_active": False},
 }
 
 
 def path_of(endpoint: Endpoint, arguments: Mapping[str, Any]) -> str:
-    """The published path with these members in it."""
+    """The published path, filled with these values."""
     path = endpoint.path
     for name, value in arguments.items():
         path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
@@ -205,7 +205,7 @@ def path_of(endpoint: Endpoint, arguments: Mapping[str, Any]) -> str:
 def send(
     project: Project, endpoint: Endpoint, arguments: Mapping[str, Any], token: str | None = None, **options: Any
 ) -> httpx.Response:
-    """`options` are Project.request's; with `content` it is sent instead of the members that the path has not."""
+    """`options` are those of Project.request. `content` replaces the fields that are not in the path."""
     method = options.pop("method", endpoint.method)
     rest = {name: value for name, value in arguments.items() if f"{{{name}}}" not in endpoint.path}
     if "content" not in options:
@@ -214,7 +214,7 @@ def send(
     return project.request(method, path_of(endpoint, arguments), token, **options)
 
 
-# What has to be looked at before it is answered, and by which members; where there is no other way, whatever is sent.
+# Requests for which an endpoint checks the source before it responds. Some endpoints do so for every request.
 LOOKED_AT: Arguments = {
     "type": "http",
     "configuration": create_connection.endpoint.example_request["configuration"],
@@ -229,7 +229,7 @@ ALWAYS_LOOKS = {name for name, make in CHECKS.items() if make is GOOD[name]}
 
 @contextlib.contextmanager
 def looking(project: Project, error: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A worker that looks at every source: they answer, with records of one field, or refuse with this error."""
+    """A worker that completes every source check, with records of one field, or fails it with this error."""
     stop = threading.Event()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""`make serve` as a process: its `ready` line, everything that it started, and its end."""
+"""Runs `make serve` as a process and checks that it stops everything that it started."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROJECT_VARIABLES = (
 
 
 class Serve:
-    """The process, its `ready` line once it has come, and all processes that it started."""
+    """The process, its `ready` line, and the processes that it started."""
 
     def __init__(self, **environment: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in PROJECT_VARIABLES}
@@ -35,7 +35,7 @@ class Serve:
             [sys.executable, "-m", "functions._local.serve"],
             cwd=ROOT,
             env=inherited | environment,
-            stdout=subprocess.PIPE,  # and stderr is pytest's, which shows it where a test fails
+            stdout=subprocess.PIPE,  # stderr is pytest's, which shows it if a test fails
             text=True,
         )
         assert self.process.stdout is not None

@@ -1,4 +1,4 @@
-"""Services that need no server: for what an endpoint does by itself."""
+"""Services without a server, for tests of what an endpoint does by itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ CALLER = Caller("the.users.token", {"sub": "u"})
 
 @dataclass
 class Stub:
-    """Knows who is calling without asking, and answers `answer`; both may be an exception. `steps`: what was done."""
+    """Authenticates everyone as `caller` and returns `answer` for every call; either may be an exception to raise.
+
+    `steps` records the calls.
+    """
 
     caller: Caller | Exception = CALLER
     answer: bytes | Exception = b'{"ok": true}'

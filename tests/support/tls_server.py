@@ -1,4 +1,4 @@
-"""A REST API over TLS on loopback: it notes by what name it was asked for, and how often it was connected to."""
+"""A REST API over TLS on loopback that records the requested host names and the connections."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 class TlsServer(http.server.ThreadingHTTPServer):
-    """Answers `GET /things?page=1` to 3 with a thing each, and with none from 4 on.
+    """Responds to `GET /things?page=…` with one thing on pages 1 to 3 and none from page 4 on.
 
-    `name` is whom its certificate is for, a host or an address; with `close_each` a connection carries one request.
+    `name` is the certificate's host or address. With `close_each`, a connection carries one request.
     """
 
     daemon_threads = False
     block_on_close = True
 
     def __init__(self, folder: Path, name: str, *, close_each: bool = False) -> None:
-        self.names: list[str | None] = []  # as clients ask for them, one a connection
+        self.names: list[str | None] = []  # the host name that the client sent, one per connection
         self.requests: list[str] = []
-        self.location: str | None = None  # answers with a redirect to there
+        self.location: str | None = None  # if set, every response redirects there
         self.close_each = close_each
         super().__init__(("127.0.0.1", 0), _Handler)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -43,7 +43,7 @@ class TlsServer(http.server.ThreadingHTTPServer):
         self._thread.start()
 
     def finish_request(self, request: socket.socket, client_address: Any) -> None:  # type: ignore[override]
-        """In the connection's thread: a handshake that fails ends that connection alone."""
+        """Runs in the connection's thread, so that a failed handshake ends that connection alone."""
         with contextlib.suppress(OSError), self._context.wrap_socket(request, server_side=True) as wrapped:
             super().finish_request(wrapped, client_address)
 
@@ -81,7 +81,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _certify(server: ssl.SSLContext, folder: Path, name: str) -> ssl.SSLContext:
-    """Gives the server a certificate for the name; the context is a client's that trusts whoever signed it."""
+    """Gives the server a certificate for the name. Returns the context of a client that trusts its issuer."""
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     signs = x509.KeyUsage(*[use in {5, 6} for use in range(9)])  # certificates and revocations
     root = (

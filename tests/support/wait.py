@@ -1,4 +1,4 @@
-"""Waiting for what another process or task does: by asking again until it is so, within a bound."""
+"""Waits for another process or task: evaluates a condition until it is true or a time limit has passed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAUSE_SECONDS = 0.005
 
 
 def until(condition: Callable[[], T], seconds: float = 30) -> T:
-    """The condition's first true value."""
+    """Returns the condition's first true value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         _check(condition, deadline)
@@ -25,7 +25,7 @@ def until(condition: Callable[[], T], seconds: float = 30) -> T:
 
 
 async def eventually(condition: Callable[[], T], seconds: float = 30) -> T:
-    """`until`, for tasks of one loop."""
+    """`until` for tasks of an event loop."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         _check(condition, deadline)
@@ -35,4 +35,4 @@ async def eventually(condition: Callable[[], T], seconds: float = 30) -> T:
 
 def _check(condition: Callable[[], object], deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise AssertionError(f"It never came true: {inspect.getsource(condition).strip()}")
+        raise AssertionError(f"Not true in time: {inspect.getsource(condition).strip()}")
