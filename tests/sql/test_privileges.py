@@ -90,7 +90,7 @@ API_WITHOUT_KEY = {
 }
 # What anon may execute of `app`: the functions that find out which agency's key a request carries.
 APP_FOR_ANON = {"app.agency_key", "app.caller", "app.identify", "app.raise_error", "app.touch_api_key"}
-OWNER_ONLY = {"app.purge_executions"}  # and all trigger functions
+OWNER_ONLY = {"app.purge_executions", "app.require_table_owner"}  # and all trigger functions
 # SECURITY DEFINER functions and the roles that may execute them: each bypasses row-level security.
 DEFINERS = {
     "app.copy_secret_for_check": ["authenticated"],

@@ -16,7 +16,7 @@ set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
-  held uuid[];
+  held uuid[] := '{}';
   wanted text[];
   first_family text;
   last_family text;
@@ -24,9 +24,11 @@ begin
   if jsonb_typeof(leases) is distinct from 'object' then
     perform app.raise_error(400, 'invalid_leases', 'leases is an object: each execution''s lease_token by its id.');
   end if;
-  held := array(select jsonb_object_keys(leases)::uuid order by 1);
+  if leases <> '{}' then
+    held := array(select jsonb_object_keys(leases)::uuid order by 1);
+  end if;
   if cardinality(held) > 100 then
-    perform app.raise_error(400, 'invalid_leases', 'At most 100 executions are finished at once.');
+    perform app.raise_error(400, 'invalid_leases', 'At most 100 executions can be completed in one call.');
   end if;
   -- Before 17 the index knows no list of families, but it knows their range: one family's claim passes over the others'
   -- entries without reading their rows.

@@ -15,7 +15,7 @@ begin
   if response is not null then
     return response;
   end if;
-  perform app.find_bulk_action(job_id);
+  perform app.find_execution('bulk_action', job_id);
   cancelled := app.cancel_execution('bulk_action', job_id, reason);
   response := jsonb_build_object('success', true, 'job_id', cancelled.id, 'status', app.public_status(cancelled));
   return app.save_idempotent_response(caller, 'cancel_bulk_action', request, response);

@@ -8,7 +8,7 @@ set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
-  job constant app.executions := app.find_bulk_action(job_id);
+  job constant app.executions := app.find_execution('bulk_action', job_id);
 begin
   if job.finished_at is null then
     perform app.raise_error(400, 'not_deletable', 'This job has not ended. Cancel it first.',

@@ -7,7 +7,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return app.bulk_action_object(app.find_bulk_action(job_id));
+  return app.bulk_action_object(app.find_execution('bulk_action', job_id));
 end $$;
 
 revoke all on function public.get_bulk_action from public, anon, authenticated, service_role;

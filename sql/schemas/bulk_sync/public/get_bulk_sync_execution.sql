@@ -8,7 +8,7 @@ declare
   caller constant app.caller := app.caller();
   sync constant app.definitions := app.find_definition('bulk_sync', sync_id);
 begin
-  return jsonb_build_object('data', app.bulk_sync_execution_object(app.find_execution(sync, execution_id)));
+  return jsonb_build_object('data', app.bulk_sync_execution_object(app.find_execution(sync.kind, execution_id, sync.id)));
 end $$;
 
 revoke all on function public.get_bulk_sync_execution from public, anon, authenticated, service_role;

@@ -7,7 +7,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return app.sync_job_run_object(app.find_run(run_id));
+  return app.sync_job_run_object(app.find_execution('sync_job_run', run_id));
 end $$;
 
 revoke all on function public.get_sync_job_run from public, anon, authenticated, service_role;

@@ -14,7 +14,7 @@ begin
   if response is not null then
     return response;
   end if;
-  perform app.find_run(run_id);
+  perform app.find_execution('sync_job_run', run_id);
   -- Two statements: the second sees what a batch has stored that the first waited for.
   run := app.cancel_execution('sync_job_run', run_id, null);
   response := app.sync_job_run_object(run);

@@ -44,7 +44,7 @@ begin
       jsonb_build_object('expected_seq', execution.seq + 1));
   end if;
 
-  select * into stored from app.store_records(execution, resource, records, seq);
+  stored := app.store_records(execution, resource, records, seq);
   size := coalesce(fetched, size + jsonb_array_length(errors));
   insert into app.execution_resources as r
     (agency_id, execution_id, resource, method, started_at, finished_at, records, inserted, updated, failed, errors)

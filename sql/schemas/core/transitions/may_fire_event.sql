@@ -1,0 +1,19 @@
+-- Whether the current role may fire this event on an execution of this family. Users may cancel, and everybody only in the
+-- way of the family; trusted roles may fire every other event.
+create or replace function app.may_fire_event(guarded oid, family text, event text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_user not in ('authenticated', 'service_role') then
+    perform app.require_table_owner(guarded);
+  end if;
+  if event in ('cancel', 'request_cancel') then
+    return event = (select f.cancel_event from app.families as f where f.family = may_fire_event.family);
+  end if;
+  return current_user <> 'authenticated';
+end $$;
+
+revoke all on function app.may_fire_event from public;
+grant execute on function app.may_fire_event to authenticated, service_role;
