@@ -875,28 +875,6 @@ end $$;
 revoke all on function app.find_definition from public;
 grant execute on function app.find_definition to authenticated, service_role;
 
--- core/definitions/find_execution.sql
--- An execution of this definition, or 404.
-create or replace function app.find_execution(definition app.definitions, id uuid)
-returns app.executions
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  execution app.executions;
-begin
-  select * into execution from app.executions as e
-  where e.id = find_execution.id and e.agency_id = definition.agency_id and e.definition_id = definition.id;
-  if not found then
-    perform app.raise_error(404, 'execution_not_found', 'This sync has no execution with this id.');
-  end if;
-  return execution;
-end $$;
-
-revoke all on function app.find_execution from public;
-grant execute on function app.find_execution to authenticated, service_role;
-
 -- core/definitions/newest_execution.sql
 -- The newest execution of a definition, or the newest that has ended; null when there is none.
 create or replace function app.newest_execution(definition app.definitions, ended boolean default false)
@@ -1066,6 +1044,33 @@ end $$;
 
 revoke all on function app.exists_in_other_agency from public;
 grant execute on function app.exists_in_other_agency to authenticated, service_role;
+
+-- core/executions/find_execution.sql
+-- Returns an execution of this family that the caller may see, or raises 404. With `definition_id`, it must be one of that
+-- definition's.
+create or replace function app.find_execution(family text, id uuid, definition_id uuid default null)
+returns app.executions
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  execution app.executions;
+begin
+  select * into execution from app.executions as e
+  where e.id = find_execution.id and e.family = find_execution.family and e.deleted_at is null
+    and (find_execution.definition_id is null or e.definition_id = find_execution.definition_id);
+  if found then
+    return execution;
+  end if;
+  if definition_id is not null then
+    perform app.raise_error(404, 'execution_not_found', 'This sync has no execution with this id.');
+  end if;
+  perform app.raise_error(404, family || '_not_found', 'There is no ' || replace(family, '_', ' ') || ' with this id.');
+end $$;
+
+revoke all on function app.find_execution from public;
+grant execute on function app.find_execution to authenticated, service_role;
 
 -- core/executions/public_status.sql
 -- What the family calls this execution's status. One that has begun before reads as running while it waits again.
@@ -1800,66 +1805,6 @@ end $$;
 revoke all on function app.check_adopted_tables from public;
 grant execute on function app.check_adopted_tables to service_role;
 
--- core/transitions/apply_transition.sql
--- A legal move's consequences for the row. Starting from the old row, so that a move changes nothing it does not own.
-create or replace function app.apply_transition(before app.executions, wanted app.executions, v_now timestamptz)
-returns app.executions
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_row app.executions := before;
-begin
-  v_row.status := wanted.status;
-  v_row.event := wanted.event;
-  v_row.reason := wanted.reason;
-  v_row.request_id := app.request_id();
-  -- Whoever cancels is asked who they are; the reaper names itself; all else is done by the worker with the lease.
-  v_row.actor := case
-    when wanted.event in ('cancel', 'request_cancel') then app.resolve_actor(before.agency_id, nullif(wanted.actor, before.actor))
-    when wanted.actor = 'reaper' and wanted.event in ('expire', 'fail', 'release') then 'reaper'
-    else 'worker:' || case wanted.event when 'claim' then wanted.leased_by else before.leased_by end
-  end;
-
-  -- From here on nothing that carries the old lease is accepted.
-  if wanted.event in ('claim', 'cancel', 'request_cancel', 'expire', 'release') and wanted.status <> 'cancelling' then
-    v_row.lease_token := before.lease_token + 1;
-  end if;
-
-  if wanted.status = 'running' then
-    v_row.started_at := coalesce(before.started_at, v_now);
-    v_row.leased_by := wanted.leased_by;
-    v_row.lease_seconds := wanted.lease_seconds;
-    v_row.lease_expires_at := v_now + make_interval(secs => wanted.lease_seconds);
-  elsif wanted.status <> 'cancelling' then
-    v_row.leased_by := null;
-    v_row.lease_seconds := null;
-    v_row.lease_expires_at := null;
-  end if;
-
-  if wanted.event in ('complete', 'fail', 'release') then
-    v_row.progress := wanted.progress;
-    v_row.error := wanted.error;
-    v_row.attempts := wanted.attempts;
-    v_row.run_at := wanted.run_at;
-  end if;
-
-  if wanted.event in ('cancel', 'request_cancel') then
-    v_row.cancel_requested_at := v_now;
-    v_row.cancelled_by := v_row.actor;
-    v_row.cancel_reason := wanted.reason;
-    v_row.cancel_deadline := v_now + (select f.grace from app.families as f where f.family = before.family);
-  end if;
-
-  if wanted.status in ('completed', 'failed', 'cancelled') then
-    v_row.finished_at := v_now;
-  end if;
-  return v_row;
-end $$;
-
-revoke all on function app.apply_transition from public;
-grant execute on function app.apply_transition to authenticated, service_role;
-
 -- core/transitions/drop_events.sql
 -- An execution takes its events with it: retention's alone, as the guard lets nobody else delete one.
 create or replace function app.drop_events()
@@ -1874,99 +1819,171 @@ end $$;
 
 revoke all on function app.drop_events from public;
 
--- core/transitions/guard_execution.sql
--- What the database allows, whoever asks: authenticated users start and cancel, trusted roles make the other legal
--- moves, and nobody makes an illegal one. It alone sets lease, actor of a user, and timestamps; it runs after the
--- row is locked, hence clock_timestamp(). SECURITY INVOKER: current_user is whoever it really is.
-create or replace function app.guard_execution()
+-- core/transitions/guard_deletion.sql
+-- Guards DELETE and TRUNCATE. Only retention (app.purge_executions, run by the tables' owner) deletes executions, and only
+-- finished ones. SECURITY INVOKER, so that current_user is the real one.
+create or replace function app.guard_deletion()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_user not in ('authenticated', 'service_role') then
+    perform app.require_table_owner(tg_relid);
+  end if;
+  if tg_op = 'TRUNCATE' or current_user in ('authenticated', 'service_role') or old.finished_at is null then
+    perform app.raise_error(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
+  end if;
+  return old;
+end $$;
+
+revoke all on function app.guard_deletion from public;
+
+-- core/transitions/guard_start.sql
+-- Guards the start of an execution. Everybody who may insert starts it as queued: status, actor and timestamps are set here,
+-- whatever the statement says. SECURITY INVOKER, so that current_user is the real one.
+create or replace function app.guard_start()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_user not in ('authenticated', 'service_role') then
+    perform app.require_table_owner(tg_relid);
+  end if;
+  if not exists (select from app.families as f where f.family = new.family) then
+    perform app.raise_error(400, 'unknown_family', 'Unknown family.');
+  end if;
+  new.status := 'queued';
+  new.event := 'start';
+  new.actor := app.resolve_actor(new.agency_id, new.actor);
+  new.request_id := app.request_id();
+  new.created_at := clock_timestamp();
+  new.created_by := new.actor;
+  -- Columns that transitions set start empty.
+  select 0, null, null, null, 0, 0, 0, null, null, null, null, null, null, null, null
+  into new.lease_token, new.leased_by, new.lease_seconds, new.lease_expires_at, new.attempts, new.seq, new.records,
+    new.error, new.started_at, new.finished_at, new.deleted_at,
+    new.cancel_requested_at, new.cancel_deadline, new.cancelled_by, new.cancel_reason;
+  return new;
+end $$;
+
+revoke all on function app.guard_start from public;
+
+-- core/transitions/guard_transition.sql
+-- Guards every change of an execution's status: it must be a transition, and its consequences for the row are set here.
+-- It starts from the old row, so that a transition changes only the columns that it owns.
+-- SECURITY INVOKER, so that current_user is the real one.
+create or replace function app.guard_transition()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := clock_timestamp(); -- the row may have been locked long after the transaction began
+  v_row app.executions := old;
+begin
+  -- The service role may fire every event but a cancel, so most transitions need no second question.
+  if app.next_status(old.status, new.event) is distinct from new.status
+     or (current_user <> 'service_role' or new.event in ('cancel', 'request_cancel'))
+       and app.may_fire_event(tg_relid, old.family, new.event) is not true then
+    perform app.raise_error(409, 'invalid_transition', 'This transition is not allowed from the status ' || old.status || '.',
+      jsonb_build_object('current_status', old.status));
+  end if;
+
+  v_row.status := new.status;
+  v_row.event := new.event;
+  v_row.reason := new.reason;
+  v_row.request_id := app.request_id();
+  -- The actor of a cancel is its caller, the reaper names itself, and everything else is done by the worker with the lease.
+  v_row.actor := case
+    when new.event in ('cancel', 'request_cancel') then app.resolve_actor(old.agency_id, nullif(new.actor, old.actor))
+    when new.actor = 'reaper' and new.event in ('expire', 'fail', 'release') then 'reaper'
+    else 'worker:' || case new.event when 'claim' then new.leased_by else old.leased_by end
+  end;
+
+  -- From here on, nothing that carries the old lease token is accepted.
+  if new.event in ('claim', 'cancel', 'request_cancel', 'expire', 'release') and new.status <> 'cancelling' then
+    v_row.lease_token := old.lease_token + 1;
+  end if;
+
+  if new.status = 'running' then
+    v_row.started_at := coalesce(old.started_at, v_now);
+    v_row.leased_by := new.leased_by;
+    v_row.lease_seconds := new.lease_seconds;
+    v_row.lease_expires_at := v_now + make_interval(secs => new.lease_seconds);
+  elsif new.status <> 'cancelling' then
+    v_row.leased_by := null;
+    v_row.lease_seconds := null;
+    v_row.lease_expires_at := null;
+  end if;
+
+  if new.event in ('complete', 'fail', 'release') then
+    v_row.progress := new.progress;
+    v_row.error := new.error;
+    v_row.attempts := new.attempts;
+    v_row.run_at := new.run_at;
+  end if;
+
+  if new.event in ('cancel', 'request_cancel') then
+    v_row.cancel_requested_at := v_now;
+    v_row.cancelled_by := v_row.actor;
+    v_row.cancel_reason := new.reason;
+    v_row.cancel_deadline := v_now + (select f.grace from app.families as f where f.family = old.family);
+  end if;
+
+  if new.status in ('completed', 'failed', 'cancelled') then
+    v_row.finished_at := v_now;
+  end if;
+  return v_row;
+end $$;
+
+revoke all on function app.guard_transition from public;
+
+-- core/transitions/guard_update.sql
+-- Guards every update that leaves an execution's status as it is. A finished execution may be marked as deleted, and the
+-- worker's calls move a leased one forward; all other columns change only in a transition.
+-- SECURITY INVOKER, so that current_user is the real one.
+create or replace function app.guard_update()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_user constant boolean := current_user = 'authenticated';
-  v_now constant timestamptz := clock_timestamp();
-  owner name; -- of the table, where it is the owner who acts
-  probe app.executions;
-  is_legal boolean;
+  probe app.executions := new; -- `new` without the changes that are allowed
 begin
-  -- Queries stand in statements of their own: an expression that holds one costs a query even where it is not needed.
   if not by_user and current_user <> 'service_role' then
-    owner := pg_catalog.pg_get_userbyid((select c.relowner from pg_catalog.pg_class as c where c.oid = tg_relid));
-    if current_user <> owner then
-      perform app.raise_error(403, 'role_not_allowed', 'This role may not change executions.');
-    end if;
+    perform app.require_table_owner(tg_relid);
   end if;
-
-  if tg_op = 'TRUNCATE' then
-    perform app.raise_error(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
-  end if;
-
-  if tg_op = 'DELETE' then
-    if owner is null or old.finished_at is null then
-      perform app.raise_error(403, 'not_deletable', 'Only retention deletes executions, and only finished ones.');
-    end if;
-    return old;
-  end if;
-
-  if tg_op = 'INSERT' then
-    if not exists (select from app.families as f where f.family = new.family) then
-      perform app.raise_error(400, 'unknown_family', 'There is no such family of executions.');
-    end if;
-    new.status := 'queued';
-    new.event := 'start';
-    new.actor := app.resolve_actor(new.agency_id, new.actor);
-    new.request_id := app.request_id();
-    new.created_at := v_now;
-    new.created_by := new.actor;
-    -- Everything that moves set begins empty, whatever the statement said.
-    select 0, null, null, null, 0, 0, 0, null, null, null, null, null, null, null, null
-    into new.lease_token, new.leased_by, new.lease_seconds, new.lease_expires_at, new.attempts, new.seq, new.records,
-      new.error, new.started_at, new.finished_at, new.deleted_at,
-      new.cancel_requested_at, new.cancel_deadline, new.cancelled_by, new.cancel_reason;
-    return new;
-  end if;
-
-  if new.status = old.status then
-    -- No move. A finished row may be marked as deleted; a leased one moves forward; anything else is refused,
-    -- but for the foreign key's own update, when retention drops what this execution retried.
-    probe := new;
-    if new.retry_of is null and old.retry_of is not null
-       and not exists (select from app.executions as e where e.id = old.retry_of) then
+  -- The foreign key sets retry_of to null when retention drops the execution that this one retried. The query is a
+  -- statement of its own, because an expression with a query in it costs that query each time.
+  if new.retry_of is null and old.retry_of is not null then
+    if not exists (select from app.executions as e where e.id = old.retry_of) then
       probe.retry_of := old.retry_of;
     end if;
-    if old.finished_at is not null and by_user and old.deleted_at is null and new.deleted_at is not null then
-      new.deleted_at := v_now;
-      probe.deleted_at := null;
-    elsif old.finished_at is not null and not by_user then
-      probe.deleted_at := old.deleted_at;
-    elsif not by_user and old.leased_by is not null and new.seq >= old.seq and new.records >= old.records then
-      probe.lease_expires_at := old.lease_expires_at;
-      probe.attempts := old.attempts;
-      probe.seq := old.seq;
-      probe.checkpoint := old.checkpoint;
-      probe.records := old.records;
-      probe.progress := old.progress;
-    end if;
-    if probe is distinct from old then
-      perform app.raise_error(403, 'not_a_transition', 'An execution changes by its moves alone.', jsonb_build_object('current_status', old.status));
-    end if;
-    return new;
   end if;
-
-  is_legal := app.next_status(old.status, new.event) is not distinct from new.status;
-  if new.event in ('cancel', 'request_cancel') then
-    is_legal := is_legal and new.event = (select f.cancel_event from app.families as f where f.family = old.family);
-  elsif by_user then
-    is_legal := false;
+  if old.finished_at is not null and by_user and old.deleted_at is null and new.deleted_at is not null then
+    new.deleted_at := clock_timestamp();
+    probe.deleted_at := null;
+  elsif old.finished_at is not null and not by_user then
+    probe.deleted_at := old.deleted_at;
+  elsif not by_user and old.leased_by is not null and new.seq >= old.seq and new.records >= old.records then
+    probe.lease_expires_at := old.lease_expires_at;
+    probe.attempts := old.attempts;
+    probe.seq := old.seq;
+    probe.checkpoint := old.checkpoint;
+    probe.records := old.records;
+    probe.progress := old.progress;
   end if;
-  if is_legal is not true then
-    perform app.raise_error(409, 'invalid_transition', 'An execution that is ' || old.status || ' cannot do that.', jsonb_build_object('current_status', old.status));
+  if probe is distinct from old then
+    perform app.raise_error(403, 'not_a_transition', 'Executions change only through state transitions.',
+      jsonb_build_object('current_status', old.status));
   end if;
-  return app.apply_transition(old, new, v_now);
+  return new;
 end $$;
 
-revoke all on function app.guard_execution from public;
+revoke all on function app.guard_update from public;
 
 -- core/transitions/is_subscribed.sql
 -- Whether an execution's receiver is to be told of this event: active, and neither side has narrowed it out.
@@ -1988,6 +2005,27 @@ end $$;
 
 revoke all on function app.is_subscribed from public;
 grant execute on function app.is_subscribed to service_role;
+
+-- core/transitions/may_fire_event.sql
+-- Whether the current role may fire this event on an execution of this family. Users may cancel, and everybody only in the
+-- way of the family; trusted roles may fire every other event.
+create or replace function app.may_fire_event(guarded oid, family text, event text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_user not in ('authenticated', 'service_role') then
+    perform app.require_table_owner(guarded);
+  end if;
+  if event in ('cancel', 'request_cancel') then
+    return event = (select f.cancel_event from app.families as f where f.family = may_fire_event.family);
+  end if;
+  return current_user <> 'authenticated';
+end $$;
+
+revoke all on function app.may_fire_event from public;
+grant execute on function app.may_fire_event to authenticated, service_role;
 
 -- core/transitions/next_status.sql
 -- The whole machine on one screen. Null: the move is not allowed. No move leaves completed, failed or cancelled.
@@ -2066,8 +2104,25 @@ end $$;
 
 revoke all on function app.reject_audit_change from public;
 
+-- core/transitions/require_table_owner.sql
+-- Raises 403 unless the current role owns the table. Called by the guards for roles that are neither users nor the service.
+create or replace function app.require_table_owner(guarded oid)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_user <> pg_get_userbyid((select c.relowner from pg_class as c where c.oid = guarded)) then
+    perform app.raise_error(403, 'role_not_allowed', 'This role must not change executions.');
+  end if;
+end $$;
+
+revoke all on function app.require_table_owner from public;
+
 -- core/transitions/resolve_actor.sql
--- Who starts or cancels: the caller; or, where a worker says so, a bulk action of the same agency that runs right now.
+-- Returns the actor of a start or a cancel: the caller, or the bulk action that a worker names (`claimed`), if it belongs to
+-- the same agency and is running.
 create or replace function app.resolve_actor(agency uuid, claimed text)
 returns text
 language plpgsql
@@ -2075,12 +2130,15 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  uuid_ constant text := '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}';
+  uuid_pattern constant text := '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}';
 begin
-  if claimed ~ ('^bulk_action:' || uuid_ || '$') and current_user = 'service_role' and exists (
-      select from app.executions as e
-      where e.id = right(claimed, 36)::uuid and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency) then
-    return claimed;
+  -- The query is a statement of its own, because an expression with a query in it costs that query each time.
+  if claimed ~ ('^bulk_action:' || uuid_pattern || '$') and current_user = 'service_role' then
+    perform from app.executions as e
+    where e.id = right(claimed, 36)::uuid and e.family = 'bulk_action' and e.status = 'running' and e.agency_id = agency;
+    if found then
+      return claimed;
+    end if;
   end if;
   return (app.caller()).actor;
 end $$;
@@ -2107,16 +2165,22 @@ revoke all on function app.terminal_event from public;
 grant execute on function app.terminal_event to service_role;
 
 -- triggers/executions.sql
-create trigger guard before insert or update or delete on app.executions
-  for each row execute function app.guard_execution();
+create trigger guard_start before insert on app.executions
+  for each row execute function app.guard_start();
+create trigger guard_transition before update on app.executions
+  for each row when (old.status is distinct from new.status) execute function app.guard_transition();
+create trigger guard_update before update on app.executions
+  for each row when (old.status is not distinct from new.status) execute function app.guard_update();
+create trigger guard_deletion before delete on app.executions
+  for each row execute function app.guard_deletion();
 create trigger guard_truncate before truncate on app.executions
-  for each statement execute function app.guard_execution();
+  for each statement execute function app.guard_deletion();
 
 create trigger audit_start after insert on app.executions
   for each row execute function app.record_event();
-create trigger audit_move after update on app.executions
+create trigger audit_transition after update on app.executions
   for each row when (old.status is distinct from new.status) execute function app.record_event();
-create trigger audit_end after delete on app.executions
+create trigger audit_deletion after delete on app.executions
   for each row execute function app.drop_events();
 
 create trigger guard before insert or update or delete or truncate on app.execution_events
@@ -2490,28 +2554,6 @@ end $$;
 
 revoke all on function app.bulk_action_object from public;
 grant execute on function app.bulk_action_object to authenticated, service_role;
-
--- bulk_action/find_bulk_action.sql
--- A bulk action of the caller's, or 404: another agency's is as unknown as none.
-create or replace function app.find_bulk_action(id uuid)
-returns app.executions
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  job app.executions;
-begin
-  select * into job from app.executions as e
-  where e.id = find_bulk_action.id and e.family = 'bulk_action' and e.deleted_at is null;
-  if not found then
-    perform app.raise_error(404, 'bulk_action_not_found', 'There is no bulk action job with this id.');
-  end if;
-  return job;
-end $$;
-
-revoke all on function app.find_bulk_action from public;
-grant execute on function app.find_bulk_action to authenticated, service_role;
 
 -- bulk_action/lock_referenced_rows.sql
 -- Nobody deletes the connections and definitions of a bulk action's items while a step starts them again. To be called before
@@ -3275,28 +3317,6 @@ end $$;
 revoke all on function app.sync_job_settings from public;
 grant execute on function app.sync_job_settings to authenticated, service_role;
 
--- sync_job_run/find_run.sql
--- A run of the caller's, or 404.
-create or replace function app.find_run(id uuid)
-returns app.executions
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  run app.executions;
-begin
-  select * into run from app.executions as e
-  where e.id = find_run.id and e.family = 'sync_job_run' and e.deleted_at is null;
-  if not found then
-    perform app.raise_error(404, 'sync_job_run_not_found', 'There is no sync job run with this id.');
-  end if;
-  return run;
-end $$;
-
-revoke all on function app.find_run from public;
-grant execute on function app.find_run to authenticated, service_role;
-
 -- sync_job_run/sync_job_run_object.sql
 -- One run as callers and receivers see it, with its sync job. resource_stats: per resource and method, {fetched, persisted}
 -- as worker_commit_batch counts them, so never older than the last batch.
@@ -3406,6 +3426,27 @@ end $$;
 revoke all on function app.append_errors from public;
 grant execute on function app.append_errors to service_role;
 
+-- worker/append_records.sql
+-- Mode `append` of app.store_records: a new row for each record, with a key that no other batch has. Returns their number.
+create or replace function app.append_records(target app.records, records jsonb, seq bigint)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inserted bigint;
+begin
+  insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
+  select target.agency_id, target.connection_id, target.resource, target.execution_id || ':' || seq || ':' || item.position,
+    item.value -> 'data', target.execution_id, target.stored_at
+  from jsonb_array_elements(records) with ordinality as item (value, position);
+  get diagnostics inserted = row_count;
+  return inserted;
+end $$;
+
+revoke all on function app.append_records from public;
+grant execute on function app.append_records to service_role;
+
 -- worker/complete_and_claim.sql
 -- A worker's turn, one statement and one commit: those that `leases` still hold go running or cancelling → completed, and
 -- at most `limit` queued executions of these families are leased to it, oldest first. Waits for nobody: what somebody else
@@ -3425,7 +3466,7 @@ set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
-  held uuid[];
+  held uuid[] := '{}';
   wanted text[];
   first_family text;
   last_family text;
@@ -3433,9 +3474,11 @@ begin
   if jsonb_typeof(leases) is distinct from 'object' then
     perform app.raise_error(400, 'invalid_leases', 'leases is an object: each execution''s lease_token by its id.');
   end if;
-  held := array(select jsonb_object_keys(leases)::uuid order by 1);
+  if leases <> '{}' then
+    held := array(select jsonb_object_keys(leases)::uuid order by 1);
+  end if;
   if cardinality(held) > 100 then
-    perform app.raise_error(400, 'invalid_leases', 'At most 100 executions are finished at once.');
+    perform app.raise_error(400, 'invalid_leases', 'At most 100 executions can be completed in one call.');
   end if;
   -- Before 17 the index knows no list of families, but it knows their range: one family's claim passes over the others'
   -- entries without reading their rows.
@@ -3466,6 +3509,49 @@ end $$;
 
 revoke all on function app.complete_and_claim from public;
 grant execute on function app.complete_and_claim to service_role;
+
+-- worker/complete_delivery.sql
+-- Mode `deliver` of app.store_records: the delivery of this batch is complete. Returns the number of its records.
+create or replace function app.complete_delivery(execution_id uuid, seq bigint)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  delivered bigint;
+begin
+  update app.deliveries as d set status = 'delivered', finished_at = clock_timestamp()
+  where d.execution_id = complete_delivery.execution_id and d.number = seq and d.status = 'sending'
+  returning d.records into delivered;
+  return coalesce(delivered, 0);
+end $$;
+
+revoke all on function app.complete_delivery from public;
+grant execute on function app.complete_delivery to service_role;
+
+-- worker/insert_new_records.sql
+-- Mode `create` of app.store_records: inserts keys that do not exist yet. Returns their number.
+create or replace function app.insert_new_records(target app.records, records jsonb)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inserted bigint;
+begin
+  insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
+  select distinct on (item.value ->> 'key')
+    target.agency_id, target.connection_id, target.resource,
+    item.value ->> 'key', item.value -> 'data', target.execution_id, target.stored_at
+  from jsonb_array_elements(records) with ordinality as item (value, position)
+  order by item.value ->> 'key', item.position desc
+  on conflict on constraint records_pkey do nothing;
+  get diagnostics inserted = row_count;
+  return inserted;
+end $$;
+
+revoke all on function app.insert_new_records from public;
+grant execute on function app.insert_new_records to service_role;
 
 -- worker/lease_result.sql
 -- What every worker call answers: `continue`; `cancel` (with its deadline: stop, then release); `lost`: nothing was
@@ -3571,93 +3657,105 @@ revoke all on function app.retry_delay from public;
 grant execute on function app.retry_delay to service_role;
 
 -- worker/store_records.sql
--- Stores a batch's records where its execution writes, as the execution's `spec.write` says (frozen at the start, never the
--- worker's choice): {mode, only_changed}. Answer: how many rows are new, and how many that were there were written.
---   replicate        each key's latest state (the default)
---   append           every record is a new row
---   create           only keys that are not there yet
---   update           only keys that are there: the record's members are set, the others stay
+-- Stores a batch's records in the way of the execution's `spec.write`: {mode, only_changed}, frozen at the start, never the
+-- worker's choice. Returns how many rows were inserted and how many existing rows were written.
+--   replicate        the latest state of each key (the default)
+--   append           a new row for each record
+--   create           new keys only
+--   update           existing keys only; members that the record lacks stay
 --   updateOrCreate   both
---   deliver          none here: what was announced with worker_begin_delivery for this batch has been delivered
--- Of a key that comes twice in a batch the last counts. Rows are locked in the keys' order, so two executions never wait
--- for each other in a circle.
+--   deliver          stores nothing: the delivery that worker_begin_delivery recorded for this batch is complete
+-- The last record of a key counts. Rows are locked in key order, so that two executions never wait for each other.
 create or replace function app.store_records(
   execution app.executions, resource text, records jsonb, seq bigint, out inserted bigint, out updated bigint)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  destination constant uuid := coalesce(execution.destination_id, execution.connection_id);
   mode constant text := coalesce(execution.spec -> 'write' ->> 'mode', 'replicate');
   only_changed constant boolean := coalesce((execution.spec -> 'write' ->> 'only_changed')::boolean, false);
+  target constant app.records := (execution.agency_id, coalesce(execution.destination_id, execution.connection_id),
+    resource, null, null, execution.id, clock_timestamp()); -- what all rows of the batch have in common
+  upserted record;
 begin
-  if mode = 'deliver' then
-    update app.deliveries as d set status = 'delivered', finished_at = clock_timestamp()
-    where d.execution_id = execution.id and d.number = store_records.seq and d.status = 'sending'
-    returning d.records into inserted;
-    inserted := coalesce(inserted, 0);
-    updated := 0;
-
-  elsif mode = 'append' then
-    insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
-    select execution.agency_id, destination, store_records.resource, execution.id || ':' || seq || ':' || item.position,
-      item.value -> 'data', execution.id, clock_timestamp()
-    from jsonb_array_elements(records) with ordinality as item (value, position);
-    get diagnostics inserted = row_count;
-    updated := 0;
-
-  elsif mode = 'create' then
-    insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
-    select distinct on (item.value ->> 'key')
-      execution.agency_id, destination, store_records.resource,
-      item.value ->> 'key', item.value -> 'data', execution.id, clock_timestamp()
-    from jsonb_array_elements(records) with ordinality as item (value, position)
-    order by item.value ->> 'key', item.position desc
-    on conflict on constraint records_pkey do nothing;
-    get diagnostics inserted = row_count;
-    updated := 0;
-
-  elsif mode = 'update' then
-    with wanted as materialized (
-      select distinct on (item.value ->> 'key') item.value ->> 'key' as key, item.value -> 'data' as data
-      from jsonb_array_elements(records) with ordinality as item (value, position)
-      order by item.value ->> 'key', item.position desc
-    ), held as materialized (
-      select r.key from app.records as r
-      where r.agency_id = execution.agency_id and r.connection_id = destination
-        and r.resource = store_records.resource and r.key in (select w.key from wanted as w)
-      order by r.key
-      for update
-    )
-    update app.records as r
-    set data = r.data || w.data, execution_id = execution.id, stored_at = clock_timestamp()
-    from held as h join wanted as w on w.key = h.key
-    where r.agency_id = execution.agency_id and r.connection_id = destination
-      and r.resource = store_records.resource and r.key = h.key
-      and (not only_changed or r.data || w.data <> r.data);
-    get diagnostics updated = row_count;
-    inserted := 0;
-
-  else
-    with stored as (
-      insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
-      select distinct on (item.value ->> 'key')
-        execution.agency_id, destination, store_records.resource,
-        item.value ->> 'key', item.value -> 'data', execution.id, clock_timestamp()
-      from jsonb_array_elements(records) with ordinality as item (value, position)
-      order by item.value ->> 'key', item.position desc
-      on conflict on constraint records_pkey do update
-      set data = case mode when 'replicate' then excluded.data else r.data || excluded.data end,
-        execution_id = excluded.execution_id, stored_at = excluded.stored_at
-      where not only_changed or r.data || excluded.data <> r.data
-      returning xmax = 0 as is_new -- no row version before this one was locked
-    )
-    select count(*) filter (where s.is_new), count(*) filter (where not s.is_new) into inserted, updated from stored as s;
-  end if;
+  inserted := 0;
+  updated := 0;
+  case mode
+    when 'append' then inserted := app.append_records(target, records, seq);
+    when 'create' then inserted := app.insert_new_records(target, records);
+    when 'update' then updated := app.update_records(target, records, only_changed);
+    when 'deliver' then inserted := app.complete_delivery(execution.id, seq);
+    else
+      upserted := app.upsert_records(target, records, mode = 'replicate', only_changed);
+      inserted := upserted.inserted;
+      updated := upserted.updated;
+  end case;
 end $$;
 
 revoke all on function app.store_records from public;
 grant execute on function app.store_records to service_role;
+
+-- worker/update_records.sql
+-- Mode `update` of app.store_records: sets the records' members in rows that exist. Returns the number of rows written.
+create or replace function app.update_records(target app.records, records jsonb, only_changed boolean)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  updated bigint;
+begin
+  with wanted as materialized (
+    select distinct on (item.value ->> 'key') item.value ->> 'key' as key, item.value -> 'data' as data
+    from jsonb_array_elements(records) with ordinality as item (value, position)
+    order by item.value ->> 'key', item.position desc
+  ), locked as materialized (
+    select r.key from app.records as r
+    where r.agency_id = target.agency_id and r.connection_id = target.connection_id
+      and r.resource = target.resource and r.key in (select w.key from wanted as w)
+    order by r.key
+    for update
+  )
+  update app.records as r
+  set data = r.data || w.data, execution_id = target.execution_id, stored_at = target.stored_at
+  from locked as l join wanted as w on w.key = l.key
+  where r.agency_id = target.agency_id and r.connection_id = target.connection_id
+    and r.resource = target.resource and r.key = l.key
+    and (not only_changed or r.data || w.data <> r.data);
+  get diagnostics updated = row_count;
+  return updated;
+end $$;
+
+revoke all on function app.update_records from public;
+grant execute on function app.update_records to service_role;
+
+-- worker/upsert_records.sql
+-- Modes `replicate` and `updateOrCreate` of app.store_records: inserts new keys and writes existing ones. With `replace` the
+-- record becomes the row's data, otherwise its members are set in it. With `only_changed` equal rows are left alone.
+create or replace function app.upsert_records(
+  target app.records, records jsonb, replace boolean, only_changed boolean, out inserted bigint, out updated bigint)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  with stored as (
+    insert into app.records as r (agency_id, connection_id, resource, key, data, execution_id, stored_at)
+    select distinct on (item.value ->> 'key')
+      target.agency_id, target.connection_id, target.resource,
+      item.value ->> 'key', item.value -> 'data', target.execution_id, target.stored_at
+    from jsonb_array_elements(records) with ordinality as item (value, position)
+    order by item.value ->> 'key', item.position desc
+    on conflict on constraint records_pkey do update
+    set data = case when replace then excluded.data else r.data || excluded.data end,
+      execution_id = excluded.execution_id, stored_at = excluded.stored_at
+    where not only_changed or r.data || excluded.data <> r.data
+    returning xmax = 0 as is_new -- xmax is set if an earlier version of the row was locked
+  )
+  select count(*) filter (where s.is_new), count(*) filter (where not s.is_new) into inserted, updated from stored as s;
+end $$;
+
+revoke all on function app.upsert_records from public;
+grant execute on function app.upsert_records to service_role;
 
 -- api_key/public/create_api_key.sql
 -- Makes a key of the user's agency. Answer: {key, api_key}; the key itself is shown this once.
@@ -3741,7 +3839,7 @@ begin
   if response is not null then
     return response;
   end if;
-  perform app.find_bulk_action(job_id);
+  perform app.find_execution('bulk_action', job_id);
   cancelled := app.cancel_execution('bulk_action', job_id, reason);
   response := jsonb_build_object('success', true, 'job_id', cancelled.id, 'status', app.public_status(cancelled));
   return app.save_idempotent_response(caller, 'cancel_bulk_action', request, response);
@@ -3804,7 +3902,7 @@ set lock_timeout = '5s'
 as $$
 declare
   caller constant app.caller := app.caller();
-  job constant app.executions := app.find_bulk_action(job_id);
+  job constant app.executions := app.find_execution('bulk_action', job_id);
 begin
   if job.finished_at is null then
     perform app.raise_error(400, 'not_deletable', 'This job has not ended. Cancel it first.',
@@ -3827,7 +3925,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return app.bulk_action_object(app.find_bulk_action(job_id));
+  return app.bulk_action_object(app.find_execution('bulk_action', job_id));
 end $$;
 
 revoke all on function public.get_bulk_action from public, anon, authenticated, service_role;
@@ -4008,7 +4106,7 @@ declare
   caller constant app.caller := app.caller();
   sync constant app.definitions := app.find_definition('bulk_sync', sync_id);
 begin
-  return jsonb_build_object('data', app.bulk_sync_execution_object(app.find_execution(sync, execution_id)));
+  return jsonb_build_object('data', app.bulk_sync_execution_object(app.find_execution(sync.kind, execution_id, sync.id)));
 end $$;
 
 revoke all on function public.get_bulk_sync_execution from public, anon, authenticated, service_role;
@@ -4767,7 +4865,7 @@ declare
   caller constant app.caller := app.caller();
   sync constant app.definitions := app.find_definition('model_sync', sync_id);
 begin
-  return jsonb_build_object('data', app.model_sync_execution_object(app.find_execution(sync, execution_id)));
+  return jsonb_build_object('data', app.model_sync_execution_object(app.find_execution(sync.kind, execution_id, sync.id)));
 end $$;
 
 revoke all on function public.get_model_sync_execution from public, anon, authenticated, service_role;
@@ -5145,7 +5243,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return app.sync_job_run_object(app.find_run(run_id));
+  return app.sync_job_run_object(app.find_execution('sync_job_run', run_id));
 end $$;
 
 revoke all on function public.get_sync_job_run from public, anon, authenticated, service_role;
@@ -5191,7 +5289,7 @@ begin
   if response is not null then
     return response;
   end if;
-  perform app.find_run(run_id);
+  perform app.find_execution('sync_job_run', run_id);
   -- Two statements: the second sees what a batch has stored that the first waited for.
   run := app.cancel_execution('sync_job_run', run_id, null);
   response := app.sync_job_run_object(run);
@@ -5546,7 +5644,7 @@ begin
       jsonb_build_object('expected_seq', execution.seq + 1));
   end if;
 
-  select * into stored from app.store_records(execution, resource, records, seq);
+  stored := app.store_records(execution, resource, records, seq);
   size := coalesce(fetched, size + jsonb_array_length(errors));
   insert into app.execution_resources as r
     (agency_id, execution_id, resource, method, started_at, finished_at, records, inserted, updated, failed, errors)

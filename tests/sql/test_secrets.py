@@ -338,12 +338,12 @@ def minutes_later(database: Database) -> None:
 
 
 @pytest.mark.parametrize("external", [False, True])
-def test_a_test_borrows_the_stored_secret_and_forgets_its_own(database: Database, user: User, outside: bool) -> None:
-    stored = create(database, user, **({"secret_id": reserve(database, user)["secret_id"]} if outside else {}))
+def test_a_test_borrows_the_stored_secret_and_forgets_its_own(database: Database, user: User, external: bool) -> None:
+    stored = create(database, user, **({"secret_id": reserve(database, user)["secret_id"]} if external else {}))
     of = "select secret_id from app.connections where id = %s"
     secret_id = database.one(of, (stored,))["secret_id"]
     own: dict[str, Any] = {"configuration": {"secret": {"token": "its own"}}}
-    if outside:
+    if external:
         own = {"configuration": {}, "secret_id": reserve(database, user)["secret_id"]}
     with database.session(user.claims) as session:
         borrowing = start_test(session, connection_id=stored, configuration={"timeout_seconds": 3})
@@ -359,7 +359,7 @@ def test_a_test_borrows_the_stored_secret_and_forgets_its_own(database: Database
     assert database.one(of, (stored,))["secret_id"] == secret_id
     for one in (borrowing, bringing):
         assert database.one(of, (one,))["secret_id"] is None
-    assert [secret["id"] for secret in to_forget(database)] == ([own["secret_id"]] if outside else [])
+    assert [secret["id"] for secret in to_forget(database)] == ([own["secret_id"]] if external else [])
     kept = database.all("select id from app.secrets where delete_at is null")
     assert [row["id"] for row in kept] == [secret_id]
 

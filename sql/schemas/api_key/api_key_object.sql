@@ -1,4 +1,4 @@
--- One key as its agency sees it: everything but the key, of which nobody keeps more than a hash.
+-- Returns an API key as its agency sees it. The key itself is not stored, only its hash.
 create or replace function app.api_key_object(key_id uuid)
 returns jsonb
 language plpgsql

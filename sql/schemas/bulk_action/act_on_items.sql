@@ -1,42 +1,43 @@
--- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
+-- Acts on one batch of a bulk action's items, which are locked already. Records the items' outcomes and returns the
+-- counts.
 create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
-  actor_ constant text := 'bulk_action:' || job.id;
+  v_actor constant text := 'bulk_action:' || job.id;
   action constant text := job.spec ->> 'action_type';
-  moved uuid[];
+  changed uuid[];
   was_running boolean;
 begin
   if action = 'cancel' then
-    with acted as (
+    with cancelled as (
       update app.executions as e
       set status = app.next_status(e.status, f.cancel_event), event = f.cancel_event, reason = job.spec ->> 'action_reason',
-          actor = actor_
+          actor = v_actor
       from app.families as f
       where e.id = any(items) and e.agency_id = job.agency_id and e.id <> job.id and f.family = e.family
         and app.next_status(e.status, f.cancel_event) is not null
-      returning e.id, e.started_at is not null as had_begun
+      returning e.id, e.started_at is not null as had_started
     )
-    select array_agg(a.id), bool_or(a.had_begun) into moved, was_running from acted as a;
+    select array_agg(c.id), bool_or(c.had_started) into changed, was_running from cancelled as c;
     if was_running then
-      perform pg_notify('execution_cancelled', '*'); -- once, for whoever runs one of them
+      perform pg_notify('execution_cancelled', '*'); -- once, for every worker that runs one of them
     end if;
   else
-    select array_agg(e.id) into moved
+    select array_agg(e.id) into changed
     from app.executions as e
     where e.id = any(items) and e.agency_id = job.agency_id
-      and app.restart_execution(e, action, actor_, job.spec ->> 'action_reason') is not null;
-    if moved is not null then
+      and app.restart_execution(e, action, v_actor, job.spec ->> 'action_reason') is not null;
+    if changed is not null then
       perform pg_notify('execution_queued', 'bulk_action');
     end if;
   end if;
   update app.bulk_action_items as i
-  set outcome = case when i.item_id = any(coalesce(moved, '{}')) then 'done' else 'skipped' end
+  set outcome = case when i.item_id = any(coalesce(changed, '{}')) then 'done' else 'skipped' end
   where i.agency_id = job.agency_id and i.execution_id = job.id and i.item_id = any(items);
-  done := coalesce(cardinality(moved), 0);
+  done := coalesce(cardinality(changed), 0);
   skipped := cardinality(items) - done;
 end $$;
 

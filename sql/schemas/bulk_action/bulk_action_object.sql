@@ -1,4 +1,4 @@
--- One bulk action as callers see it, with its counts.
+-- Returns a bulk action as callers see it, with its counts.
 create or replace function app.bulk_action_object(job app.executions)
 returns jsonb
 language plpgsql

@@ -1,5 +1,6 @@
--- Nobody deletes the connections and definitions of a bulk action's items while a step starts them again. To be called before
--- the items are locked: connections, definitions, executions is the order in which whoever deletes takes them, too.
+-- Locks the connections and definitions of a bulk action's items, so that nobody deletes them while a step starts the
+-- items again. Call it before the items are locked, because deletes lock connections, definitions and executions in
+-- this order.
 create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])
 returns void
 language plpgsql

@@ -1,5 +1,7 @@
--- A new execution of what has ended, for a bulk action: `retry` goes on at the checkpoint, `start` begins anew. Null where
--- that cannot be: it has not ended, another is active in its place, or what it needs was deleted.
+-- Creates a new execution of a finished one, for a bulk action. `retry` continues at the checkpoint, `start` starts
+-- anew.
+-- Returns null if that is impossible: it is not finished, another execution is active in its place, or its connection
+-- or definition was deleted.
 create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
 returns uuid
 language plpgsql

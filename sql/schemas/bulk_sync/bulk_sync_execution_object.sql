@@ -1,5 +1,5 @@
--- One execution as callers see it, with each schema's own status: created until its first batch, completed after its last,
--- and what the execution came to if that was before.
+-- Returns an execution as callers see it, with the status of each schema: created until its first batch, completed
+-- after its last, and the status of the execution if that ended earlier.
 create or replace function app.bulk_sync_execution_object(execution app.executions)
 returns jsonb
 language plpgsql

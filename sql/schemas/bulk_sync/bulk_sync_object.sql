@@ -1,4 +1,4 @@
--- One bulk sync as callers see it: a superset of what the published versions of the API answer, old and new.
+-- Returns a bulk sync as callers see it: a superset of what the published versions of the API return.
 create or replace function app.bulk_sync_object(sync app.definitions)
 returns jsonb
 language plpgsql
@@ -6,7 +6,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  by_hand constant jsonb := jsonb_build_object('frequency', 'manual');
+  manual constant jsonb := jsonb_build_object('frequency', 'manual');
 begin
   return jsonb_build_object(
     'id', sync.id,
@@ -19,8 +19,8 @@ begin
     'destination_connection_id', sync.destination_id,
     'destination_configuration', sync.settings -> 'destination_configuration',
     'schemas', sync.settings -> 'schemas',
-    'schedule', by_hand,
-    'default_schedule', by_hand || jsonb_build_object('id', sync.id),
+    'schedule', manual,
+    'default_schedule', manual || jsonb_build_object('id', sync.id),
     'additional_schedules', '[]'::jsonb,
     'policies', '[]'::jsonb,
     'discover', false,

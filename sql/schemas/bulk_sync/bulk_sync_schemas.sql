@@ -1,5 +1,5 @@
--- The schemas of a source that are wanted, as [{id, output_name}]: every schema is one resource of the connection.
--- wanted: [{id, enabled}], or null for all. `namespace` goes before the names in the destination.
+-- Returns the chosen schemas of a source as [{id, output_name}]. Each schema is one resource of the connection.
+-- wanted: [{id, enabled}], null for all. `namespace` is the prefix of the names in the destination.
 create or replace function app.bulk_sync_schemas(source app.connections, wanted jsonb, namespace text)
 returns jsonb
 language plpgsql
@@ -22,17 +22,17 @@ begin
   end if;
   select name into unknown from unnest(names) as name where not available ? name limit 1;
   if found then
-    perform app.raise_error(400, 'unknown_schema', 'The source has no schema of that name.',
+    perform app.raise_error(400, 'unknown_schema', 'The source does not have this schema. Use one of `available`.',
       jsonb_build_object('schema', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
   end if;
   if cardinality(names) = 0 then
-    perform app.raise_error(400, 'no_schemas', 'At least one schema must be enabled; leave schemas out for all.');
+    perform app.raise_error(400, 'no_schemas', 'At least one schema must be enabled. Omit schemas for all.');
   end if;
-  -- As worker_commit_batch: else no batch could ever be stored.
+  -- The limit of worker_commit_batch, or no batch could be stored.
   select name into unknown from unnest(names) as name
   where octet_length(concat_ws('.', namespace, name)) not between 1 and 200 limit 1;
   if found then
-    perform app.raise_error(400, 'invalid_output_name', 'The name in the destination, with what goes before it, has 1 to 200 bytes.',
+    perform app.raise_error(400, 'invalid_output_name', 'The name in the destination, with its prefix, must have 1 to 200 bytes.',
       jsonb_build_object('schema', left(unknown, 200)));
   end if;
   return (

@@ -1,4 +1,4 @@
--- One connection as callers see it: everything but its secret.
+-- Returns a connection as callers see it, without its secret.
 create or replace function app.connection_object(connection app.connections)
 returns jsonb
 language plpgsql

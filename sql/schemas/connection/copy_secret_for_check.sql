@@ -1,6 +1,7 @@
--- For a test of a change that brings no secret: the stored one's. Only where it goes to the same address in the same way:
--- who changes those has to know the secret, or could have it sent to themselves. A definer, as callers cannot read which
--- secret it is; both connections are of the caller's agency, and the one written to was made for the test.
+-- Lets the check of a changed connection use the stored secret, but only if the secret goes to the same address in the
+-- same way. Otherwise a caller who does not know the secret could have it sent to themselves.
+-- SECURITY DEFINER, because callers cannot read secret_id. Both connections must belong to the caller's agency, and
+-- `tested` must have been created for a check.
 create or replace function app.copy_secret_for_check(stored uuid, tested uuid)
 returns void
 language plpgsql

@@ -1,5 +1,5 @@
--- Stores a connection; one that is only to be tested is deleted from the start. Its secret is in `configuration`, or was
--- reserved outside (`secret_id`). Answers it without its secret.
+-- Stores a connection and returns it without its secret. With `only_test` it is deleted from the start. The secret is
+-- part of `configuration`, or was reserved in the external store (`secret_id`).
 create or replace function app.insert_connection(
   caller app.caller, name text, kind text, configuration jsonb, secret_id uuid, only_test boolean default false)
 returns app.connections
@@ -7,31 +7,31 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  config_ constant jsonb := configuration - 'secret';
-  secret_ constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
+  v_config constant jsonb := configuration - 'secret';
+  v_secret constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
   connection app.connections;
 begin
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A connection belongs to an agency: create it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A connection requires an agency. Create it as one of its users.');
   end if;
   if kind not in ('http', 'records') then
-    perform app.raise_error(400, 'unknown_type', 'type is http or records.');
+    perform app.raise_error(400, 'unknown_type', 'type must be http or records.');
   end if;
-  if (jsonb_typeof(config_) = 'object' and jsonb_typeof(secret_) = 'object') is not true then
-    perform app.raise_error(400, 'invalid_configuration', 'configuration is an object, and so is its secret.');
+  if (jsonb_typeof(v_config) = 'object' and jsonb_typeof(v_secret) = 'object') is not true then
+    perform app.raise_error(400, 'invalid_configuration', 'configuration and configuration.secret must be objects.');
   end if;
-  if secret_ <> '{}' and secret_id is not null then
-    perform app.raise_error(400, 'invalid_configuration', 'The secret is in the configuration or secret_id names it, not both.');
+  if v_secret <> '{}' and secret_id is not null then
+    perform app.raise_error(400, 'invalid_configuration', 'Give either configuration.secret or secret_id, not both.');
   end if;
-  if kind = 'http' and jsonb_typeof(config_ -> 'resources') is distinct from 'object' then
-    perform app.raise_error(400, 'invalid_configuration', 'configuration.resources is an object, a member per resource.');
+  if kind = 'http' and jsonb_typeof(v_config -> 'resources') is distinct from 'object' then
+    perform app.raise_error(400, 'invalid_configuration', 'configuration.resources must be an object with a member for each resource.');
   end if;
   if kind = 'records' and (configuration <> '{}' or secret_id is not null) then
-    perform app.raise_error(400, 'invalid_configuration', 'A connection of type records has no configuration.');
+    perform app.raise_error(400, 'invalid_configuration', 'configuration must be empty for a connection of type records.');
   end if;
   insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by, deleted_at)
-  values (caller.agency_id, insert_connection.kind, insert_connection.name, config_,
-    case when secret_id is null then app.store_secret(caller.agency_id, secret_) else app.use_secret(secret_id) end,
+  values (caller.agency_id, insert_connection.kind, insert_connection.name, v_config,
+    case when secret_id is null then app.store_secret(caller.agency_id, v_secret) else app.use_secret(secret_id) end,
     caller.actor, case when only_test then clock_timestamp() end)
   returning c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
   into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,

@@ -1,4 +1,4 @@
--- One job as callers see it.
+-- Returns a job as callers see it.
 create or replace function app.historical_sync_object(job public.historical_sync_jobs)
 returns jsonb
 language plpgsql

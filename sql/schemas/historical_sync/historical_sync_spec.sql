@@ -1,5 +1,5 @@
--- What a historical sync will run, checked before it exists: {date_from, date_to, resources}, every resource one that
--- the connection has (all of them when none is named).
+-- Returns what a historical sync will run, validated: {date_from, date_to, resources}. Each resource must exist in the
+-- connection; without `resources` all of them are synced.
 create or replace function app.historical_sync_spec(connection app.connections, date_from date, date_to date, resources jsonb)
 returns jsonb
 language plpgsql
@@ -11,9 +11,9 @@ declare
     when 'object' then connection.config -> 'resources' else '{}' end;
   unknown text;
 begin
-  -- Of the years that others can read too: no infinity, none before Christ.
+  -- Years that every client can read: no infinity, none before year 1.
   if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
-    perform app.raise_error(400, 'invalid_dates', 'date_from and date_to are dates, the first not after the second.');
+    perform app.raise_error(400, 'invalid_dates', 'date_from and date_to must be dates, with date_from not after date_to.');
   end if;
   if connection.kind <> 'http' then
     perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
@@ -22,11 +22,11 @@ begin
     resources := (select jsonb_agg(name) from jsonb_object_keys(available) as name);
   end if;
   if jsonb_typeof(resources) is distinct from 'array' or jsonb_array_length(resources) = 0 then
-    perform app.raise_error(400, 'invalid_resources', 'resources is a list of at least one name; leave it out for all.');
+    perform app.raise_error(400, 'invalid_resources', 'resources must be a list of at least one name. Omit it for all.');
   end if;
   select name into unknown from jsonb_array_elements_text(resources) as name where (available ? name) is not true limit 1;
   if found then
-    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.',
+    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.',
       jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
   end if;
   return jsonb_build_object('date_from', date_from, 'date_to', date_to, 'resources',

@@ -1,5 +1,5 @@
--- The fields of a model as a look has found them, all or those named: [{id, name, label, type}].
-create or replace function app.model_fields(seen jsonb, wanted jsonb)
+-- Returns the fields that a source check has found, all or the wanted ones: [{id, name, label, type}].
+create or replace function app.model_fields(available jsonb, wanted jsonb)
 returns jsonb
 language plpgsql
 immutable
@@ -9,16 +9,16 @@ declare
   unknown text;
 begin
   select name into unknown from jsonb_array_elements_text(wanted) as name
-  where not seen @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
+  where not available @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
   if unknown is not null then
-    perform app.raise_error(400, 'unknown_field', 'The source''s records have no field of that name.', jsonb_build_object(
-      'field', left(unknown, 200), 'available', (select coalesce(jsonb_agg(f -> 'name'), '[]') from jsonb_array_elements(seen) as f)));
+    perform app.raise_error(400, 'unknown_field', 'The source''s records do not have this field.', jsonb_build_object(
+      'field', left(unknown, 200), 'available', (select coalesce(jsonb_agg(f -> 'name'), '[]') from jsonb_array_elements(available) as f)));
   end if;
   return (
     select coalesce(jsonb_agg(jsonb_build_object(
       'id', f.value -> 'name', 'name', f.value -> 'name', 'label', f.value -> 'name', 'type', f.value -> 'type'
     ) order by f.position), '[]')
-    from jsonb_array_elements(seen) with ordinality as f (value, position)
+    from jsonb_array_elements(available) with ordinality as f (value, position)
     where wanted is null or wanted ? (f.value ->> 'name'));
 end $$;
 

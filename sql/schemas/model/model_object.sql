@@ -1,4 +1,5 @@
--- One model as callers see it: a query over a resource of a connection, and the fields that a look has found.
+-- Returns a model as callers see it: a query over a resource of a connection, and the fields that a source check has
+-- found.
 create or replace function app.model_object(model app.definitions)
 returns jsonb
 language plpgsql

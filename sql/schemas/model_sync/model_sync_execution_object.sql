@@ -1,4 +1,5 @@
--- One execution as callers see it, with what it did in the target: counts are those of worker_commit_batch, hence true.
+-- Returns an execution as callers see it, with its counts, which worker_commit_batch keeps in the transaction of the
+-- records.
 create or replace function app.model_sync_execution_object(execution app.executions)
 returns jsonb
 language plpgsql

@@ -1,4 +1,5 @@
--- The one model that these mappings read, held until the transaction ends; every field that they name is one of its.
+-- Returns the one model that these mappings read, locked until the transaction ends. Every field that they name must be
+-- one of the model's.
 create or replace function app.model_sync_model(fields jsonb, identity jsonb)
 returns app.definitions
 language plpgsql
@@ -10,10 +11,10 @@ declare
   model app.definitions;
 begin
   if cardinality(ids) > 1 then
-    perform app.raise_error(422, 'unsupported_field', 'All fields must be of one model; several do not work yet.',
+    perform app.raise_error(422, 'unsupported_field', 'Not supported yet: fields of several models.',
       jsonb_build_object('fields', jsonb_build_array('fields.source.model_id')));
   end if;
-  model := app.find_definition('model', ids[1]::uuid, hold => true);
+  model := app.find_definition('model', ids[1]::uuid, for_share => true);
   perform app.model_fields(
     model.settings -> 'fields', (select jsonb_agg(distinct s -> 'field') from jsonb_array_elements(sources) as s));
   return model;

@@ -1,4 +1,4 @@
--- One model sync as callers see it: a superset of what the published versions of the API answer, old and new.
+-- Returns a model sync as callers see it: a superset of what the published versions of the API return.
 create or replace function app.model_sync_object(sync app.definitions)
 returns jsonb
 language plpgsql

@@ -1,5 +1,6 @@
--- Resources as the worker runs them, checked: each with its `parent` (a position in the list, from 0), which is another of
--- the name that it depends on, one that is listed rather than fetched singly, and `persist` decided. No cycles.
+-- Returns a job's resources as the worker runs them, validated. Each gets `parent`, the position (from 0) of the
+-- resource that `depends_on` names (of several with that name, one that is listed rather than fetched), and `persist`.
+-- Cycles are rejected.
 create or replace function app.resource_nodes(resources jsonb)
 returns jsonb
 language plpgsql
@@ -14,19 +15,19 @@ declare
   nodes jsonb := '[]';
 begin
   if size not between 1 and 100 then
-    perform app.raise_error(400, 'invalid_resources', 'resources is a list of 1 to 100 resources.');
+    perform app.raise_error(400, 'invalid_resources', 'resources must be a list of 1 to 100 resources.');
   end if;
   for i in 0 .. size - 1 loop
     node := resources -> i;
     if (jsonb_typeof(node -> 'resource') = 'string' and length(node ->> 'resource') between 1 and 200) is not true then
-      perform app.raise_error(400, 'invalid_resources', 'Every resource has a name: resources.' || i || '.resource.');
+      perform app.raise_error(400, 'invalid_resources', 'resources.' || i || '.resource must be a name of 1 to 200 characters.');
     end if;
     if (node ->> 'method' in ('list', 'get')) is not true then
-      perform app.raise_error(422, 'unsupported_field', 'Only the methods list and get work so far.',
+      perform app.raise_error(422, 'unsupported_field', 'Not supported yet: methods other than list and get.',
         jsonb_build_object('fields', jsonb_build_array('resources.' || i || '.method')));
     end if;
     if node ->> 'method' = 'get' and coalesce(node ->> 'id', '') = '' then
-      perform app.raise_error(400, 'invalid_resources', 'The method get needs an id: resources.' || i || '.id.');
+      perform app.raise_error(400, 'invalid_resources', 'resources.' || i || '.id is required for the method get.');
     end if;
     parent := null;
     if node ->> 'depends_on' is not null then
@@ -34,7 +35,7 @@ begin
       where j <> i and resources -> j -> 'resource' = node -> 'depends_on'
       order by resources -> j ->> 'method' = 'list' desc, j limit 1;
       if not found then
-        perform app.raise_error(400, 'unknown_dependency', 'resources.' || i || '.depends_on names no other resource of this job.',
+        perform app.raise_error(400, 'unknown_dependency', 'resources.' || i || '.depends_on must be another resource of this job.',
           jsonb_build_object('depends_on', left(node ->> 'depends_on', 200)));
       end if;
     end if;
@@ -49,7 +50,7 @@ begin
       parent := parents[parent + 1];
     end loop;
     if parent is not null then
-      perform app.raise_error(400, 'circular_dependency', 'These resources depend on each other in a circle.',
+      perform app.raise_error(400, 'circular_dependency', 'depends_on must not form a cycle.',
         jsonb_build_object('resource', resources -> (i - 1) -> 'resource'));
     end if;
   end loop;

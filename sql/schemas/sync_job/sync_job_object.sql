@@ -1,4 +1,4 @@
--- One sync job as callers see it, also where it was deleted and a run of it is shown.
+-- Returns a sync job as callers see it, also a deleted one whose run is shown.
 create or replace function app.sync_job_object(job app.definitions)
 returns jsonb
 language plpgsql

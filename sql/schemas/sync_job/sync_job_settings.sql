@@ -1,4 +1,4 @@
--- What a sync job holds, checked before it is stored.
+-- Returns the settings of a sync job, validated, as they are stored.
 create or replace function app.sync_job_settings(
   integration_name text, resources jsonb, args_schema jsonb, default_runtime_version int)
 returns jsonb
@@ -9,7 +9,7 @@ as $$
 begin
   perform app.resource_nodes(resources);
   if default_runtime_version not between 1 and 3 then
-    perform app.raise_error(422, 'unsupported_field', 'Versions 1 to 3 work so far.',
+    perform app.raise_error(422, 'unsupported_field', 'Not supported yet: versions other than 1 to 3.',
       jsonb_build_object('fields', jsonb_build_array('default_runtime_version')));
   end if;
   return jsonb_build_object(

@@ -1,5 +1,5 @@
--- One run as callers and receivers see it, with its sync job. resource_stats: per resource and method, {fetched, persisted}
--- as worker_commit_batch counts them, so never older than the last batch.
+-- Returns a run as callers and webhooks see it, with its sync job. resource_stats: per resource and method, {fetched,
+-- persisted} as worker_commit_batch counts them, so never older than the last batch.
 create or replace function app.sync_job_run_object(run app.executions)
 returns jsonb
 language plpgsql

@@ -1,6 +1,6 @@
--- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
--- nobody.
-create or replace function app.find_webhook(id uuid, hold boolean default false)
+-- Returns a webhook of the caller's agency, or raises 404. With `for_share`, nobody can delete it before this
+-- transaction ends. Without, the call waits for no lock.
+create or replace function app.find_webhook(id uuid, for_share boolean default false)
 returns public.webhooks
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -9,7 +9,7 @@ as $$
 declare
   webhook public.webhooks;
 begin
-  if hold then
+  if for_share then
     perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
   end if;
   select * into webhook from public.webhooks as w where w.id = find_webhook.id;

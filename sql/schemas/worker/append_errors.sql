@@ -1,4 +1,5 @@
--- The first hundred sentences, each of at most 500 characters: enough to see what is wrong, whatever the number of records.
+-- Appends error messages, up to one hundred of at most 500 characters, enough to see what is wrong however many records
+-- fail.
 create or replace function app.append_errors(known jsonb, further jsonb)
 returns jsonb
 language plpgsql
@@ -10,8 +11,8 @@ begin
     return known;
   end if;
   return (
-    select jsonb_agg(left(sentence, 500) order by position)
-    from jsonb_array_elements_text(known || further) with ordinality as e (sentence, position)
+    select jsonb_agg(left(message, 500) order by position)
+    from jsonb_array_elements_text(known || further) with ordinality as e (message, position)
     where position <= 100);
 end $$;
 

@@ -1,5 +1,5 @@
--- What every worker call answers: `continue`; `cancel` (with its deadline: stop, then release); `lost`: nothing was
--- stored or changed, and nothing with this lease ever will be.
+-- Returns the result of a worker's call: `continue`; `cancel` with its deadline (stop, then release); `lost`: nothing
+-- was stored or changed, and nothing with this lease token ever will be.
 create or replace function app.lease_result(execution app.executions)
 returns jsonb
 language plpgsql

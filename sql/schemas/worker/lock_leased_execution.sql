@@ -1,4 +1,4 @@
--- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
+-- The fence of every worker call: locks the execution and returns it if this lease still holds it, otherwise null.
 create or replace function app.lock_leased_execution(id uuid, lease_token bigint)
 returns app.executions
 language plpgsql

@@ -1,6 +1,6 @@
--- Takes back what dead workers hold: a lost lease is queued again, or failed after the last attempt; a cancel that
--- nobody acknowledged in time is forced. Rows that somebody has locked are alive and left alone.
--- Answer: {released, failed, cancelled}, counts.
+-- Takes back what dead workers hold. After a lost lease an execution is queued again, or failed after the last attempt.
+-- A cancel that nobody acknowledged in time is forced. Rows that others have locked are alive and are skipped.
+-- Returns the counts {released, failed, cancelled}.
 create or replace function app.reap_executions("limit" int)
 returns jsonb
 language plpgsql
@@ -9,7 +9,7 @@ set lock_timeout = '5s'
 as $$
 declare
   dead app.executions;
-  event_ text;
+  v_event text;
   released int := 0;
   failed int := 0;
   cancelled int := 0;
@@ -22,22 +22,22 @@ begin
     limit reap_executions."limit"
     for update skip locked
   loop
-    event_ := case
+    v_event := case
       when dead.status = 'cancelling' then 'expire'
       when dead.attempts + 1 >= dead.max_attempts then 'fail'
       else 'release'
     end;
     update app.executions as e
-    set status = app.next_status(e.status, event_), event = event_, actor = 'reaper',
+    set status = app.next_status(e.status, v_event), event = v_event, actor = 'reaper',
         reason = case when dead.lease_expires_at < clock_timestamp() then 'lease_expired' else 'cancel_deadline' end,
         attempts = e.attempts + 1, run_at = now(), -- not clock_timestamp(): a claim that reaps may take it at once
-        error = case event_
-          when 'fail' then jsonb_build_object('code', 'worker_lost', 'message', 'The worker stopped answering too often.')
+        error = case v_event
+          when 'fail' then jsonb_build_object('code', 'worker_lost', 'message', 'The worker stopped responding too often.')
           else e.error end
     where e.id = dead.id;
-    released := released + (event_ = 'release')::int;
-    failed := failed + (event_ = 'fail')::int;
-    cancelled := cancelled + (event_ = 'expire')::int;
+    released := released + (v_event = 'release')::int;
+    failed := failed + (v_event = 'fail')::int;
+    cancelled := cancelled + (v_event = 'expire')::int;
   end loop;
   return jsonb_build_object('released', released, 'failed', failed, 'cancelled', cancelled);
 end $$;

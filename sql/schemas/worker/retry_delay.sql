@@ -1,4 +1,4 @@
--- How long an execution waits after its nth failure in a row: 2 s, 4 s, 8 s … at most 5 minutes.
+-- Returns the delay after the nth failure in a row: 2 s, 4 s, 8 s … at most 5 minutes.
 create or replace function app.retry_delay(attempts int)
 returns interval
 language plpgsql

@@ -1,4 +1,4 @@
--- Makes a key of the user's agency. Answer: {key, api_key}; the key itself is shown this once.
+-- Creates an API key for the user's agency. Returns {key, api_key}. The key is shown only this once.
 create or replace function public.create_api_key(name text)
 returns jsonb
 language plpgsql

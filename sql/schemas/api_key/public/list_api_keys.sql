@@ -1,4 +1,4 @@
--- The agency's keys, the newest first, revoked ones included. Answer: {api_keys}.
+-- Lists the agency's API keys, newest first, including revoked ones. Returns {api_keys}.
 create or replace function public.list_api_keys()
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- Revokes a key: whoever calls with it from now on is refused. Again it changes nothing. Answer: the key.
+-- Revokes an API key. Calls with it are rejected from now on. Revoking it again changes nothing. Returns the API key.
 create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
 language plpgsql

@@ -1,6 +1,6 @@
--- Cancels a bulk action that is scheduled or running: it acts on nothing more; what it has done stays. The answer waits for
--- the batch under way at most. Answer: {success, job_id, status}. 400 not_cancellable names the current_status. Heeds an
--- Idempotency-Key.
+-- Cancels a scheduled or running bulk action. It acts on no further item; finished items stay as they are. The call
+-- waits at most for the current batch. Returns {success, job_id, status}. 400 not_cancellable has the current_status.
+-- Accepts an Idempotency-Key.
 create or replace function public.cancel_bulk_action(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql

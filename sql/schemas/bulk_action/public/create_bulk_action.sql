@@ -1,5 +1,5 @@
--- Queues a bulk action: cancel, retry or start the agency's executions that criteria match when it begins, at most max_limit.
--- Answer: the job. Heeds an Idempotency-Key.
+-- Queues a bulk action: it cancels, retries or starts the agency's executions that match the criteria when it runs, at
+-- most max_limit of them. Returns the job. Accepts an Idempotency-Key.
 create or replace function public.create_bulk_action(
   action_type text, criteria jsonb, action_reason text default null, max_limit int default 10000,
   scheduled_at timestamptz default null)
@@ -18,11 +18,11 @@ begin
     return response;
   end if;
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A bulk action acts for an agency: create it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A bulk action requires an agency. Create it as one of its users.');
   end if;
   if (action_type in ('cancel', 'retry', 'start') and max_limit between 1 and 1000000
       and coalesce(length(action_reason), 0) <= 500 and coalesce(isfinite(scheduled_at), true)) is not true then
-    perform app.raise_error(400, 'invalid_bulk_action', 'action_type is cancel, retry or start; max_limit 1 to 1000000; action_reason at most 500 characters.');
+    perform app.raise_error(400, 'invalid_bulk_action', 'action_type must be cancel, retry or start, max_limit 1 to 1000000, action_reason at most 500 characters, and scheduled_at finite.');
   end if;
   job.agency_id := caller.agency_id;
   job.family := 'bulk_action';

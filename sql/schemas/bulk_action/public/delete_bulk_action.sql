@@ -1,5 +1,5 @@
--- Deletes a bulk action that has ended, for its callers: the audit keeps it. Answer: {success, job_id, status}.
--- 400 not_deletable names the current_status of one that has not.
+-- Deletes a finished bulk action for its callers. The audit keeps it. Returns {success, job_id, status}. 400
+-- not_deletable has the current_status of an unfinished one.
 create or replace function public.delete_bulk_action(job_id uuid)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- One bulk action, with its counts.
+-- Returns a bulk action with its counts.
 create or replace function public.get_bulk_action(job_id uuid)
 returns jsonb
 language plpgsql

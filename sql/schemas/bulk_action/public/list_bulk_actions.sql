@@ -1,5 +1,5 @@
--- The agency's bulk actions, the newest first. status: a word of the family; cursor: the `next_cursor` of the page before.
--- Answer: {jobs, next_cursor}; null ends.
+-- Lists the agency's bulk actions, newest first. `status` is one of the family's public statuses, `cursor` the
+-- `next_cursor` of the previous page. Returns {jobs, next_cursor}; `next_cursor` is null on the last page.
 create or replace function public.list_bulk_actions(status text default null, "limit" int default 20, cursor uuid default null)
 returns jsonb
 language plpgsql
@@ -8,7 +8,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
   size constant int := case when "limit" between 1 and 100 then "limit" else 20 end;
-  statuses constant text[] := case when status is not null then app.words_statuses('bulk_action', status) end;
+  statuses constant text[] := case when status is not null then app.internal_statuses('bulk_action', status) end;
   ids uuid[];
 begin
   ids := array(

@@ -1,4 +1,4 @@
--- Cancels the bulk sync's active execution, see app.cancel_definition.
+-- Cancels the bulk sync's active execution (see app.cancel_definition).
 create or replace function public.cancel_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql

@@ -1,6 +1,7 @@
--- Defines a bulk sync: every schema (a resource of the source) is copied to a connection of kind `records`.
--- schemas: [{id, enabled}], null for all there are now. destination_configuration: {schema}, a prefix of the names there.
--- Answer: {data: the bulk sync}. Heeds an Idempotency-Key.
+-- Creates a bulk sync, which copies schemas (resources of the source) to a connection of type records.
+-- schemas: [{id, enabled}], null for all that exist now. destination_configuration: {schema}, a prefix of the names
+-- there.
+-- Returns {data: the bulk sync}. Accepts an Idempotency-Key.
 create or replace function public.create_bulk_sync(
   name text, source_connection_id uuid, destination_connection_id uuid, destination_configuration jsonb default '{}',
   schemas jsonb default null, mode text default 'replicate', active boolean default true, organization_id uuid default null)
@@ -25,16 +26,16 @@ begin
   source := app.find_connection(source_connection_id);
   destination := app.find_connection(destination_connection_id);
   if source.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'The source receives records. Choose a connection that can be read from.');
+    perform app.raise_error(400, 'not_a_source', 'The source must be a connection of type http.');
   end if;
   if destination.kind <> 'records' then
-    perform app.raise_error(400, 'not_a_destination', 'The destination cannot be written to. Choose a connection of type records.');
+    perform app.raise_error(400, 'not_a_destination', 'The destination must be a connection of type records.');
   end if;
   if source.agency_id <> destination.agency_id then
     perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
   if mode not in ('replicate', 'append') then
-    perform app.raise_error(422, 'unsupported_field', 'mode is replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
+    perform app.raise_error(422, 'unsupported_field', 'mode must be replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
   end if;
   insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
   values (

@@ -1,4 +1,4 @@
--- Cancels what runs and deletes the bulk sync. No answer.
+-- Cancels the active execution and deletes the bulk sync. Returns null.
 create or replace function public.delete_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- One bulk sync. Answer: {data}.
+-- Returns {data: the bulk sync}.
 create or replace function public.get_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- One execution of a bulk sync, with each schema's status and counts. Answer: {data}.
+-- Returns {data: an execution of the bulk sync}, with the status and counts of each schema.
 create or replace function public.get_bulk_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
 language plpgsql

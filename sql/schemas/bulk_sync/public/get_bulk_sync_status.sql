@@ -1,5 +1,5 @@
--- The newest execution, which stays current after its end until another starts, and the newest that has ended.
--- Answer: {data: {current_execution, last_execution, next_execution_time, ingestion_status}}.
+-- Returns the newest execution, which stays current after its end until another starts, and the newest finished one:
+-- {data: {current_execution, last_execution, next_execution_time, ingestion_status}}.
 create or replace function public.get_bulk_sync_status(sync_id uuid)
 returns jsonb
 language plpgsql

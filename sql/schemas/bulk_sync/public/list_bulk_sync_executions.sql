@@ -1,5 +1,5 @@
--- A bulk sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
--- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
+-- Lists a bulk sync's executions, newest first (with `ascending` oldest first), at most `limit` (up to 100) per page.
+-- Returns {data: [execution], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_bulk_sync_executions(
   sync_id uuid, page_token text default null, "limit" int default null, ascending boolean default false,
   only_terminal boolean default false)

@@ -1,5 +1,5 @@
--- The agency's bulk syncs, the last changed first, at most `limit` (to 50) a page.
--- Answer: {data: [bulk sync], pagination: {next_page_token}}; an empty token ends.
+-- Lists the agency's bulk syncs, last updated first, at most `limit` (up to 50) per page.
+-- Returns {data: [bulk sync], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_bulk_syncs(
   active boolean default null, page_token text default null, "limit" int default null)
 returns jsonb

@@ -1,5 +1,5 @@
--- Queues an execution of a bulk sync. schemas: ids, null for all. At most one is active: 409 already_active.
--- Answer: {data: the execution}. Heeds an Idempotency-Key.
+-- Queues an execution of a bulk sync. schemas: ids, null for all. 409 already_active if one is active.
+-- Returns {data: the execution}. Accepts an Idempotency-Key.
 create or replace function public.start_bulk_sync(sync_id uuid, schemas jsonb default null)
 returns jsonb
 language plpgsql
@@ -17,14 +17,14 @@ begin
   if response is not null then
     return response;
   end if;
-  sync := app.find_definition('bulk_sync', sync_id, hold => true);
+  sync := app.find_definition('bulk_sync', sync_id, for_share => true);
   select jsonb_agg(s.value order by s.position) into chosen
   from jsonb_array_elements(sync.settings -> 'schemas') with ordinality as s (value, position)
   where schemas is null or schemas ? (s.value ->> 'id');
   select id into unknown from jsonb_array_elements_text(schemas) as id
   where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
   if unknown is not null or chosen is null then
-    perform app.raise_error(400, 'unknown_schema', 'schemas names at least one of this sync''s schemas, and no other.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_schema', 'schemas must have at least one of this sync''s schemas and no other.', jsonb_build_object(
       'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
   end if;
 

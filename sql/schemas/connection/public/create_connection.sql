@@ -1,8 +1,9 @@
--- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
--- type: http (see the connector's config) or records (where syncs land, configuration {}). A door that has put the secret
--- into a store outside names it by `secret_id` (reserve_secret) instead. Answer: {data: the connection}.
--- With `validate` a source is tested (test_connection) and {check_id} answered: once the look is completed, call it without.
--- Heeds an Idempotency-Key; of a secret outside, its fingerprint tells whether it is the same.
+-- Creates a connection. `configuration.secret` is for the worker only and is never returned.
+-- type: http (see the connector's configuration) or records (the destination of syncs, configuration {}). If the secret
+-- is in an external store, `secret_id` names it (see reserve_secret). Returns {data: the connection}.
+-- With `validate` the source is checked first (see test_connection): the call returns {check_id}; call again without
+-- `validate` once the check has completed.
+-- Accepts an Idempotency-Key; an external secret is compared by its fingerprint.
 create or replace function public.create_connection(
   name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null,
   validate boolean default false)
@@ -13,8 +14,8 @@ as $$
 declare
   caller constant app.caller := app.caller();
   fingerprint constant text := case when secret_id is not null then app.secret_fingerprint(secret_id) end;
-  -- Kept for a day to compare with: so of the secret only that it is the same. The key salts it: whoever reads two
-  -- answers does not learn that they are of one secret.
+  -- Stored for a day for comparison, so only as a hash. The key salts it, so that two stored requests do not reveal that
+  -- they have the same secret.
   request constant jsonb := jsonb_build_object('name', name, 'type', type,
     'configuration', encode(sha256(convert_to(
       jsonb_build_array(app.idempotency_key(), configuration, fingerprint)::text, 'UTF8')), 'hex'));

@@ -1,5 +1,5 @@
--- Deletes a connection and forgets its secret. With syncs or models that use it: 422 connection_in_use, naming them, or with
--- `force` they are deleted too. What runs on it is cancelled first. No answer.
+-- Deletes a connection and its secret. If syncs or models use it: 422 connection_in_use with their ids, or, with
+-- `force`, they are deleted too. Active executions are cancelled first. Returns null.
 create or replace function public.delete_connection(connection_id uuid, force boolean default false)
 returns jsonb
 language plpgsql
@@ -11,7 +11,8 @@ declare
   used_by jsonb;
   definition app.definitions;
 begin
-  -- Weaker than `for update`: a start that holds its definition may still name the connection, and is cancelled below.
+  -- Weaker than `for update`, so that a start that has locked its definition can still refer to the connection. It is
+  -- cancelled below.
   perform from app.connections as c where c.id = connection_id and c.deleted_at is null and c.kind <> 'webhook' for no key update;
   if not found then
     perform app.find_connection(connection_id);
@@ -22,7 +23,7 @@ begin
     perform app.raise_error(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
       jsonb_build_object('used_by', used_by));
   end if;
-  -- In id order, as everybody who locks several: the executions too, which the definitions' own deletes would take in theirs.
+  -- All in id order, also the executions, which the definitions' deletes would otherwise lock in the definitions' order.
   perform from app.definitions as d
   where d.deleted_at is null and connection_id in (d.source_id, d.destination_id)
   order by d.id for update;

@@ -1,4 +1,4 @@
--- One connection, without its secret. Answer: {data}.
+-- Returns {data: the connection}, without its secret.
 create or replace function public.get_connection(connection_id uuid)
 returns jsonb
 language plpgsql
@@ -7,7 +7,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id, hold => false)));
+  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id, for_share => false)));
 end $$;
 
 revoke all on function public.get_connection from public, anon, authenticated, service_role;

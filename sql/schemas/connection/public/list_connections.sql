@@ -1,5 +1,5 @@
--- The agency's connections, the last changed first, without their secrets; at most 50 a page.
--- Answer: {data: [connection], pagination: {next_page_token}}; an empty token ends.
+-- Lists the agency's connections without their secrets, last updated first, at most 50 per page.
+-- Returns {data: [connection], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_connections(page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
@@ -11,7 +11,7 @@ declare
   after constant record := app.read_page_token(page_token);
   response jsonb;
 begin
-  -- One statement: what is deleted meanwhile is on the page or not, and the page is whole.
+  -- One statement, so that a connection deleted meanwhile is on the page or not, and the page is complete.
   with listed as (
     select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
     from app.connections as c

@@ -1,6 +1,7 @@
--- For a door that keeps secrets in a store outside: reserves a name there. What is put under it becomes a connection's by
--- `secret_id` within the hour, or is forgotten. fingerprint: SHA-256 of Idempotency-Key and secret, by which a repetition
--- is told from another request. Answer: {secret_id, name}.
+-- Reserves a name in the external secret store. The secret stored under it becomes a connection's through `secret_id`
+-- within an hour, or is deleted. fingerprint: SHA-256 of Idempotency-Key and secret, by which a repeated request is
+-- recognized.
+-- Returns {secret_id, name}.
 create or replace function public.reserve_secret(fingerprint text default null)
 returns jsonb
 language plpgsql
@@ -11,10 +12,10 @@ declare
   reserved app.secrets;
 begin
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A secret belongs to an agency: reserve it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A secret requires an agency. Reserve it as one of its users.');
   end if;
   if fingerprint !~ '^[0-9a-f]{64}$' then
-    perform app.raise_error(400, 'invalid_fingerprint', 'fingerprint is a SHA-256 in lower-case hexadecimal.');
+    perform app.raise_error(400, 'invalid_fingerprint', 'fingerprint must be a SHA-256 in lower-case hexadecimal.');
   end if;
   reserved := app.reserve_secret(fingerprint);
   return jsonb_build_object('secret_id', reserved.id, 'name', reserved.name);

@@ -1,7 +1,7 @@
--- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
--- configuration over it. A secret that is given, in the configuration or by `secret_id` (reserve_secret), takes the place
--- of the stored one's. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
--- Answer: {check_id}, for get_source_check; it is null for a type that cannot fail.
+-- Starts a check of a source: the stored connection (if `connection_id` is given) with this configuration over it. A
+-- secret in the configuration or in `secret_id` (see reserve_secret) replaces the stored one. Nothing stays: the
+-- connection under test is deleted from the start, its secret within minutes.
+-- Returns {check_id} for get_source_check; it is null for a type that cannot fail.
 create or replace function public.test_connection(
   type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
@@ -16,7 +16,7 @@ begin
   if connection_id is not null then
     stored := app.find_connection(connection_id);
     if stored.kind <> type then
-      perform app.raise_error(400, 'other_type', 'The stored connection is of another type.');
+      perform app.raise_error(400, 'other_type', 'type must be that of the stored connection.');
     end if;
     configuration := stored.config || configuration;
   end if;

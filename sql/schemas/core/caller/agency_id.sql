@@ -1,4 +1,4 @@
--- The agency of the policies; null, so that nothing matches, for whoever is not live or belongs to none.
+-- Returns the agency for the policies; null, which matches nothing, unless the caller is live and has an agency.
 create or replace function app.agency_id()
 returns uuid
 language plpgsql

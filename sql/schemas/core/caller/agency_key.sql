@@ -1,4 +1,4 @@
--- The agency's key that came with this request, or null.
+-- Returns the agency's API key that this request carries, or null.
 create or replace function app.agency_key()
 returns text
 language plpgsql

@@ -1,6 +1,6 @@
--- The first call of every RPC, reads included. 401: revoked or deleted; 403: a user without an agency.
--- A trusted server calls as service_role: no agency, so it acts for any. An agency's server calls as anon with its key and
--- goes on as authenticated, with that agency: from here on the same policies hold.
+-- Every RPC, reads included, calls this first. Raises 401 for a revoked or deleted caller, 403 for a user without an
+-- agency. A trusted server calls as service_role; it has no agency and may act for any. An agency's server calls as
+-- anon with its key and continues as authenticated with that agency, so that the same policies hold.
 create or replace function app.caller()
 returns app.caller
 language plpgsql
@@ -16,14 +16,14 @@ begin
   end if;
   select * into identity from app.identify();
   if not identity.is_live and by_key then
-    perform app.raise_error(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
+    perform app.raise_error(401, 'invalid_api_key', 'This API key is unknown or revoked. Use another key, or sign in.');
   end if;
-  -- An anonymous request is no user's, whatever else its claims say.
+  -- An anonymous request has no user, whatever else its claims say.
   if not identity.is_live or current_user = 'anon' and not by_key then
-    perform app.raise_error(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
+    perform app.raise_error(401, 'revoked_token', 'This session has ended or its user was deleted. Sign in again.');
   end if;
   if identity.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'Your user belongs to no agency. Ask an administrator to add you to one.');
+    perform app.raise_error(403, 'no_agency', 'Your user has no agency. Ask an administrator to add you to one.');
   end if;
   if current_user = 'anon' then
     if current_setting('transaction_read_only') = 'off' then

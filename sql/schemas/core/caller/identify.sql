@@ -1,7 +1,8 @@
--- Who made this request: a user by the verified claims, or an agency's server by its key (header x-agency-key, which counts
--- for an anonymous request only). A definer, because callers can read neither the auth schema nor the hashes; it reads the
--- request, never an argument, so it tells nobody about anybody else.
--- `is_live` is false for a deleted user, a session that was signed out, and a key that is unknown or revoked.
+-- Identifies the caller of this request: a user by the verified claims, or an agency's server by its key (header
+-- x-agency-key, which counts for an anonymous request only). `is_live` is false for a deleted user, an ended session,
+-- and an unknown or revoked key.
+-- SECURITY DEFINER, because callers can read neither the auth schema nor the hashes. It reads the request and takes no
+-- argument, so it reveals nothing about anybody else.
 create or replace function app.identify(out user_id uuid, out api_key_id uuid, out agency_id uuid, out is_live boolean)
 language plpgsql
 stable
@@ -19,14 +20,14 @@ begin
     from app.api_keys as k
     where k.hash = sha256(convert_to(app.agency_key(), 'UTF8')) and k.revoked_at is null;
   elsif claims ->> 'sub' ~ uuid_pattern and coalesce(session ~ uuid_pattern, true) then
-    select person.id, member.agency_id, true into user_id, agency_id, is_live
-    from auth.users as person
-    left join public.users as member on member.id = person.id
-    where person.id = (claims ->> 'sub')::uuid
-      and person.deleted_at is null
+    select u.id, member.agency_id, true into user_id, agency_id, is_live
+    from auth.users as u
+    left join public.users as member on member.id = u.id
+    where u.id = (claims ->> 'sub')::uuid
+      and u.deleted_at is null
       -- The Auth server allows tokens without a session.
       and (session is null or exists (
-        select from auth.sessions as s where s.id = session::uuid and s.user_id = person.id));
+        select from auth.sessions as s where s.id = session::uuid and s.user_id = u.id));
   end if;
   is_live := coalesce(is_live, false);
 end $$;

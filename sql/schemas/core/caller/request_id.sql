@@ -1,4 +1,4 @@
--- The id that the door gave this request (header x-request-id), for the audit.
+-- Returns the id of this request for the audit (header x-request-id, set by the endpoint).
 create or replace function app.request_id()
 returns text
 language plpgsql

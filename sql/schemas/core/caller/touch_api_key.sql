@@ -1,4 +1,5 @@
--- Notes that a key is in use, to the minute and without waiting for anybody. Not in a transaction that only reads.
+-- Records when an API key was last used, to the minute and without waiting for locks. Not called in read-only
+-- transactions.
 create or replace function app.touch_api_key()
 returns void
 language plpgsql

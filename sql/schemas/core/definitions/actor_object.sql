@@ -1,4 +1,4 @@
--- Who did it, as the published APIs show it: {id, type, name}.
+-- Returns an actor as the published APIs show it: {id, type, name}.
 create or replace function app.actor_object(actor text)
 returns jsonb
 language plpgsql

@@ -1,5 +1,5 @@
--- Cancels whatever is active for this definition. When nothing is, the newest execution if that was cancelled (whoever asks
--- again gets the same answer, however fast the worker was), else null.
+-- Cancels the definition's active execution and returns it. If there is none, returns the newest execution if that was
+-- cancelled, so that a repeated cancel returns the same however fast the worker was; otherwise null.
 create or replace function app.cancel_active(definition app.definitions, reason text default null)
 returns app.executions
 language plpgsql

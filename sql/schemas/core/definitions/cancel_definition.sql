@@ -1,6 +1,8 @@
--- A cancel in two steps, for every family that is defined and started: what waits is canceled at once, what runs is
--- `canceling` until its worker has stopped, at most until the deadline. Asked again it answers the same and changes nothing.
--- Answer: {data: {message, execution_id, status}}, the last two null when nothing was active. Heeds an Idempotency-Key.
+-- Cancels in two steps, for every family with definitions: a queued execution is canceled at once, a running one is
+-- `canceling` until its worker has stopped, at most until the deadline. A repeated call returns the same and changes
+-- nothing.
+-- Returns {data: {message, execution_id, status}}; the last two are null if nothing was active. Accepts an
+-- Idempotency-Key.
 create or replace function app.cancel_definition(caller app.caller, kind text, id uuid)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- Cancels what runs, then the definition is gone for its callers; executions and audit stay.
+-- Cancels the active execution and deletes the definition for its callers. Its executions and their audit stay.
 create or replace function app.delete_definition(kind text, id uuid)
 returns app.definitions
 language plpgsql

@@ -1,6 +1,6 @@
--- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes
--- it before this transaction ends; who only reads waits for nobody.
-create or replace function app.find_connection(id uuid, hold boolean default true)
+-- Returns a connection that the caller may use, without its secret, or raises 404. Webhooks belong to another API. With
+-- `for_share`, nobody can delete it before this transaction ends. Without, the call waits for no lock.
+create or replace function app.find_connection(id uuid, for_share boolean default true)
 returns app.connections
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -9,7 +9,7 @@ as $$
 declare
   connection app.connections;
 begin
-  if hold then
+  if for_share then
     perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
   end if;
   select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at

@@ -1,6 +1,6 @@
--- A definition of this kind, or 404: another agency's is as unknown as none. With `hold`, nobody deletes it before this
--- transaction ends.
-create or replace function app.find_definition(kind text, id uuid, hold boolean default false)
+-- Returns a definition of this kind, or raises 404, also for another agency's. With `for_share`, nobody can delete it
+-- before this transaction ends.
+create or replace function app.find_definition(kind text, id uuid, for_share boolean default false)
 returns app.definitions
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -9,7 +9,7 @@ as $$
 declare
   definition app.definitions;
 begin
-  if hold then
+  if for_share then
     select * into definition from app.definitions as d
     where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null
     for share;

@@ -1,4 +1,4 @@
--- The newest execution of a definition, or the newest that has ended; null when there is none.
+-- Returns the newest execution of a definition, or the newest finished one; null if there is none.
 create or replace function app.newest_execution(definition app.definitions, ended boolean default false)
 returns app.executions
 language plpgsql

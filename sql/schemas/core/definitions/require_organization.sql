@@ -1,4 +1,4 @@
--- The published APIs call an agency an organization and let callers name it: it can only be their own.
+-- Raises 403 if the request names an organization (the published APIs' word for agency) other than the caller's.
 create or replace function app.require_organization(caller app.caller, organization_id uuid)
 returns void
 language plpgsql
@@ -7,7 +7,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if organization_id is not null and organization_id is distinct from caller.agency_id then
-    perform app.raise_error(403, 'other_organization', 'You can only act in your own organization. Leave its id out.');
+    perform app.raise_error(403, 'other_organization', 'organization_id must be your own. Omit it.');
   end if;
 end $$;
 

@@ -1,4 +1,5 @@
--- Cancels those of them that are active, in id order, as everybody who locks several.
+-- Cancels the active ones among these executions. Locks them in id order, as all code that locks several executions
+-- does.
 create or replace function app.cancel_each(ids uuid[], reason text)
 returns void
 language plpgsql

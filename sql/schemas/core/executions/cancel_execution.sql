@@ -1,5 +1,5 @@
--- A caller's cancel, for every family. The lock is a statement of its own: what follows sees the row as it is now,
--- so of a cancel and an outcome exactly one wins, and the row tells which.
+-- Cancels an execution for a caller, in every family. The lock is a statement of its own: the next statements see the
+-- row as it is now, so that of a cancel and an outcome exactly one wins.
 create or replace function app.cancel_execution(family text, id uuid, reason text)
 returns app.executions
 language plpgsql
@@ -11,10 +11,10 @@ declare
   cancel_event constant text := (select f.cancel_event from app.families as f where f.family = cancel_execution.family);
   execution app.executions;
   was_running boolean;
-  next_ text;
+  v_status text;
 begin
   if length(reason) > 500 then
-    perform app.raise_error(400, 'reason_too_long', 'The reason may have at most 500 characters.');
+    perform app.raise_error(400, 'reason_too_long', 'reason must have at most 500 characters.');
   end if;
   select * into execution from app.executions as e
   where e.id = cancel_execution.id and e.family = cancel_execution.family and e.deleted_at is null
@@ -24,10 +24,10 @@ begin
   end if;
 
   if execution.status = 'cancelling' then
-    return execution; -- asked for already: nothing moves, and the deadline stays
+    return execution; -- requested before: nothing changes, and the deadline stays
   end if;
-  next_ := app.next_status(execution.status, cancel_event);
-  if next_ is null then
+  v_status := app.next_status(execution.status, cancel_event);
+  if v_status is null then
     perform app.raise_error(400, 'not_cancellable',
       'This job is ' || app.public_status(execution) || ' and can no longer be cancelled.',
       jsonb_build_object('current_status', app.public_status(execution)));
@@ -35,11 +35,11 @@ begin
 
   was_running := execution.status = 'running';
   update app.executions as e
-  set status = next_, event = cancel_event, reason = cancel_execution.reason
+  set status = v_status, event = cancel_event, reason = cancel_execution.reason
   where e.id = execution.id
   returning * into execution;
   if was_running then
-    -- A hint for the worker, which asks the row before it believes it.
+    -- Only a hint: the worker reads the row.
     perform pg_notify('execution_cancelled', execution.id::text);
   end if;
   return execution;

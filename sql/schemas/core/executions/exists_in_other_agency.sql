@@ -1,4 +1,5 @@
--- Tells a stranger's row from no row at all, and nothing else about it.
+-- Tells another agency's row from a missing one, and reveals nothing else. SECURITY DEFINER, because policies hide the
+-- row.
 create or replace function app.exists_in_other_agency(kind text, id uuid)
 returns boolean
 language plpgsql

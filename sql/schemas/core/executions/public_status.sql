@@ -1,4 +1,5 @@
--- What the family calls this execution's status. One that has begun before reads as running while it waits again.
+-- Returns the family's name for an execution's status. A queued execution that has started before is reported as
+-- running.
 create or replace function app.public_status(execution app.executions)
 returns text
 language plpgsql
@@ -6,19 +7,19 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  word app.families;
+  names app.families;
 begin
-  select * into word from app.families as f where f.family = execution.family;
+  select * into names from app.families as f where f.family = execution.family;
   return case execution.status
     when 'queued' then case
-      when execution.started_at is not null then word.running
-      when execution.run_at > now() then word.scheduled
-      else word.queued end
-    when 'running' then word.running
-    when 'cancelling' then word.cancelling
-    when 'completed' then word.completed
-    when 'failed' then word.failed
-    when 'cancelled' then word.cancelled
+      when execution.started_at is not null then names.running
+      when execution.run_at > now() then names.scheduled
+      else names.queued end
+    when 'running' then names.running
+    when 'cancelling' then names.cancelling
+    when 'completed' then names.completed
+    when 'failed' then names.failed
+    when 'cancelled' then names.cancelled
   end;
 end $$;
 

@@ -1,5 +1,5 @@
--- Queues an execution and wakes a worker; of `wanted`, what a caller may choose. With a concurrency key there is at most
--- one active execution: then 409 already_active, and its id.
+-- Queues an execution and notifies the workers. Only the columns that a caller may choose are taken from `wanted`. With
+-- a concurrency key, at most one execution is active: otherwise 409 already_active with its id.
 create or replace function app.start_execution(wanted app.executions)
 returns app.executions
 language plpgsql
@@ -27,10 +27,10 @@ begin
     where e.agency_id = wanted.agency_id and e.family = wanted.family
       and e.concurrency_key = wanted.concurrency_key and e.status in ('queued', 'running', 'cancelling');
     if found then
-      perform app.raise_error(409, 'already_active', 'A job is already active here. Wait for it, or cancel it first.',
+      perform app.raise_error(409, 'already_active', 'Another job is active. Wait for it or cancel it first.',
         jsonb_build_object('job_id', active));
     end if;
-    -- It ended between the two statements: try again.
+    -- It ended between the two statements. Try again.
   end loop;
   perform pg_notify('execution_queued', wanted.family);
   return started;

@@ -1,4 +1,4 @@
--- The request's Idempotency-Key header, or null.
+-- Returns the request's Idempotency-Key header, or null.
 create or replace function app.idempotency_key()
 returns text
 language plpgsql

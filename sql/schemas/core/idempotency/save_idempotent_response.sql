@@ -1,4 +1,4 @@
--- Stores an answer for its Idempotency-Key, if there is one, in the transaction of the move that it is about.
+-- Stores the response for the request's Idempotency-Key, if it has one, in the transaction of the work itself.
 create or replace function app.save_idempotent_response(caller app.caller, function text, request jsonb, response jsonb)
 returns jsonb
 language plpgsql

@@ -1,5 +1,5 @@
--- A page of the caller's definitions of this kind, the last changed first, and the token of the next page ('' ends).
--- Null filters are none; `mode` is that of the settings.
+-- Returns a page of the caller's definitions of this kind, last updated first, and the token of the next page ('' on
+-- the last). Filters that are null do not apply; `mode` is that of the settings.
 create or replace function app.definitions_page(
   kind text, page_token text, "limit" int, active boolean default null, destination_id uuid default null,
   mode text default null, out ids uuid[], out next_page_token text)

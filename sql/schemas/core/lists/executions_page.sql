@@ -1,5 +1,5 @@
--- A page of a definition's executions, the newest first (or last), and the token of the next page ('' ends). At most one is
--- active at a time, so the order of starting is that of ending.
+-- Returns a page of a definition's executions, newest (or oldest) first, and the token of the next page ('' on the
+-- last). At most one is active at a time, so they end in the order in which they start.
 create or replace function app.executions_page(
   definition app.definitions, page_token text, "limit" int, ascending boolean, only_ended boolean,
   out ids uuid[], out next_page_token text)
@@ -12,7 +12,7 @@ declare
 begin
   if page_token <> '' then
     if page_token !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
-      perform app.raise_error(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+      perform app.raise_error(400, 'invalid_page_token', 'Invalid page_token. Start again without one.');
     end if;
     after := page_token::uuid;
   end if;

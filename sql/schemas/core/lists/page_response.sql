@@ -1,4 +1,4 @@
--- A list as these APIs answer it.
+-- Returns a list in the format of the APIs that page in both directions.
 create or replace function app.page_response(result jsonb, next_cursor text, prev_cursor text, size int)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- Where the next page begins, after the row that was last: opaque to callers.
+-- Returns the token of the page that begins after this row. It is opaque to callers.
 create or replace function app.page_token(updated_at timestamptz, id uuid)
 returns text
 language plpgsql

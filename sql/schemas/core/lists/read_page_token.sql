@@ -1,4 +1,4 @@
--- What app.page_token wrote; 400 for anything else.
+-- Decodes a token of app.page_token. Raises 400 for anything else.
 create or replace function app.read_page_token(token text, out updated_at timestamptz, out id uuid)
 language plpgsql
 immutable
@@ -11,7 +11,7 @@ begin
     return;
   end if;
   if length(token) > 200 then
-    raise invalid_parameter_value; -- longer than any, and perhaps deeper than the parser goes
+    raise invalid_parameter_value; -- longer than any token, and perhaps too deep for the parser
   end if;
   position := convert_from(decode(rpad(translate(token, '-_', '+/'), (length(token) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
   updated_at := 'epoch'::timestamptz + (position ->> 0)::numeric * interval '1 second';
@@ -20,7 +20,7 @@ begin
     raise invalid_parameter_value;
   end if;
 exception when data_exception then
-  perform app.raise_error(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+  perform app.raise_error(400, 'invalid_page_token', 'Invalid page_token. Start again without one.');
 end $$;
 
 revoke all on function app.read_page_token from public;

@@ -1,4 +1,4 @@
--- The first id (app.uuid_v7) that can be of this time: an index on ids narrows by time with it.
+-- Returns the smallest id (app.uuid_v7) of this time, so that an index on ids can narrow by time.
 create or replace function app.uuid_v7_floor(at timestamptz)
 returns uuid
 language plpgsql

@@ -1,5 +1,6 @@
--- Forgets the secret that a connection had, unless a living one names it (a test borrows the stored connection's). Fires
--- whoever deletes it, so nobody has to think of it. A definer, as callers may not write secrets; no call reaches it.
+-- Deletes the secret that a connection had, unless a live connection uses it too (a check borrows the stored
+-- connection's). A trigger, so that it runs whatever deletes the connection.
+-- SECURITY DEFINER, because callers cannot write secrets; it cannot be called directly.
 create or replace function app.delete_secret()
 returns trigger
 language plpgsql

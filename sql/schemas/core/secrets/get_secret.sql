@@ -1,6 +1,7 @@
--- A connection's secret, for the worker: {secret}, or {secret_ref} where the store outside has it. One that cannot be read
--- is empty, which the connector refuses: it must not keep the claims of all others from being answered.
--- A definer: nobody else reads a value.
+-- Returns a connection's secret for the worker: {secret}, or {secret_ref} if it is in the external store. An unreadable
+-- secret is returned empty, which the connector rejects, because an error here would fail the claims of all other
+-- executions.
+-- SECURITY DEFINER: nothing else reads a value.
 create or replace function app.get_secret(id uuid)
 returns jsonb
 language plpgsql
@@ -22,7 +23,7 @@ begin
     begin
       select d.decrypted_secret::jsonb into secret.value from vault.decrypted_secrets as d where d.id = secret.vault_id;
     exception when others then
-      raise warning 'the secret % in the Vault cannot be read: %', id, sqlstate;
+      raise warning 'cannot read secret % in the Vault: %', id, sqlstate;
     end;
   end if;
   return jsonb_build_object('secret', case when jsonb_typeof(secret.value) = 'object' then secret.value else '{}' end);

@@ -1,5 +1,5 @@
--- A name in the store outside, for a secret of the caller's agency. A definer, as callers may not write secrets; it takes
--- no agency. Without a connection that uses it, it is forgotten an hour later.
+-- Reserves a name in the external store for a secret of the caller's agency. Unless a connection uses it, it is deleted
+-- an hour later. SECURITY DEFINER, because callers cannot write secrets; it takes no agency.
 create or replace function app.reserve_secret(fingerprint text)
 returns app.secrets
 language plpgsql

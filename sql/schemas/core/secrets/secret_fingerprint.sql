@@ -1,4 +1,5 @@
--- What a secret of the caller's agency was reserved with; null for any other. A definer, as callers may not read secrets.
+-- Returns the fingerprint with which a secret of the caller's agency was reserved; null for any other.
+-- SECURITY DEFINER, because callers cannot read secrets.
 create or replace function app.secret_fingerprint(id uuid)
 returns text
 language plpgsql

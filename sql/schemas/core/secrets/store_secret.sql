@@ -1,5 +1,6 @@
--- Stores a secret of the caller's agency, in Supabase Vault where that is installed. Answers its id; null for an empty one.
--- A definer, as callers may neither read nor write secrets; it takes none but their own agency.
+-- Stores a secret of the caller's agency, in Supabase Vault if that is installed. Returns its id; null for an empty
+-- secret.
+-- SECURITY DEFINER, because callers can neither read nor write secrets; it rejects every agency but the caller's.
 create or replace function app.store_secret(agency uuid, value jsonb)
 returns uuid
 language plpgsql
@@ -10,7 +11,7 @@ declare
   v_id constant uuid := app.uuid_v7();
 begin
   if (agency = app.agency_id()) is not true then
-    perform app.raise_error(403, 'forbidden', 'You may not do this.');
+    perform app.raise_error(403, 'forbidden', 'The secret must belong to your agency.');
   end if;
   if coalesce(value, '{}') = '{}' then
     return null;

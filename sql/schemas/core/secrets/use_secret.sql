@@ -1,5 +1,5 @@
--- Takes a reserved secret into use, once, or 400. A definer, as callers may not write secrets; it finds their own
--- agency's only.
+-- Takes a reserved secret into use, once, or raises 400. SECURITY DEFINER, because callers cannot write secrets; it
+-- finds only those of the caller's agency.
 create or replace function app.use_secret(id uuid)
 returns uuid
 language plpgsql
@@ -11,7 +11,7 @@ begin
   update app.secrets as s set used_at = now(), delete_at = null
   where s.id = use_secret.id and s.agency_id = app.agency_id() and s.storage = 'external' and s.used_at is null;
   if not found then
-    perform app.raise_error(400, 'unknown_secret', 'secret_id names no unused secret of your agency. Reserve another one.');
+    perform app.raise_error(400, 'unknown_secret', 'secret_id must be an unused secret of your agency. Reserve another one.');
   end if;
   return id;
 end $$;

@@ -1,4 +1,4 @@
--- An execution takes its events with it: retention's alone, as the guard lets nobody else delete one.
+-- Deletes an execution's events with it. Only retention deletes executions (see app.guard_deletion).
 create or replace function app.drop_events()
 returns trigger
 language plpgsql

@@ -1,4 +1,5 @@
--- Whether an execution's receiver is to be told of this event: active, and neither side has narrowed it out.
+-- Whether an execution's webhook receives this event: it is active, and neither the webhook nor the execution excludes
+-- the event.
 create or replace function app.is_subscribed(execution app.executions, event text)
 returns boolean
 language plpgsql
@@ -6,12 +7,12 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  receiver jsonb;
+  webhook jsonb;
 begin
-  select c.config into receiver from app.connections as c
+  select c.config into webhook from app.connections as c
   where c.agency_id = execution.agency_id and c.id = execution.destination_id and c.deleted_at is null;
-  return coalesce((receiver ->> 'is_active')::boolean, false)
-    and (jsonb_array_length(receiver -> 'event_types') = 0 or receiver -> 'event_types' ? event)
+  return coalesce((webhook ->> 'is_active')::boolean, false)
+    and (jsonb_array_length(webhook -> 'event_types') = 0 or webhook -> 'event_types' ? event)
     and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
 end $$;
 

@@ -1,4 +1,5 @@
--- The whole machine on one screen. Null: the move is not allowed. No move leaves completed, failed or cancelled.
+-- The whole state machine on one screen. Null: the transition is not allowed. completed, failed and cancelled are
+-- final.
 create or replace function app.next_status(status text, event text)
 returns text
 language plpgsql

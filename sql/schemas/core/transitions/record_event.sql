@@ -1,5 +1,5 @@
--- The only writer of the audit: a definer, because nobody holds INSERT on it. With the lease, what was being delivered
--- under it is given up in the same commit: its outcome is unknown, and counted. The end of an execution that delivers is
+-- The only writer of the audit; SECURITY DEFINER, because no role holds INSERT on it. When the lease ends, the delivery
+-- in progress under it is marked as unknown in the same commit, and counted. The end of an execution that delivers is
 -- itself an event to deliver.
 create or replace function app.record_event()
 returns trigger
@@ -10,12 +10,12 @@ set lock_timeout = '5s'
 as $$
 declare
   delivers constant boolean := coalesce(new.spec -> 'write' ->> 'mode' = 'deliver', false);
-  given_up int;
+  unknown_deliveries int;
 begin
   if delivers and tg_op = 'UPDATE' and old.leased_by is not null and new.leased_by is null then
     update app.deliveries as d set status = 'unknown', finished_at = clock_timestamp()
     where d.execution_id = new.id and d.status = 'sending';
-    get diagnostics given_up = row_count;
+    get diagnostics unknown_deliveries = row_count;
   end if;
   if delivers and new.finished_at is not null and app.is_subscribed(new, app.terminal_event(new)) then
     insert into app.deliveries (agency_id, execution_id, number, event, status, due_at)
@@ -25,7 +25,7 @@ begin
     (agency_id, execution_id, at, event, from_status, to_status, lease_token, actor, reason, request_id, in_flight)
   values
     (new.agency_id, new.id, clock_timestamp(), new.event, case when tg_op = 'UPDATE' then old.status end, new.status,
-     new.lease_token, new.actor, new.reason, new.request_id, given_up);
+     new.lease_token, new.actor, new.reason, new.request_id, unknown_deliveries);
   return null;
 end $$;
 

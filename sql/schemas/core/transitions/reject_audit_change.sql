@@ -1,5 +1,5 @@
--- The audit is closed to its owner too: an event comes from a move's trigger and goes from its execution's, so either is
--- done from inside another trigger.
+-- Protects the audit from everybody, its owner included. Events are written and deleted only by triggers of their
+-- execution, so only from inside another trigger.
 create or replace function app.reject_audit_change()
 returns trigger
 language plpgsql
@@ -7,7 +7,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op in ('UPDATE', 'TRUNCATE') or pg_trigger_depth() < 2 then
-    perform app.raise_error(403, 'audit_is_closed', 'The audit is written by moves alone.');
+    perform app.raise_error(403, 'audit_is_closed', 'The audit is written by state transitions only.');
   end if;
   return null;
 end $$;

@@ -1,4 +1,4 @@
--- The event that tells of an execution's end, in its family's words: sync_job_run:stopped.
+-- Returns the event that reports an execution's end, in its family's words: sync_job_run:stopped.
 create or replace function app.terminal_event(execution app.executions)
 returns text
 language plpgsql

@@ -1,5 +1,5 @@
--- Cancels a historical sync that is pending or in progress; when it answers, nothing more of that job is accepted.
--- Answer: {job_id, status}. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
+-- Cancels a pending or running historical sync. After it returns, no further write of that job is accepted.
+-- Returns {job_id, status}. 400 not_cancellable has the current_status. Accepts an Idempotency-Key.
 create or replace function public.cancel_sync_job(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql

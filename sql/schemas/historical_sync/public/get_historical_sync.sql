@@ -1,4 +1,4 @@
--- One historical sync: status, progress, position, error, who cancelled it and why, timestamps.
+-- Returns a historical sync: status, progress, position, error, who cancelled it and why, timestamps.
 create or replace function public.get_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql

@@ -1,6 +1,7 @@
--- The caller's historical syncs, newest first, at most `limit` (1 to 100). status: a word of the family; cursor: the
--- `next_cursor` of the answer before. Ids are ordered by time and a page begins after one, so a walk neither skips nor
--- repeats what was there when it began, whatever is started meanwhile. Answer: {jobs, next_cursor}; null ends.
+-- Lists the caller's historical syncs, newest first, at most `limit` (1 to 100). `status` is one of the family's public
+-- statuses, `cursor` the previous page's `next_cursor`. Ids are time-ordered and a page begins after one, so paging
+-- neither skips nor repeats the jobs that existed when it began. Returns {jobs, next_cursor}; `next_cursor` is null on
+-- the last page.
 create or replace function public.list_historical_syncs(
   status text default null, connection_id uuid default null, "limit" int default 20, cursor uuid default null)
 returns jsonb
@@ -11,18 +12,18 @@ as $$
 declare
   caller constant app.caller := app.caller();
   size constant int := coalesce("limit", 20);
-  -- A connection has one agency: a trusted server that names one finds its executions as fast.
+  -- A connection has one agency, so a trusted server that names a connection finds its executions as fast.
   of_agency constant boolean := caller.agency_id is not null or connection_id is not null;
   agency constant uuid := coalesce(caller.agency_id, (select c.agency_id from app.connections as c where c.id = connection_id));
-  statuses constant text[] := case when status is not null then app.words_statuses('historical_sync', status) end;
+  statuses constant text[] := case when status is not null then app.internal_statuses('historical_sync', status) end;
   jobs jsonb;
   ids uuid[];
 begin
   if size not between 1 and 100 then
-    perform app.raise_error(400, 'invalid_limit', 'limit is a number from 1 to 100.');
+    perform app.raise_error(400, 'invalid_limit', 'limit must be a number from 1 to 100.');
   end if;
-  -- Planned for the filters at hand: each combination has its index. `nulls last` is the order of an agency's indexes and
-  -- not of the primary key's, which would be read past all other agencies' rows.
+  -- Planned for the given filters, because each combination has its index. `nulls last` is the order of an agency's
+  -- indexes and not of the primary key, which would be read past all other agencies' rows.
   execute 'select array(select e.id from app.executions as e where e.family = ''historical_sync'' and e.deleted_at is null'
     || case when of_agency then ' and e.agency_id = $1' else '' end
     || case when connection_id is not null then ' and e.connection_id = $2' else '' end
@@ -34,7 +35,7 @@ begin
   using agency, connection_id, statuses, status, cursor, size + 1;
 
   select jsonb_agg(app.historical_sync_object(j) order by j.job_id desc) into jobs
-  from unnest(ids[:size]) as listed (id) join public.historical_sync_jobs as j on j.job_id = listed.id; -- one by one
+  from unnest(ids[:size]) as listed (id) join public.historical_sync_jobs as j on j.job_id = listed.id; -- one lookup each
   return jsonb_build_object(
     'jobs', coalesce(jobs, '[]'),
     'next_cursor', case when cardinality(ids) > size then ids[size] end);

@@ -1,5 +1,5 @@
--- Continues a failed or cancelled historical sync where it stood, as a new job: same range, checkpoint copied.
--- Answer: {job_id, status, retry_of}. 400 not_retryable names the current_status. Heeds an Idempotency-Key.
+-- Continues a failed or cancelled historical sync from its checkpoint, as a new job with the same range.
+-- Returns {job_id, status, retry_of}. 400 not_retryable has the current_status. Accepts an Idempotency-Key.
 create or replace function public.retry_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
@@ -22,12 +22,12 @@ begin
     perform app.raise_not_found('historical_sync', 'historical_sync', 'job', job_id);
   end if;
   if ended.status not in ('failed', 'cancelled') then
-    perform app.raise_error(400, 'not_retryable', 'Only a failed or cancelled job can be retried.',
+    perform app.raise_error(400, 'not_retryable', 'Only failed and cancelled jobs can be retried.',
       jsonb_build_object('current_status', app.public_status(ended)));
   end if;
   perform from app.connections as c where c.id = ended.connection_id and c.deleted_at is null for share;
   if not found and ended.connection_id is not null then
-    perform app.raise_error(404, 'connection_not_found', 'The connection of this job was deleted.');
+    perform app.raise_error(404, 'connection_not_found', 'The connection of this job was deleted. Start a new job.');
   end if;
 
   started := ended;

@@ -1,5 +1,6 @@
--- Queues a historical sync of a date range; both days are included. resources: JSON array of names, or null for all.
--- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id. Heeds an Idempotency-Key.
+-- Queues a historical sync of a date range; both days are included. resources: JSON array of names, null for all.
+-- Returns {job_id, status}. One job per connection can be active: otherwise 409 already_active with its job_id.
+-- Accepts an Idempotency-Key.
 create or replace function public.start_historical_sync(
   connection_id uuid, date_from date, date_to date, resources jsonb default null)
 returns jsonb
@@ -21,7 +22,7 @@ begin
   -- Without the secret, which callers may not read.
   select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
   from app.connections as c where c.id = start_historical_sync.connection_id and c.deleted_at is null
-  for share; -- nobody deletes it meanwhile
+  for share; -- so that nobody deletes it meanwhile
   if not found then
     perform app.raise_not_found('historical_sync', 'connection', 'connection', connection_id);
   end if;

@@ -1,6 +1,6 @@
--- The family's jobs in its own words. security_invoker: the caller's policies decide which rows.
--- windows_done, windows_total: of the date range, null until its worker has begun (a retry knows at once).
--- eta_seconds: at this job's own pace (windows_before were done when it began), so null until it has done one.
+-- The family's jobs with its public statuses. security_invoker: the caller's policies decide which rows are visible.
+-- windows_done, windows_total: of the date range; null until the worker has started (a retry has them at once).
+-- eta_seconds: at the pace of this job; windows_before were done when it started, so it is null until one more is done.
 create view public.historical_sync_jobs with (security_invoker = true) as
 select
   e.id as job_id,
@@ -22,7 +22,7 @@ select
       * ((e.progress ->> 'windows_total')::numeric - (e.progress ->> 'windows_done')::numeric)
       / ((e.progress ->> 'windows_done')::numeric - (e.progress ->> 'windows_before')::numeric))::bigint
   end as eta_seconds,
-  -- Where it stands. The page is left out: it may hold what the source meant for the worker alone.
+  -- Its position without the page, which may hold what the source meant for the worker only.
   case when e.checkpoint is not null
     then jsonb_build_object('resource', e.checkpoint -> 'resource', 'date', e.checkpoint -> 'date') end as position,
   e.error,

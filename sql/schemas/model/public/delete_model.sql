@@ -1,4 +1,4 @@
--- Deletes a model that no model sync reads: else 422 model_in_use, naming them. No answer.
+-- Deletes a model. 422 model_in_use, with the model syncs that read it, if there are any. Returns null.
 create or replace function public.delete_model(model_id uuid)
 returns jsonb
 language plpgsql
@@ -6,7 +6,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
-  -- First: a sync that is being created holds the model, and is seen once it is there.
+  -- First, because a model sync that is being created locks the model and is visible after that.
   model constant app.definitions := app.delete_definition('model', model_id);
   used_by jsonb;
 begin
@@ -15,7 +15,7 @@ begin
   where d.agency_id = model.agency_id and d.kind = 'model_sync' and d.deleted_at is null
     and d.settings ->> 'model_id' = model.id::text;
   if used_by is not null then
-    perform app.raise_error(422, 'model_in_use', 'Syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
+    perform app.raise_error(422, 'model_in_use', 'Model syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
   end if;
   return null;
 end $$;

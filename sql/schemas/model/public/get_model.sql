@@ -1,4 +1,4 @@
--- One model. Answer: {data}.
+-- Returns {data: the model}.
 create or replace function public.get_model(model_id uuid)
 returns jsonb
 language plpgsql

@@ -1,5 +1,5 @@
--- The agency's models, the last changed first, at most `limit` (to 50) a page.
--- Answer: {data: [model], pagination: {next_page_token}}; an empty token ends.
+-- Lists the agency's models, last updated first, at most `limit` (up to 50) per page.
+-- Returns {data: [model], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_models(page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- Cancels the model sync's active execution, see app.cancel_definition.
+-- Cancels the model sync's active execution (see app.cancel_definition).
 create or replace function public.cancel_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql

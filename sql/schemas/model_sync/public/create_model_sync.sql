@@ -1,8 +1,9 @@
--- Defines a model sync: fields of a model go to members of the rows of an object, a resource of a connection of type records.
+-- Creates a model sync, which writes fields of a model to the rows of an object (a resource of a connection of type
+-- records).
 --   fields    [{source: {model_id, field}, target}], at least one, each target once
---   identity  {source: {model_id, field}, target, function: Equality}: which row a record is; not for mode append
---   mode      create, update, updateOrCreate or append; sync_all_records false: rows that would not change are left alone
--- Answer: {data: the model sync}. Heeds an Idempotency-Key.
+--   identity  {source: {model_id, field}, target, function: Equality}: how a record finds its row; not for mode append
+--   mode      create, update, updateOrCreate or append; with sync_all_records false, unchanged rows are not written
+-- Returns {data: the model sync}. Accepts an Idempotency-Key.
 create or replace function public.create_model_sync(
   name text, mode text, target jsonb, fields jsonb, identity jsonb default null, active boolean default true,
   sync_all_records boolean default true, organization_id uuid default null)
@@ -24,21 +25,21 @@ begin
   end if;
   perform app.require_organization(caller, organization_id);
   if (mode in ('create', 'update', 'updateOrCreate', 'append')) is not true then
-    perform app.raise_error(422, 'unsupported_field', 'mode is create, update, updateOrCreate or append.',
+    perform app.raise_error(422, 'unsupported_field', 'mode must be create, update, updateOrCreate or append.',
       jsonb_build_object('fields', jsonb_build_array('mode')));
   end if;
   if mode <> 'append' and identity is null then
-    perform app.raise_error(400, 'identity_required', 'Say with identity which row of the target a record is; only append needs none.');
+    perform app.raise_error(400, 'identity_required', 'identity is required unless mode is append.');
   end if;
   if jsonb_array_length(fields) <> (select count(distinct f ->> 'target') from jsonb_array_elements(fields) as f)
      or exists (select from jsonb_array_elements(fields) as f
                 where f ->> 'target' = identity ->> 'target' and f -> 'source' <> identity -> 'source') then
-    perform app.raise_error(400, 'ambiguous_target', 'Two fields go to the same target.');
+    perform app.raise_error(400, 'ambiguous_target', 'Each target must be used by one field only.');
   end if;
   model := app.model_sync_model(fields, identity);
   destination := app.find_connection((target ->> 'connection_id')::uuid);
   if destination.kind <> 'records' then
-    perform app.raise_error(400, 'not_a_destination', 'The target cannot be written to. Choose a connection of type records.');
+    perform app.raise_error(400, 'not_a_destination', 'target.connection_id must be a connection of type records.');
   end if;
   if destination.agency_id <> model.agency_id then
     perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');

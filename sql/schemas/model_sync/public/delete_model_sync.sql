@@ -1,4 +1,4 @@
--- Cancels what runs and deletes the model sync. No answer.
+-- Cancels the active execution and deletes the model sync. Returns null.
 create or replace function public.delete_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- One model sync. Answer: {data}.
+-- Returns {data: the model sync}.
 create or replace function public.get_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- One execution of a model sync, with its counts. Answer: {data}.
+-- Returns {data: an execution of the model sync}, with its counts.
 create or replace function public.get_model_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
 language plpgsql

@@ -1,5 +1,5 @@
--- Queues an execution of a model sync. At most one is active: 409 already_active.
--- Answer: {data: the execution}. Heeds an Idempotency-Key.
+-- Queues an execution of a model sync. 409 already_active if one is active.
+-- Returns {data: the execution}. Accepts an Idempotency-Key.
 create or replace function public.start_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -15,7 +15,7 @@ begin
   if response is not null then
     return response;
   end if;
-  sync := app.find_definition('model_sync', sync_id, hold => true);
+  sync := app.find_definition('model_sync', sync_id, for_share => true);
   started.agency_id := sync.agency_id;
   started.family := 'model_sync';
   started.definition_id := sync.id;
@@ -29,9 +29,10 @@ begin
     'identity', case when sync.settings ->> 'mode' <> 'append' then sync.settings -> 'identity' end,
     'write', jsonb_build_object(
       'mode', sync.settings -> 'mode', 'only_changed', not (sync.settings ->> 'sync_all_records')::boolean));
-  -- Whoever deletes the connection waits for the sync, and may have begun: waiting for them too would be for ever.
+  -- Without a lock, because a delete of the connection may already wait for this sync, and waiting for it would be a
+  -- deadlock.
   perform app.require_identity(
-    app.find_connection(sync.destination_id, hold => false), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
+    app.find_connection(sync.destination_id, for_share => false), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
   started := app.start_execution(started);
   response := jsonb_build_object('data', app.model_sync_execution_object(started));
   return app.save_idempotent_response(caller, 'start_model_sync', request, response);

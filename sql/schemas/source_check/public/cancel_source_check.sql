@@ -1,5 +1,5 @@
--- Takes a look back that nobody waits for any longer: a worker that comes back has better to do. Answers as get_source_check, and
--- one that has ended already stays what it is.
+-- Cancels a source check whose caller no longer waits, so that no worker runs it later. Returns what get_source_check
+-- returns. A finished check stays as it is.
 create or replace function public.cancel_source_check(check_id uuid)
 returns jsonb
 language plpgsql
@@ -8,8 +8,8 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  perform public.get_source_check(check_id); -- it is a look, and the caller's
-  perform app.cancel_each(array[check_id], 'nobody waits');
+  perform public.get_source_check(check_id); -- raises 404 unless it is one of the caller's
+  perform app.cancel_each(array[check_id], 'no caller waits');
   return public.get_source_check(check_id);
 end $$;
 

@@ -1,4 +1,4 @@
--- What a look has found: {status, fields: [{name, type}], error: {code, message}}.
+-- Returns the result of a source check: {status, fields: [{name, type}], error: {code, message}}.
 create or replace function public.get_source_check(check_id uuid)
 returns jsonb
 language plpgsql
@@ -6,13 +6,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
-  look app.executions;
+  source_check app.executions;
 begin
-  select * into look from app.executions as e where e.id = check_id and e.family = 'source_check';
+  select * into source_check from app.executions as e where e.id = check_id and e.family = 'source_check';
   if not found then
-    perform app.raise_error(404, 'look_not_found', 'There is no look with this id.');
+    perform app.raise_error(404, 'look_not_found', 'There is no source check with this id.');
   end if;
-  return jsonb_build_object('status', app.public_status(look), 'fields', look.progress -> 'fields', 'error', look.error);
+  return jsonb_build_object('status', app.public_status(source_check), 'fields', source_check.progress -> 'fields', 'error', source_check.error);
 end $$;
 
 revoke all on function public.get_source_check from public, anon, authenticated, service_role;

@@ -1,5 +1,5 @@
--- Defines a sync job: which resources are read, on which they depend, with which arguments. Answer: the sync job.
--- Heeds an Idempotency-Key.
+-- Creates a sync job: the resources to read, how they depend on each other, and their arguments. Returns the sync job.
+-- Accepts an Idempotency-Key.
 create or replace function public.create_sync_job(
   resources jsonb, label text default 'Untitled', integration_name text default '', args_schema jsonb default '{}',
   default_runtime_version int default 3, environment_id uuid default null)
@@ -19,7 +19,7 @@ begin
   end if;
   perform app.require_organization(caller, environment_id);
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A sync job belongs to an agency: create it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A sync job requires an agency. Create it as one of its users.');
   end if;
   insert into app.definitions (agency_id, kind, name, settings, created_by, updated_by)
   values (caller.agency_id, 'sync_job', label,

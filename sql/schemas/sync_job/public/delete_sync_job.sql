@@ -1,4 +1,4 @@
--- Stops the runs of a sync job and deletes it; the runs stay. Answer: {id}.
+-- Stops the active runs of a sync job and deletes it; its runs stay. Returns {id}.
 create or replace function public.delete_sync_job(job_id uuid)
 returns jsonb
 language plpgsql

@@ -1,4 +1,4 @@
--- One sync job.
+-- Returns a sync job.
 create or replace function public.get_sync_job(job_id uuid)
 returns jsonb
 language plpgsql

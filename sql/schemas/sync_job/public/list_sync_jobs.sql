@@ -1,4 +1,4 @@
--- The agency's sync jobs. Answer: {result, next_cursor, prev_cursor, limit}.
+-- Lists the agency's sync jobs. Returns {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_sync_jobs(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
   sort text default null)
@@ -13,8 +13,8 @@ begin
   return app.page_response((
     select jsonb_agg(one.object order by listed.position)
     from unnest(page.ids) with ordinality as listed (id, position),
-      lateral (select app.sync_job_object(d) as object from app.definitions as d where d.id = listed.id limit 1) as one), -- one by one
-    page.next_, page.prev_, page.size);
+      lateral (select app.sync_job_object(d) as object from app.definitions as d where d.id = listed.id limit 1) as one), -- one lookup each
+    page.next_page, page.prev_page, page.size);
 end $$;
 
 revoke all on function public.list_sync_jobs from public, anon, authenticated, service_role;

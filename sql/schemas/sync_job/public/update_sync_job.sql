@@ -1,4 +1,4 @@
--- Changes what is given of a sync job; runs that have begun keep what they began with. Answer: the sync job.
+-- Changes the given fields of a sync job. Runs that exist already keep theirs. Returns the sync job.
 create or replace function public.update_sync_job(
   job_id uuid, resources jsonb default null, label text default null, integration_name text default null,
   args_schema jsonb default null, default_runtime_version int default null)
@@ -11,7 +11,7 @@ declare
   caller constant app.caller := app.caller();
   job app.definitions;
 begin
-  -- At once as it is written: two that first share a row wait for each other.
+  -- Locked for the update at once, because two calls that first share the row would wait for each other.
   perform from app.definitions as d where d.id = job_id and d.kind = 'sync_job' and d.deleted_at is null for no key update;
   job := app.find_definition('sync_job', job_id);
   update app.definitions as d

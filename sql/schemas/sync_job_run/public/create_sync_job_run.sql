@@ -1,6 +1,7 @@
--- Queues a run of a sync job on an integrated account (a connection that can be read). Its records are stored (with
--- daemon_group_key) or delivered (with webhook_id): exactly one of the two. args: as the job's args_schema wants them.
--- Answer: the run. Heeds an Idempotency-Key.
+-- Queues a run of a sync job on an integrated account (a connection of type http). Its records are stored
+-- (daemon_group_key) or delivered (webhook_id); exactly one of the two must be given. args: validated against the job's
+-- args_schema.
+-- Returns the run. Accepts an Idempotency-Key.
 create or replace function public.create_sync_job_run(
   sync_job_id uuid, integrated_account_id uuid, args jsonb default '{}', webhook_id uuid default null,
   daemon_group_key text default null, error_handling text default 'fail_fast', ignore_previous_run boolean default false,
@@ -26,25 +27,25 @@ begin
     return response;
   end if;
   if (webhook_id is null) = (daemon_group_key is null) then
-    perform app.raise_error(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to have them delivered.');
+    perform app.raise_error(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to deliver them.');
   end if;
-  job := app.find_definition('sync_job', sync_job_id, hold => true);
+  job := app.find_definition('sync_job', sync_job_id, for_share => true);
   account := app.find_connection(integrated_account_id);
   if account.kind <> 'http' then
     perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if webhook_id is not null then
-    perform app.find_webhook(webhook_id, hold => true);
+    perform app.find_webhook(webhook_id, for_share => true);
   end if;
   if account.agency_id <> job.agency_id then
     perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
   job_version := (job.settings ->> 'default_runtime_version')::int;
   if version is distinct from job_version and version is not null and not (job_version = 2 and version = 3) then
-    perform app.raise_error(400, 'other_version', 'The job is of another version.', jsonb_build_object('version', job_version));
+    perform app.raise_error(400, 'other_version', 'version must be that of the job.', jsonb_build_object('version', job_version));
   end if;
   if error_handling not in ('fail_fast', 'ignore', 'batch') or error_handling = 'batch' and coalesce(version, job_version) < 2 then
-    perform app.raise_error(400, 'invalid_error_handling', 'error_handling is fail_fast, ignore, or from version 2 on batch.');
+    perform app.raise_error(400, 'invalid_error_handling', 'error_handling must be fail_fast, ignore or, from version 2 on, batch.');
   end if;
   perform app.require_args(job.settings -> 'args_schema', args);
   resources := coalesce(resources, job.settings -> 'resources');
@@ -52,7 +53,7 @@ begin
   select n ->> 'resource' into unknown from jsonb_array_elements(nodes) as n
   where not account.config -> 'resources' ? (n ->> 'resource') limit 1;
   if found then
-    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.', jsonb_build_object(
       'resource', unknown, 'available', array(select jsonb_object_keys(account.config -> 'resources'))));
   end if;
 

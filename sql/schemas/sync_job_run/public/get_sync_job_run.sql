@@ -1,4 +1,4 @@
--- One run, with its sync job and what it has done so far.
+-- Returns a run, with its sync job and its counts so far.
 create or replace function public.get_sync_job_run(run_id uuid)
 returns jsonb
 language plpgsql

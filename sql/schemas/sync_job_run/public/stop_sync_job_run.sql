@@ -1,5 +1,6 @@
--- Stops a run that waits or runs, at once: when it answers nothing more is stored, and no delivery begins. The record stays.
--- Answer: the run. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
+-- Stops a queued or running run at once. After it returns, nothing more is stored and no delivery begins. The run
+-- stays.
+-- Returns the run. 400 not_cancellable has the current_status. Accepts an Idempotency-Key.
 create or replace function public.stop_sync_job_run(run_id uuid)
 returns jsonb
 language plpgsql
@@ -15,7 +16,7 @@ begin
     return response;
   end if;
   perform app.find_execution('sync_job_run', run_id);
-  -- Two statements: the second sees what a batch has stored that the first waited for.
+  -- Two statements, so that the second sees what was stored by a batch that the first waited for.
   run := app.cancel_execution('sync_job_run', run_id, null);
   response := app.sync_job_run_object(run);
   return app.save_idempotent_response(caller, 'stop_sync_job_run', request, response);

@@ -1,4 +1,5 @@
--- The agency's runs of sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
+-- The agency's runs of sync jobs with their API's field names. security_invoker: the caller's policies decide which
+-- rows are visible.
 create view public.sync_job_runs with (security_invoker = true) as
 select
   e.id,

@@ -1,4 +1,4 @@
--- Deletes a webhook and its secret; runs that deliver to it are stopped first. Answer: {id}.
+-- Stops the runs that deliver to a webhook, then deletes it and its secret. Returns {id}.
 create or replace function public.delete_webhook(webhook_id uuid)
 returns jsonb
 language plpgsql

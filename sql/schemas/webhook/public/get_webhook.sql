@@ -1,4 +1,4 @@
--- One webhook, without its secret.
+-- Returns a webhook, without its secret.
 create or replace function public.get_webhook(webhook_id uuid)
 returns jsonb
 language plpgsql

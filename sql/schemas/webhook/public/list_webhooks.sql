@@ -1,4 +1,4 @@
--- The agency's webhooks, without their secrets. Answer: {result, next_cursor, prev_cursor, limit}.
+-- Lists the agency's webhooks, without their secrets. Returns {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_webhooks(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
   sort text default null)
@@ -13,8 +13,8 @@ begin
   return app.page_response((
     select jsonb_agg(one.object order by listed.position)
     from unnest(page.ids) with ordinality as listed (id, position),
-      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one by one
-    page.next_, page.prev_, page.size);
+      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one lookup each
+    page.next_page, page.prev_page, page.size);
 end $$;
 
 revoke all on function public.list_webhooks from public, anon, authenticated, service_role;

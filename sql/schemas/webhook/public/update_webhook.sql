@@ -1,4 +1,4 @@
--- Changes what is given of a webhook. Answer: the webhook, without its secret.
+-- Changes the given fields of a webhook. Returns it without its secret.
 create or replace function public.update_webhook(
   webhook_id uuid, target_url text default null, event_types jsonb default null, is_active boolean default null)
 returns jsonb
@@ -9,7 +9,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  -- At once as it is written: two that first share a row wait for each other.
+  -- Locked for the update at once, because two calls that first share the row would wait for each other.
   perform from app.connections as c
   where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
   if not found then

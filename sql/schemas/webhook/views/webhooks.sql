@@ -1,4 +1,5 @@
--- The agency's receivers of events, in their API's words. security_invoker: the caller's policies decide which rows.
+-- The agency's webhooks with their API's field names. security_invoker: the caller's policies decide which rows are
+-- visible.
 create view public.webhooks with (security_invoker = true) as
 select
   c.id,

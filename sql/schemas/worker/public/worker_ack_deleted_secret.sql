@@ -1,5 +1,4 @@
--- Drops what is known of a secret that was claimed (worker_claim_deleted_secrets) and that the store outside has forgotten.
--- No answer.
+-- Deletes the row of a claimed secret (worker_claim_deleted_secrets) that the external store has deleted. Returns null.
 create or replace function public.worker_ack_deleted_secret(secret_id uuid)
 returns jsonb
 language plpgsql

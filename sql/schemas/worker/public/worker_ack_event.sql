@@ -1,5 +1,5 @@
--- What became of an attempt to send an event: it is delivered, or tried again after a growing delay, five times in all.
--- An attempt that took too long, so that another has begun, says nothing any more. Answer: {answer: status | lost}.
+-- Records the outcome of an attempt to send an event: it is delivered, or tried again after a growing delay, five times
+-- in all. An attempt that took so long that another has begun has no effect. Returns {result: status | lost}.
 create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
 returns jsonb
 language plpgsql
@@ -7,15 +7,15 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
-  status_ text;
+  v_status text;
 begin
   update app.deliveries as d
   set status = case when delivered then 'delivered' when d.attempts >= 5 then 'failed' else 'queued' end,
       due_at = case when not delivered and d.attempts < 5 then clock_timestamp() + app.retry_delay(d.attempts) end,
       finished_at = case when delivered or d.attempts >= 5 then clock_timestamp() end
   where d.id = delivery_id and d.status = 'queued' and d.attempts = attempt
-  returning d.status into status_;
-  return jsonb_build_object('result', coalesce(status_, 'lost'));
+  returning d.status into v_status;
+  return jsonb_build_object('result', coalesce(v_status, 'lost'));
 end $$;
 
 revoke all on function public.worker_ack_event from public, anon, authenticated, service_role;

@@ -1,6 +1,7 @@
--- Hands at most `limit` secrets, which the worker is to forget in the store outside: those of deleted connections, and
--- those that no connection came for. Each for five minutes; unless it is settled by then (worker_ack_deleted_secret), it is
--- handed out again. Answer: JSON array of {id, name}.
+-- Hands out at most `max_secrets` secrets for the worker to delete in the external store: those of deleted connections,
+-- and reserved ones that no connection used. Each is handed out again after five minutes unless
+-- worker_ack_deleted_secret was called.
+-- Returns a JSON array of {id, name}.
 create or replace function public.worker_claim_deleted_secrets(max_secrets int default 100)
 returns jsonb
 language plpgsql
@@ -11,14 +12,14 @@ declare
   claimed jsonb;
 begin
   if (max_secrets between 1 and 1000) is not true then
-    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
+    perform app.raise_error(400, 'invalid_limit', 'max_secrets must be 1 to 1000.');
   end if;
   with taken as (
     update app.secrets as s set used_at = coalesce(s.used_at, now()), delete_at = now() + interval '5 minutes'
     where s.id = any(array(
-      select due.id from app.secrets as due
-      where due.delete_at <= now()
-      order by due.delete_at limit worker_claim_deleted_secrets.max_secrets for update skip locked))
+      select s.id from app.secrets as s
+      where s.delete_at <= now()
+      order by s.delete_at limit worker_claim_deleted_secrets.max_secrets for update skip locked))
     returning s.id, s.name
   )
   select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.id), '[]') into claimed

@@ -1,7 +1,6 @@
--- Hands at most `limit` events about ended executions to whoever sends them, each for a minute: if its outcome is not told
--- by then (worker_ack_event), it is handed out again, ten times at most; one whose webhook was deleted is given up.
--- Answer: JSON array of
--- {id, attempt, event, payload, created_at, environment_id, webhook_id, url, secret}.
+-- Hands out at most `max_events` events about finished executions, to be sent to their webhooks. Each is handed out
+-- again after a minute unless worker_ack_event was called, ten times at most. Events of a deleted webhook fail.
+-- Returns a JSON array of {id, attempt, event, payload, created_at, environment_id, webhook_id, url, secret}.
 create or replace function public.worker_claim_events(max_events int default 10)
 returns jsonb
 language plpgsql
@@ -12,7 +11,7 @@ declare
   claimed jsonb;
 begin
   if (max_events between 1 and 100) is not true then
-    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 100.');
+    perform app.raise_error(400, 'invalid_limit', 'max_events must be 1 to 100.');
   end if;
   update app.deliveries as d set status = 'failed', due_at = null, finished_at = clock_timestamp()
   where d.id = any(array(

@@ -1,11 +1,11 @@
--- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock: to persist is to ask
--- whether to go on. `continue` and `cancel` mean stored, `lost` means nothing was (see app.lease_result).
---   seq      the last committed + 1 stores; the last repeats its answer, so a lost answer can be asked for again
---   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000 bytes: it is indexed) sent
---            before is written again as app.store_records says
---   errors   JSON array of sentences, one per record of the source that cannot be stored
+-- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock, so that committing is the
+-- cancel check. `continue` and `cancel` mean stored, `lost` means that nothing was (see app.lease_result).
+--   seq      the last committed + 1 stores; the last repeats its result, so a call whose response was lost can be repeated
+--   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000
+--            bytes, because it is indexed) that exists is written again as app.store_records says
+--   errors   JSON array of messages, one for each record of the source that cannot be stored
 --   done     this was the resource's last batch
---   fetched  how many records were read where they are not stored: passed on only, or delivered (see worker_begin_delivery)
+--   fetched  how many records were read, if they are not among `records`: passed on only, or delivered
 create or replace function public.worker_commit_batch(
   execution_id uuid, lease_token bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb,
   done boolean default false, errors jsonb default '[]', method text default 'list', fetched int default null)
@@ -23,24 +23,24 @@ begin
       and jsonb_typeof(errors) = 'array' and done is not null and length(method) between 1 and 50
       and octet_length(resource) between 1 and 200) is not true then
     perform app.raise_error(400, 'invalid_batch',
-      'A batch has a resource of 1 to 200 bytes, lists of records and errors, and a checkpoint and progress that are objects.');
+      'resource must have 1 to 200 bytes, records and errors must be lists, checkpoint and progress objects.');
   end if;
   size := jsonb_array_length(records);
   if size + jsonb_array_length(errors) > 5000 or fetched not between 0 and 100000 or pg_column_size(records) > 16 * 1024 * 1024 then
-    perform app.raise_error(413, 'batch_too_large', 'A batch has at most 5000 records and 16 MiB.');
+    perform app.raise_error(413, 'batch_too_large', 'A batch must have at most 5000 records and 16 MiB. Split it.');
   end if;
   if exists (
     select from jsonb_array_elements(records) as item
     where (jsonb_typeof(item -> 'key') = 'string' and octet_length(item ->> 'key') <= 2000 and item ? 'data') is not true
   ) then
-    perform app.raise_error(400, 'invalid_batch', 'A record has a key, which is a text of at most 2000 bytes, and data.');
+    perform app.raise_error(400, 'invalid_batch', 'Each record must have data and a key, a text of at most 2000 bytes.');
   end if;
   execution := app.lock_leased_execution(execution_id, lease_token);
   if execution.id is null or execution.seq = worker_commit_batch.seq and worker_commit_batch.seq > 0 then
     return app.lease_result(execution);
   end if;
   if execution.seq + 1 is distinct from worker_commit_batch.seq then
-    perform app.raise_error(409, 'unexpected_seq', 'The next batch is number ' || execution.seq + 1 || '.',
+    perform app.raise_error(409, 'unexpected_seq', 'seq must be ' || execution.seq + 1 || '.',
       jsonb_build_object('expected_seq', execution.seq + 1));
   end if;
 

@@ -1,4 +1,4 @@
--- The work is done: running or cancelling → completed. Answer: {answer: completed | lost}.
+-- Completes an execution: running or cancelling → completed. Returns {result: completed | lost}.
 create or replace function public.worker_complete(execution_id uuid, lease_token bigint, progress jsonb default null)
 returns jsonb
 language plpgsql

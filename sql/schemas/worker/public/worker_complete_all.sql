@@ -1,6 +1,6 @@
--- The work of several is done: those that their lease still holds go running or cancelling → completed, in one commit (see
--- app.complete_and_claim). leases: {execution_id: lease}, at most 100. Answer: JSON array of the ids that are completed
--- now; `finish` says what became of another.
+-- Completes several executions in one commit: those that their lease still holds (see app.complete_and_claim).
+-- leases: {execution_id: lease_token}, at most 100. Returns a JSON array of the completed ids; worker_complete returns
+-- the result for each of the others.
 create or replace function public.worker_complete_all(leases jsonb)
 returns jsonb
 language plpgsql

@@ -19,10 +19,10 @@ begin
       'max_executions is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
   end if;
   turn := app.complete_and_claim(leases, worker, families, max_executions, lease_seconds);
-  claimed := turn.leased;
+  claimed := turn.claimed;
   if cardinality(claimed) < max_executions and (app.reap_executions(max_executions) ->> 'released')::int > 0 then
     claimed := claimed
-      || (app.complete_and_claim('{}', worker, families, max_executions - cardinality(claimed), lease_seconds)).leased;
+      || (app.complete_and_claim('{}', worker, families, max_executions - cardinality(claimed), lease_seconds)).claimed;
   end if;
   return jsonb_build_object('completed', turn.completed, 'claimed', coalesce((
     select jsonb_agg(jsonb_build_object(

@@ -1,4 +1,4 @@
--- Keeps the lease for another `lease_seconds` of its claim. Answer: see app.lease_result.
+-- Extends the lease by the `lease_seconds` of its claim. Returns what app.lease_result returns.
 create or replace function public.worker_heartbeat(execution_id uuid, lease_token bigint)
 returns jsonb
 language plpgsql

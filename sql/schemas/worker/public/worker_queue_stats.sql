@@ -1,5 +1,5 @@
--- How many executions of these families could be claimed now, counted up to `limit`, and since when the oldest could.
--- families: JSON array of family names. Answer: {executions, oldest_seconds}.
+-- Counts the executions of these families that can be claimed now, up to `limit`, and returns for how long the oldest
+-- has been claimable. families: JSON array of names. Returns {executions, oldest_seconds}.
 create or replace function public.worker_queue_stats(families jsonb, "limit" int default 20)
 returns jsonb
 language plpgsql
@@ -10,7 +10,7 @@ declare
   wanted text[];
 begin
   if ("limit" between 1 and 100 and jsonb_typeof(families) = 'array') is not true then
-    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 100, families a list.');
+    perform app.raise_error(400, 'invalid_limit', 'limit must be 1 to 100, and families a list.');
   end if;
   wanted := array(select jsonb_array_elements_text(families));
   return (

@@ -1,7 +1,7 @@
--- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
--- connections that were only to be tested, five minutes ago.
--- Answer: {released, failed, cancelled}, counts of executions; and `warnings` where users could change their agency
--- (see app.check_adopted_tables).
+-- The tick: runs app.reap_executions, deletes idempotent responses after a day, and detaches the secrets of connections
+-- under test after five minutes.
+-- Returns the counts {released, failed, cancelled}, and `warnings` if users could change their agency (see
+-- app.check_adopted_tables).
 create or replace function public.worker_reap("limit" int default 100)
 returns jsonb
 language plpgsql
@@ -12,7 +12,7 @@ declare
   warnings constant jsonb := (select jsonb_agg(problem) from app.check_adopted_tables());
 begin
   if ("limit" between 1 and 1000) is not true then
-    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
+    perform app.raise_error(400, 'invalid_limit', 'limit must be 1 to 1000.');
   end if;
   delete from app.idempotency_keys as k
   where k.id = any(array(

@@ -1,5 +1,6 @@
--- The worker stops here of its own accord: out of time, shutting down, or told to cancel. The checkpoint is kept and no
--- attempt is counted; one that is being cancelled is cancelled now. Answer: {answer: queued | cancelled | lost}.
+-- Ends the worker's turn by its own decision: out of time, shutting down, or told to cancel. The checkpoint is kept and
+-- no attempt is counted. An execution that is being cancelled is cancelled now. Returns {result: queued | cancelled |
+-- lost}.
 create or replace function public.worker_release(execution_id uuid, lease_token bigint, reason text default null)
 returns jsonb
 language plpgsql
@@ -8,13 +9,13 @@ set lock_timeout = '5s'
 as $$
 declare
   execution app.executions := app.lock_leased_execution(execution_id, lease_token);
-  event_ constant text := case execution.status when 'cancelling' then 'acknowledge' else 'release' end;
+  v_event constant text := case execution.status when 'cancelling' then 'acknowledge' else 'release' end;
 begin
   if execution.id is null then
     return app.lease_result(execution);
   end if;
   update app.executions as e
-  set status = app.next_status(e.status, event_), event = event_, actor = 'worker:' || e.leased_by,
+  set status = app.next_status(e.status, v_event), event = v_event, actor = 'worker:' || e.leased_by,
       reason = left(worker_release.reason, 500), run_at = clock_timestamp()
   where e.id = execution.id
   returning * into execution;

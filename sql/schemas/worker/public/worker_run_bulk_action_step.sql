@@ -1,6 +1,7 @@
--- One step of a bulk action, a short transaction of its own: finds the next 5,000 of its items, and when all are found acts
--- on the next 500. The rows, its own among them, are locked in id order, like everybody's who locks several.
--- Answer: as app.lease_result, with `more` while there is something left to do.
+-- One step of a bulk action, a short transaction of its own: finds its next 5,000 items and, once all are found, acts
+-- on the next 500. Its rows, the bulk action's own among them, are locked in id order, as in all code that locks
+-- several executions.
+-- Returns what app.lease_result returns, with `more` while work is left.
 create or replace function public.worker_run_bulk_action_step(execution_id uuid, lease_token bigint)
 returns jsonb
 language plpgsql
@@ -11,7 +12,7 @@ declare
   job app.executions;
   action app.bulk_actions;
   items uuid[];
-  counted record;
+  counts record;
 begin
   items := array(
     select i.item_id from app.bulk_action_items as i
@@ -24,7 +25,7 @@ begin
   if job.id is null or job.status <> 'running' then
     return app.lease_result(job);
   end if;
-  -- A step whose answer was lost is asked for again, and may have been under way until now: then these are done.
+  -- A step whose response was lost is called again while the first may still run. Its items are done by now.
   items := array(
     select i.item_id from app.bulk_action_items as i
     where i.execution_id = job.id and i.item_id = any(items) and i.outcome is null
@@ -48,9 +49,9 @@ begin
     return app.lease_result(job) || jsonb_build_object('more', true);
   end if;
 
-  select * into counted from app.act_on_items(job, items);
+  select * into counts from app.act_on_items(job, items);
   update app.bulk_actions as b
-  set done = b.done + counted.done, skipped = b.skipped + counted.skipped, not_started = b.not_started - cardinality(items)
+  set done = b.done + counts.done, skipped = b.skipped + counts.skipped, not_started = b.not_started - cardinality(items)
   where b.agency_id = job.agency_id and b.execution_id = job.id
   returning * into action;
   update app.executions as e

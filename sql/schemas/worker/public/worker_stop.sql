@@ -1,4 +1,4 @@
--- The receiver does not want this execution: it is cancelled on its behalf, at once. Answer: {answer: cancelled | lost}.
+-- Cancels an execution on behalf of its webhook, which does not want it, at once. Returns {result: cancelled | lost}.
 create or replace function public.worker_stop(execution_id uuid, lease_token bigint, reason text)
 returns jsonb
 language plpgsql
