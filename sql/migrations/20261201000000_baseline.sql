@@ -579,7 +579,7 @@ grant select on app.bulk_actions, app.bulk_action_items to authenticated;
 grant select, insert, update on app.bulk_actions, app.bulk_action_items to service_role;
 
 -- core/caller/agency_id.sql
--- The agency of the policies; null, so that nothing matches, for whoever is not live or belongs to none.
+-- Returns the agency for the policies; null, which matches nothing, unless the caller is live and has an agency.
 create or replace function app.agency_id()
 returns uuid
 language plpgsql
@@ -594,7 +594,7 @@ revoke all on function app.agency_id from public;
 grant execute on function app.agency_id to authenticated;
 
 -- core/caller/agency_key.sql
--- The agency's key that came with this request, or null.
+-- Returns the agency's API key that this request carries, or null.
 create or replace function app.agency_key()
 returns text
 language plpgsql
@@ -609,9 +609,9 @@ revoke all on function app.agency_key from public;
 grant execute on function app.agency_key to anon;
 
 -- core/caller/caller.sql
--- The first call of every RPC, reads included. 401: revoked or deleted; 403: a user without an agency.
--- A trusted server calls as service_role: no agency, so it acts for any. An agency's server calls as anon with its key and
--- goes on as authenticated, with that agency: from here on the same policies hold.
+-- Every RPC, reads included, calls this first. Raises 401 for a revoked or deleted caller, 403 for a user without an
+-- agency. A trusted server calls as service_role; it has no agency and may act for any. An agency's server calls as
+-- anon with its key and continues as authenticated with that agency, so that the same policies hold.
 create or replace function app.caller()
 returns app.caller
 language plpgsql
@@ -627,14 +627,14 @@ begin
   end if;
   select * into identity from app.identify();
   if not identity.is_live and by_key then
-    perform app.raise_error(401, 'invalid_api_key', 'This API key is unknown or revoked. Create another one, or sign in.');
+    perform app.raise_error(401, 'invalid_api_key', 'This API key is unknown or revoked. Use another key, or sign in.');
   end if;
-  -- An anonymous request is no user's, whatever else its claims say.
+  -- An anonymous request has no user, whatever else its claims say.
   if not identity.is_live or current_user = 'anon' and not by_key then
-    perform app.raise_error(401, 'revoked_token', 'This session has ended or its user is gone. Sign in again.');
+    perform app.raise_error(401, 'revoked_token', 'This session has ended or its user was deleted. Sign in again.');
   end if;
   if identity.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'Your user belongs to no agency. Ask an administrator to add you to one.');
+    perform app.raise_error(403, 'no_agency', 'Your user has no agency. Ask an administrator to add you to one.');
   end if;
   if current_user = 'anon' then
     if current_setting('transaction_read_only') = 'off' then
@@ -649,10 +649,11 @@ revoke all on function app.caller from public;
 grant execute on function app.caller to anon, authenticated, service_role;
 
 -- core/caller/identify.sql
--- Who made this request: a user by the verified claims, or an agency's server by its key (header x-agency-key, which counts
--- for an anonymous request only). A definer, because callers can read neither the auth schema nor the hashes; it reads the
--- request, never an argument, so it tells nobody about anybody else.
--- `is_live` is false for a deleted user, a session that was signed out, and a key that is unknown or revoked.
+-- Identifies the caller of this request: a user by the verified claims, or an agency's server by its key (header
+-- x-agency-key, which counts for an anonymous request only). `is_live` is false for a deleted user, an ended session,
+-- and an unknown or revoked key.
+-- SECURITY DEFINER, because callers can read neither the auth schema nor the hashes. It reads the request and takes no
+-- argument, so it reveals nothing about anybody else.
 create or replace function app.identify(out user_id uuid, out api_key_id uuid, out agency_id uuid, out is_live boolean)
 language plpgsql
 stable
@@ -670,14 +671,14 @@ begin
     from app.api_keys as k
     where k.hash = sha256(convert_to(app.agency_key(), 'UTF8')) and k.revoked_at is null;
   elsif claims ->> 'sub' ~ uuid_pattern and coalesce(session ~ uuid_pattern, true) then
-    select person.id, member.agency_id, true into user_id, agency_id, is_live
-    from auth.users as person
-    left join public.users as member on member.id = person.id
-    where person.id = (claims ->> 'sub')::uuid
-      and person.deleted_at is null
+    select u.id, member.agency_id, true into user_id, agency_id, is_live
+    from auth.users as u
+    left join public.users as member on member.id = u.id
+    where u.id = (claims ->> 'sub')::uuid
+      and u.deleted_at is null
       -- The Auth server allows tokens without a session.
       and (session is null or exists (
-        select from auth.sessions as s where s.id = session::uuid and s.user_id = person.id));
+        select from auth.sessions as s where s.id = session::uuid and s.user_id = u.id));
   end if;
   is_live := coalesce(is_live, false);
 end $$;
@@ -686,7 +687,7 @@ revoke all on function app.identify from public;
 grant execute on function app.identify to anon, authenticated;
 
 -- core/caller/request_id.sql
--- The id that the door gave this request (header x-request-id), for the audit.
+-- Returns the id of this request for the audit (header x-request-id, set by the endpoint).
 create or replace function app.request_id()
 returns text
 language plpgsql
@@ -701,7 +702,8 @@ revoke all on function app.request_id from public;
 grant execute on function app.request_id to authenticated, service_role;
 
 -- core/caller/touch_api_key.sql
--- Notes that a key is in use, to the minute and without waiting for anybody. Not in a transaction that only reads.
+-- Records when an API key was last used, to the minute and without waiting for locks. Not called in read-only
+-- transactions.
 create or replace function app.touch_api_key()
 returns void
 language plpgsql
@@ -721,7 +723,7 @@ revoke all on function app.touch_api_key from public;
 grant execute on function app.touch_api_key to anon;
 
 -- core/definitions/actor_object.sql
--- Who did it, as the published APIs show it: {id, type, name}.
+-- Returns an actor as the published APIs show it: {id, type, name}.
 create or replace function app.actor_object(actor text)
 returns jsonb
 language plpgsql
@@ -736,8 +738,8 @@ revoke all on function app.actor_object from public;
 grant execute on function app.actor_object to authenticated, service_role;
 
 -- core/definitions/cancel_active.sql
--- Cancels whatever is active for this definition. When nothing is, the newest execution if that was cancelled (whoever asks
--- again gets the same answer, however fast the worker was), else null.
+-- Cancels the definition's active execution and returns it. If there is none, returns the newest execution if that was
+-- cancelled, so that a repeated cancel returns the same however fast the worker was; otherwise null.
 create or replace function app.cancel_active(definition app.definitions, reason text default null)
 returns app.executions
 language plpgsql
@@ -762,9 +764,11 @@ revoke all on function app.cancel_active from public;
 grant execute on function app.cancel_active to authenticated, service_role;
 
 -- core/definitions/cancel_definition.sql
--- A cancel in two steps, for every family that is defined and started: what waits is canceled at once, what runs is
--- `canceling` until its worker has stopped, at most until the deadline. Asked again it answers the same and changes nothing.
--- Answer: {data: {message, execution_id, status}}, the last two null when nothing was active. Heeds an Idempotency-Key.
+-- Cancels in two steps, for every family with definitions: a queued execution is canceled at once, a running one is
+-- `canceling` until its worker has stopped, at most until the deadline. A repeated call returns the same and changes
+-- nothing.
+-- Returns {data: {message, execution_id, status}}; the last two are null if nothing was active. Accepts an
+-- Idempotency-Key.
 create or replace function app.cancel_definition(caller app.caller, kind text, id uuid)
 returns jsonb
 language plpgsql
@@ -790,7 +794,7 @@ revoke all on function app.cancel_definition from public;
 grant execute on function app.cancel_definition to authenticated, service_role;
 
 -- core/definitions/delete_definition.sql
--- Cancels what runs, then the definition is gone for its callers; executions and audit stay.
+-- Cancels the active execution and deletes the definition for its callers. Its executions and their audit stay.
 create or replace function app.delete_definition(kind text, id uuid)
 returns app.definitions
 language plpgsql
@@ -818,9 +822,9 @@ revoke all on function app.delete_definition from public;
 grant execute on function app.delete_definition to authenticated, service_role;
 
 -- core/definitions/find_connection.sql
--- A connection that the caller may use (webhooks are another API's), without its secret, or 404. With `hold`, nobody deletes
--- it before this transaction ends; who only reads waits for nobody.
-create or replace function app.find_connection(id uuid, hold boolean default true)
+-- Returns a connection that the caller may use, without its secret, or raises 404. Webhooks belong to another API. With
+-- `for_share`, nobody can delete it before this transaction ends. Without, the call waits for no lock.
+create or replace function app.find_connection(id uuid, for_share boolean default true)
 returns app.connections
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -829,7 +833,7 @@ as $$
 declare
   connection app.connections;
 begin
-  if hold then
+  if for_share then
     perform from app.connections as c where c.id = find_connection.id and c.deleted_at is null for share;
   end if;
   select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
@@ -847,9 +851,9 @@ revoke all on function app.find_connection from public;
 grant execute on function app.find_connection to authenticated, service_role;
 
 -- core/definitions/find_definition.sql
--- A definition of this kind, or 404: another agency's is as unknown as none. With `hold`, nobody deletes it before this
--- transaction ends.
-create or replace function app.find_definition(kind text, id uuid, hold boolean default false)
+-- Returns a definition of this kind, or raises 404, also for another agency's. With `for_share`, nobody can delete it
+-- before this transaction ends.
+create or replace function app.find_definition(kind text, id uuid, for_share boolean default false)
 returns app.definitions
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -858,7 +862,7 @@ as $$
 declare
   definition app.definitions;
 begin
-  if hold then
+  if for_share then
     select * into definition from app.definitions as d
     where d.id = find_definition.id and d.kind = find_definition.kind and d.deleted_at is null
     for share;
@@ -876,7 +880,7 @@ revoke all on function app.find_definition from public;
 grant execute on function app.find_definition to authenticated, service_role;
 
 -- core/definitions/newest_execution.sql
--- The newest execution of a definition, or the newest that has ended; null when there is none.
+-- Returns the newest execution of a definition, or the newest finished one; null if there is none.
 create or replace function app.newest_execution(definition app.definitions, ended boolean default false)
 returns app.executions
 language plpgsql
@@ -898,7 +902,7 @@ revoke all on function app.newest_execution from public;
 grant execute on function app.newest_execution to authenticated, service_role;
 
 -- core/definitions/require_organization.sql
--- The published APIs call an agency an organization and let callers name it: it can only be their own.
+-- Raises 403 if the request names an organization (the published APIs' word for agency) other than the caller's.
 create or replace function app.require_organization(caller app.caller, organization_id uuid)
 returns void
 language plpgsql
@@ -907,7 +911,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if organization_id is not null and organization_id is distinct from caller.agency_id then
-    perform app.raise_error(403, 'other_organization', 'You can only act in your own organization. Leave its id out.');
+    perform app.raise_error(403, 'other_organization', 'organization_id must be your own. Omit it.');
   end if;
 end $$;
 
@@ -915,22 +919,23 @@ revoke all on function app.require_organization from public;
 grant execute on function app.require_organization to authenticated, service_role;
 
 -- core/errors/raise_error.sql
--- Every refusal: PostgREST turns SQLSTATE PTnnn into HTTP status nnn, and the direct door does the same.
--- message = stable code, detail = a sentence, hint = further members of the answer as JSON.
-create or replace function app.raise_error(http_status int, code text, sentence text, members jsonb default '{}')
+-- Raises every expected error. PostgREST turns SQLSTATE PTnnn into HTTP status nnn, and so does the postgres transport.
+-- message = stable code, detail = a sentence, hint = further members of the response as JSON.
+create or replace function app.raise_error(http_status int, code text, message text, details jsonb default '{}')
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  raise exception using errcode = 'PT' || http_status, message = code, detail = sentence, hint = members::text;
+  raise exception using errcode = 'PT' || http_status, message = code, detail = message, hint = details::text;
 end $$;
 
 revoke all on function app.raise_error from public;
 grant execute on function app.raise_error to anon, authenticated, service_role;
 
 -- core/errors/raise_not_found.sql
--- For a row that the caller cannot see: 403 where the family's document says so, else 404. `noun`: job, connection, …
+-- Raises the error for a row that the caller cannot see: 403 where the family's document says so, otherwise 404.
+-- noun: job, connection, …
 create or replace function app.raise_not_found(family text, kind text, noun text, id uuid)
 returns void
 language plpgsql
@@ -951,7 +956,8 @@ revoke all on function app.raise_not_found from public;
 grant execute on function app.raise_not_found to authenticated, service_role;
 
 -- core/executions/cancel_each.sql
--- Cancels those of them that are active, in id order, as everybody who locks several.
+-- Cancels the active ones among these executions. Locks them in id order, as all code that locks several executions
+-- does.
 create or replace function app.cancel_each(ids uuid[], reason text)
 returns void
 language plpgsql
@@ -974,8 +980,8 @@ revoke all on function app.cancel_each from public;
 grant execute on function app.cancel_each to authenticated, service_role;
 
 -- core/executions/cancel_execution.sql
--- A caller's cancel, for every family. The lock is a statement of its own: what follows sees the row as it is now,
--- so of a cancel and an outcome exactly one wins, and the row tells which.
+-- Cancels an execution for a caller, in every family. The lock is a statement of its own: the next statements see the
+-- row as it is now, so that of a cancel and an outcome exactly one wins.
 create or replace function app.cancel_execution(family text, id uuid, reason text)
 returns app.executions
 language plpgsql
@@ -987,10 +993,10 @@ declare
   cancel_event constant text := (select f.cancel_event from app.families as f where f.family = cancel_execution.family);
   execution app.executions;
   was_running boolean;
-  next_ text;
+  v_status text;
 begin
   if length(reason) > 500 then
-    perform app.raise_error(400, 'reason_too_long', 'The reason may have at most 500 characters.');
+    perform app.raise_error(400, 'reason_too_long', 'reason must have at most 500 characters.');
   end if;
   select * into execution from app.executions as e
   where e.id = cancel_execution.id and e.family = cancel_execution.family and e.deleted_at is null
@@ -1000,10 +1006,10 @@ begin
   end if;
 
   if execution.status = 'cancelling' then
-    return execution; -- asked for already: nothing moves, and the deadline stays
+    return execution; -- requested before: nothing changes, and the deadline stays
   end if;
-  next_ := app.next_status(execution.status, cancel_event);
-  if next_ is null then
+  v_status := app.next_status(execution.status, cancel_event);
+  if v_status is null then
     perform app.raise_error(400, 'not_cancellable',
       'This job is ' || app.public_status(execution) || ' and can no longer be cancelled.',
       jsonb_build_object('current_status', app.public_status(execution)));
@@ -1011,11 +1017,11 @@ begin
 
   was_running := execution.status = 'running';
   update app.executions as e
-  set status = next_, event = cancel_event, reason = cancel_execution.reason
+  set status = v_status, event = cancel_event, reason = cancel_execution.reason
   where e.id = execution.id
   returning * into execution;
   if was_running then
-    -- A hint for the worker, which asks the row before it believes it.
+    -- Only a hint: the worker reads the row.
     perform pg_notify('execution_cancelled', execution.id::text);
   end if;
   return execution;
@@ -1025,7 +1031,8 @@ revoke all on function app.cancel_execution from public;
 grant execute on function app.cancel_execution to authenticated, service_role;
 
 -- core/executions/exists_in_other_agency.sql
--- Tells a stranger's row from no row at all, and nothing else about it.
+-- Tells another agency's row from a missing one, and reveals nothing else. SECURITY DEFINER, because policies hide the
+-- row.
 create or replace function app.exists_in_other_agency(kind text, id uuid)
 returns boolean
 language plpgsql
@@ -1072,8 +1079,41 @@ end $$;
 revoke all on function app.find_execution from public;
 grant execute on function app.find_execution to authenticated, service_role;
 
+-- core/executions/internal_statuses.sql
+-- Returns the values of executions.status that a public status of this family may stand for. Indexes narrow by them, and
+-- app.public_status decides. Raises 400 for a status that the family does not have.
+create or replace function app.internal_statuses(family text, public_status text)
+returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  names app.families;
+  statuses text[];
+begin
+  select * into names from app.families as f where f.family = internal_statuses.family;
+  statuses := array_remove(array[
+    case when public_status in (names.queued, names.scheduled, names.running) then 'queued' end,
+    case when public_status = names.running then 'running' end,
+    case when public_status = names.cancelling then 'cancelling' end,
+    case when public_status = names.completed then 'completed' end,
+    case when public_status = names.failed then 'failed' end,
+    case when public_status = names.cancelled then 'cancelled' end], null);
+  if statuses = '{}' then
+    perform app.raise_error(400, 'unknown_status', 'Unknown status. Use one of `known`.', jsonb_build_object('known',
+      (select jsonb_agg(distinct known) from unnest(array[names.queued, names.scheduled, names.running, names.cancelling,
+        names.completed, names.failed, names.cancelled]) as known where known is not null)));
+  end if;
+  return statuses;
+end $$;
+
+revoke all on function app.internal_statuses from public;
+grant execute on function app.internal_statuses to authenticated, service_role;
+
 -- core/executions/public_status.sql
--- What the family calls this execution's status. One that has begun before reads as running while it waits again.
+-- Returns the family's name for an execution's status. A queued execution that has started before is reported as
+-- running.
 create or replace function app.public_status(execution app.executions)
 returns text
 language plpgsql
@@ -1081,19 +1121,19 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  word app.families;
+  names app.families;
 begin
-  select * into word from app.families as f where f.family = execution.family;
+  select * into names from app.families as f where f.family = execution.family;
   return case execution.status
     when 'queued' then case
-      when execution.started_at is not null then word.running
-      when execution.run_at > now() then word.scheduled
-      else word.queued end
-    when 'running' then word.running
-    when 'cancelling' then word.cancelling
-    when 'completed' then word.completed
-    when 'failed' then word.failed
-    when 'cancelled' then word.cancelled
+      when execution.started_at is not null then names.running
+      when execution.run_at > now() then names.scheduled
+      else names.queued end
+    when 'running' then names.running
+    when 'cancelling' then names.cancelling
+    when 'completed' then names.completed
+    when 'failed' then names.failed
+    when 'cancelled' then names.cancelled
   end;
 end $$;
 
@@ -1101,8 +1141,9 @@ revoke all on function app.public_status from public;
 grant execute on function app.public_status to authenticated, service_role;
 
 -- core/executions/purge_executions.sql
--- Retention: drops finished executions with their events, at most `limit_` of them, and definitions and connections that
--- were deleted before then and that nothing names any more. For the owner alone. Answer: how many executions.
+-- Retention, run by the tables' owner: deletes finished executions with their events, at most `v_max_rows`, and
+-- definitions and connections that were deleted before that time and that nothing refers to. Returns the number of
+-- executions.
 create or replace function app.purge_executions(older_than interval, v_max_rows int default 1000)
 returns int
 language plpgsql
@@ -1114,34 +1155,34 @@ begin
   delete from app.executions as e
   where e.id = any(array(
     select f.id from app.executions as f
-    -- What ended before then began before then, and an id begins with the time: no index on the end is needed. The
-    -- minute is for clocks that are set.
+    -- Ids are time-ordered and an execution ends after its start, so no index on the end is needed. The minute allows for
+    -- clocks that are adjusted.
     where f.finished_at < now() - older_than and f.id < app.uuid_v7_floor(now() - older_than + interval '1 minute')
     order by f.id limit v_max_rows for update skip locked));
   get diagnostics dropped = row_count;
   delete from app.definitions as d
   where d.id = any(array(
-    select gone.id from app.definitions as gone
-    where gone.deleted_at < now() - older_than
-      and not exists (select from app.executions as e where (e.agency_id, e.definition_id) = (gone.agency_id, gone.id))
-    order by gone.deleted_at limit v_max_rows for update skip locked));
+    select deleted.id from app.definitions as deleted
+    where deleted.deleted_at < now() - older_than
+      and not exists (select from app.executions as e where (e.agency_id, e.definition_id) = (deleted.agency_id, deleted.id))
+    order by deleted.deleted_at limit v_max_rows for update skip locked));
   delete from app.connections as c
   where c.id = any(array(
-    select gone.id from app.connections as gone
-    where gone.deleted_at < now() - older_than
-      and not exists (select from app.executions as e where (e.agency_id, e.connection_id) = (gone.agency_id, gone.id))
-      and not exists (select from app.executions as e where (e.agency_id, e.destination_id) = (gone.agency_id, gone.id))
-      and not exists (select from app.definitions as d where (d.agency_id, d.source_id) = (gone.agency_id, gone.id))
-      and not exists (select from app.definitions as d where (d.agency_id, d.destination_id) = (gone.agency_id, gone.id))
-    order by gone.deleted_at limit v_max_rows for update skip locked));
+    select deleted.id from app.connections as deleted
+    where deleted.deleted_at < now() - older_than
+      and not exists (select from app.executions as e where (e.agency_id, e.connection_id) = (deleted.agency_id, deleted.id))
+      and not exists (select from app.executions as e where (e.agency_id, e.destination_id) = (deleted.agency_id, deleted.id))
+      and not exists (select from app.definitions as d where (d.agency_id, d.source_id) = (deleted.agency_id, deleted.id))
+      and not exists (select from app.definitions as d where (d.agency_id, d.destination_id) = (deleted.agency_id, deleted.id))
+    order by deleted.deleted_at limit v_max_rows for update skip locked));
   return dropped;
 end $$;
 
 revoke all on function app.purge_executions from public;
 
 -- core/executions/start_execution.sql
--- Queues an execution and wakes a worker; of `wanted`, what a caller may choose. With a concurrency key there is at most
--- one active execution: then 409 already_active, and its id.
+-- Queues an execution and notifies the workers. Only the columns that a caller may choose are taken from `wanted`. With
+-- a concurrency key, at most one execution is active: otherwise 409 already_active with its id.
 create or replace function app.start_execution(wanted app.executions)
 returns app.executions
 language plpgsql
@@ -1169,10 +1210,10 @@ begin
     where e.agency_id = wanted.agency_id and e.family = wanted.family
       and e.concurrency_key = wanted.concurrency_key and e.status in ('queued', 'running', 'cancelling');
     if found then
-      perform app.raise_error(409, 'already_active', 'A job is already active here. Wait for it, or cancel it first.',
+      perform app.raise_error(409, 'already_active', 'Another job is active. Wait for it or cancel it first.',
         jsonb_build_object('job_id', active));
     end if;
-    -- It ended between the two statements: try again.
+    -- It ended between the two statements. Try again.
   end loop;
   perform pg_notify('execution_queued', wanted.family);
   return started;
@@ -1181,81 +1222,50 @@ end $$;
 revoke all on function app.start_execution from public;
 grant execute on function app.start_execution to authenticated, service_role;
 
--- core/executions/words_statuses.sql
--- Which statuses a family's word may stand for: the index narrows by these, app.public_status decides. A word that the
--- family does not have is refused.
-create or replace function app.words_statuses(family text, word text)
-returns text[]
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v app.families;
-  statuses text[];
-begin
-  select * into v from app.families as f where f.family = words_statuses.family;
-  statuses := array_remove(array[
-    case when word in (v.queued, v.scheduled, v.running) then 'queued' end,
-    case when word = v.running then 'running' end,
-    case when word = v.cancelling then 'cancelling' end,
-    case when word = v.completed then 'completed' end,
-    case when word = v.failed then 'failed' end,
-    case when word = v.cancelled then 'cancelled' end], null);
-  if statuses = '{}' then
-    perform app.raise_error(400, 'unknown_status', 'There is no such status.', jsonb_build_object('known',
-      (select jsonb_agg(distinct known) from unnest(array[v.queued, v.scheduled, v.running, v.cancelling, v.completed,
-        v.failed, v.cancelled]) as known where known is not null)));
-  end if;
-  return statuses;
-end $$;
-
-revoke all on function app.words_statuses from public;
-grant execute on function app.words_statuses to authenticated, service_role;
-
 -- core/idempotency/get_idempotent_response.sql
--- The answer that this caller was given before for this Idempotency-Key. Null: do the work, then app.save_idempotent_response.
---   409 idempotency_key_in_use   its first use is still under way
---   422 idempotency_key_reused   it came with another request before
+-- Returns the response that this caller received before for this Idempotency-Key. Null: do the work, then call
+-- app.save_idempotent_response.
+--   409 idempotency_key_in_use   the first call is still running
+--   422 idempotency_key_reused   the key was used with another request
 create or replace function app.get_idempotent_response(caller app.caller, function text, request jsonb)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  key_ constant text := app.idempotency_key();
-  known app.idempotency_keys;
+  v_key constant text := app.idempotency_key();
+  stored app.idempotency_keys;
 begin
-  if key_ is null then
+  if v_key is null then
     return null;
   end if;
-  if length(key_) > 255 then
-    perform app.raise_error(400, 'invalid_idempotency_key', 'An Idempotency-Key has at most 255 characters.');
+  if length(v_key) > 255 then
+    perform app.raise_error(400, 'invalid_idempotency_key', 'Idempotency-Key must have at most 255 characters.');
   end if;
-  -- Whoever comes second is told so at once instead of waiting. The lock ends with the transaction.
+  -- The second of two calls fails at once instead of waiting. The lock ends with the transaction.
   if not pg_try_advisory_xact_lock(
-      hashtextextended(jsonb_build_array(caller.agency_id, caller.actor, function, key_)::text, 0)) then
+      hashtextextended(jsonb_build_array(caller.agency_id, caller.actor, function, v_key)::text, 0)) then
     perform app.raise_error(409, 'idempotency_key_in_use',
-      'A request with this Idempotency-Key is still under way. Try again in a moment.');
+      'A request with this Idempotency-Key is still running. Try again in a moment.');
   end if;
-  select * into known from app.idempotency_keys as k
+  select * into stored from app.idempotency_keys as k
   where k.agency_id is not distinct from caller.agency_id and k.actor = caller.actor
-    and k.function = get_idempotent_response.function and k.key = key_;
-  if known.created_at < now() - interval '24 hours' then
-    delete from app.idempotency_keys as k where k.id = known.id;
+    and k.function = get_idempotent_response.function and k.key = v_key;
+  if stored.created_at < now() - interval '24 hours' then
+    delete from app.idempotency_keys as k where k.id = stored.id;
     return null;
   end if;
-  if known.request <> request then
-    perform app.raise_error(422, 'idempotency_key_reused', 'This Idempotency-Key came with another request. Use a new one.');
+  if stored.request <> request then
+    perform app.raise_error(422, 'idempotency_key_reused', 'This Idempotency-Key was used with another request. Use a new one.');
   end if;
-  return known.response;
+  return stored.response;
 end $$;
 
 revoke all on function app.get_idempotent_response from public;
 grant execute on function app.get_idempotent_response to authenticated, service_role;
 
 -- core/idempotency/idempotency_key.sql
--- The request's Idempotency-Key header, or null.
+-- Returns the request's Idempotency-Key header, or null.
 create or replace function app.idempotency_key()
 returns text
 language plpgsql
@@ -1270,7 +1280,7 @@ revoke all on function app.idempotency_key from public;
 grant execute on function app.idempotency_key to authenticated, service_role;
 
 -- core/idempotency/save_idempotent_response.sql
--- Stores an answer for its Idempotency-Key, if there is one, in the transaction of the move that it is about.
+-- Stores the response for the request's Idempotency-Key, if it has one, in the transaction of the work itself.
 create or replace function app.save_idempotent_response(caller app.caller, function text, request jsonb, response jsonb)
 returns jsonb
 language plpgsql
@@ -1289,8 +1299,8 @@ revoke all on function app.save_idempotent_response from public;
 grant execute on function app.save_idempotent_response to authenticated, service_role;
 
 -- core/lists/definitions_page.sql
--- A page of the caller's definitions of this kind, the last changed first, and the token of the next page ('' ends).
--- Null filters are none; `mode` is that of the settings.
+-- Returns a page of the caller's definitions of this kind, last updated first, and the token of the next page ('' on
+-- the last). Filters that are null do not apply; `mode` is that of the settings.
 create or replace function app.definitions_page(
   kind text, page_token text, "limit" int, active boolean default null, destination_id uuid default null,
   mode text default null, out ids uuid[], out next_page_token text)
@@ -1323,8 +1333,8 @@ revoke all on function app.definitions_page from public;
 grant execute on function app.definitions_page to authenticated, service_role;
 
 -- core/lists/executions_page.sql
--- A page of a definition's executions, the newest first (or last), and the token of the next page ('' ends). At most one is
--- active at a time, so the order of starting is that of ending.
+-- Returns a page of a definition's executions, newest (or oldest) first, and the token of the next page ('' on the
+-- last). At most one is active at a time, so they end in the order in which they start.
 create or replace function app.executions_page(
   definition app.definitions, page_token text, "limit" int, ascending boolean, only_ended boolean,
   out ids uuid[], out next_page_token text)
@@ -1337,7 +1347,7 @@ declare
 begin
   if page_token <> '' then
     if page_token !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
-      perform app.raise_error(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+      perform app.raise_error(400, 'invalid_page_token', 'Invalid page_token. Start again without one.');
     end if;
     after := page_token::uuid;
   end if;
@@ -1362,7 +1372,8 @@ revoke all on function app.executions_page from public;
 grant execute on function app.executions_page to authenticated, service_role;
 
 -- core/lists/filter_condition.sql
--- One filter of a list as a condition on its view: {field, op, value}. Fields are the view's columns of plain types.
+-- Returns one filter of a list, {field, op, value}, as a condition on its view. Fields are the view's columns of plain
+-- types.
 create or replace function app.filter_condition(listed regclass, filter jsonb)
 returns text
 language plpgsql
@@ -1378,14 +1389,14 @@ declare
   op constant text := coalesce(filter ->> 'op', 'eq');
   value constant text := filter ->> 'value';
   list constant text[] := string_to_array(value, ',');
-  type_ text;
+  v_type text;
   condition text;
 begin
   if not field = any(fields) then
-    perform app.raise_error(400, 'unknown_filter', 'This list has no such field to filter by.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_filter', 'Unknown filter field. Use one of `available`.', jsonb_build_object(
       'field', left(field, 200), 'available', fields));
   end if;
-  select format_type(a.atttypid, null) into type_
+  select format_type(a.atttypid, null) into v_type
   from pg_catalog.pg_attribute as a where a.attrelid = listed and a.attname = field;
   condition := case op
     when 'eq' then format('l.%I = %L', field, value)
@@ -1394,15 +1405,15 @@ begin
     when 'gte' then format('l.%I >= %L', field, value)
     when 'lt' then format('l.%I < %L', field, value)
     when 'lte' then format('l.%I <= %L', field, value)
-    when 'in' then format('l.%I = any(%L::%s[])', field, list, type_)
-    when 'nin' then format('(l.%I = any(%L::%s[])) is not true', field, list, type_)
+    when 'in' then format('l.%I = any(%L::%s[])', field, list, v_type)
+    when 'nin' then format('(l.%I = any(%L::%s[])) is not true', field, list, v_type)
     when 'exists' then format('l.%I is %s null', field, case when value in ('true', '1', '') then 'not' else '' end)
     when 'like' then format('l.%I::text like %L', field, value)
     when 'ilike' then format('l.%I::text ilike %L', field, value)
   end;
   if condition is null then
     perform app.raise_error(400, 'unknown_operator',
-      'A filter is field=value or field[op]=value, op one of eq, ne, gt, gte, lt, lte, in, nin, exists, like, ilike.',
+      'Unknown filter operator. Use eq, ne, gt, gte, lt, lte, in, nin, exists, like or ilike.',
       jsonb_build_object('operator', left(op, 50)));
   end if;
   return condition;
@@ -1412,43 +1423,43 @@ revoke all on function app.filter_condition from public;
 grant execute on function app.filter_condition to authenticated, service_role;
 
 -- core/lists/filtered_page.sql
--- A page of a view (with an `id` in the order of time), the newest first or with sort `created_at` the oldest:
--- its ids, and the cursors of the pages around it, null where there is none.
+-- Returns a page of a view whose `id` is time-ordered: its ids, newest first or, with sort `created_at`, oldest first,
+-- and the cursors of the pages around it (null if there is none).
 create or replace function app.filtered_page(
   listed regclass, filters jsonb, "limit" int, next_cursor text, prev_cursor text, sort text,
-  out ids uuid[], out next_ text, out prev_ text, out size int)
+  out ids uuid[], out next_page text, out prev_page text, out size int)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  cursor_ constant text := coalesce(nullif(next_cursor, ''), nullif(prev_cursor, ''));
+  v_cursor constant text := coalesce(nullif(next_cursor, ''), nullif(prev_cursor, ''));
   backwards constant boolean := coalesce(next_cursor, '') = '' and coalesce(prev_cursor, '') <> '';
   newest_first constant boolean := coalesce(nullif(sort, ''), '-created_at') = '-created_at';
   descending constant boolean := newest_first <> backwards;
   conditions text;
 begin
   if coalesce(nullif(sort, ''), '-created_at') not in ('-created_at', 'created_at') then
-    perform app.raise_error(400, 'unknown_sort', 'sort is created_at or -created_at.');
+    perform app.raise_error(400, 'unknown_sort', 'sort must be created_at or -created_at.');
   end if;
-  if cursor_ !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
-    perform app.raise_error(400, 'invalid_cursor', 'This cursor is not one that a list has given. Begin without it.');
+  if v_cursor !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
+    perform app.raise_error(400, 'invalid_cursor', 'Invalid cursor. Start again without one.');
   end if;
   size := case when "limit" between 1 and 5000 then "limit" when "limit" > 5000 then 5000 else 100 end;
   select coalesce(string_agg(' and ' || app.filter_condition(listed, f), ''), '') into conditions
   from jsonb_array_elements(coalesce(filters, '[]')) as f;
   -- `nulls last` is the order of an agency's index.
   execute format('select array(select l.id from %s as l where true%s%s order by l.id %s limit $2)', listed, conditions,
-    case when cursor_ is not null then case when descending then ' and l.id < $1' else ' and l.id > $1' end else '' end,
+    case when v_cursor is not null then case when descending then ' and l.id < $1' else ' and l.id > $1' end else '' end,
     case when descending then 'desc nulls last' else 'asc nulls first' end)
-  into ids using cursor_::uuid, size + 1;
+  into ids using v_cursor::uuid, size + 1;
   if backwards then
-    prev_ := case when cardinality(ids) > size then ids[size] end;
+    prev_page := case when cardinality(ids) > size then ids[size] end;
     ids := array(select id from unnest(ids[:size]) with ordinality as i (id, position) order by position desc);
-    next_ := ids[cardinality(ids)];
+    next_page := ids[cardinality(ids)];
   else
-    next_ := case when cardinality(ids) > size then ids[size] end;
+    next_page := case when cardinality(ids) > size then ids[size] end;
     ids := ids[:size];
-    prev_ := case when cursor_ is not null then ids[1] end;
+    prev_page := case when v_cursor is not null then ids[1] end;
   end if;
 end $$;
 
@@ -1456,7 +1467,7 @@ revoke all on function app.filtered_page from public;
 grant execute on function app.filtered_page to authenticated, service_role;
 
 -- core/lists/page_response.sql
--- A list as these APIs answer it.
+-- Returns a list in the format of the APIs that page in both directions.
 create or replace function app.page_response(result jsonb, next_cursor text, prev_cursor text, size int)
 returns jsonb
 language plpgsql
@@ -1472,22 +1483,22 @@ revoke all on function app.page_response from public;
 grant execute on function app.page_response to authenticated, service_role;
 
 -- core/lists/page_size.sql
--- How many rows a page has: at most `most`, which it is too when nothing sensible was asked for.
-create or replace function app.page_size("limit" int, most int)
+-- Returns the number of rows of a page: `limit` if it is between 1 and `max_size`, otherwise `max_size`.
+create or replace function app.page_size("limit" int, max_size int)
 returns int
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return case when "limit" between 1 and most then "limit" else most end;
+  return case when "limit" between 1 and max_size then "limit" else max_size end;
 end $$;
 
 revoke all on function app.page_size from public;
 grant execute on function app.page_size to authenticated, service_role;
 
 -- core/lists/page_token.sql
--- Where the next page begins, after the row that was last: opaque to callers.
+-- Returns the token of the page that begins after this row. It is opaque to callers.
 create or replace function app.page_token(updated_at timestamptz, id uuid)
 returns text
 language plpgsql
@@ -1502,7 +1513,7 @@ revoke all on function app.page_token from public;
 grant execute on function app.page_token to authenticated, service_role;
 
 -- core/lists/read_page_token.sql
--- What app.page_token wrote; 400 for anything else.
+-- Decodes a token of app.page_token. Raises 400 for anything else.
 create or replace function app.read_page_token(token text, out updated_at timestamptz, out id uuid)
 language plpgsql
 immutable
@@ -1515,7 +1526,7 @@ begin
     return;
   end if;
   if length(token) > 200 then
-    raise invalid_parameter_value; -- longer than any, and perhaps deeper than the parser goes
+    raise invalid_parameter_value; -- longer than any token, and perhaps too deep for the parser
   end if;
   position := convert_from(decode(rpad(translate(token, '-_', '+/'), (length(token) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
   updated_at := 'epoch'::timestamptz + (position ->> 0)::numeric * interval '1 second';
@@ -1524,14 +1535,14 @@ begin
     raise invalid_parameter_value;
   end if;
 exception when data_exception then
-  perform app.raise_error(400, 'invalid_page_token', 'This page_token is not one that a list has given. Begin without it.');
+  perform app.raise_error(400, 'invalid_page_token', 'Invalid page_token. Start again without one.');
 end $$;
 
 revoke all on function app.read_page_token from public;
 grant execute on function app.read_page_token to authenticated, service_role;
 
 -- core/lists/uuid_v7_floor.sql
--- The first id (app.uuid_v7) that can be of this time: an index on ids narrows by time with it.
+-- Returns the smallest id (app.uuid_v7) of this time, so that an index on ids can narrow by time.
 create or replace function app.uuid_v7_floor(at timestamptz)
 returns uuid
 language plpgsql
@@ -1549,8 +1560,9 @@ revoke all on function app.uuid_v7_floor from public;
 grant execute on function app.uuid_v7_floor to authenticated, service_role;
 
 -- core/secrets/delete_secret.sql
--- Forgets the secret that a connection had, unless a living one names it (a test borrows the stored connection's). Fires
--- whoever deletes it, so nobody has to think of it. A definer, as callers may not write secrets; no call reaches it.
+-- Deletes the secret that a connection had, unless a live connection uses it too (a check borrows the stored
+-- connection's). A trigger, so that it runs whatever deletes the connection.
+-- SECURITY DEFINER, because callers cannot write secrets; it cannot be called directly.
 create or replace function app.delete_secret()
 returns trigger
 language plpgsql
@@ -1578,9 +1590,10 @@ end $$;
 revoke all on function app.delete_secret from public;
 
 -- core/secrets/get_secret.sql
--- A connection's secret, for the worker: {secret}, or {secret_ref} where the store outside has it. One that cannot be read
--- is empty, which the connector refuses: it must not keep the claims of all others from being answered.
--- A definer: nobody else reads a value.
+-- Returns a connection's secret for the worker: {secret}, or {secret_ref} if it is in the external store. An unreadable
+-- secret is returned empty, which the connector rejects, because an error here would fail the claims of all other
+-- executions.
+-- SECURITY DEFINER: nothing else reads a value.
 create or replace function app.get_secret(id uuid)
 returns jsonb
 language plpgsql
@@ -1602,7 +1615,7 @@ begin
     begin
       select d.decrypted_secret::jsonb into secret.value from vault.decrypted_secrets as d where d.id = secret.vault_id;
     exception when others then
-      raise warning 'the secret % in the Vault cannot be read: %', id, sqlstate;
+      raise warning 'cannot read secret % in the Vault: %', id, sqlstate;
     end;
   end if;
   return jsonb_build_object('secret', case when jsonb_typeof(secret.value) = 'object' then secret.value else '{}' end);
@@ -1612,8 +1625,8 @@ revoke all on function app.get_secret from public;
 grant execute on function app.get_secret to service_role;
 
 -- core/secrets/reserve_secret.sql
--- A name in the store outside, for a secret of the caller's agency. A definer, as callers may not write secrets; it takes
--- no agency. Without a connection that uses it, it is forgotten an hour later.
+-- Reserves a name in the external store for a secret of the caller's agency. Unless a connection uses it, it is deleted
+-- an hour later. SECURITY DEFINER, because callers cannot write secrets; it takes no agency.
 create or replace function app.reserve_secret(fingerprint text)
 returns app.secrets
 language plpgsql
@@ -1635,7 +1648,8 @@ revoke all on function app.reserve_secret from public;
 grant execute on function app.reserve_secret to authenticated;
 
 -- core/secrets/secret_fingerprint.sql
--- What a secret of the caller's agency was reserved with; null for any other. A definer, as callers may not read secrets.
+-- Returns the fingerprint with which a secret of the caller's agency was reserved; null for any other.
+-- SECURITY DEFINER, because callers cannot read secrets.
 create or replace function app.secret_fingerprint(id uuid)
 returns text
 language plpgsql
@@ -1653,8 +1667,9 @@ revoke all on function app.secret_fingerprint from public;
 grant execute on function app.secret_fingerprint to authenticated, service_role;
 
 -- core/secrets/store_secret.sql
--- Stores a secret of the caller's agency, in Supabase Vault where that is installed. Answers its id; null for an empty one.
--- A definer, as callers may neither read nor write secrets; it takes none but their own agency.
+-- Stores a secret of the caller's agency, in Supabase Vault if that is installed. Returns its id; null for an empty
+-- secret.
+-- SECURITY DEFINER, because callers can neither read nor write secrets; it rejects every agency but the caller's.
 create or replace function app.store_secret(agency uuid, value jsonb)
 returns uuid
 language plpgsql
@@ -1665,7 +1680,7 @@ declare
   v_id constant uuid := app.uuid_v7();
 begin
   if (agency = app.agency_id()) is not true then
-    perform app.raise_error(403, 'forbidden', 'You may not do this.');
+    perform app.raise_error(403, 'forbidden', 'The secret must belong to your agency.');
   end if;
   if coalesce(value, '{}') = '{}' then
     return null;
@@ -1683,8 +1698,8 @@ revoke all on function app.store_secret from public;
 grant execute on function app.store_secret to authenticated;
 
 -- core/secrets/use_secret.sql
--- Takes a reserved secret into use, once, or 400. A definer, as callers may not write secrets; it finds their own
--- agency's only.
+-- Takes a reserved secret into use, once, or raises 400. SECURITY DEFINER, because callers cannot write secrets; it
+-- finds only those of the caller's agency.
 create or replace function app.use_secret(id uuid)
 returns uuid
 language plpgsql
@@ -1696,7 +1711,7 @@ begin
   update app.secrets as s set used_at = now(), delete_at = null
   where s.id = use_secret.id and s.agency_id = app.agency_id() and s.storage = 'external' and s.used_at is null;
   if not found then
-    perform app.raise_error(400, 'unknown_secret', 'secret_id names no unused secret of your agency. Reserve another one.');
+    perform app.raise_error(400, 'unknown_secret', 'secret_id must be an unused secret of your agency. Reserve another one.');
   end if;
   return id;
 end $$;
@@ -1806,7 +1821,7 @@ revoke all on function app.check_adopted_tables from public;
 grant execute on function app.check_adopted_tables to service_role;
 
 -- core/transitions/drop_events.sql
--- An execution takes its events with it: retention's alone, as the guard lets nobody else delete one.
+-- Deletes an execution's events with it. Only retention deletes executions (see app.guard_deletion).
 create or replace function app.drop_events()
 returns trigger
 language plpgsql
@@ -1986,7 +2001,8 @@ end $$;
 revoke all on function app.guard_update from public;
 
 -- core/transitions/is_subscribed.sql
--- Whether an execution's receiver is to be told of this event: active, and neither side has narrowed it out.
+-- Whether an execution's webhook receives this event: it is active, and neither the webhook nor the execution excludes
+-- the event.
 create or replace function app.is_subscribed(execution app.executions, event text)
 returns boolean
 language plpgsql
@@ -1994,12 +2010,12 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  receiver jsonb;
+  webhook jsonb;
 begin
-  select c.config into receiver from app.connections as c
+  select c.config into webhook from app.connections as c
   where c.agency_id = execution.agency_id and c.id = execution.destination_id and c.deleted_at is null;
-  return coalesce((receiver ->> 'is_active')::boolean, false)
-    and (jsonb_array_length(receiver -> 'event_types') = 0 or receiver -> 'event_types' ? event)
+  return coalesce((webhook ->> 'is_active')::boolean, false)
+    and (jsonb_array_length(webhook -> 'event_types') = 0 or webhook -> 'event_types' ? event)
     and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
 end $$;
 
@@ -2028,7 +2044,8 @@ revoke all on function app.may_fire_event from public;
 grant execute on function app.may_fire_event to authenticated, service_role;
 
 -- core/transitions/next_status.sql
--- The whole machine on one screen. Null: the move is not allowed. No move leaves completed, failed or cancelled.
+-- The whole state machine on one screen. Null: the transition is not allowed. completed, failed and cancelled are
+-- final.
 create or replace function app.next_status(status text, event text)
 returns text
 language plpgsql
@@ -2054,8 +2071,8 @@ revoke all on function app.next_status from public;
 grant execute on function app.next_status to authenticated, service_role;
 
 -- core/transitions/record_event.sql
--- The only writer of the audit: a definer, because nobody holds INSERT on it. With the lease, what was being delivered
--- under it is given up in the same commit: its outcome is unknown, and counted. The end of an execution that delivers is
+-- The only writer of the audit; SECURITY DEFINER, because no role holds INSERT on it. When the lease ends, the delivery
+-- in progress under it is marked as unknown in the same commit, and counted. The end of an execution that delivers is
 -- itself an event to deliver.
 create or replace function app.record_event()
 returns trigger
@@ -2066,12 +2083,12 @@ set lock_timeout = '5s'
 as $$
 declare
   delivers constant boolean := coalesce(new.spec -> 'write' ->> 'mode' = 'deliver', false);
-  given_up int;
+  unknown_deliveries int;
 begin
   if delivers and tg_op = 'UPDATE' and old.leased_by is not null and new.leased_by is null then
     update app.deliveries as d set status = 'unknown', finished_at = clock_timestamp()
     where d.execution_id = new.id and d.status = 'sending';
-    get diagnostics given_up = row_count;
+    get diagnostics unknown_deliveries = row_count;
   end if;
   if delivers and new.finished_at is not null and app.is_subscribed(new, app.terminal_event(new)) then
     insert into app.deliveries (agency_id, execution_id, number, event, status, due_at)
@@ -2081,15 +2098,15 @@ begin
     (agency_id, execution_id, at, event, from_status, to_status, lease_token, actor, reason, request_id, in_flight)
   values
     (new.agency_id, new.id, clock_timestamp(), new.event, case when tg_op = 'UPDATE' then old.status end, new.status,
-     new.lease_token, new.actor, new.reason, new.request_id, given_up);
+     new.lease_token, new.actor, new.reason, new.request_id, unknown_deliveries);
   return null;
 end $$;
 
 revoke all on function app.record_event from public;
 
 -- core/transitions/reject_audit_change.sql
--- The audit is closed to its owner too: an event comes from a move's trigger and goes from its execution's, so either is
--- done from inside another trigger.
+-- Protects the audit from everybody, its owner included. Events are written and deleted only by triggers of their
+-- execution, so only from inside another trigger.
 create or replace function app.reject_audit_change()
 returns trigger
 language plpgsql
@@ -2097,7 +2114,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op in ('UPDATE', 'TRUNCATE') or pg_trigger_depth() < 2 then
-    perform app.raise_error(403, 'audit_is_closed', 'The audit is written by moves alone.');
+    perform app.raise_error(403, 'audit_is_closed', 'The audit is written by state transitions only.');
   end if;
   return null;
 end $$;
@@ -2147,7 +2164,7 @@ revoke all on function app.resolve_actor from public;
 grant execute on function app.resolve_actor to authenticated, service_role;
 
 -- core/transitions/terminal_event.sql
--- The event that tells of an execution's end, in its family's words: sync_job_run:stopped.
+-- Returns the event that reports an execution's end, in its family's words: sync_job_run:stopped.
 create or replace function app.terminal_event(execution app.executions)
 returns text
 language plpgsql
@@ -2267,9 +2284,9 @@ create trigger delete_secret_of_dropped after delete on app.connections
   for each row when (old.secret_id is not null) execute function app.delete_secret();
 
 -- historical_sync/views/historical_sync_jobs.sql
--- The family's jobs in its own words. security_invoker: the caller's policies decide which rows.
--- windows_done, windows_total: of the date range, null until its worker has begun (a retry knows at once).
--- eta_seconds: at this job's own pace (windows_before were done when it began), so null until it has done one.
+-- The family's jobs with its public statuses. security_invoker: the caller's policies decide which rows are visible.
+-- windows_done, windows_total: of the date range; null until the worker has started (a retry has them at once).
+-- eta_seconds: at the pace of this job; windows_before were done when it started, so it is null until one more is done.
 create view public.historical_sync_jobs with (security_invoker = true) as
 select
   e.id as job_id,
@@ -2291,7 +2308,7 @@ select
       * ((e.progress ->> 'windows_total')::numeric - (e.progress ->> 'windows_done')::numeric)
       / ((e.progress ->> 'windows_done')::numeric - (e.progress ->> 'windows_before')::numeric))::bigint
   end as eta_seconds,
-  -- Where it stands. The page is left out: it may hold what the source meant for the worker alone.
+  -- Its position without the page, which may hold what the source meant for the worker only.
   case when e.checkpoint is not null
     then jsonb_build_object('resource', e.checkpoint -> 'resource', 'date', e.checkpoint -> 'date') end as position,
   e.error,
@@ -2310,7 +2327,8 @@ revoke all on public.historical_sync_jobs from public, anon, authenticated, serv
 grant select on public.historical_sync_jobs to authenticated, service_role;
 
 -- sync_job/views/sync_jobs.sql
--- The agency's sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
+-- The agency's sync jobs with their API's field names. security_invoker: the caller's policies decide which rows are
+-- visible.
 create view public.sync_jobs with (security_invoker = true) as
 select
   d.id,
@@ -2329,7 +2347,8 @@ revoke all on public.sync_jobs from public, anon, authenticated, service_role;
 grant select on public.sync_jobs to authenticated, service_role;
 
 -- sync_job_run/views/sync_job_runs.sql
--- The agency's runs of sync jobs in their API's words. security_invoker: the caller's policies decide which rows.
+-- The agency's runs of sync jobs with their API's field names. security_invoker: the caller's policies decide which
+-- rows are visible.
 create view public.sync_job_runs with (security_invoker = true) as
 select
   e.id,
@@ -2353,7 +2372,8 @@ revoke all on public.sync_job_runs from public, anon, authenticated, service_rol
 grant select on public.sync_job_runs to authenticated, service_role;
 
 -- webhook/views/webhooks.sql
--- The agency's receivers of events, in their API's words. security_invoker: the caller's policies decide which rows.
+-- The agency's webhooks with their API's field names. security_invoker: the caller's policies decide which rows are
+-- visible.
 create view public.webhooks with (security_invoker = true) as
 select
   c.id,
@@ -2370,7 +2390,7 @@ revoke all on public.webhooks from public, anon, authenticated, service_role;
 grant select on public.webhooks to authenticated, service_role;
 
 -- api_key/api_key_object.sql
--- One key as its agency sees it: everything but the key, of which nobody keeps more than a hash.
+-- Returns an API key as its agency sees it. The key itself is not stored, only its hash.
 create or replace function app.api_key_object(key_id uuid)
 returns jsonb
 language plpgsql
@@ -2389,45 +2409,46 @@ revoke all on function app.api_key_object from public;
 grant execute on function app.api_key_object to authenticated, service_role;
 
 -- bulk_action/act_on_items.sql
--- One batch of a bulk action's items, all locked already. Answers how many were moved; the items' outcomes are written here.
+-- Acts on one batch of a bulk action's items, which are locked already. Records the items' outcomes and returns the
+-- counts.
 create or replace function app.act_on_items(job app.executions, items uuid[], out done int, out skipped int)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
-  actor_ constant text := 'bulk_action:' || job.id;
+  v_actor constant text := 'bulk_action:' || job.id;
   action constant text := job.spec ->> 'action_type';
-  moved uuid[];
+  changed uuid[];
   was_running boolean;
 begin
   if action = 'cancel' then
-    with acted as (
+    with cancelled as (
       update app.executions as e
       set status = app.next_status(e.status, f.cancel_event), event = f.cancel_event, reason = job.spec ->> 'action_reason',
-          actor = actor_
+          actor = v_actor
       from app.families as f
       where e.id = any(items) and e.agency_id = job.agency_id and e.id <> job.id and f.family = e.family
         and app.next_status(e.status, f.cancel_event) is not null
-      returning e.id, e.started_at is not null as had_begun
+      returning e.id, e.started_at is not null as had_started
     )
-    select array_agg(a.id), bool_or(a.had_begun) into moved, was_running from acted as a;
+    select array_agg(c.id), bool_or(c.had_started) into changed, was_running from cancelled as c;
     if was_running then
-      perform pg_notify('execution_cancelled', '*'); -- once, for whoever runs one of them
+      perform pg_notify('execution_cancelled', '*'); -- once, for every worker that runs one of them
     end if;
   else
-    select array_agg(e.id) into moved
+    select array_agg(e.id) into changed
     from app.executions as e
     where e.id = any(items) and e.agency_id = job.agency_id
-      and app.restart_execution(e, action, actor_, job.spec ->> 'action_reason') is not null;
-    if moved is not null then
+      and app.restart_execution(e, action, v_actor, job.spec ->> 'action_reason') is not null;
+    if changed is not null then
       perform pg_notify('execution_queued', 'bulk_action');
     end if;
   end if;
   update app.bulk_action_items as i
-  set outcome = case when i.item_id = any(coalesce(moved, '{}')) then 'done' else 'skipped' end
+  set outcome = case when i.item_id = any(coalesce(changed, '{}')) then 'done' else 'skipped' end
   where i.agency_id = job.agency_id and i.execution_id = job.id and i.item_id = any(items);
-  done := coalesce(cardinality(moved), 0);
+  done := coalesce(cardinality(changed), 0);
   skipped := cardinality(items) - done;
 end $$;
 
@@ -2435,8 +2456,8 @@ revoke all on function app.act_on_items from public;
 grant execute on function app.act_on_items to service_role;
 
 -- bulk_action/bulk_action_criteria.sql
--- Criteria as they are stored, checked: {family, status, connection_id, created_before, created_after, ids}, at least one.
--- status is a word of the family.
+-- Validates criteria and returns them as they are stored: {family, status, connection_id, created_before,
+-- created_after, ids}, at least one of them. `status` is one of the family's public statuses.
 create or replace function app.bulk_action_criteria(criteria jsonb)
 returns jsonb
 language plpgsql
@@ -2445,24 +2466,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   criteria := jsonb_strip_nulls(criteria);
-  -- A member that nobody knows would narrow nothing down.
+  -- An unknown member would not narrow anything down.
   if jsonb_typeof(criteria) is distinct from 'object'
      or criteria - array['family', 'status', 'connection_id', 'created_before', 'created_after', 'ids'] <> '{}' then
-    perform app.raise_error(400, 'invalid_criteria', 'criteria is an object of family, status, connection_id, created_before, created_after and ids.');
+    perform app.raise_error(400, 'invalid_criteria', 'criteria must be an object of family, status, connection_id, created_before, created_after and ids.');
   end if;
   if criteria = '{}' then
-    perform app.raise_error(400, 'no_criteria', 'criteria names at least one of family, status, connection_id, created_before, created_after and ids.');
+    perform app.raise_error(400, 'no_criteria', 'criteria must have at least one of family, status, connection_id, created_before, created_after and ids.');
   end if;
   if criteria ? 'family' and not exists (
       select from app.families as f where f.family = criteria ->> 'family' and f.family <> 'source_check') then
-    perform app.raise_error(400, 'unknown_family', 'There is no such family of executions.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_family', 'Unknown family. Use one of `known`.', jsonb_build_object(
       'known', (select jsonb_agg(f.family) from app.families as f where f.family <> 'source_check')));
   end if;
   if criteria ? 'status' and not criteria ? 'family' then
-    perform app.raise_error(400, 'family_required', 'A status is a word of a family: name the family too.');
+    perform app.raise_error(400, 'family_required', 'status requires family.');
   end if;
   if criteria ? 'status' then
-    perform app.words_statuses(criteria ->> 'family', criteria ->> 'status');
+    perform app.internal_statuses(criteria ->> 'family', criteria ->> 'status');
   end if;
   return criteria;
 end $$;
@@ -2471,8 +2492,9 @@ revoke all on function app.bulk_action_criteria from public;
 grant execute on function app.bulk_action_criteria to authenticated, service_role;
 
 -- bulk_action/bulk_action_matches.sql
--- The next executions of an agency that criteria match, after one id and not beyond another, in id order.
-create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, after_ uuid, horizon uuid, "limit" int)
+-- Returns the agency's next executions that match the criteria, with ids above `after_id` and up to `horizon`, in id
+-- order.
+create or replace function app.bulk_action_matches(agency uuid, criteria jsonb, after_id uuid, horizon uuid, "limit" int)
 returns uuid[]
 language plpgsql
 stable
@@ -2480,41 +2502,42 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   statuses constant text[] := case when criteria ? 'status'
-    then app.words_statuses(criteria ->> 'family', criteria ->> 'status') else array['any'] end;
-  -- An id is made a moment before its created_at: the minute is for clocks that are set.
-  from_ constant uuid := greatest(after_, app.uuid_v7_floor((criteria ->> 'created_after')::timestamptz - interval '1 minute'));
-  to_ constant uuid := least(horizon, app.uuid_v7_floor((criteria ->> 'created_before')::timestamptz + interval '1 minute'));
-  found_ uuid[];
+    then app.internal_statuses(criteria ->> 'family', criteria ->> 'status') else array['any'] end;
+  -- An id is made a moment before its created_at. The minute allows for clocks that are adjusted.
+  v_from constant uuid := greatest(after_id, app.uuid_v7_floor((criteria ->> 'created_after')::timestamptz - interval '1 minute'));
+  v_to constant uuid := least(horizon, app.uuid_v7_floor((criteria ->> 'created_before')::timestamptz + interval '1 minute'));
+  v_ids uuid[];
 begin
   -- Status by status, so that an index gives each in id order, and only as many as are wanted.
   execute 'select array(select found.id from unnest($5) as wanted (status), lateral (select e.id from app.executions as e'
     || ' where e.agency_id = $1 and e.deleted_at is null and e.id <= $2'
-    || case when from_ is not null then ' and e.id > $3' else '' end
+    || case when v_from is not null then ' and e.id > $3' else '' end
     || case when criteria ? 'family' then ' and e.family = $4' else ' and e.family <> ''source_check''' end
     || case when criteria ? 'status' then ' and e.status = wanted.status' else '' end
-    -- For what waits the word says more; within a case, or the planner takes it for rare and forgoes the indexes' order.
+    -- For queued executions the public status says more. The case keeps the planner from taking it for rare and
+    -- forgoing the indexes' order.
     || case when 'queued' = any(statuses) then ' and case when e.status = ''queued'' then app.public_status(e) = $6 else true end' else '' end
     || case when criteria ? 'connection_id' then ' and e.connection_id = $7' else '' end
-    -- The ids say nearly all that these two say. Within a case, or the planner counts it twice, expects next to nothing
-    -- and may read everybody's of that time instead.
+    -- The ids already narrow by these two. The case keeps the planner from counting them twice, expecting almost no rows,
+    -- and reading all agencies' executions of that time instead.
     || case when criteria ? 'created_before' then ' and case when e.created_at < $8 then true end' else '' end
     || case when criteria ? 'created_after' then ' and case when e.created_at > $9 then true end' else '' end
     || case when criteria ? 'ids' then ' and e.id = any($10)' else '' end
-    -- The order of the indexes that serve lists, read backwards; that of an agency's ids is the plain one.
+    -- The order of the indexes that serve lists, read backwards; the index of an agency's ids has the plain order.
     || case when criteria ?| array['family', 'connection_id'] then ' order by e.id asc nulls first' else ' order by e.id' end
     || ' limit $11) as found order by found.id limit $11)'
-  into found_
-  using agency, to_, from_, criteria ->> 'family', statuses, criteria ->> 'status', (criteria ->> 'connection_id')::uuid,
+  into v_ids
+  using agency, v_to, v_from, criteria ->> 'family', statuses, criteria ->> 'status', (criteria ->> 'connection_id')::uuid,
     (criteria ->> 'created_before')::timestamptz, (criteria ->> 'created_after')::timestamptz,
     array(select jsonb_array_elements_text(criteria -> 'ids'))::uuid[], "limit";
-  return found_;
+  return v_ids;
 end $$;
 
 revoke all on function app.bulk_action_matches from public;
 grant execute on function app.bulk_action_matches to authenticated, service_role;
 
 -- bulk_action/bulk_action_object.sql
--- One bulk action as callers see it, with its counts.
+-- Returns a bulk action as callers see it, with its counts.
 create or replace function app.bulk_action_object(job app.executions)
 returns jsonb
 language plpgsql
@@ -2556,8 +2579,9 @@ revoke all on function app.bulk_action_object from public;
 grant execute on function app.bulk_action_object to authenticated, service_role;
 
 -- bulk_action/lock_referenced_rows.sql
--- Nobody deletes the connections and definitions of a bulk action's items while a step starts them again. To be called before
--- the items are locked: connections, definitions, executions is the order in which whoever deletes takes them, too.
+-- Locks the connections and definitions of a bulk action's items, so that nobody deletes them while a step starts the
+-- items again. Call it before the items are locked, because deletes lock connections, definitions and executions in
+-- this order.
 create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])
 returns void
 language plpgsql
@@ -2582,8 +2606,10 @@ revoke all on function app.lock_referenced_rows from public;
 grant execute on function app.lock_referenced_rows to service_role;
 
 -- bulk_action/restart_execution.sql
--- A new execution of what has ended, for a bulk action: `retry` goes on at the checkpoint, `start` begins anew. Null where
--- that cannot be: it has not ended, another is active in its place, or what it needs was deleted.
+-- Creates a new execution of a finished one, for a bulk action. `retry` continues at the checkpoint, `start` starts
+-- anew.
+-- Returns null if that is impossible: it is not finished, another execution is active in its place, or its connection
+-- or definition was deleted.
 create or replace function app.restart_execution(ended app.executions, action text, actor text, reason text)
 returns uuid
 language plpgsql
@@ -2620,8 +2646,8 @@ revoke all on function app.restart_execution from public;
 grant execute on function app.restart_execution to service_role;
 
 -- bulk_sync/bulk_sync_execution_object.sql
--- One execution as callers see it, with each schema's own status: created until its first batch, completed after its last,
--- and what the execution came to if that was before.
+-- Returns an execution as callers see it, with the status of each schema: created until its first batch, completed
+-- after its last, and the status of the execution if that ended earlier.
 create or replace function app.bulk_sync_execution_object(execution app.executions)
 returns jsonb
 language plpgsql
@@ -2684,7 +2710,7 @@ revoke all on function app.bulk_sync_execution_object from public;
 grant execute on function app.bulk_sync_execution_object to authenticated, service_role;
 
 -- bulk_sync/bulk_sync_object.sql
--- One bulk sync as callers see it: a superset of what the published versions of the API answer, old and new.
+-- Returns a bulk sync as callers see it: a superset of what the published versions of the API return.
 create or replace function app.bulk_sync_object(sync app.definitions)
 returns jsonb
 language plpgsql
@@ -2692,7 +2718,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  by_hand constant jsonb := jsonb_build_object('frequency', 'manual');
+  manual constant jsonb := jsonb_build_object('frequency', 'manual');
 begin
   return jsonb_build_object(
     'id', sync.id,
@@ -2705,8 +2731,8 @@ begin
     'destination_connection_id', sync.destination_id,
     'destination_configuration', sync.settings -> 'destination_configuration',
     'schemas', sync.settings -> 'schemas',
-    'schedule', by_hand,
-    'default_schedule', by_hand || jsonb_build_object('id', sync.id),
+    'schedule', manual,
+    'default_schedule', manual || jsonb_build_object('id', sync.id),
     'additional_schedules', '[]'::jsonb,
     'policies', '[]'::jsonb,
     'discover', false,
@@ -2724,8 +2750,8 @@ revoke all on function app.bulk_sync_object from public;
 grant execute on function app.bulk_sync_object to authenticated, service_role;
 
 -- bulk_sync/bulk_sync_schemas.sql
--- The schemas of a source that are wanted, as [{id, output_name}]: every schema is one resource of the connection.
--- wanted: [{id, enabled}], or null for all. `namespace` goes before the names in the destination.
+-- Returns the chosen schemas of a source as [{id, output_name}]. Each schema is one resource of the connection.
+-- wanted: [{id, enabled}], null for all. `namespace` is the prefix of the names in the destination.
 create or replace function app.bulk_sync_schemas(source app.connections, wanted jsonb, namespace text)
 returns jsonb
 language plpgsql
@@ -2748,17 +2774,17 @@ begin
   end if;
   select name into unknown from unnest(names) as name where not available ? name limit 1;
   if found then
-    perform app.raise_error(400, 'unknown_schema', 'The source has no schema of that name.',
+    perform app.raise_error(400, 'unknown_schema', 'The source does not have this schema. Use one of `available`.',
       jsonb_build_object('schema', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
   end if;
   if cardinality(names) = 0 then
-    perform app.raise_error(400, 'no_schemas', 'At least one schema must be enabled; leave schemas out for all.');
+    perform app.raise_error(400, 'no_schemas', 'At least one schema must be enabled. Omit schemas for all.');
   end if;
-  -- As worker_commit_batch: else no batch could ever be stored.
+  -- The limit of worker_commit_batch, or no batch could be stored.
   select name into unknown from unnest(names) as name
   where octet_length(concat_ws('.', namespace, name)) not between 1 and 200 limit 1;
   if found then
-    perform app.raise_error(400, 'invalid_output_name', 'The name in the destination, with what goes before it, has 1 to 200 bytes.',
+    perform app.raise_error(400, 'invalid_output_name', 'The name in the destination, with its prefix, must have 1 to 200 bytes.',
       jsonb_build_object('schema', left(unknown, 200)));
   end if;
   return (
@@ -2770,7 +2796,7 @@ revoke all on function app.bulk_sync_schemas from public;
 grant execute on function app.bulk_sync_schemas to authenticated, service_role;
 
 -- connection/connection_object.sql
--- One connection as callers see it: everything but its secret.
+-- Returns a connection as callers see it, without its secret.
 create or replace function app.connection_object(connection app.connections)
 returns jsonb
 language plpgsql
@@ -2797,9 +2823,10 @@ revoke all on function app.connection_object from public;
 grant execute on function app.connection_object to authenticated, service_role;
 
 -- connection/copy_secret_for_check.sql
--- For a test of a change that brings no secret: the stored one's. Only where it goes to the same address in the same way:
--- who changes those has to know the secret, or could have it sent to themselves. A definer, as callers cannot read which
--- secret it is; both connections are of the caller's agency, and the one written to was made for the test.
+-- Lets the check of a changed connection use the stored secret, but only if the secret goes to the same address in the
+-- same way. Otherwise a caller who does not know the secret could have it sent to themselves.
+-- SECURITY DEFINER, because callers cannot read secret_id. Both connections must belong to the caller's agency, and
+-- `tested` must have been created for a check.
 create or replace function app.copy_secret_for_check(stored uuid, tested uuid)
 returns void
 language plpgsql
@@ -2821,8 +2848,8 @@ revoke all on function app.copy_secret_for_check from public;
 grant execute on function app.copy_secret_for_check to authenticated;
 
 -- connection/insert_connection.sql
--- Stores a connection; one that is only to be tested is deleted from the start. Its secret is in `configuration`, or was
--- reserved outside (`secret_id`). Answers it without its secret.
+-- Stores a connection and returns it without its secret. With `only_test` it is deleted from the start. The secret is
+-- part of `configuration`, or was reserved in the external store (`secret_id`).
 create or replace function app.insert_connection(
   caller app.caller, name text, kind text, configuration jsonb, secret_id uuid, only_test boolean default false)
 returns app.connections
@@ -2830,31 +2857,31 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  config_ constant jsonb := configuration - 'secret';
-  secret_ constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
+  v_config constant jsonb := configuration - 'secret';
+  v_secret constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
   connection app.connections;
 begin
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A connection belongs to an agency: create it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A connection requires an agency. Create it as one of its users.');
   end if;
   if kind not in ('http', 'records') then
-    perform app.raise_error(400, 'unknown_type', 'type is http or records.');
+    perform app.raise_error(400, 'unknown_type', 'type must be http or records.');
   end if;
-  if (jsonb_typeof(config_) = 'object' and jsonb_typeof(secret_) = 'object') is not true then
-    perform app.raise_error(400, 'invalid_configuration', 'configuration is an object, and so is its secret.');
+  if (jsonb_typeof(v_config) = 'object' and jsonb_typeof(v_secret) = 'object') is not true then
+    perform app.raise_error(400, 'invalid_configuration', 'configuration and configuration.secret must be objects.');
   end if;
-  if secret_ <> '{}' and secret_id is not null then
-    perform app.raise_error(400, 'invalid_configuration', 'The secret is in the configuration or secret_id names it, not both.');
+  if v_secret <> '{}' and secret_id is not null then
+    perform app.raise_error(400, 'invalid_configuration', 'Give either configuration.secret or secret_id, not both.');
   end if;
-  if kind = 'http' and jsonb_typeof(config_ -> 'resources') is distinct from 'object' then
-    perform app.raise_error(400, 'invalid_configuration', 'configuration.resources is an object, a member per resource.');
+  if kind = 'http' and jsonb_typeof(v_config -> 'resources') is distinct from 'object' then
+    perform app.raise_error(400, 'invalid_configuration', 'configuration.resources must be an object with a member for each resource.');
   end if;
   if kind = 'records' and (configuration <> '{}' or secret_id is not null) then
-    perform app.raise_error(400, 'invalid_configuration', 'A connection of type records has no configuration.');
+    perform app.raise_error(400, 'invalid_configuration', 'configuration must be empty for a connection of type records.');
   end if;
   insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by, deleted_at)
-  values (caller.agency_id, insert_connection.kind, insert_connection.name, config_,
-    case when secret_id is null then app.store_secret(caller.agency_id, secret_) else app.use_secret(secret_id) end,
+  values (caller.agency_id, insert_connection.kind, insert_connection.name, v_config,
+    case when secret_id is null then app.store_secret(caller.agency_id, v_secret) else app.use_secret(secret_id) end,
     caller.actor, case when only_test then clock_timestamp() end)
   returning c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
   into connection.id, connection.agency_id, connection.kind, connection.name, connection.config, connection.created_at,
@@ -2866,7 +2893,7 @@ revoke all on function app.insert_connection from public;
 grant execute on function app.insert_connection to authenticated, service_role;
 
 -- historical_sync/historical_sync_object.sql
--- One job as callers see it.
+-- Returns a job as callers see it.
 create or replace function app.historical_sync_object(job public.historical_sync_jobs)
 returns jsonb
 language plpgsql
@@ -2903,8 +2930,8 @@ revoke all on function app.historical_sync_object from public;
 grant execute on function app.historical_sync_object to authenticated, service_role;
 
 -- historical_sync/historical_sync_spec.sql
--- What a historical sync will run, checked before it exists: {date_from, date_to, resources}, every resource one that
--- the connection has (all of them when none is named).
+-- Returns what a historical sync will run, validated: {date_from, date_to, resources}. Each resource must exist in the
+-- connection; without `resources` all of them are synced.
 create or replace function app.historical_sync_spec(connection app.connections, date_from date, date_to date, resources jsonb)
 returns jsonb
 language plpgsql
@@ -2916,9 +2943,9 @@ declare
     when 'object' then connection.config -> 'resources' else '{}' end;
   unknown text;
 begin
-  -- Of the years that others can read too: no infinity, none before Christ.
+  -- Years that every client can read: no infinity, none before year 1.
   if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
-    perform app.raise_error(400, 'invalid_dates', 'date_from and date_to are dates, the first not after the second.');
+    perform app.raise_error(400, 'invalid_dates', 'date_from and date_to must be dates, with date_from not after date_to.');
   end if;
   if connection.kind <> 'http' then
     perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
@@ -2927,11 +2954,11 @@ begin
     resources := (select jsonb_agg(name) from jsonb_object_keys(available) as name);
   end if;
   if jsonb_typeof(resources) is distinct from 'array' or jsonb_array_length(resources) = 0 then
-    perform app.raise_error(400, 'invalid_resources', 'resources is a list of at least one name; leave it out for all.');
+    perform app.raise_error(400, 'invalid_resources', 'resources must be a list of at least one name. Omit it for all.');
   end if;
   select name into unknown from jsonb_array_elements_text(resources) as name where (available ? name) is not true limit 1;
   if found then
-    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.',
+    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.',
       jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
   end if;
   return jsonb_build_object('date_from', date_from, 'date_to', date_to, 'resources',
@@ -2942,8 +2969,8 @@ revoke all on function app.historical_sync_spec from public;
 grant execute on function app.historical_sync_spec to authenticated, service_role;
 
 -- model/model_fields.sql
--- The fields of a model as a look has found them, all or those named: [{id, name, label, type}].
-create or replace function app.model_fields(seen jsonb, wanted jsonb)
+-- Returns the fields that a source check has found, all or the wanted ones: [{id, name, label, type}].
+create or replace function app.model_fields(available jsonb, wanted jsonb)
 returns jsonb
 language plpgsql
 immutable
@@ -2953,16 +2980,16 @@ declare
   unknown text;
 begin
   select name into unknown from jsonb_array_elements_text(wanted) as name
-  where not seen @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
+  where not available @> jsonb_build_array(jsonb_build_object('name', name)) limit 1;
   if unknown is not null then
-    perform app.raise_error(400, 'unknown_field', 'The source''s records have no field of that name.', jsonb_build_object(
-      'field', left(unknown, 200), 'available', (select coalesce(jsonb_agg(f -> 'name'), '[]') from jsonb_array_elements(seen) as f)));
+    perform app.raise_error(400, 'unknown_field', 'The source''s records do not have this field.', jsonb_build_object(
+      'field', left(unknown, 200), 'available', (select coalesce(jsonb_agg(f -> 'name'), '[]') from jsonb_array_elements(available) as f)));
   end if;
   return (
     select coalesce(jsonb_agg(jsonb_build_object(
       'id', f.value -> 'name', 'name', f.value -> 'name', 'label', f.value -> 'name', 'type', f.value -> 'type'
     ) order by f.position), '[]')
-    from jsonb_array_elements(seen) with ordinality as f (value, position)
+    from jsonb_array_elements(available) with ordinality as f (value, position)
     where wanted is null or wanted ? (f.value ->> 'name'));
 end $$;
 
@@ -2970,7 +2997,8 @@ revoke all on function app.model_fields from public;
 grant execute on function app.model_fields to authenticated, service_role;
 
 -- model/model_object.sql
--- One model as callers see it: a query over a resource of a connection, and the fields that a look has found.
+-- Returns a model as callers see it: a query over a resource of a connection, and the fields that a source check has
+-- found.
 create or replace function app.model_object(model app.definitions)
 returns jsonb
 language plpgsql
@@ -3002,7 +3030,8 @@ revoke all on function app.model_object from public;
 grant execute on function app.model_object to authenticated, service_role;
 
 -- model_sync/model_sync_execution_object.sql
--- One execution as callers see it, with what it did in the target: counts are those of worker_commit_batch, hence true.
+-- Returns an execution as callers see it, with its counts, which worker_commit_batch keeps in the transaction of the
+-- records.
 create or replace function app.model_sync_execution_object(execution app.executions)
 returns jsonb
 language plpgsql
@@ -3044,7 +3073,8 @@ revoke all on function app.model_sync_execution_object from public;
 grant execute on function app.model_sync_execution_object to authenticated, service_role;
 
 -- model_sync/model_sync_model.sql
--- The one model that these mappings read, held until the transaction ends; every field that they name is one of its.
+-- Returns the one model that these mappings read, locked until the transaction ends. Every field that they name must be
+-- one of the model's.
 create or replace function app.model_sync_model(fields jsonb, identity jsonb)
 returns app.definitions
 language plpgsql
@@ -3056,10 +3086,10 @@ declare
   model app.definitions;
 begin
   if cardinality(ids) > 1 then
-    perform app.raise_error(422, 'unsupported_field', 'All fields must be of one model; several do not work yet.',
+    perform app.raise_error(422, 'unsupported_field', 'Not supported yet: fields of several models.',
       jsonb_build_object('fields', jsonb_build_array('fields.source.model_id')));
   end if;
-  model := app.find_definition('model', ids[1]::uuid, hold => true);
+  model := app.find_definition('model', ids[1]::uuid, for_share => true);
   perform app.model_fields(
     model.settings -> 'fields', (select jsonb_agg(distinct s -> 'field') from jsonb_array_elements(sources) as s));
   return model;
@@ -3069,7 +3099,7 @@ revoke all on function app.model_sync_model from public;
 grant execute on function app.model_sync_model to authenticated, service_role;
 
 -- model_sync/model_sync_object.sql
--- One model sync as callers see it: a superset of what the published versions of the API answer, old and new.
+-- Returns a model sync as callers see it: a superset of what the published versions of the API return.
 create or replace function app.model_sync_object(sync app.definitions)
 returns jsonb
 language plpgsql
@@ -3110,8 +3140,9 @@ revoke all on function app.model_sync_object from public;
 grant execute on function app.model_sync_object to authenticated, service_role;
 
 -- model_sync/require_identity.sql
--- Rows of a connection of type records are found by their key. So where an object has rows already, a sync that matches
--- records must match them by the field that is their key; an empty object gets its keys from the sync.
+-- Raises 400 if the destination's object has rows with another identity. Rows of a connection of type records are found
+-- by their key, so a sync that matches records must match them by the field that is their key. An empty object gets its
+-- keys from the sync.
 create or replace function app.require_identity(destination app.connections, object text, identity jsonb)
 returns void
 language plpgsql
@@ -3128,7 +3159,7 @@ begin
   where r.agency_id = destination.agency_id and r.connection_id = destination.id and r.resource = object
   limit 1;
   if found and (known.key not like '[%' or known.key::jsonb <> jsonb_build_array(known.data -> (identity ->> 'target'))) then
-    perform app.raise_error(400, 'not_the_identity', 'The object has rows already, and this identity is not what they are told apart by.',
+    perform app.raise_error(400, 'not_the_identity', 'identity must be the field that identifies the rows that the object already has.',
       jsonb_build_object('object', object, 'target', identity -> 'target'));
   end if;
 end $$;
@@ -3137,35 +3168,36 @@ revoke all on function app.require_identity from public;
 grant execute on function app.require_identity to authenticated, service_role;
 
 -- source_check/start_source_check.sql
--- Queues a look at a source: one page of a resource (null: of any). It goes before everything else, somebody is waiting.
+-- Queues a check of a source: one page of a resource (null: of any). A caller waits for it, so it should run before
+-- everything else.
 create or replace function app.start_source_check(connection app.connections, resource text)
 returns app.executions
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  look app.executions;
+  source_check app.executions;
 begin
   if connection.kind <> 'http' then
     perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if resource is not null and not connection.config -> 'resources' ? resource then
-    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.', jsonb_build_object(
       'resource', left(resource, 200), 'available', array(select jsonb_object_keys(connection.config -> 'resources'))));
   end if;
-  look.agency_id := connection.agency_id;
-  look.family := 'source_check';
-  look.connection_id := connection.id;
-  look.spec := jsonb_build_object('resource', resource);
-  return app.start_execution(look);
+  source_check.agency_id := connection.agency_id;
+  source_check.family := 'source_check';
+  source_check.connection_id := connection.id;
+  source_check.spec := jsonb_build_object('resource', resource);
+  return app.start_execution(source_check);
 end $$;
 
 revoke all on function app.start_source_check from public;
 grant execute on function app.start_source_check to authenticated, service_role;
 
 -- sync_job/require_args.sql
--- Arguments as their schema wants them, in either of its published forms: {type: object, properties: {name: …}}, or
--- {name: {type, format, required, description}} itself. 400 invalid_argument names the first that is wrong.
+-- Validates arguments against their schema, in either of its published forms: {type: object, properties: {name: …}}, or
+-- {name: {type, format, required, description}} itself. 400 invalid_argument names the first invalid one.
 create or replace function app.require_args(args_schema jsonb, args jsonb)
 returns void
 language plpgsql
@@ -3187,15 +3219,15 @@ begin
     wrong := case
       when value is null and (rule -> 'required' = 'true' or also_required ? name) then 'is required'
       when value is null then null
-      when rule ->> 'type' = 'integer' and not (jsonb_typeof(value) = 'number' and value::text !~ '[.eE]') then 'should be an integer'
+      when rule ->> 'type' = 'integer' and not (jsonb_typeof(value) = 'number' and value::text !~ '[.eE]') then 'must be an integer'
       when rule ->> 'type' in ('string', 'number', 'boolean', 'array', 'object') and jsonb_typeof(value) <> rule ->> 'type' then
-        'should be of type ' || (rule ->> 'type')
-      when jsonb_typeof(rule -> 'enum') = 'array' and not rule -> 'enum' @> jsonb_build_array(value) then 'is not one of the values allowed'
+        'must be of type ' || (rule ->> 'type')
+      when jsonb_typeof(rule -> 'enum') = 'array' and not rule -> 'enum' @> jsonb_build_array(value) then 'must be one of the allowed values'
       when rule ->> 'format' in ('integrated_account_id', 'webhook_id', 'datastore_id', 'uuid')
-        and value #>> '{}' !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'should be a uuid'
-      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}$' then 'should be a date like 2013-01-31'
+        and value #>> '{}' !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'must be a UUID'
+      when rule ->> 'format' = 'date' and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}$' then 'must be a date like 2013-01-31'
       when rule ->> 'format' in ('date-time', 'updated_at') and value #>> '{}' !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$' then
-        'should be a time like 2013-01-31T00:00:00Z'
+        'must be a time like 2013-01-31T00:00:00Z'
     end;
     if wrong is not null then
       perform app.raise_error(400, 'invalid_argument', 'args.' || left(name, 200) || ' ' || wrong || '.', jsonb_build_object('argument', left(name, 200)));
@@ -3207,8 +3239,9 @@ revoke all on function app.require_args from public;
 grant execute on function app.require_args to authenticated, service_role;
 
 -- sync_job/resource_nodes.sql
--- Resources as the worker runs them, checked: each with its `parent` (a position in the list, from 0), which is another of
--- the name that it depends on, one that is listed rather than fetched singly, and `persist` decided. No cycles.
+-- Returns a job's resources as the worker runs them, validated. Each gets `parent`, the position (from 0) of the
+-- resource that `depends_on` names (of several with that name, one that is listed rather than fetched), and `persist`.
+-- Cycles are rejected.
 create or replace function app.resource_nodes(resources jsonb)
 returns jsonb
 language plpgsql
@@ -3223,19 +3256,19 @@ declare
   nodes jsonb := '[]';
 begin
   if size not between 1 and 100 then
-    perform app.raise_error(400, 'invalid_resources', 'resources is a list of 1 to 100 resources.');
+    perform app.raise_error(400, 'invalid_resources', 'resources must be a list of 1 to 100 resources.');
   end if;
   for i in 0 .. size - 1 loop
     node := resources -> i;
     if (jsonb_typeof(node -> 'resource') = 'string' and length(node ->> 'resource') between 1 and 200) is not true then
-      perform app.raise_error(400, 'invalid_resources', 'Every resource has a name: resources.' || i || '.resource.');
+      perform app.raise_error(400, 'invalid_resources', 'resources.' || i || '.resource must be a name of 1 to 200 characters.');
     end if;
     if (node ->> 'method' in ('list', 'get')) is not true then
-      perform app.raise_error(422, 'unsupported_field', 'Only the methods list and get work so far.',
+      perform app.raise_error(422, 'unsupported_field', 'Not supported yet: methods other than list and get.',
         jsonb_build_object('fields', jsonb_build_array('resources.' || i || '.method')));
     end if;
     if node ->> 'method' = 'get' and coalesce(node ->> 'id', '') = '' then
-      perform app.raise_error(400, 'invalid_resources', 'The method get needs an id: resources.' || i || '.id.');
+      perform app.raise_error(400, 'invalid_resources', 'resources.' || i || '.id is required for the method get.');
     end if;
     parent := null;
     if node ->> 'depends_on' is not null then
@@ -3243,7 +3276,7 @@ begin
       where j <> i and resources -> j -> 'resource' = node -> 'depends_on'
       order by resources -> j ->> 'method' = 'list' desc, j limit 1;
       if not found then
-        perform app.raise_error(400, 'unknown_dependency', 'resources.' || i || '.depends_on names no other resource of this job.',
+        perform app.raise_error(400, 'unknown_dependency', 'resources.' || i || '.depends_on must be another resource of this job.',
           jsonb_build_object('depends_on', left(node ->> 'depends_on', 200)));
       end if;
     end if;
@@ -3258,7 +3291,7 @@ begin
       parent := parents[parent + 1];
     end loop;
     if parent is not null then
-      perform app.raise_error(400, 'circular_dependency', 'These resources depend on each other in a circle.',
+      perform app.raise_error(400, 'circular_dependency', 'depends_on must not form a cycle.',
         jsonb_build_object('resource', resources -> (i - 1) -> 'resource'));
     end if;
   end loop;
@@ -3269,7 +3302,7 @@ revoke all on function app.resource_nodes from public;
 grant execute on function app.resource_nodes to authenticated, service_role;
 
 -- sync_job/sync_job_object.sql
--- One sync job as callers see it, also where it was deleted and a run of it is shown.
+-- Returns a sync job as callers see it, also a deleted one whose run is shown.
 create or replace function app.sync_job_object(job app.definitions)
 returns jsonb
 language plpgsql
@@ -3293,7 +3326,7 @@ revoke all on function app.sync_job_object from public;
 grant execute on function app.sync_job_object to authenticated, service_role;
 
 -- sync_job/sync_job_settings.sql
--- What a sync job holds, checked before it is stored.
+-- Returns the settings of a sync job, validated, as they are stored.
 create or replace function app.sync_job_settings(
   integration_name text, resources jsonb, args_schema jsonb, default_runtime_version int)
 returns jsonb
@@ -3304,7 +3337,7 @@ as $$
 begin
   perform app.resource_nodes(resources);
   if default_runtime_version not between 1 and 3 then
-    perform app.raise_error(422, 'unsupported_field', 'Versions 1 to 3 work so far.',
+    perform app.raise_error(422, 'unsupported_field', 'Not supported yet: versions other than 1 to 3.',
       jsonb_build_object('fields', jsonb_build_array('default_runtime_version')));
   end if;
   return jsonb_build_object(
@@ -3318,8 +3351,8 @@ revoke all on function app.sync_job_settings from public;
 grant execute on function app.sync_job_settings to authenticated, service_role;
 
 -- sync_job_run/sync_job_run_object.sql
--- One run as callers and receivers see it, with its sync job. resource_stats: per resource and method, {fetched, persisted}
--- as worker_commit_batch counts them, so never older than the last batch.
+-- Returns a run as callers and webhooks see it, with its sync job. resource_stats: per resource and method, {fetched,
+-- persisted} as worker_commit_batch counts them, so never older than the last batch.
 create or replace function app.sync_job_run_object(run app.executions)
 returns jsonb
 language plpgsql
@@ -3361,9 +3394,9 @@ revoke all on function app.sync_job_run_object from public;
 grant execute on function app.sync_job_run_object to authenticated, service_role;
 
 -- webhook/find_webhook.sql
--- A webhook of the caller's, or 404. With `hold`, nobody deletes it before this transaction ends; who only reads waits for
--- nobody.
-create or replace function app.find_webhook(id uuid, hold boolean default false)
+-- Returns a webhook of the caller's agency, or raises 404. With `for_share`, nobody can delete it before this
+-- transaction ends. Without, the call waits for no lock.
+create or replace function app.find_webhook(id uuid, for_share boolean default false)
 returns public.webhooks
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -3372,7 +3405,7 @@ as $$
 declare
   webhook public.webhooks;
 begin
-  if hold then
+  if for_share then
     perform from app.connections as c where c.id = find_webhook.id and c.kind = 'webhook' and c.deleted_at is null for share;
   end if;
   select * into webhook from public.webhooks as w where w.id = find_webhook.id;
@@ -3386,7 +3419,7 @@ revoke all on function app.find_webhook from public;
 grant execute on function app.find_webhook to authenticated, service_role;
 
 -- webhook/require_webhook.sql
--- What a webhook may hold, as far as it is given.
+-- Raises 400 if a given value is invalid for a webhook.
 create or replace function app.require_webhook(target_url text, event_types jsonb)
 returns void
 language plpgsql
@@ -3395,10 +3428,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then
-    perform app.raise_error(400, 'invalid_target_url', 'target_url is an https address of at most 2000 characters.');
+    perform app.raise_error(400, 'invalid_target_url', 'target_url must be an https address of at most 2000 characters.');
   end if;
   if event_types is not null and (jsonb_typeof(event_types) <> 'array' or jsonb_path_exists(event_types, '$[*] ? (@.type() != "string")')) then
-    perform app.raise_error(400, 'invalid_event_types', 'event_types is a list of names of events.');
+    perform app.raise_error(400, 'invalid_event_types', 'event_types must be a list of event names.');
   end if;
 end $$;
 
@@ -3406,7 +3439,8 @@ revoke all on function app.require_webhook from public;
 grant execute on function app.require_webhook to authenticated, service_role;
 
 -- worker/append_errors.sql
--- The first hundred sentences, each of at most 500 characters: enough to see what is wrong, whatever the number of records.
+-- Appends error messages, up to one hundred of at most 500 characters, enough to see what is wrong however many records
+-- fail.
 create or replace function app.append_errors(known jsonb, further jsonb)
 returns jsonb
 language plpgsql
@@ -3418,8 +3452,8 @@ begin
     return known;
   end if;
   return (
-    select jsonb_agg(left(sentence, 500) order by position)
-    from jsonb_array_elements_text(known || further) with ordinality as e (sentence, position)
+    select jsonb_agg(left(message, 500) order by position)
+    from jsonb_array_elements_text(known || further) with ordinality as e (message, position)
     where position <= 100);
 end $$;
 
@@ -3448,15 +3482,15 @@ revoke all on function app.append_records from public;
 grant execute on function app.append_records to service_role;
 
 -- worker/complete_and_claim.sql
--- A worker's turn, one statement and one commit: those that `leases` still hold go running or cancelling → completed, and
--- at most `limit` queued executions of these families are leased to it, oldest first. Waits for nobody: what somebody else
--- has locked is passed over.
--- leases: {execution_id: lease}, at most 100; families: JSON array of names.
--- A plan is kept for a session's life and may be made while the table is empty: whatever it promises then, this reads the
--- queue's index in its order and no more of it than it takes.
+-- One turn of a worker in one statement and one commit: completes the executions that `leases` still hold, and claims
+-- at most `limit` queued executions of these families, oldest first. It waits for no lock and skips rows that others
+-- have locked.
+-- leases: {execution_id: lease_token}, at most 100; families: JSON array of names.
+-- A plan lives as long as its session and may be made while the table is empty. The settings below leave only the plan
+-- that reads the queue's index in order, and no more of it than it takes.
 create or replace function app.complete_and_claim(
   leases jsonb, worker text default null, families jsonb default '[]', "limit" int default 0, lease_seconds int default null,
-  out completed uuid[], out leased uuid[])
+  out completed uuid[], out claimed uuid[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan -- the settings below leave one plan: to make it anew takes longer than to run it
@@ -3466,33 +3500,33 @@ set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
-  held uuid[] := '{}';
+  to_complete uuid[] := '{}';
   wanted text[];
   first_family text;
   last_family text;
 begin
   if jsonb_typeof(leases) is distinct from 'object' then
-    perform app.raise_error(400, 'invalid_leases', 'leases is an object: each execution''s lease_token by its id.');
+    perform app.raise_error(400, 'invalid_leases', 'leases must be an object of lease tokens by execution id.');
   end if;
   if leases <> '{}' then
-    held := array(select jsonb_object_keys(leases)::uuid order by 1);
+    to_complete := array(select jsonb_object_keys(leases)::uuid order by 1);
   end if;
-  if cardinality(held) > 100 then
+  if cardinality(to_complete) > 100 then
     perform app.raise_error(400, 'invalid_leases', 'At most 100 executions can be completed in one call.');
   end if;
-  -- Before 17 the index knows no list of families, but it knows their range: one family's claim passes over the others'
-  -- entries without reading their rows.
+  -- Before Postgres 17 an index scan cannot use the list of families, but it can use their range, so that the claim of one
+  -- family skips the others' entries without reading their rows.
   select array_agg(f.family), min(f.family), max(f.family) into wanted, first_family, last_family
   from jsonb_array_elements_text(families) as f (family);
-  with moved as (
-    -- Of what is set here the guard takes for each what its move owns.
+  with changed as (
+    -- The guard takes from this what the transition of each row owns.
     update app.executions as e
     set status = case e.status when 'queued' then 'running' else 'completed' end,
         event = case e.status when 'queued' then 'claim' else 'complete' end,
         reason = null, error = null, leased_by = worker, lease_seconds = complete_and_claim.lease_seconds
     where e.id = any(array(
       select q.id from app.executions as q
-      where q.id = any(held) and q.lease_token = (leases ->> q.id::text)::bigint and q.status in ('running', 'cancelling')
+      where q.id = any(to_complete) and q.lease_token = (leases ->> q.id::text)::bigint and q.status in ('running', 'cancelling')
       for update skip locked) || array(
       select q.id from app.executions as q
       where q.status = 'queued' and q.run_at <= now() and q.family = any(wanted)
@@ -3502,9 +3536,9 @@ begin
       for update skip locked))
     returning e.id, e.status
   )
-  select coalesce(array_agg(m.id) filter (where m.status = 'completed'), '{}'),
-    coalesce(array_agg(m.id) filter (where m.status = 'running'), '{}')
-  into completed, leased from moved as m;
+  select coalesce(array_agg(c.id) filter (where c.status = 'completed'), '{}'),
+    coalesce(array_agg(c.id) filter (where c.status = 'running'), '{}')
+  into completed, claimed from changed as c;
 end $$;
 
 revoke all on function app.complete_and_claim from public;
@@ -3554,8 +3588,8 @@ revoke all on function app.insert_new_records from public;
 grant execute on function app.insert_new_records to service_role;
 
 -- worker/lease_result.sql
--- What every worker call answers: `continue`; `cancel` (with its deadline: stop, then release); `lost`: nothing was
--- stored or changed, and nothing with this lease ever will be.
+-- Returns the result of a worker's call: `continue`; `cancel` with its deadline (stop, then release); `lost`: nothing
+-- was stored or changed, and nothing with this lease token ever will be.
 create or replace function app.lease_result(execution app.executions)
 returns jsonb
 language plpgsql
@@ -3574,7 +3608,7 @@ revoke all on function app.lease_result from public;
 grant execute on function app.lease_result to service_role;
 
 -- worker/lock_leased_execution.sql
--- The fence of every worker call: the execution, locked, if this lease still holds it; else null.
+-- The fence of every worker call: locks the execution and returns it if this lease still holds it, otherwise null.
 create or replace function app.lock_leased_execution(id uuid, lease_token bigint)
 returns app.executions
 language plpgsql
@@ -3594,9 +3628,9 @@ revoke all on function app.lock_leased_execution from public;
 grant execute on function app.lock_leased_execution to service_role;
 
 -- worker/reap_executions.sql
--- Takes back what dead workers hold: a lost lease is queued again, or failed after the last attempt; a cancel that
--- nobody acknowledged in time is forced. Rows that somebody has locked are alive and left alone.
--- Answer: {released, failed, cancelled}, counts.
+-- Takes back what dead workers hold. After a lost lease an execution is queued again, or failed after the last attempt.
+-- A cancel that nobody acknowledged in time is forced. Rows that others have locked are alive and are skipped.
+-- Returns the counts {released, failed, cancelled}.
 create or replace function app.reap_executions("limit" int)
 returns jsonb
 language plpgsql
@@ -3605,7 +3639,7 @@ set lock_timeout = '5s'
 as $$
 declare
   dead app.executions;
-  event_ text;
+  v_event text;
   released int := 0;
   failed int := 0;
   cancelled int := 0;
@@ -3618,22 +3652,22 @@ begin
     limit reap_executions."limit"
     for update skip locked
   loop
-    event_ := case
+    v_event := case
       when dead.status = 'cancelling' then 'expire'
       when dead.attempts + 1 >= dead.max_attempts then 'fail'
       else 'release'
     end;
     update app.executions as e
-    set status = app.next_status(e.status, event_), event = event_, actor = 'reaper',
+    set status = app.next_status(e.status, v_event), event = v_event, actor = 'reaper',
         reason = case when dead.lease_expires_at < clock_timestamp() then 'lease_expired' else 'cancel_deadline' end,
         attempts = e.attempts + 1, run_at = now(), -- not clock_timestamp(): a claim that reaps may take it at once
-        error = case event_
-          when 'fail' then jsonb_build_object('code', 'worker_lost', 'message', 'The worker stopped answering too often.')
+        error = case v_event
+          when 'fail' then jsonb_build_object('code', 'worker_lost', 'message', 'The worker stopped responding too often.')
           else e.error end
     where e.id = dead.id;
-    released := released + (event_ = 'release')::int;
-    failed := failed + (event_ = 'fail')::int;
-    cancelled := cancelled + (event_ = 'expire')::int;
+    released := released + (v_event = 'release')::int;
+    failed := failed + (v_event = 'fail')::int;
+    cancelled := cancelled + (v_event = 'expire')::int;
   end loop;
   return jsonb_build_object('released', released, 'failed', failed, 'cancelled', cancelled);
 end $$;
@@ -3642,7 +3676,7 @@ revoke all on function app.reap_executions from public;
 grant execute on function app.reap_executions to service_role;
 
 -- worker/retry_delay.sql
--- How long an execution waits after its nth failure in a row: 2 s, 4 s, 8 s … at most 5 minutes.
+-- Returns the delay after the nth failure in a row: 2 s, 4 s, 8 s … at most 5 minutes.
 create or replace function app.retry_delay(attempts int)
 returns interval
 language plpgsql
@@ -3758,7 +3792,7 @@ revoke all on function app.upsert_records from public;
 grant execute on function app.upsert_records to service_role;
 
 -- api_key/public/create_api_key.sql
--- Makes a key of the user's agency. Answer: {key, api_key}; the key itself is shown this once.
+-- Creates an API key for the user's agency. Returns {key, api_key}. The key is shown only this once.
 create or replace function public.create_api_key(name text)
 returns jsonb
 language plpgsql
@@ -3780,7 +3814,7 @@ revoke all on function public.create_api_key from public, anon, authenticated, s
 grant execute on function public.create_api_key to authenticated;
 
 -- api_key/public/list_api_keys.sql
--- The agency's keys, the newest first, revoked ones included. Answer: {api_keys}.
+-- Lists the agency's API keys, newest first, including revoked ones. Returns {api_keys}.
 create or replace function public.list_api_keys()
 returns jsonb
 language plpgsql
@@ -3800,7 +3834,7 @@ revoke all on function public.list_api_keys from public, anon, authenticated, se
 grant execute on function public.list_api_keys to authenticated;
 
 -- api_key/public/revoke_api_key.sql
--- Revokes a key: whoever calls with it from now on is refused. Again it changes nothing. Answer: the key.
+-- Revokes an API key. Calls with it are rejected from now on. Revoking it again changes nothing. Returns the API key.
 create or replace function public.revoke_api_key(api_key_id uuid)
 returns jsonb
 language plpgsql
@@ -3822,9 +3856,9 @@ revoke all on function public.revoke_api_key from public, anon, authenticated, s
 grant execute on function public.revoke_api_key to authenticated;
 
 -- bulk_action/public/cancel_bulk_action.sql
--- Cancels a bulk action that is scheduled or running: it acts on nothing more; what it has done stays. The answer waits for
--- the batch under way at most. Answer: {success, job_id, status}. 400 not_cancellable names the current_status. Heeds an
--- Idempotency-Key.
+-- Cancels a scheduled or running bulk action. It acts on no further item; finished items stay as they are. The call
+-- waits at most for the current batch. Returns {success, job_id, status}. 400 not_cancellable has the current_status.
+-- Accepts an Idempotency-Key.
 create or replace function public.cancel_bulk_action(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql
@@ -3849,8 +3883,8 @@ revoke all on function public.cancel_bulk_action from public, anon, authenticate
 grant execute on function public.cancel_bulk_action to anon, authenticated, service_role;
 
 -- bulk_action/public/create_bulk_action.sql
--- Queues a bulk action: cancel, retry or start the agency's executions that criteria match when it begins, at most max_limit.
--- Answer: the job. Heeds an Idempotency-Key.
+-- Queues a bulk action: it cancels, retries or starts the agency's executions that match the criteria when it runs, at
+-- most max_limit of them. Returns the job. Accepts an Idempotency-Key.
 create or replace function public.create_bulk_action(
   action_type text, criteria jsonb, action_reason text default null, max_limit int default 10000,
   scheduled_at timestamptz default null)
@@ -3869,11 +3903,11 @@ begin
     return response;
   end if;
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A bulk action acts for an agency: create it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A bulk action requires an agency. Create it as one of its users.');
   end if;
   if (action_type in ('cancel', 'retry', 'start') and max_limit between 1 and 1000000
       and coalesce(length(action_reason), 0) <= 500 and coalesce(isfinite(scheduled_at), true)) is not true then
-    perform app.raise_error(400, 'invalid_bulk_action', 'action_type is cancel, retry or start; max_limit 1 to 1000000; action_reason at most 500 characters.');
+    perform app.raise_error(400, 'invalid_bulk_action', 'action_type must be cancel, retry or start, max_limit 1 to 1000000, action_reason at most 500 characters, and scheduled_at finite.');
   end if;
   job.agency_id := caller.agency_id;
   job.family := 'bulk_action';
@@ -3892,8 +3926,8 @@ revoke all on function public.create_bulk_action from public, anon, authenticate
 grant execute on function public.create_bulk_action to anon, authenticated, service_role;
 
 -- bulk_action/public/delete_bulk_action.sql
--- Deletes a bulk action that has ended, for its callers: the audit keeps it. Answer: {success, job_id, status}.
--- 400 not_deletable names the current_status of one that has not.
+-- Deletes a finished bulk action for its callers. The audit keeps it. Returns {success, job_id, status}. 400
+-- not_deletable has the current_status of an unfinished one.
 create or replace function public.delete_bulk_action(job_id uuid)
 returns jsonb
 language plpgsql
@@ -3916,7 +3950,7 @@ revoke all on function public.delete_bulk_action from public, anon, authenticate
 grant execute on function public.delete_bulk_action to anon, authenticated, service_role;
 
 -- bulk_action/public/get_bulk_action.sql
--- One bulk action, with its counts.
+-- Returns a bulk action with its counts.
 create or replace function public.get_bulk_action(job_id uuid)
 returns jsonb
 language plpgsql
@@ -3932,8 +3966,8 @@ revoke all on function public.get_bulk_action from public, anon, authenticated, 
 grant execute on function public.get_bulk_action to anon, authenticated, service_role;
 
 -- bulk_action/public/list_bulk_actions.sql
--- The agency's bulk actions, the newest first. status: a word of the family; cursor: the `next_cursor` of the page before.
--- Answer: {jobs, next_cursor}; null ends.
+-- Lists the agency's bulk actions, newest first. `status` is one of the family's public statuses, `cursor` the
+-- `next_cursor` of the previous page. Returns {jobs, next_cursor}; `next_cursor` is null on the last page.
 create or replace function public.list_bulk_actions(status text default null, "limit" int default 20, cursor uuid default null)
 returns jsonb
 language plpgsql
@@ -3942,7 +3976,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
   size constant int := case when "limit" between 1 and 100 then "limit" else 20 end;
-  statuses constant text[] := case when status is not null then app.words_statuses('bulk_action', status) end;
+  statuses constant text[] := case when status is not null then app.internal_statuses('bulk_action', status) end;
   ids uuid[];
 begin
   ids := array(
@@ -3962,8 +3996,8 @@ revoke all on function public.list_bulk_actions from public, anon, authenticated
 grant execute on function public.list_bulk_actions to anon, authenticated, service_role;
 
 -- bulk_action/public/preview_bulk_action.sql
--- What a bulk action would act on now, without doing anything: how many (to max_limit, at most 10,000 are counted), and the
--- first of them. Answer: {total_count, is_exact, sample: [{id, family, status, created_at}]}.
+-- Counts the executions that a bulk action would act on now (up to max_limit, at v_max 10,000) and returns the first of
+-- them. Changes nothing. Returns {total_count, is_exact, sample: [{id, family, status, created_at}]}.
 create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
 returns jsonb
 language plpgsql
@@ -3971,28 +4005,28 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
-  most constant int := least(greatest(max_limit, 1), 10000);
+  v_max constant int := least(greatest(max_limit, 1), 10000);
   ids uuid[];
 begin
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A bulk action acts for an agency: ask as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A bulk action requires an agency. Preview it as one of its users.');
   end if;
   ids := app.bulk_action_matches(
-    caller.agency_id, app.bulk_action_criteria(criteria), null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', most + 1);
+    caller.agency_id, app.bulk_action_criteria(criteria), null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', v_max + 1);
   return jsonb_build_object(
-    'total_count', least(cardinality(ids), most),
-    'is_exact', cardinality(ids) <= most,
+    'total_count', least(cardinality(ids), v_max),
+    'is_exact', cardinality(ids) <= v_max,
     'sample', (
       select coalesce(jsonb_agg(jsonb_build_object(
         'id', e.id, 'family', e.family, 'status', app.public_status(e), 'created_at', e.created_at) order by e.id), '[]')
-      from app.executions as e where e.id = any(ids[:least(most, 10)])));
+      from app.executions as e where e.id = any(ids[:least(v_max, 10)])));
 end $$;
 
 revoke all on function public.preview_bulk_action from public, anon, authenticated, service_role;
 grant execute on function public.preview_bulk_action to anon, authenticated, service_role;
 
 -- bulk_sync/public/cancel_bulk_sync.sql
--- Cancels the bulk sync's active execution, see app.cancel_definition.
+-- Cancels the bulk sync's active execution (see app.cancel_definition).
 create or replace function public.cancel_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4008,9 +4042,10 @@ revoke all on function public.cancel_bulk_sync from public, anon, authenticated,
 grant execute on function public.cancel_bulk_sync to anon, authenticated, service_role;
 
 -- bulk_sync/public/create_bulk_sync.sql
--- Defines a bulk sync: every schema (a resource of the source) is copied to a connection of kind `records`.
--- schemas: [{id, enabled}], null for all there are now. destination_configuration: {schema}, a prefix of the names there.
--- Answer: {data: the bulk sync}. Heeds an Idempotency-Key.
+-- Creates a bulk sync, which copies schemas (resources of the source) to a connection of type records.
+-- schemas: [{id, enabled}], null for all that exist now. destination_configuration: {schema}, a prefix of the names
+-- there.
+-- Returns {data: the bulk sync}. Accepts an Idempotency-Key.
 create or replace function public.create_bulk_sync(
   name text, source_connection_id uuid, destination_connection_id uuid, destination_configuration jsonb default '{}',
   schemas jsonb default null, mode text default 'replicate', active boolean default true, organization_id uuid default null)
@@ -4035,16 +4070,16 @@ begin
   source := app.find_connection(source_connection_id);
   destination := app.find_connection(destination_connection_id);
   if source.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'The source receives records. Choose a connection that can be read from.');
+    perform app.raise_error(400, 'not_a_source', 'The source must be a connection of type http.');
   end if;
   if destination.kind <> 'records' then
-    perform app.raise_error(400, 'not_a_destination', 'The destination cannot be written to. Choose a connection of type records.');
+    perform app.raise_error(400, 'not_a_destination', 'The destination must be a connection of type records.');
   end if;
   if source.agency_id <> destination.agency_id then
     perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
   if mode not in ('replicate', 'append') then
-    perform app.raise_error(422, 'unsupported_field', 'mode is replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
+    perform app.raise_error(422, 'unsupported_field', 'mode must be replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
   end if;
   insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
   values (
@@ -4063,7 +4098,7 @@ revoke all on function public.create_bulk_sync from public, anon, authenticated,
 grant execute on function public.create_bulk_sync to anon, authenticated, service_role;
 
 -- bulk_sync/public/delete_bulk_sync.sql
--- Cancels what runs and deletes the bulk sync. No answer.
+-- Cancels the active execution and deletes the bulk sync. Returns null.
 create or replace function public.delete_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4080,7 +4115,7 @@ revoke all on function public.delete_bulk_sync from public, anon, authenticated,
 grant execute on function public.delete_bulk_sync to anon, authenticated, service_role;
 
 -- bulk_sync/public/get_bulk_sync.sql
--- One bulk sync. Answer: {data}.
+-- Returns {data: the bulk sync}.
 create or replace function public.get_bulk_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4096,7 +4131,7 @@ revoke all on function public.get_bulk_sync from public, anon, authenticated, se
 grant execute on function public.get_bulk_sync to anon, authenticated, service_role;
 
 -- bulk_sync/public/get_bulk_sync_execution.sql
--- One execution of a bulk sync, with each schema's status and counts. Answer: {data}.
+-- Returns {data: an execution of the bulk sync}, with the status and counts of each schema.
 create or replace function public.get_bulk_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
 language plpgsql
@@ -4113,8 +4148,8 @@ revoke all on function public.get_bulk_sync_execution from public, anon, authent
 grant execute on function public.get_bulk_sync_execution to anon, authenticated, service_role;
 
 -- bulk_sync/public/get_bulk_sync_status.sql
--- The newest execution, which stays current after its end until another starts, and the newest that has ended.
--- Answer: {data: {current_execution, last_execution, next_execution_time, ingestion_status}}.
+-- Returns the newest execution, which stays current after its end until another starts, and the newest finished one:
+-- {data: {current_execution, last_execution, next_execution_time, ingestion_status}}.
 create or replace function public.get_bulk_sync_status(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4135,8 +4170,8 @@ revoke all on function public.get_bulk_sync_status from public, anon, authentica
 grant execute on function public.get_bulk_sync_status to anon, authenticated, service_role;
 
 -- bulk_sync/public/list_bulk_sync_executions.sql
--- A bulk sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
--- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
+-- Lists a bulk sync's executions, newest first (with `ascending` oldest first), at most `limit` (up to 100) per page.
+-- Returns {data: [execution], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_bulk_sync_executions(
   sync_id uuid, page_token text default null, "limit" int default null, ascending boolean default false,
   only_terminal boolean default false)
@@ -4160,8 +4195,8 @@ revoke all on function public.list_bulk_sync_executions from public, anon, authe
 grant execute on function public.list_bulk_sync_executions to anon, authenticated, service_role;
 
 -- bulk_sync/public/list_bulk_syncs.sql
--- The agency's bulk syncs, the last changed first, at most `limit` (to 50) a page.
--- Answer: {data: [bulk sync], pagination: {next_page_token}}; an empty token ends.
+-- Lists the agency's bulk syncs, last updated first, at most `limit` (up to 50) per page.
+-- Returns {data: [bulk sync], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_bulk_syncs(
   active boolean default null, page_token text default null, "limit" int default null)
 returns jsonb
@@ -4183,8 +4218,8 @@ revoke all on function public.list_bulk_syncs from public, anon, authenticated, 
 grant execute on function public.list_bulk_syncs to anon, authenticated, service_role;
 
 -- bulk_sync/public/start_bulk_sync.sql
--- Queues an execution of a bulk sync. schemas: ids, null for all. At most one is active: 409 already_active.
--- Answer: {data: the execution}. Heeds an Idempotency-Key.
+-- Queues an execution of a bulk sync. schemas: ids, null for all. 409 already_active if one is active.
+-- Returns {data: the execution}. Accepts an Idempotency-Key.
 create or replace function public.start_bulk_sync(sync_id uuid, schemas jsonb default null)
 returns jsonb
 language plpgsql
@@ -4202,14 +4237,14 @@ begin
   if response is not null then
     return response;
   end if;
-  sync := app.find_definition('bulk_sync', sync_id, hold => true);
+  sync := app.find_definition('bulk_sync', sync_id, for_share => true);
   select jsonb_agg(s.value order by s.position) into chosen
   from jsonb_array_elements(sync.settings -> 'schemas') with ordinality as s (value, position)
   where schemas is null or schemas ? (s.value ->> 'id');
   select id into unknown from jsonb_array_elements_text(schemas) as id
   where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
   if unknown is not null or chosen is null then
-    perform app.raise_error(400, 'unknown_schema', 'schemas names at least one of this sync''s schemas, and no other.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_schema', 'schemas must have at least one of this sync''s schemas and no other.', jsonb_build_object(
       'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
   end if;
 
@@ -4230,11 +4265,12 @@ revoke all on function public.start_bulk_sync from public, anon, authenticated, 
 grant execute on function public.start_bulk_sync to anon, authenticated, service_role;
 
 -- connection/public/create_connection.sql
--- Creates a connection: `configuration.secret` is for the worker alone and in no answer.
--- type: http (see the connector's config) or records (where syncs land, configuration {}). A door that has put the secret
--- into a store outside names it by `secret_id` (reserve_secret) instead. Answer: {data: the connection}.
--- With `validate` a source is tested (test_connection) and {check_id} answered: once the look is completed, call it without.
--- Heeds an Idempotency-Key; of a secret outside, its fingerprint tells whether it is the same.
+-- Creates a connection. `configuration.secret` is for the worker only and is never returned.
+-- type: http (see the connector's configuration) or records (the destination of syncs, configuration {}). If the secret
+-- is in an external store, `secret_id` names it (see reserve_secret). Returns {data: the connection}.
+-- With `validate` the source is checked first (see test_connection): the call returns {check_id}; call again without
+-- `validate` once the check has completed.
+-- Accepts an Idempotency-Key; an external secret is compared by its fingerprint.
 create or replace function public.create_connection(
   name text, type text, configuration jsonb default '{}', organization_id uuid default null, secret_id uuid default null,
   validate boolean default false)
@@ -4245,8 +4281,8 @@ as $$
 declare
   caller constant app.caller := app.caller();
   fingerprint constant text := case when secret_id is not null then app.secret_fingerprint(secret_id) end;
-  -- Kept for a day to compare with: so of the secret only that it is the same. The key salts it: whoever reads two
-  -- answers does not learn that they are of one secret.
+  -- Stored for a day for comparison, so only as a hash. The key salts it, so that two stored requests do not reveal that
+  -- they have the same secret.
   request constant jsonb := jsonb_build_object('name', name, 'type', type,
     'configuration', encode(sha256(convert_to(
       jsonb_build_array(app.idempotency_key(), configuration, fingerprint)::text, 'UTF8')), 'hex'));
@@ -4269,8 +4305,8 @@ revoke all on function public.create_connection from public, anon, authenticated
 grant execute on function public.create_connection to anon, authenticated, service_role;
 
 -- connection/public/delete_connection.sql
--- Deletes a connection and forgets its secret. With syncs or models that use it: 422 connection_in_use, naming them, or with
--- `force` they are deleted too. What runs on it is cancelled first. No answer.
+-- Deletes a connection and its secret. If syncs or models use it: 422 connection_in_use with their ids, or, with
+-- `force`, they are deleted too. Active executions are cancelled first. Returns null.
 create or replace function public.delete_connection(connection_id uuid, force boolean default false)
 returns jsonb
 language plpgsql
@@ -4282,7 +4318,8 @@ declare
   used_by jsonb;
   definition app.definitions;
 begin
-  -- Weaker than `for update`: a start that holds its definition may still name the connection, and is cancelled below.
+  -- Weaker than `for update`, so that a start that has locked its definition can still refer to the connection. It is
+  -- cancelled below.
   perform from app.connections as c where c.id = connection_id and c.deleted_at is null and c.kind <> 'webhook' for no key update;
   if not found then
     perform app.find_connection(connection_id);
@@ -4293,7 +4330,7 @@ begin
     perform app.raise_error(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
       jsonb_build_object('used_by', used_by));
   end if;
-  -- In id order, as everybody who locks several: the executions too, which the definitions' own deletes would take in theirs.
+  -- All in id order, also the executions, which the definitions' deletes would otherwise lock in the definitions' order.
   perform from app.definitions as d
   where d.deleted_at is null and connection_id in (d.source_id, d.destination_id)
   order by d.id for update;
@@ -4319,7 +4356,7 @@ revoke all on function public.delete_connection from public, anon, authenticated
 grant execute on function public.delete_connection to anon, authenticated, service_role;
 
 -- connection/public/get_connection.sql
--- One connection, without its secret. Answer: {data}.
+-- Returns {data: the connection}, without its secret.
 create or replace function public.get_connection(connection_id uuid)
 returns jsonb
 language plpgsql
@@ -4328,15 +4365,15 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id, hold => false)));
+  return jsonb_build_object('data', app.connection_object(app.find_connection(connection_id, for_share => false)));
 end $$;
 
 revoke all on function public.get_connection from public, anon, authenticated, service_role;
 grant execute on function public.get_connection to anon, authenticated, service_role;
 
 -- connection/public/list_connections.sql
--- The agency's connections, the last changed first, without their secrets; at most 50 a page.
--- Answer: {data: [connection], pagination: {next_page_token}}; an empty token ends.
+-- Lists the agency's connections without their secrets, last updated first, at most 50 per page.
+-- Returns {data: [connection], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_connections(page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
@@ -4348,7 +4385,7 @@ declare
   after constant record := app.read_page_token(page_token);
   response jsonb;
 begin
-  -- One statement: what is deleted meanwhile is on the page or not, and the page is whole.
+  -- One statement, so that a connection deleted meanwhile is on the page or not, and the page is complete.
   with listed as (
     select c.id, c.agency_id, c.kind, c.name, c.config, c.created_at, c.created_by, c.updated_at
     from app.connections as c
@@ -4375,9 +4412,10 @@ revoke all on function public.list_connections from public, anon, authenticated,
 grant execute on function public.list_connections to anon, authenticated, service_role;
 
 -- connection/public/reserve_secret.sql
--- For a door that keeps secrets in a store outside: reserves a name there. What is put under it becomes a connection's by
--- `secret_id` within the hour, or is forgotten. fingerprint: SHA-256 of Idempotency-Key and secret, by which a repetition
--- is told from another request. Answer: {secret_id, name}.
+-- Reserves a name in the external secret store. The secret stored under it becomes a connection's through `secret_id`
+-- within an hour, or is deleted. fingerprint: SHA-256 of Idempotency-Key and secret, by which a repeated request is
+-- recognized.
+-- Returns {secret_id, name}.
 create or replace function public.reserve_secret(fingerprint text default null)
 returns jsonb
 language plpgsql
@@ -4388,10 +4426,10 @@ declare
   reserved app.secrets;
 begin
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A secret belongs to an agency: reserve it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A secret requires an agency. Reserve it as one of its users.');
   end if;
   if fingerprint !~ '^[0-9a-f]{64}$' then
-    perform app.raise_error(400, 'invalid_fingerprint', 'fingerprint is a SHA-256 in lower-case hexadecimal.');
+    perform app.raise_error(400, 'invalid_fingerprint', 'fingerprint must be a SHA-256 in lower-case hexadecimal.');
   end if;
   reserved := app.reserve_secret(fingerprint);
   return jsonb_build_object('secret_id', reserved.id, 'name', reserved.name);
@@ -4401,10 +4439,10 @@ revoke all on function public.reserve_secret from public, anon, authenticated, s
 grant execute on function public.reserve_secret to anon, authenticated, service_role;
 
 -- connection/public/test_connection.sql
--- Has the worker look at a source as it would be: the stored connection (if `connection_id` names one) with this
--- configuration over it. A secret that is given, in the configuration or by `secret_id` (reserve_secret), takes the place
--- of the stored one's. Nothing is kept: what is tested is deleted from the start, its secret forgotten within minutes.
--- Answer: {check_id}, for get_source_check; it is null for a type that cannot fail.
+-- Starts a check of a source: the stored connection (if `connection_id` is given) with this configuration over it. A
+-- secret in the configuration or in `secret_id` (see reserve_secret) replaces the stored one. Nothing stays: the
+-- connection under test is deleted from the start, its secret within minutes.
+-- Returns {check_id} for get_source_check; it is null for a type that cannot fail.
 create or replace function public.test_connection(
   type text, configuration jsonb, connection_id uuid default null, secret_id uuid default null)
 returns jsonb
@@ -4419,7 +4457,7 @@ begin
   if connection_id is not null then
     stored := app.find_connection(connection_id);
     if stored.kind <> type then
-      perform app.raise_error(400, 'other_type', 'The stored connection is of another type.');
+      perform app.raise_error(400, 'other_type', 'type must be that of the stored connection.');
     end if;
     configuration := stored.config || configuration;
   end if;
@@ -4437,8 +4475,8 @@ revoke all on function public.test_connection from public, anon, authenticated, 
 grant execute on function public.test_connection to anon, authenticated, service_role;
 
 -- historical_sync/public/cancel_sync_job.sql
--- Cancels a historical sync that is pending or in progress; when it answers, nothing more of that job is accepted.
--- Answer: {job_id, status}. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
+-- Cancels a pending or running historical sync. After it returns, no further write of that job is accepted.
+-- Returns {job_id, status}. 400 not_cancellable has the current_status. Accepts an Idempotency-Key.
 create or replace function public.cancel_sync_job(job_id uuid, reason text default null)
 returns jsonb
 language plpgsql
@@ -4462,7 +4500,7 @@ revoke all on function public.cancel_sync_job from public, anon, authenticated, 
 grant execute on function public.cancel_sync_job to authenticated, service_role;
 
 -- historical_sync/public/get_historical_sync.sql
--- One historical sync: status, progress, position, error, who cancelled it and why, timestamps.
+-- Returns a historical sync: status, progress, position, error, who cancelled it and why, timestamps.
 create or replace function public.get_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
@@ -4484,9 +4522,10 @@ revoke all on function public.get_historical_sync from public, anon, authenticat
 grant execute on function public.get_historical_sync to authenticated, service_role;
 
 -- historical_sync/public/list_historical_syncs.sql
--- The caller's historical syncs, newest first, at most `limit` (1 to 100). status: a word of the family; cursor: the
--- `next_cursor` of the answer before. Ids are ordered by time and a page begins after one, so a walk neither skips nor
--- repeats what was there when it began, whatever is started meanwhile. Answer: {jobs, next_cursor}; null ends.
+-- Lists the caller's historical syncs, newest first, at most `limit` (1 to 100). `status` is one of the family's public
+-- statuses, `cursor` the previous page's `next_cursor`. Ids are time-ordered and a page begins after one, so paging
+-- neither skips nor repeats the jobs that existed when it began. Returns {jobs, next_cursor}; `next_cursor` is null on
+-- the last page.
 create or replace function public.list_historical_syncs(
   status text default null, connection_id uuid default null, "limit" int default 20, cursor uuid default null)
 returns jsonb
@@ -4497,18 +4536,18 @@ as $$
 declare
   caller constant app.caller := app.caller();
   size constant int := coalesce("limit", 20);
-  -- A connection has one agency: a trusted server that names one finds its executions as fast.
+  -- A connection has one agency, so a trusted server that names a connection finds its executions as fast.
   of_agency constant boolean := caller.agency_id is not null or connection_id is not null;
   agency constant uuid := coalesce(caller.agency_id, (select c.agency_id from app.connections as c where c.id = connection_id));
-  statuses constant text[] := case when status is not null then app.words_statuses('historical_sync', status) end;
+  statuses constant text[] := case when status is not null then app.internal_statuses('historical_sync', status) end;
   jobs jsonb;
   ids uuid[];
 begin
   if size not between 1 and 100 then
-    perform app.raise_error(400, 'invalid_limit', 'limit is a number from 1 to 100.');
+    perform app.raise_error(400, 'invalid_limit', 'limit must be a number from 1 to 100.');
   end if;
-  -- Planned for the filters at hand: each combination has its index. `nulls last` is the order of an agency's indexes and
-  -- not of the primary key's, which would be read past all other agencies' rows.
+  -- Planned for the given filters, because each combination has its index. `nulls last` is the order of an agency's
+  -- indexes and not of the primary key, which would be read past all other agencies' rows.
   execute 'select array(select e.id from app.executions as e where e.family = ''historical_sync'' and e.deleted_at is null'
     || case when of_agency then ' and e.agency_id = $1' else '' end
     || case when connection_id is not null then ' and e.connection_id = $2' else '' end
@@ -4520,7 +4559,7 @@ begin
   using agency, connection_id, statuses, status, cursor, size + 1;
 
   select jsonb_agg(app.historical_sync_object(j) order by j.job_id desc) into jobs
-  from unnest(ids[:size]) as listed (id) join public.historical_sync_jobs as j on j.job_id = listed.id; -- one by one
+  from unnest(ids[:size]) as listed (id) join public.historical_sync_jobs as j on j.job_id = listed.id; -- one lookup each
   return jsonb_build_object(
     'jobs', coalesce(jobs, '[]'),
     'next_cursor', case when cardinality(ids) > size then ids[size] end);
@@ -4530,8 +4569,8 @@ revoke all on function public.list_historical_syncs from public, anon, authentic
 grant execute on function public.list_historical_syncs to authenticated, service_role;
 
 -- historical_sync/public/retry_historical_sync.sql
--- Continues a failed or cancelled historical sync where it stood, as a new job: same range, checkpoint copied.
--- Answer: {job_id, status, retry_of}. 400 not_retryable names the current_status. Heeds an Idempotency-Key.
+-- Continues a failed or cancelled historical sync from its checkpoint, as a new job with the same range.
+-- Returns {job_id, status, retry_of}. 400 not_retryable has the current_status. Accepts an Idempotency-Key.
 create or replace function public.retry_historical_sync(job_id uuid)
 returns jsonb
 language plpgsql
@@ -4554,12 +4593,12 @@ begin
     perform app.raise_not_found('historical_sync', 'historical_sync', 'job', job_id);
   end if;
   if ended.status not in ('failed', 'cancelled') then
-    perform app.raise_error(400, 'not_retryable', 'Only a failed or cancelled job can be retried.',
+    perform app.raise_error(400, 'not_retryable', 'Only failed and cancelled jobs can be retried.',
       jsonb_build_object('current_status', app.public_status(ended)));
   end if;
   perform from app.connections as c where c.id = ended.connection_id and c.deleted_at is null for share;
   if not found and ended.connection_id is not null then
-    perform app.raise_error(404, 'connection_not_found', 'The connection of this job was deleted.');
+    perform app.raise_error(404, 'connection_not_found', 'The connection of this job was deleted. Start a new job.');
   end if;
 
   started := ended;
@@ -4577,8 +4616,9 @@ revoke all on function public.retry_historical_sync from public, anon, authentic
 grant execute on function public.retry_historical_sync to authenticated, service_role;
 
 -- historical_sync/public/start_historical_sync.sql
--- Queues a historical sync of a date range; both days are included. resources: JSON array of names, or null for all.
--- Answer: {job_id, status}. One active job per connection: 409 already_active with its job_id. Heeds an Idempotency-Key.
+-- Queues a historical sync of a date range; both days are included. resources: JSON array of names, null for all.
+-- Returns {job_id, status}. One job per connection can be active: otherwise 409 already_active with its job_id.
+-- Accepts an Idempotency-Key.
 create or replace function public.start_historical_sync(
   connection_id uuid, date_from date, date_to date, resources jsonb default null)
 returns jsonb
@@ -4600,7 +4640,7 @@ begin
   -- Without the secret, which callers may not read.
   select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
   from app.connections as c where c.id = start_historical_sync.connection_id and c.deleted_at is null
-  for share; -- nobody deletes it meanwhile
+  for share; -- so that nobody deletes it meanwhile
   if not found then
     perform app.raise_not_found('historical_sync', 'connection', 'connection', connection_id);
   end if;
@@ -4619,9 +4659,9 @@ revoke all on function public.start_historical_sync from public, anon, authentic
 grant execute on function public.start_historical_sync to authenticated, service_role;
 
 -- model/public/create_model.sql
--- Defines a model: configuration {resource}, its fields those that a completed look (`check_id`, of this very resource) has
--- found, or of these the ones named. Without a look it has the worker begin one and answers {check_id}, for get_source_check: call
--- again with it. Answer: {data: the model}. Heeds an Idempotency-Key.
+-- Creates a model. configuration: {resource}. Its fields are those that a completed source check of this resource
+-- (`check_id`) has found, or the ones among them that `fields` names. Without `check_id` the call starts a check and
+-- returns {check_id} for get_source_check; call again with it. Returns {data: the model}. Accepts an Idempotency-Key.
 create or replace function public.create_model(
   name text, connection_id uuid, configuration jsonb, check_id uuid default null, fields jsonb default null,
   identifier text default null, organization_id uuid default null)
@@ -4631,13 +4671,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
-  -- Not the look: who asks again has another.
+  -- Without check_id, because a repeated request has another.
   request constant jsonb := jsonb_build_object('name', name, 'connection_id', connection_id,
     'configuration', configuration, 'fields', fields, 'identifier', identifier);
   response jsonb := app.get_idempotent_response(caller, 'create_model', request);
   connection app.connections;
-  look app.executions;
-  seen jsonb;
+  source_check app.executions;
+  found_fields jsonb;
   model app.definitions;
 begin
   if response is not null then
@@ -4648,22 +4688,22 @@ begin
   if check_id is null then
     return jsonb_build_object('check_id', (app.start_source_check(connection, coalesce(configuration ->> 'resource', ''))).id);
   end if;
-  select * into look from app.executions as e
+  select * into source_check from app.executions as e
   where e.id = check_id and e.family = 'source_check' and e.status = 'completed' and e.agency_id = connection.agency_id
     and e.connection_id = connection.id and e.spec ->> 'resource' = configuration ->> 'resource';
   if not found then
-    perform app.raise_error(400, 'not_looked_at', 'No completed look at this resource has this check_id.');
+    perform app.raise_error(400, 'not_looked_at', 'check_id must be a completed source check of this resource.');
   end if;
-  seen := look.progress -> 'fields';
+  found_fields := source_check.progress -> 'fields';
   if identifier is not null then
-    perform app.model_fields(seen, jsonb_build_array(identifier));
+    perform app.model_fields(found_fields, jsonb_build_array(identifier));
   end if;
   insert into app.definitions (agency_id, kind, name, source_id, settings, created_by, updated_by)
   values (
     connection.agency_id, 'model', create_model.name, connection.id,
     jsonb_build_object(
       'configuration', jsonb_build_object('resource', configuration -> 'resource'),
-      'fields', app.model_fields(seen, create_model.fields),
+      'fields', app.model_fields(found_fields, create_model.fields),
       'identifier', identifier),
     caller.actor, caller.actor)
   returning * into model;
@@ -4675,7 +4715,7 @@ revoke all on function public.create_model from public, anon, authenticated, ser
 grant execute on function public.create_model to anon, authenticated, service_role;
 
 -- model/public/delete_model.sql
--- Deletes a model that no model sync reads: else 422 model_in_use, naming them. No answer.
+-- Deletes a model. 422 model_in_use, with the model syncs that read it, if there are any. Returns null.
 create or replace function public.delete_model(model_id uuid)
 returns jsonb
 language plpgsql
@@ -4683,7 +4723,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
-  -- First: a sync that is being created holds the model, and is seen once it is there.
+  -- First, because a model sync that is being created locks the model and is visible after that.
   model constant app.definitions := app.delete_definition('model', model_id);
   used_by jsonb;
 begin
@@ -4692,7 +4732,7 @@ begin
   where d.agency_id = model.agency_id and d.kind = 'model_sync' and d.deleted_at is null
     and d.settings ->> 'model_id' = model.id::text;
   if used_by is not null then
-    perform app.raise_error(422, 'model_in_use', 'Syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
+    perform app.raise_error(422, 'model_in_use', 'Model syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
   end if;
   return null;
 end $$;
@@ -4701,7 +4741,7 @@ revoke all on function public.delete_model from public, anon, authenticated, ser
 grant execute on function public.delete_model to anon, authenticated, service_role;
 
 -- model/public/get_model.sql
--- One model. Answer: {data}.
+-- Returns {data: the model}.
 create or replace function public.get_model(model_id uuid)
 returns jsonb
 language plpgsql
@@ -4717,8 +4757,8 @@ revoke all on function public.get_model from public, anon, authenticated, servic
 grant execute on function public.get_model to anon, authenticated, service_role;
 
 -- model/public/list_models.sql
--- The agency's models, the last changed first, at most `limit` (to 50) a page.
--- Answer: {data: [model], pagination: {next_page_token}}; an empty token ends.
+-- Lists the agency's models, last updated first, at most `limit` (up to 50) per page.
+-- Returns {data: [model], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_models(page_token text default null, "limit" int default null)
 returns jsonb
 language plpgsql
@@ -4739,7 +4779,7 @@ revoke all on function public.list_models from public, anon, authenticated, serv
 grant execute on function public.list_models to anon, authenticated, service_role;
 
 -- model_sync/public/cancel_model_sync.sql
--- Cancels the model sync's active execution, see app.cancel_definition.
+-- Cancels the model sync's active execution (see app.cancel_definition).
 create or replace function public.cancel_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4755,11 +4795,12 @@ revoke all on function public.cancel_model_sync from public, anon, authenticated
 grant execute on function public.cancel_model_sync to anon, authenticated, service_role;
 
 -- model_sync/public/create_model_sync.sql
--- Defines a model sync: fields of a model go to members of the rows of an object, a resource of a connection of type records.
+-- Creates a model sync, which writes fields of a model to the rows of an object (a resource of a connection of type
+-- records).
 --   fields    [{source: {model_id, field}, target}], at least one, each target once
---   identity  {source: {model_id, field}, target, function: Equality}: which row a record is; not for mode append
---   mode      create, update, updateOrCreate or append; sync_all_records false: rows that would not change are left alone
--- Answer: {data: the model sync}. Heeds an Idempotency-Key.
+--   identity  {source: {model_id, field}, target, function: Equality}: how a record finds its row; not for mode append
+--   mode      create, update, updateOrCreate or append; with sync_all_records false, unchanged rows are not written
+-- Returns {data: the model sync}. Accepts an Idempotency-Key.
 create or replace function public.create_model_sync(
   name text, mode text, target jsonb, fields jsonb, identity jsonb default null, active boolean default true,
   sync_all_records boolean default true, organization_id uuid default null)
@@ -4781,21 +4822,21 @@ begin
   end if;
   perform app.require_organization(caller, organization_id);
   if (mode in ('create', 'update', 'updateOrCreate', 'append')) is not true then
-    perform app.raise_error(422, 'unsupported_field', 'mode is create, update, updateOrCreate or append.',
+    perform app.raise_error(422, 'unsupported_field', 'mode must be create, update, updateOrCreate or append.',
       jsonb_build_object('fields', jsonb_build_array('mode')));
   end if;
   if mode <> 'append' and identity is null then
-    perform app.raise_error(400, 'identity_required', 'Say with identity which row of the target a record is; only append needs none.');
+    perform app.raise_error(400, 'identity_required', 'identity is required unless mode is append.');
   end if;
   if jsonb_array_length(fields) <> (select count(distinct f ->> 'target') from jsonb_array_elements(fields) as f)
      or exists (select from jsonb_array_elements(fields) as f
                 where f ->> 'target' = identity ->> 'target' and f -> 'source' <> identity -> 'source') then
-    perform app.raise_error(400, 'ambiguous_target', 'Two fields go to the same target.');
+    perform app.raise_error(400, 'ambiguous_target', 'Each target must be used by one field only.');
   end if;
   model := app.model_sync_model(fields, identity);
   destination := app.find_connection((target ->> 'connection_id')::uuid);
   if destination.kind <> 'records' then
-    perform app.raise_error(400, 'not_a_destination', 'The target cannot be written to. Choose a connection of type records.');
+    perform app.raise_error(400, 'not_a_destination', 'target.connection_id must be a connection of type records.');
   end if;
   if destination.agency_id <> model.agency_id then
     perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
@@ -4822,7 +4863,7 @@ revoke all on function public.create_model_sync from public, anon, authenticated
 grant execute on function public.create_model_sync to anon, authenticated, service_role;
 
 -- model_sync/public/delete_model_sync.sql
--- Cancels what runs and deletes the model sync. No answer.
+-- Cancels the active execution and deletes the model sync. Returns null.
 create or replace function public.delete_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4839,7 +4880,7 @@ revoke all on function public.delete_model_sync from public, anon, authenticated
 grant execute on function public.delete_model_sync to anon, authenticated, service_role;
 
 -- model_sync/public/get_model_sync.sql
--- One model sync. Answer: {data}.
+-- Returns {data: the model sync}.
 create or replace function public.get_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4855,7 +4896,7 @@ revoke all on function public.get_model_sync from public, anon, authenticated, s
 grant execute on function public.get_model_sync to anon, authenticated, service_role;
 
 -- model_sync/public/get_model_sync_execution.sql
--- One execution of a model sync, with its counts. Answer: {data}.
+-- Returns {data: an execution of the model sync}, with its counts.
 create or replace function public.get_model_sync_execution(sync_id uuid, execution_id uuid)
 returns jsonb
 language plpgsql
@@ -4872,8 +4913,8 @@ revoke all on function public.get_model_sync_execution from public, anon, authen
 grant execute on function public.get_model_sync_execution to anon, authenticated, service_role;
 
 -- model_sync/public/get_model_sync_status.sql
--- The newest execution, which stays current after its end until another starts, and the newest that has ended.
--- Answer: {data: {current_execution, last_execution, next_execution_time}}.
+-- Returns the newest execution, which stays current after its end until another starts, and the newest finished one:
+-- {data: {current_execution, last_execution, next_execution_time}}.
 create or replace function public.get_model_sync_status(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4893,8 +4934,8 @@ revoke all on function public.get_model_sync_status from public, anon, authentic
 grant execute on function public.get_model_sync_status to anon, authenticated, service_role;
 
 -- model_sync/public/list_model_sync_executions.sql
--- A model sync's executions, the newest first or with `ascending` last, at most `limit` (to 100) a page.
--- Answer: {data: [execution], pagination: {next_page_token}}; an empty token ends.
+-- Lists a model sync's executions, newest first (with `ascending` oldest first), at most `limit` (up to 100) per page.
+-- Returns {data: [execution], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_model_sync_executions(
   sync_id uuid, page_token text default null, "limit" int default null, ascending boolean default false,
   only_completed boolean default false)
@@ -4918,8 +4959,8 @@ revoke all on function public.list_model_sync_executions from public, anon, auth
 grant execute on function public.list_model_sync_executions to anon, authenticated, service_role;
 
 -- model_sync/public/list_model_syncs.sql
--- The agency's model syncs, the last changed first, at most `limit` (to 50) a page.
--- Answer: {data: [model sync], pagination: {next_page_token}}; an empty token ends.
+-- Lists the agency's model syncs, last updated first, at most `limit` (up to 50) per page.
+-- Returns {data: [model sync], pagination: {next_page_token}}; the token is empty on the last page.
 create or replace function public.list_model_syncs(
   active boolean default null, mode text default null, target_connection_id uuid default null, page_token text default null, "limit" int default null)
 returns jsonb
@@ -4942,8 +4983,8 @@ revoke all on function public.list_model_syncs from public, anon, authenticated,
 grant execute on function public.list_model_syncs to anon, authenticated, service_role;
 
 -- model_sync/public/start_model_sync.sql
--- Queues an execution of a model sync. At most one is active: 409 already_active.
--- Answer: {data: the execution}. Heeds an Idempotency-Key.
+-- Queues an execution of a model sync. 409 already_active if one is active.
+-- Returns {data: the execution}. Accepts an Idempotency-Key.
 create or replace function public.start_model_sync(sync_id uuid)
 returns jsonb
 language plpgsql
@@ -4959,7 +5000,7 @@ begin
   if response is not null then
     return response;
   end if;
-  sync := app.find_definition('model_sync', sync_id, hold => true);
+  sync := app.find_definition('model_sync', sync_id, for_share => true);
   started.agency_id := sync.agency_id;
   started.family := 'model_sync';
   started.definition_id := sync.id;
@@ -4973,9 +5014,10 @@ begin
     'identity', case when sync.settings ->> 'mode' <> 'append' then sync.settings -> 'identity' end,
     'write', jsonb_build_object(
       'mode', sync.settings -> 'mode', 'only_changed', not (sync.settings ->> 'sync_all_records')::boolean));
-  -- Whoever deletes the connection waits for the sync, and may have begun: waiting for them too would be for ever.
+  -- Without a lock, because a delete of the connection may already wait for this sync, and waiting for it would be a
+  -- deadlock.
   perform app.require_identity(
-    app.find_connection(sync.destination_id, hold => false), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
+    app.find_connection(sync.destination_id, for_share => false), started.spec ->> 'object', nullif(started.spec -> 'identity', 'null'));
   started := app.start_execution(started);
   response := jsonb_build_object('data', app.model_sync_execution_object(started));
   return app.save_idempotent_response(caller, 'start_model_sync', request, response);
@@ -4985,8 +5027,8 @@ revoke all on function public.start_model_sync from public, anon, authenticated,
 grant execute on function public.start_model_sync to anon, authenticated, service_role;
 
 -- source_check/public/cancel_source_check.sql
--- Takes a look back that nobody waits for any longer: a worker that comes back has better to do. Answers as get_source_check, and
--- one that has ended already stays what it is.
+-- Cancels a source check whose caller no longer waits, so that no worker runs it later. Returns what get_source_check
+-- returns. A finished check stays as it is.
 create or replace function public.cancel_source_check(check_id uuid)
 returns jsonb
 language plpgsql
@@ -4995,8 +5037,8 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  perform public.get_source_check(check_id); -- it is a look, and the caller's
-  perform app.cancel_each(array[check_id], 'nobody waits');
+  perform public.get_source_check(check_id); -- raises 404 unless it is one of the caller's
+  perform app.cancel_each(array[check_id], 'no caller waits');
   return public.get_source_check(check_id);
 end $$;
 
@@ -5004,7 +5046,7 @@ revoke all on function public.cancel_source_check from public, anon, authenticat
 grant execute on function public.cancel_source_check to anon, authenticated, service_role;
 
 -- source_check/public/get_source_check.sql
--- What a look has found: {status, fields: [{name, type}], error: {code, message}}.
+-- Returns the result of a source check: {status, fields: [{name, type}], error: {code, message}}.
 create or replace function public.get_source_check(check_id uuid)
 returns jsonb
 language plpgsql
@@ -5012,21 +5054,21 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
-  look app.executions;
+  source_check app.executions;
 begin
-  select * into look from app.executions as e where e.id = check_id and e.family = 'source_check';
+  select * into source_check from app.executions as e where e.id = check_id and e.family = 'source_check';
   if not found then
-    perform app.raise_error(404, 'look_not_found', 'There is no look with this id.');
+    perform app.raise_error(404, 'look_not_found', 'There is no source check with this id.');
   end if;
-  return jsonb_build_object('status', app.public_status(look), 'fields', look.progress -> 'fields', 'error', look.error);
+  return jsonb_build_object('status', app.public_status(source_check), 'fields', source_check.progress -> 'fields', 'error', source_check.error);
 end $$;
 
 revoke all on function public.get_source_check from public, anon, authenticated, service_role;
 grant execute on function public.get_source_check to anon, authenticated, service_role;
 
 -- sync_job/public/create_sync_job.sql
--- Defines a sync job: which resources are read, on which they depend, with which arguments. Answer: the sync job.
--- Heeds an Idempotency-Key.
+-- Creates a sync job: the resources to read, how they depend on each other, and their arguments. Returns the sync job.
+-- Accepts an Idempotency-Key.
 create or replace function public.create_sync_job(
   resources jsonb, label text default 'Untitled', integration_name text default '', args_schema jsonb default '{}',
   default_runtime_version int default 3, environment_id uuid default null)
@@ -5046,7 +5088,7 @@ begin
   end if;
   perform app.require_organization(caller, environment_id);
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A sync job belongs to an agency: create it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A sync job requires an agency. Create it as one of its users.');
   end if;
   insert into app.definitions (agency_id, kind, name, settings, created_by, updated_by)
   values (caller.agency_id, 'sync_job', label,
@@ -5060,7 +5102,7 @@ revoke all on function public.create_sync_job from public, anon, authenticated, 
 grant execute on function public.create_sync_job to anon, authenticated, service_role;
 
 -- sync_job/public/delete_sync_job.sql
--- Stops the runs of a sync job and deletes it; the runs stay. Answer: {id}.
+-- Stops the active runs of a sync job and deletes it; its runs stay. Returns {id}.
 create or replace function public.delete_sync_job(job_id uuid)
 returns jsonb
 language plpgsql
@@ -5082,7 +5124,7 @@ revoke all on function public.delete_sync_job from public, anon, authenticated, 
 grant execute on function public.delete_sync_job to anon, authenticated, service_role;
 
 -- sync_job/public/get_sync_job.sql
--- One sync job.
+-- Returns a sync job.
 create or replace function public.get_sync_job(job_id uuid)
 returns jsonb
 language plpgsql
@@ -5098,7 +5140,7 @@ revoke all on function public.get_sync_job from public, anon, authenticated, ser
 grant execute on function public.get_sync_job to anon, authenticated, service_role;
 
 -- sync_job/public/list_sync_jobs.sql
--- The agency's sync jobs. Answer: {result, next_cursor, prev_cursor, limit}.
+-- Lists the agency's sync jobs. Returns {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_sync_jobs(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
   sort text default null)
@@ -5113,15 +5155,15 @@ begin
   return app.page_response((
     select jsonb_agg(one.object order by listed.position)
     from unnest(page.ids) with ordinality as listed (id, position),
-      lateral (select app.sync_job_object(d) as object from app.definitions as d where d.id = listed.id limit 1) as one), -- one by one
-    page.next_, page.prev_, page.size);
+      lateral (select app.sync_job_object(d) as object from app.definitions as d where d.id = listed.id limit 1) as one), -- one lookup each
+    page.next_page, page.prev_page, page.size);
 end $$;
 
 revoke all on function public.list_sync_jobs from public, anon, authenticated, service_role;
 grant execute on function public.list_sync_jobs to anon, authenticated, service_role;
 
 -- sync_job/public/update_sync_job.sql
--- Changes what is given of a sync job; runs that have begun keep what they began with. Answer: the sync job.
+-- Changes the given fields of a sync job. Runs that exist already keep theirs. Returns the sync job.
 create or replace function public.update_sync_job(
   job_id uuid, resources jsonb default null, label text default null, integration_name text default null,
   args_schema jsonb default null, default_runtime_version int default null)
@@ -5134,7 +5176,7 @@ declare
   caller constant app.caller := app.caller();
   job app.definitions;
 begin
-  -- At once as it is written: two that first share a row wait for each other.
+  -- Locked for the update at once, because two calls that first share the row would wait for each other.
   perform from app.definitions as d where d.id = job_id and d.kind = 'sync_job' and d.deleted_at is null for no key update;
   job := app.find_definition('sync_job', job_id);
   update app.definitions as d
@@ -5154,9 +5196,10 @@ revoke all on function public.update_sync_job from public, anon, authenticated, 
 grant execute on function public.update_sync_job to anon, authenticated, service_role;
 
 -- sync_job_run/public/create_sync_job_run.sql
--- Queues a run of a sync job on an integrated account (a connection that can be read). Its records are stored (with
--- daemon_group_key) or delivered (with webhook_id): exactly one of the two. args: as the job's args_schema wants them.
--- Answer: the run. Heeds an Idempotency-Key.
+-- Queues a run of a sync job on an integrated account (a connection of type http). Its records are stored
+-- (daemon_group_key) or delivered (webhook_id); exactly one of the two must be given. args: validated against the job's
+-- args_schema.
+-- Returns the run. Accepts an Idempotency-Key.
 create or replace function public.create_sync_job_run(
   sync_job_id uuid, integrated_account_id uuid, args jsonb default '{}', webhook_id uuid default null,
   daemon_group_key text default null, error_handling text default 'fail_fast', ignore_previous_run boolean default false,
@@ -5182,25 +5225,25 @@ begin
     return response;
   end if;
   if (webhook_id is null) = (daemon_group_key is null) then
-    perform app.raise_error(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to have them delivered.');
+    perform app.raise_error(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to deliver them.');
   end if;
-  job := app.find_definition('sync_job', sync_job_id, hold => true);
+  job := app.find_definition('sync_job', sync_job_id, for_share => true);
   account := app.find_connection(integrated_account_id);
   if account.kind <> 'http' then
     perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
   end if;
   if webhook_id is not null then
-    perform app.find_webhook(webhook_id, hold => true);
+    perform app.find_webhook(webhook_id, for_share => true);
   end if;
   if account.agency_id <> job.agency_id then
     perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
   job_version := (job.settings ->> 'default_runtime_version')::int;
   if version is distinct from job_version and version is not null and not (job_version = 2 and version = 3) then
-    perform app.raise_error(400, 'other_version', 'The job is of another version.', jsonb_build_object('version', job_version));
+    perform app.raise_error(400, 'other_version', 'version must be that of the job.', jsonb_build_object('version', job_version));
   end if;
   if error_handling not in ('fail_fast', 'ignore', 'batch') or error_handling = 'batch' and coalesce(version, job_version) < 2 then
-    perform app.raise_error(400, 'invalid_error_handling', 'error_handling is fail_fast, ignore, or from version 2 on batch.');
+    perform app.raise_error(400, 'invalid_error_handling', 'error_handling must be fail_fast, ignore or, from version 2 on, batch.');
   end if;
   perform app.require_args(job.settings -> 'args_schema', args);
   resources := coalesce(resources, job.settings -> 'resources');
@@ -5208,7 +5251,7 @@ begin
   select n ->> 'resource' into unknown from jsonb_array_elements(nodes) as n
   where not account.config -> 'resources' ? (n ->> 'resource') limit 1;
   if found then
-    perform app.raise_error(400, 'unknown_resource', 'This connection has no resource of that name.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.', jsonb_build_object(
       'resource', unknown, 'available', array(select jsonb_object_keys(account.config -> 'resources'))));
   end if;
 
@@ -5234,7 +5277,7 @@ revoke all on function public.create_sync_job_run from public, anon, authenticat
 grant execute on function public.create_sync_job_run to anon, authenticated, service_role;
 
 -- sync_job_run/public/get_sync_job_run.sql
--- One run, with its sync job and what it has done so far.
+-- Returns a run, with its sync job and its counts so far.
 create or replace function public.get_sync_job_run(run_id uuid)
 returns jsonb
 language plpgsql
@@ -5250,7 +5293,7 @@ revoke all on function public.get_sync_job_run from public, anon, authenticated,
 grant execute on function public.get_sync_job_run to anon, authenticated, service_role;
 
 -- sync_job_run/public/list_sync_job_runs.sql
--- The agency's runs, the newest first. Answer: {result, next_cursor, prev_cursor, limit}.
+-- Lists the agency's runs, newest first. Returns {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_sync_job_runs(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
   sort text default null)
@@ -5265,16 +5308,17 @@ begin
   return app.page_response((
     select jsonb_agg(one.object order by listed.position)
     from unnest(page.ids) with ordinality as listed (id, position),
-      lateral (select app.sync_job_run_object(e) as object from app.executions as e where e.id = listed.id limit 1) as one), -- one by one
-    page.next_, page.prev_, page.size);
+      lateral (select app.sync_job_run_object(e) as object from app.executions as e where e.id = listed.id limit 1) as one), -- one lookup each
+    page.next_page, page.prev_page, page.size);
 end $$;
 
 revoke all on function public.list_sync_job_runs from public, anon, authenticated, service_role;
 grant execute on function public.list_sync_job_runs to anon, authenticated, service_role;
 
 -- sync_job_run/public/stop_sync_job_run.sql
--- Stops a run that waits or runs, at once: when it answers nothing more is stored, and no delivery begins. The record stays.
--- Answer: the run. 400 not_cancellable names the current_status. Heeds an Idempotency-Key.
+-- Stops a queued or running run at once. After it returns, nothing more is stored and no delivery begins. The run
+-- stays.
+-- Returns the run. 400 not_cancellable has the current_status. Accepts an Idempotency-Key.
 create or replace function public.stop_sync_job_run(run_id uuid)
 returns jsonb
 language plpgsql
@@ -5290,7 +5334,7 @@ begin
     return response;
   end if;
   perform app.find_execution('sync_job_run', run_id);
-  -- Two statements: the second sees what a batch has stored that the first waited for.
+  -- Two statements, so that the second sees what was stored by a batch that the first waited for.
   run := app.cancel_execution('sync_job_run', run_id, null);
   response := app.sync_job_run_object(run);
   return app.save_idempotent_response(caller, 'stop_sync_job_run', request, response);
@@ -5300,7 +5344,8 @@ revoke all on function public.stop_sync_job_run from public, anon, authenticated
 grant execute on function public.stop_sync_job_run to anon, authenticated, service_role;
 
 -- webhook/public/create_webhook.sql
--- Creates a receiver of events at an https address. Answer: the webhook with its `secret`, which is shown this once.
+-- Creates a webhook that receives events at an https address. Returns it with its `secret`, which is shown only this
+-- once.
 create or replace function public.create_webhook(
   target_url text, event_types jsonb default '[]', is_active boolean default true, environment_id uuid default null)
 returns jsonb
@@ -5309,27 +5354,27 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant app.caller := app.caller();
-  secret_ constant text := gen_random_uuid();
+  v_secret constant text := gen_random_uuid();
   v_id uuid;
 begin
   perform app.require_organization(caller, environment_id);
   perform app.require_webhook(target_url, event_types);
   if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A webhook belongs to an agency: create it as one of its users.');
+    perform app.raise_error(403, 'no_agency', 'A webhook requires an agency. Create it as one of its users.');
   end if;
   insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by)
   values (caller.agency_id, 'webhook', left(target_url, 200),
     jsonb_build_object('target_url', target_url, 'event_types', event_types, 'is_active', is_active),
-    app.store_secret(caller.agency_id, jsonb_build_object('secret', secret_)), caller.actor)
+    app.store_secret(caller.agency_id, jsonb_build_object('secret', v_secret)), caller.actor)
   returning c.id into v_id;
-  return to_jsonb(app.find_webhook(v_id)) || jsonb_build_object('secret', secret_);
+  return to_jsonb(app.find_webhook(v_id)) || jsonb_build_object('secret', v_secret);
 end $$;
 
 revoke all on function public.create_webhook from public, anon, authenticated, service_role;
 grant execute on function public.create_webhook to anon, authenticated, service_role;
 
 -- webhook/public/delete_webhook.sql
--- Deletes a webhook and its secret; runs that deliver to it are stopped first. Answer: {id}.
+-- Stops the runs that deliver to a webhook, then deletes it and its secret. Returns {id}.
 create or replace function public.delete_webhook(webhook_id uuid)
 returns jsonb
 language plpgsql
@@ -5355,7 +5400,7 @@ revoke all on function public.delete_webhook from public, anon, authenticated, s
 grant execute on function public.delete_webhook to anon, authenticated, service_role;
 
 -- webhook/public/get_webhook.sql
--- One webhook, without its secret.
+-- Returns a webhook, without its secret.
 create or replace function public.get_webhook(webhook_id uuid)
 returns jsonb
 language plpgsql
@@ -5371,7 +5416,7 @@ revoke all on function public.get_webhook from public, anon, authenticated, serv
 grant execute on function public.get_webhook to anon, authenticated, service_role;
 
 -- webhook/public/list_webhooks.sql
--- The agency's webhooks, without their secrets. Answer: {result, next_cursor, prev_cursor, limit}.
+-- Lists the agency's webhooks, without their secrets. Returns {result, next_cursor, prev_cursor, limit}.
 create or replace function public.list_webhooks(
   filters jsonb default '[]', "limit" int default null, next_cursor text default null, prev_cursor text default null,
   sort text default null)
@@ -5386,15 +5431,15 @@ begin
   return app.page_response((
     select jsonb_agg(one.object order by listed.position)
     from unnest(page.ids) with ordinality as listed (id, position),
-      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one by one
-    page.next_, page.prev_, page.size);
+      lateral (select to_jsonb(w) as object from public.webhooks as w where w.id = listed.id limit 1) as one), -- one lookup each
+    page.next_page, page.prev_page, page.size);
 end $$;
 
 revoke all on function public.list_webhooks from public, anon, authenticated, service_role;
 grant execute on function public.list_webhooks to anon, authenticated, service_role;
 
 -- webhook/public/update_webhook.sql
--- Changes what is given of a webhook. Answer: the webhook, without its secret.
+-- Changes the given fields of a webhook. Returns it without its secret.
 create or replace function public.update_webhook(
   webhook_id uuid, target_url text default null, event_types jsonb default null, is_active boolean default null)
 returns jsonb
@@ -5405,7 +5450,7 @@ as $$
 declare
   caller constant app.caller := app.caller();
 begin
-  -- At once as it is written: two that first share a row wait for each other.
+  -- Locked for the update at once, because two calls that first share the row would wait for each other.
   perform from app.connections as c
   where c.id = webhook_id and c.kind = 'webhook' and c.deleted_at is null for no key update;
   if not found then
@@ -5424,8 +5469,7 @@ revoke all on function public.update_webhook from public, anon, authenticated, s
 grant execute on function public.update_webhook to anon, authenticated, service_role;
 
 -- worker/public/worker_ack_deleted_secret.sql
--- Drops what is known of a secret that was claimed (worker_claim_deleted_secrets) and that the store outside has forgotten.
--- No answer.
+-- Deletes the row of a claimed secret (worker_claim_deleted_secrets) that the external store has deleted. Returns null.
 create or replace function public.worker_ack_deleted_secret(secret_id uuid)
 returns jsonb
 language plpgsql
@@ -5441,8 +5485,8 @@ revoke all on function public.worker_ack_deleted_secret from public, anon, authe
 grant execute on function public.worker_ack_deleted_secret to service_role;
 
 -- worker/public/worker_ack_event.sql
--- What became of an attempt to send an event: it is delivered, or tried again after a growing delay, five times in all.
--- An attempt that took too long, so that another has begun, says nothing any more. Answer: {answer: status | lost}.
+-- Records the outcome of an attempt to send an event: it is delivered, or tried again after a growing delay, five times
+-- in all. An attempt that took so long that another has begun has no effect. Returns {result: status | lost}.
 create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
 returns jsonb
 language plpgsql
@@ -5450,25 +5494,25 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
-  status_ text;
+  v_status text;
 begin
   update app.deliveries as d
   set status = case when delivered then 'delivered' when d.attempts >= 5 then 'failed' else 'queued' end,
       due_at = case when not delivered and d.attempts < 5 then clock_timestamp() + app.retry_delay(d.attempts) end,
       finished_at = case when delivered or d.attempts >= 5 then clock_timestamp() end
   where d.id = delivery_id and d.status = 'queued' and d.attempts = attempt
-  returning d.status into status_;
-  return jsonb_build_object('result', coalesce(status_, 'lost'));
+  returning d.status into v_status;
+  return jsonb_build_object('result', coalesce(v_status, 'lost'));
 end $$;
 
 revoke all on function public.worker_ack_event from public, anon, authenticated, service_role;
 grant execute on function public.worker_ack_event to service_role;
 
 -- worker/public/worker_begin_delivery.sql
--- Announces that batch `seq` is about to be handed to the execution's receiver: committed before it is sent, again before
--- it is sent again. At most one is under way; once the lease is lost none begins. `records`: how many it carries.
--- Answer: as app.lease_result, with `delivery` (its id) and `created_at`, the same for every attempt; with `wanted`
--- false the receiver is not to be told of this event, and nothing was announced.
+-- Records that batch `seq` is about to be sent to the execution's webhook. It is committed before each attempt to send.
+-- At most one delivery is in progress, and after the lease is lost none begins. `records`: how many the batch holds.
+-- Returns what app.lease_result returns, with `delivery` (its id) and `created_at`, the same for every attempt. With
+-- `wanted` false the webhook does not receive this event, and nothing was recorded.
 create or replace function public.worker_begin_delivery(execution_id uuid, lease_token bigint, seq bigint, event text, records int default 0)
 returns jsonb
 language plpgsql
@@ -5478,13 +5522,13 @@ as $$
 declare
   execution app.executions := app.lock_leased_execution(execution_id, lease_token);
   response constant jsonb := app.lease_result(execution);
-  begun app.deliveries;
+  delivery app.deliveries;
 begin
   if response ->> 'result' <> 'continue' then
     return response;
   end if;
   if seq is distinct from execution.seq + 1 then
-    perform app.raise_error(409, 'unexpected_seq', 'The next batch is number ' || execution.seq + 1 || '.',
+    perform app.raise_error(409, 'unexpected_seq', 'seq must be ' || execution.seq + 1 || '.',
       jsonb_build_object('expected_seq', execution.seq + 1));
   end if;
   if not app.is_subscribed(execution, event) then
@@ -5495,8 +5539,8 @@ begin
   on conflict on constraint deliveries_agency_id_execution_id_number_key do update
   set status = 'sending', event = excluded.event, records = excluded.records, attempts = d.attempts + 1, finished_at = null
   where d.status in ('sending', 'unknown')
-  returning * into begun;
-  return response || jsonb_build_object('wanted', true, 'delivery', begun.id, 'created_at', begun.created_at);
+  returning * into delivery;
+  return response || jsonb_build_object('wanted', true, 'delivery', delivery.id, 'created_at', delivery.created_at);
 end $$;
 
 revoke all on function public.worker_begin_delivery from public, anon, authenticated, service_role;
@@ -5521,9 +5565,10 @@ revoke all on function public.worker_claim from public, anon, authenticated, ser
 grant execute on function public.worker_claim to service_role;
 
 -- worker/public/worker_claim_deleted_secrets.sql
--- Hands at most `limit` secrets, which the worker is to forget in the store outside: those of deleted connections, and
--- those that no connection came for. Each for five minutes; unless it is settled by then (worker_ack_deleted_secret), it is
--- handed out again. Answer: JSON array of {id, name}.
+-- Hands out at most `max_secrets` secrets for the worker to delete in the external store: those of deleted connections,
+-- and reserved ones that no connection used. Each is handed out again after five minutes unless
+-- worker_ack_deleted_secret was called.
+-- Returns a JSON array of {id, name}.
 create or replace function public.worker_claim_deleted_secrets(max_secrets int default 100)
 returns jsonb
 language plpgsql
@@ -5534,14 +5579,14 @@ declare
   claimed jsonb;
 begin
   if (max_secrets between 1 and 1000) is not true then
-    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
+    perform app.raise_error(400, 'invalid_limit', 'max_secrets must be 1 to 1000.');
   end if;
   with taken as (
     update app.secrets as s set used_at = coalesce(s.used_at, now()), delete_at = now() + interval '5 minutes'
     where s.id = any(array(
-      select due.id from app.secrets as due
-      where due.delete_at <= now()
-      order by due.delete_at limit worker_claim_deleted_secrets.max_secrets for update skip locked))
+      select s.id from app.secrets as s
+      where s.delete_at <= now()
+      order by s.delete_at limit worker_claim_deleted_secrets.max_secrets for update skip locked))
     returning s.id, s.name
   )
   select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.id), '[]') into claimed
@@ -5553,10 +5598,9 @@ revoke all on function public.worker_claim_deleted_secrets from public, anon, au
 grant execute on function public.worker_claim_deleted_secrets to service_role;
 
 -- worker/public/worker_claim_events.sql
--- Hands at most `limit` events about ended executions to whoever sends them, each for a minute: if its outcome is not told
--- by then (worker_ack_event), it is handed out again, ten times at most; one whose webhook was deleted is given up.
--- Answer: JSON array of
--- {id, attempt, event, payload, created_at, environment_id, webhook_id, url, secret}.
+-- Hands out at most `max_events` events about finished executions, to be sent to their webhooks. Each is handed out
+-- again after a minute unless worker_ack_event was called, ten times at most. Events of a deleted webhook fail.
+-- Returns a JSON array of {id, attempt, event, payload, created_at, environment_id, webhook_id, url, secret}.
 create or replace function public.worker_claim_events(max_events int default 10)
 returns jsonb
 language plpgsql
@@ -5567,7 +5611,7 @@ declare
   claimed jsonb;
 begin
   if (max_events between 1 and 100) is not true then
-    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 100.');
+    perform app.raise_error(400, 'invalid_limit', 'max_events must be 1 to 100.');
   end if;
   update app.deliveries as d set status = 'failed', due_at = null, finished_at = clock_timestamp()
   where d.id = any(array(
@@ -5598,14 +5642,14 @@ revoke all on function public.worker_claim_events from public, anon, authenticat
 grant execute on function public.worker_claim_events to service_role;
 
 -- worker/public/worker_commit_batch.sql
--- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock: to persist is to ask
--- whether to go on. `continue` and `cancel` mean stored, `lost` means nothing was (see app.lease_result).
---   seq      the last committed + 1 stores; the last repeats its answer, so a lost answer can be asked for again
---   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000 bytes: it is indexed) sent
---            before is written again as app.store_records says
---   errors   JSON array of sentences, one per record of the source that cannot be stored
+-- Stores one batch with its checkpoint and progress, all or nothing, under the row's lock, so that committing is the
+-- cancel check. `continue` and `cancel` mean stored, `lost` means that nothing was (see app.lease_result).
+--   seq      the last committed + 1 stores; the last repeats its result, so a call whose response was lost can be repeated
+--   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000
+--            bytes, because it is indexed) that exists is written again as app.store_records says
+--   errors   JSON array of messages, one for each record of the source that cannot be stored
 --   done     this was the resource's last batch
---   fetched  how many records were read where they are not stored: passed on only, or delivered (see worker_begin_delivery)
+--   fetched  how many records were read, if they are not among `records`: passed on only, or delivered
 create or replace function public.worker_commit_batch(
   execution_id uuid, lease_token bigint, seq bigint, resource text, records jsonb, checkpoint jsonb, progress jsonb,
   done boolean default false, errors jsonb default '[]', method text default 'list', fetched int default null)
@@ -5623,24 +5667,24 @@ begin
       and jsonb_typeof(errors) = 'array' and done is not null and length(method) between 1 and 50
       and octet_length(resource) between 1 and 200) is not true then
     perform app.raise_error(400, 'invalid_batch',
-      'A batch has a resource of 1 to 200 bytes, lists of records and errors, and a checkpoint and progress that are objects.');
+      'resource must have 1 to 200 bytes, records and errors must be lists, checkpoint and progress objects.');
   end if;
   size := jsonb_array_length(records);
   if size + jsonb_array_length(errors) > 5000 or fetched not between 0 and 100000 or pg_column_size(records) > 16 * 1024 * 1024 then
-    perform app.raise_error(413, 'batch_too_large', 'A batch has at most 5000 records and 16 MiB.');
+    perform app.raise_error(413, 'batch_too_large', 'A batch must have at most 5000 records and 16 MiB. Split it.');
   end if;
   if exists (
     select from jsonb_array_elements(records) as item
     where (jsonb_typeof(item -> 'key') = 'string' and octet_length(item ->> 'key') <= 2000 and item ? 'data') is not true
   ) then
-    perform app.raise_error(400, 'invalid_batch', 'A record has a key, which is a text of at most 2000 bytes, and data.');
+    perform app.raise_error(400, 'invalid_batch', 'Each record must have data and a key, a text of at most 2000 bytes.');
   end if;
   execution := app.lock_leased_execution(execution_id, lease_token);
   if execution.id is null or execution.seq = worker_commit_batch.seq and worker_commit_batch.seq > 0 then
     return app.lease_result(execution);
   end if;
   if execution.seq + 1 is distinct from worker_commit_batch.seq then
-    perform app.raise_error(409, 'unexpected_seq', 'The next batch is number ' || execution.seq + 1 || '.',
+    perform app.raise_error(409, 'unexpected_seq', 'seq must be ' || execution.seq + 1 || '.',
       jsonb_build_object('expected_seq', execution.seq + 1));
   end if;
 
@@ -5669,7 +5713,7 @@ revoke all on function public.worker_commit_batch from public, anon, authenticat
 grant execute on function public.worker_commit_batch to service_role;
 
 -- worker/public/worker_complete.sql
--- The work is done: running or cancelling → completed. Answer: {answer: completed | lost}.
+-- Completes an execution: running or cancelling → completed. Returns {result: completed | lost}.
 create or replace function public.worker_complete(execution_id uuid, lease_token bigint, progress jsonb default null)
 returns jsonb
 language plpgsql
@@ -5693,9 +5737,9 @@ revoke all on function public.worker_complete from public, anon, authenticated, 
 grant execute on function public.worker_complete to service_role;
 
 -- worker/public/worker_complete_all.sql
--- The work of several is done: those that their lease still holds go running or cancelling → completed, in one commit (see
--- app.complete_and_claim). leases: {execution_id: lease}, at most 100. Answer: JSON array of the ids that are completed
--- now; `finish` says what became of another.
+-- Completes several executions in one commit: those that their lease still holds (see app.complete_and_claim).
+-- leases: {execution_id: lease_token}, at most 100. Returns a JSON array of the completed ids; worker_complete returns
+-- the result for each of the others.
 create or replace function public.worker_complete_all(leases jsonb)
 returns jsonb
 language plpgsql
@@ -5731,10 +5775,10 @@ begin
       'max_executions is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
   end if;
   turn := app.complete_and_claim(leases, worker, families, max_executions, lease_seconds);
-  claimed := turn.leased;
+  claimed := turn.claimed;
   if cardinality(claimed) < max_executions and (app.reap_executions(max_executions) ->> 'released')::int > 0 then
     claimed := claimed
-      || (app.complete_and_claim('{}', worker, families, max_executions - cardinality(claimed), lease_seconds)).leased;
+      || (app.complete_and_claim('{}', worker, families, max_executions - cardinality(claimed), lease_seconds)).claimed;
   end if;
   return jsonb_build_object('completed', turn.completed, 'claimed', coalesce((
     select jsonb_agg(jsonb_build_object(
@@ -5754,9 +5798,9 @@ revoke all on function public.worker_complete_and_claim from public, anon, authe
 grant execute on function public.worker_complete_and_claim to service_role;
 
 -- worker/public/worker_fail.sql
--- The work failed. With `retry` it is queued again after a growing delay, until its attempts are used up; without,
--- or then, it is failed. One that was being cancelled is cancelled instead of retried.
--- error: {code, message}, shown to users. Answer: {answer: queued | failed | cancelled | lost}.
+-- Reports a failure. With `retry`, the execution is queued again after a growing delay until its attempts are used up;
+-- otherwise it is failed. An execution that is being cancelled is cancelled instead of retried.
+-- error: {code, message}, shown to users. Returns {result: queued | failed | cancelled | lost}.
 create or replace function public.worker_fail(execution_id uuid, lease_token bigint, error jsonb, retry boolean default true)
 returns jsonb
 language plpgsql
@@ -5765,19 +5809,19 @@ set lock_timeout = '5s'
 as $$
 declare
   execution app.executions := app.lock_leased_execution(execution_id, lease_token);
-  event_ text;
+  v_event text;
 begin
   if execution.id is null then
     return app.lease_result(execution);
   end if;
-  event_ := case
+  v_event := case
     when not retry then 'fail'
     when execution.status = 'cancelling' then 'acknowledge'
     when execution.attempts + 1 >= execution.max_attempts then 'fail'
     else 'release'
   end;
   update app.executions as e
-  set status = app.next_status(e.status, event_), event = event_, actor = 'worker:' || e.leased_by,
+  set status = app.next_status(e.status, v_event), event = v_event, actor = 'worker:' || e.leased_by,
       reason = left(worker_fail.error ->> 'code', 500), error = worker_fail.error, attempts = e.attempts + 1,
       run_at = clock_timestamp() + app.retry_delay(e.attempts + 1)
   where e.id = execution.id
@@ -5789,7 +5833,7 @@ revoke all on function public.worker_fail from public, anon, authenticated, serv
 grant execute on function public.worker_fail to service_role;
 
 -- worker/public/worker_heartbeat.sql
--- Keeps the lease for another `lease_seconds` of its claim. Answer: see app.lease_result.
+-- Extends the lease by the `lease_seconds` of its claim. Returns what app.lease_result returns.
 create or replace function public.worker_heartbeat(execution_id uuid, lease_token bigint)
 returns jsonb
 language plpgsql
@@ -5811,8 +5855,8 @@ revoke all on function public.worker_heartbeat from public, anon, authenticated,
 grant execute on function public.worker_heartbeat to service_role;
 
 -- worker/public/worker_queue_stats.sql
--- How many executions of these families could be claimed now, counted up to `limit`, and since when the oldest could.
--- families: JSON array of family names. Answer: {executions, oldest_seconds}.
+-- Counts the executions of these families that can be claimed now, up to `limit`, and returns for how long the oldest
+-- has been claimable. families: JSON array of names. Returns {executions, oldest_seconds}.
 create or replace function public.worker_queue_stats(families jsonb, "limit" int default 20)
 returns jsonb
 language plpgsql
@@ -5823,7 +5867,7 @@ declare
   wanted text[];
 begin
   if ("limit" between 1 and 100 and jsonb_typeof(families) = 'array') is not true then
-    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 100, families a list.');
+    perform app.raise_error(400, 'invalid_limit', 'limit must be 1 to 100, and families a list.');
   end if;
   wanted := array(select jsonb_array_elements_text(families));
   return (
@@ -5839,10 +5883,10 @@ revoke all on function public.worker_queue_stats from public, anon, authenticate
 grant execute on function public.worker_queue_stats to service_role;
 
 -- worker/public/worker_reap.sql
--- The tick: app.reap_executions; answers that were remembered for a day are forgotten, and so are the secrets of
--- connections that were only to be tested, five minutes ago.
--- Answer: {released, failed, cancelled}, counts of executions; and `warnings` where users could change their agency
--- (see app.check_adopted_tables).
+-- The tick: runs app.reap_executions, deletes idempotent responses after a day, and detaches the secrets of connections
+-- under test after five minutes.
+-- Returns the counts {released, failed, cancelled}, and `warnings` if users could change their agency (see
+-- app.check_adopted_tables).
 create or replace function public.worker_reap("limit" int default 100)
 returns jsonb
 language plpgsql
@@ -5853,7 +5897,7 @@ declare
   warnings constant jsonb := (select jsonb_agg(problem) from app.check_adopted_tables());
 begin
   if ("limit" between 1 and 1000) is not true then
-    perform app.raise_error(400, 'invalid_limit', 'limit is 1 to 1000.');
+    perform app.raise_error(400, 'invalid_limit', 'limit must be 1 to 1000.');
   end if;
   delete from app.idempotency_keys as k
   where k.id = any(array(
@@ -5872,8 +5916,9 @@ revoke all on function public.worker_reap from public, anon, authenticated, serv
 grant execute on function public.worker_reap to service_role;
 
 -- worker/public/worker_release.sql
--- The worker stops here of its own accord: out of time, shutting down, or told to cancel. The checkpoint is kept and no
--- attempt is counted; one that is being cancelled is cancelled now. Answer: {answer: queued | cancelled | lost}.
+-- Ends the worker's turn by its own decision: out of time, shutting down, or told to cancel. The checkpoint is kept and
+-- no attempt is counted. An execution that is being cancelled is cancelled now. Returns {result: queued | cancelled |
+-- lost}.
 create or replace function public.worker_release(execution_id uuid, lease_token bigint, reason text default null)
 returns jsonb
 language plpgsql
@@ -5882,13 +5927,13 @@ set lock_timeout = '5s'
 as $$
 declare
   execution app.executions := app.lock_leased_execution(execution_id, lease_token);
-  event_ constant text := case execution.status when 'cancelling' then 'acknowledge' else 'release' end;
+  v_event constant text := case execution.status when 'cancelling' then 'acknowledge' else 'release' end;
 begin
   if execution.id is null then
     return app.lease_result(execution);
   end if;
   update app.executions as e
-  set status = app.next_status(e.status, event_), event = event_, actor = 'worker:' || e.leased_by,
+  set status = app.next_status(e.status, v_event), event = v_event, actor = 'worker:' || e.leased_by,
       reason = left(worker_release.reason, 500), run_at = clock_timestamp()
   where e.id = execution.id
   returning * into execution;
@@ -5899,9 +5944,10 @@ revoke all on function public.worker_release from public, anon, authenticated, s
 grant execute on function public.worker_release to service_role;
 
 -- worker/public/worker_run_bulk_action_step.sql
--- One step of a bulk action, a short transaction of its own: finds the next 5,000 of its items, and when all are found acts
--- on the next 500. The rows, its own among them, are locked in id order, like everybody's who locks several.
--- Answer: as app.lease_result, with `more` while there is something left to do.
+-- One step of a bulk action, a short transaction of its own: finds its next 5,000 items and, once all are found, acts
+-- on the next 500. Its rows, the bulk action's own among them, are locked in id order, as in all code that locks
+-- several executions.
+-- Returns what app.lease_result returns, with `more` while work is left.
 create or replace function public.worker_run_bulk_action_step(execution_id uuid, lease_token bigint)
 returns jsonb
 language plpgsql
@@ -5912,7 +5958,7 @@ declare
   job app.executions;
   action app.bulk_actions;
   items uuid[];
-  counted record;
+  counts record;
 begin
   items := array(
     select i.item_id from app.bulk_action_items as i
@@ -5925,7 +5971,7 @@ begin
   if job.id is null or job.status <> 'running' then
     return app.lease_result(job);
   end if;
-  -- A step whose answer was lost is asked for again, and may have been under way until now: then these are done.
+  -- A step whose response was lost is called again while the first may still run. Its items are done by now.
   items := array(
     select i.item_id from app.bulk_action_items as i
     where i.execution_id = job.id and i.item_id = any(items) and i.outcome is null
@@ -5949,9 +5995,9 @@ begin
     return app.lease_result(job) || jsonb_build_object('more', true);
   end if;
 
-  select * into counted from app.act_on_items(job, items);
+  select * into counts from app.act_on_items(job, items);
   update app.bulk_actions as b
-  set done = b.done + counted.done, skipped = b.skipped + counted.skipped, not_started = b.not_started - cardinality(items)
+  set done = b.done + counts.done, skipped = b.skipped + counts.skipped, not_started = b.not_started - cardinality(items)
   where b.agency_id = job.agency_id and b.execution_id = job.id
   returning * into action;
   update app.executions as e
@@ -5964,7 +6010,7 @@ revoke all on function public.worker_run_bulk_action_step from public, anon, aut
 grant execute on function public.worker_run_bulk_action_step to service_role;
 
 -- worker/public/worker_stop.sql
--- The receiver does not want this execution: it is cancelled on its behalf, at once. Answer: {answer: cancelled | lost}.
+-- Cancels an execution on behalf of its webhook, which does not want it, at once. Returns {result: cancelled | lost}.
 create or replace function public.worker_stop(execution_id uuid, lease_token bigint, reason text)
 returns jsonb
 language plpgsql
