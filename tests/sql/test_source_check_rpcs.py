@@ -235,7 +235,7 @@ def test_a_look_is_taken_back(database: Database, status: str) -> None:
         assert (
             worker.call("worker_claim", worker="w", families=["source_check"], max_executions=1, lease_seconds=30) == []
         )
-    assert database.events(check_id)[-1]["reason"] == "nobody waits"
+    assert database.events(check_id)[-1]["reason"] == "no caller waits"
 
 
 @pytest.mark.sql

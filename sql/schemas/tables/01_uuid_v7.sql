@@ -1,4 +1,4 @@
--- Time-ordered ids (RFC 9562) keep the primary key's index warm; Postgres has its own only from 18 on.
+-- Returns a time-ordered id (RFC 9562), which keeps the primary key's index warm. Postgres has its own from 18 on.
 create or replace function app.uuid_v7()
 returns uuid
 language plpgsql

@@ -1,2 +1,2 @@
--- Who calls, as app.caller() answers: the agency (null: any) and the name that the audit shows.
+-- A caller, as app.caller() returns it: the agency (null: any) and the actor that the audit records.
 create type app.caller as (agency_id uuid, actor text);

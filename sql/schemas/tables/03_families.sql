@@ -1,6 +1,6 @@
--- The vocabulary of each family on one screen: how it cancels, what it calls each status, and what a stranger sees.
+-- The vocabulary of all families on one screen: how a family cancels, and its public name of each status.
 --   cancel_event    `cancel` ends at once; `request_cancel` leaves the worker until the deadline (`grace`)
---   queued          the word while it may start; `scheduled` while its `run_at` is still to come
+--   queued          the name before the start; `scheduled` while `run_at` is in the future
 --   foreign_status  the HTTP status for a row of another agency
 create view app.families with (security_invoker = true) as
 select * from (values
@@ -9,7 +9,7 @@ select * from (values
   ('bulk_sync',       'request_cancel', interval '30s', 404, 'created',   'scheduled', 'running',     'canceling', 'completed', 'failed', 'canceled'),
   ('model_sync',      'request_cancel', interval '30s', 404, 'created',   'scheduled', 'running',     'canceling', 'completed', 'failed', 'canceled'),
   ('bulk_action',     'cancel',         interval '0',   404, 'scheduled', 'scheduled', 'running',     null,        'completed', 'failed', 'cancelled'),
-  -- Our own, while a caller waits: what a source has to show (see 35_looks).
+  -- Internal: a check of a source, for a caller that waits (see source_check/).
   ('source_check',     'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
 ) as vocabulary (family, cancel_event, grace, foreign_status, queued, scheduled, running, cancelling, completed, failed, cancelled);
 

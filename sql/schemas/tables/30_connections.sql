@@ -1,5 +1,9 @@
--- A system that data comes from or goes to. Its secret is for the worker alone, and forgotten with the connection.
--- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
+-- External systems that data comes from or goes to, and webhooks. The secret is for the worker only.
+-- Bound: none per agency.
+-- Purge: app.purge_executions deletes connections that were deleted long enough ago and that nothing refers to.
+-- Deletion: a deleted connection gets `deleted_at` and stays for the executions that refer to it; its secret is deleted at
+-- once, its active executions are cancelled, and its definitions are deleted with `force`, or else prevent it. A connection
+-- under test is deleted from the start. Its records stay. Deleting an agency is rejected while it has connections.
 create table app.connections (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies (id),
@@ -18,7 +22,7 @@ create table app.connections (
 create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
 create index connections_webhooks on app.connections (agency_id, id desc nulls last) where kind = 'webhook' and deleted_at is null;
 create index connections_secret on app.connections (agency_id, secret_id) where secret_id is not null;
-create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret_id is not null;
+create index connections_with_secret_to_delete on app.connections (deleted_at) where deleted_at is not null and secret_id is not null;
 create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 
 alter table app.connections enable row level security;

@@ -1,5 +1,9 @@
--- What can be started again and again: a bulk sync, a model sync, a sync job; and the models that model syncs read.
--- `settings` is in its kind's own words, checked by the function that creates it.
+-- What can be started again and again: bulk syncs, model syncs, sync jobs; and the models that model syncs read. `settings`
+-- has the names of the kind's own API, validated by the function that creates it.
+-- Bound: none per agency.
+-- Purge: app.purge_executions deletes definitions that were deleted long enough ago and that no execution refers to.
+-- Deletion: a deleted definition gets `deleted_at` and stays for its executions; active ones are cancelled first. Deleting a
+-- connection deletes its definitions with `force`, or is rejected. Deleting an agency is rejected while it has definitions.
 create table app.definitions (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies (id),
@@ -13,7 +17,7 @@ create table app.definitions (
   created_by text not null,
   updated_at timestamptz not null default now(),
   updated_by text not null,
-  deleted_at timestamptz, -- it stays for the executions that name it
+  deleted_at timestamptz, -- it stays for its executions
   unique (agency_id, id),
   foreign key (agency_id, source_id) references app.connections (agency_id, id),
   foreign key (agency_id, destination_id) references app.connections (agency_id, id)

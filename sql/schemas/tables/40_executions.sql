@@ -1,11 +1,16 @@
--- One row is one execution of any family; the guard trigger decides what may happen to it.
+-- One row is one execution of any family. The guard triggers decide what may happen to it.
+-- Bound: one active execution per concurrency key; none on queued executions per agency.
+-- Purge: app.purge_executions deletes finished executions that are old enough.
+-- Deletion: an execution's events, resources, deliveries and bulk action are deleted with it, the records it stored stay, and
+-- `retry_of` of its retries is set to null. Deleting a definition or a connection cancels its active executions. Deleting an
+-- agency is rejected while it has executions.
 create table app.executions (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies (id),
   family text not null,
-  definition_id uuid, -- what it is an execution of, where that can be started again and again
-  connection_id uuid, -- where it reads
-  destination_id uuid, -- where its records land; null: in the connection that they come from
+  definition_id uuid, -- of the families with definitions
+  connection_id uuid, -- the source
+  destination_id uuid, -- where records are stored; null: the source connection
   concurrency_key text, -- at most one active execution per (agency, family, key)
   spec jsonb not null default '{}', -- what to run, frozen at the start
   retry_of uuid,
@@ -13,18 +18,18 @@ create table app.executions (
   created_by text not null,
 
   status text not null,
-  run_at timestamptz not null default now(), -- not to be claimed before
+  run_at timestamptz not null default now(), -- cannot be claimed earlier
   started_at timestamptz, -- the first claim
   finished_at timestamptz,
   deleted_at timestamptz,
 
-  -- The last move, as the audit event will say it. Set with the move, never alone.
+  -- The last transition, as its audit event records it. Set by transitions only.
   event text not null,
   actor text not null,
   reason text,
   request_id text,
 
-  -- Every claim and every fencing adds one; a worker's calls carry the lease that its claim answered.
+  -- Each claim and each fencing adds one. A worker's calls carry the token that its claim returned.
   lease_token bigint not null default 0,
   leased_by text,
   lease_seconds int,
@@ -32,7 +37,7 @@ create table app.executions (
   attempts int not null default 0, -- failures and lost leases since the last committed batch
   max_attempts int not null default 5,
 
-  seq bigint not null default 0, -- the last committed batch
+  seq bigint not null default 0, -- of the last committed batch
   checkpoint jsonb,
   records bigint not null default 0, -- committed by this execution
   progress jsonb not null default '{}',
@@ -50,7 +55,7 @@ create table app.executions (
   foreign key (agency_id, destination_id) references app.connections (agency_id, id),
   foreign key (agency_id, retry_of) references app.executions (agency_id, id) on delete set null (retry_of),
 
-  -- A status is known by what goes with it: an end, a lease, or neither.
+  -- A finished execution has an end, a running or cancelling one a lease, a queued one neither.
   constraint status_fits check (case
     when finished_at is not null then status in ('completed', 'failed', 'cancelled') and leased_by is null
     when leased_by is not null then status in ('running', 'cancelling') and lease_expires_at is not null
@@ -62,7 +67,7 @@ create table app.executions (
   constraint reason_is_short check (length(reason) <= 500)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
 
--- In the claim's order, claimable rows only: history costs a claim nothing.
+-- Claimable rows only, in the claim's order, so that history never slows a claim.
 create index executions_claimable on app.executions (run_at, id, family) where status = 'queued';
 create index executions_leased on app.executions (id) where status in ('running', 'cancelling');
 create unique index executions_one_active on app.executions (agency_id, family, concurrency_key)

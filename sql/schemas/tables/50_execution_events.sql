@@ -1,4 +1,7 @@
--- The audit: one row per move, written by a trigger alone. Nobody holds INSERT, UPDATE or DELETE.
+-- The audit: one row per transition, written by a trigger only. No role holds INSERT, UPDATE or DELETE.
+-- Bound: one for each transition of an execution.
+-- Purge: with the execution, by the trigger app.drop_events.
+-- Deletion: events stay when a definition, a connection or an agency is deleted, and are deleted with their execution only.
 create table app.execution_events (
   id bigint generated always as identity,
   agency_id uuid not null,
@@ -11,8 +14,9 @@ create table app.execution_events (
   actor text not null,
   reason text,
   request_id text,
-  in_flight int, -- deliveries that had begun and not ended: nobody will know more about them
-  -- One index, and no foreign key: a move's own trigger is the only writer, and another drops them with their execution.
+  in_flight int, -- deliveries in progress whose outcome is unknown
+  -- One index and no foreign key, because the only writer is the transition's own trigger, and another trigger deletes
+  -- events with their execution.
   primary key (agency_id, execution_id, id)
 );
 

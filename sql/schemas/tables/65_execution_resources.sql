@@ -1,5 +1,8 @@
--- What an execution has done for each resource, kept by worker_commit_batch in the transaction that stores the records: these
--- counts are true. What became of a resource (its status) follows from here and from the execution, see the families.
+-- What an execution has done for each resource. worker_commit_batch keeps it in the transaction that stores the records, so the
+-- counts are exact. The families derive a resource's status from this row and the execution.
+-- Bound: one row for each resource and method of an execution.
+-- Purge: with the execution.
+-- Deletion: deleted with its execution (cascade); stays when a definition, a connection or an agency is deleted.
 create table app.execution_resources (
   agency_id uuid not null,
   execution_id uuid not null,
@@ -11,7 +14,7 @@ create table app.execution_resources (
   inserted bigint not null default 0, -- or delivered
   updated bigint not null default 0,
   failed bigint not null default 0, -- records that could not be stored
-  errors jsonb not null default '[]', -- sentences about the first of them
+  errors jsonb not null default '[]', -- messages about the first of them
   primary key (agency_id, execution_id, resource, method),
   foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
 ) with (fillfactor = 70);

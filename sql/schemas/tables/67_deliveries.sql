@@ -1,6 +1,9 @@
--- What is handed to other systems. The intent is committed under the lease before it is sent, and at most one of an
--- execution is under way: what a cancel cannot recall, it counts. `queued` are events about an execution's end, which
--- are sent after it.
+-- What is sent to webhooks. Each delivery is recorded under the lease before it is sent, and at most one of an execution is in
+-- progress, because a cancel can count what it cannot recall. `queued` are events about an execution's end, sent after it.
+-- Bound: one row for each batch of an execution that delivers, and one for its end.
+-- Purge: with the execution.
+-- Deletion: deleted with its execution (cascade). When its webhook is deleted, queued events fail. Stays when a definition or an
+-- agency is deleted.
 create table app.deliveries (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null,
@@ -19,7 +22,7 @@ create table app.deliveries (
   constraint due_while_queued check ((status = 'queued') = (due_at is not null))
 );
 
-create unique index deliveries_one_under_way on app.deliveries (execution_id) where status = 'sending';
+create unique index deliveries_one_in_progress on app.deliveries (execution_id) where status = 'sending';
 create index deliveries_due on app.deliveries (due_at) where status = 'queued';
 
 alter table app.deliveries enable row level security;

@@ -1,11 +1,14 @@
--- Answers that may be asked for again for a day, each written in its move's own transaction.
+-- Responses that can be repeated for a day, each stored in the transaction of its work.
+-- Bound: one row for each call with an Idempotency-Key within 24 hours; none per agency.
+-- Purge: worker_reap deletes rows after 24 hours, 1,000 per tick.
+-- Deletion: rows stay, for their 24 hours, when an execution, a definition, a connection or an agency is deleted.
 create table app.idempotency_keys (
   id bigint generated always as identity primary key,
-  agency_id uuid, -- null: a trusted server's
+  agency_id uuid, -- null for a trusted server
   actor text not null,
   function text not null,
   key text not null check (length(key) between 1 and 255),
-  request jsonb not null, -- the arguments; a request is at most 1 MiB, usually some hundred bytes
+  request jsonb not null, -- the arguments, without secrets; at most 1 MiB, usually some hundred bytes
   response jsonb not null,
   created_at timestamptz not null default now(),
   unique nulls not distinct (agency_id, actor, function, key)
@@ -16,5 +19,5 @@ create index idempotency_keys_age on app.idempotency_keys (created_at);
 alter table app.idempotency_keys enable row level security;
 revoke all on app.idempotency_keys from public;
 grant select, insert, delete on app.idempotency_keys to authenticated;
--- `for update` in the reaper asks for UPDATE, though it only deletes.
+-- The reaper only deletes, but its `for update` requires UPDATE.
 grant select, insert, update, delete on app.idempotency_keys to service_role;

@@ -1,4 +1,7 @@
--- Keys with which an agency's own servers call: shown once, kept as a hash. 256 random bits need no slow hash.
+-- Keys with which an agency's own servers call. They are shown once and stored as a hash; 256 random bits need no slow hash.
+-- Bound: none per agency; lists end at 1,000.
+-- Purge: none. Revoked keys stay.
+-- Deletion: deleting an agency is rejected while it has keys. Executions, definitions and connections do not refer to them.
 create table app.api_keys (
   id uuid primary key default gen_random_uuid(),
   agency_id uuid not null references public.agencies (id),

@@ -1,15 +1,20 @@
--- What a bulk action has found and done: exact at every moment. Written by worker_run_bulk_action_step, with the items' own moves.
+-- The counts of a bulk action, exact at every moment, and its items. worker_run_bulk_action_step writes them in the transaction
+-- of the items' transitions.
+-- Bound: one row for each bulk action, and at most max_limit (up to 1,000,000) items.
+-- Purge: with the bulk action's execution.
+-- Deletion: deleted with the bulk action's execution (cascade). Items stay when the execution that they refer to is deleted, or
+-- a definition, a connection or an agency.
 create table app.bulk_actions (
   agency_id uuid not null,
   execution_id uuid not null,
-  horizon uuid not null, -- executions with a later id were not there when it began
-  collected_to uuid, -- the last id looked at; null: nothing yet
+  horizon uuid not null, -- executions with a later id did not exist when it began
+  collected_to uuid, -- the last id that was read; null: none yet
   is_collected boolean not null default false,
   matched int not null default 0,
   done int not null default 0,
   failed int not null default 0,
-  skipped int not null default 0, -- already where the action leads, or not to be moved; and the bulk action itself
-  interrupted int not null default 0, -- a batch is one transaction: none ever is
+  skipped int not null default 0, -- already in the target status, or no transition is possible; and the bulk action itself
+  interrupted int not null default 0, -- always 0, because a batch is one transaction
   not_started int not null default 0,
   primary key (agency_id, execution_id),
   foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade,
@@ -17,7 +22,7 @@ create table app.bulk_actions (
   constraint counts_are_counts check (least(done, failed, skipped, interrupted, not_started) >= 0)
 );
 
--- The items, as they were found: what is created later is not among them.
+-- The items, as they were found. Executions that are created later are not among them.
 create table app.bulk_action_items (
   agency_id uuid not null,
   execution_id uuid not null, -- the bulk action

@@ -1,4 +1,4 @@
--- Whose row it is, and nothing else: a status in an UPDATE policy would hide rows from `for update`.
+-- Policies name the agency only. A status in an UPDATE policy would hide rows from `for update`.
 create policy "Members see their agency's connections" on app.connections
   for select to authenticated using (agency_id = (select app.agency_id()));
 create policy "Members connect their agency" on app.connections
@@ -40,7 +40,7 @@ create policy "Members see what their bulk actions act on" on app.bulk_action_it
 create policy "Members see their agency's records" on app.records
   for select to authenticated using (agency_id = (select app.agency_id()));
 
-create policy "Callers see their own answers" on app.idempotency_keys
+create policy "Callers see their own responses" on app.idempotency_keys
   for all to authenticated
   using (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor))
   with check (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor));

@@ -1,7 +1,11 @@
--- A worker goes on from what is done to what is next in one call and one commit: worker_complete_all, then claim.
--- Answer: {completed, claimed}, what the two answer.
+-- Completes what is done and claims what is next in one call and one commit: worker_complete_all, then worker_claim.
+-- Returns {completed, claimed}, the results of the two.
+-- protocol: the number of the worker's protocol, the names, arguments and results of the worker_* functions. A change that
+-- older workers cannot follow gets the next number, and both are supported for one migration. An unknown number raises
+-- 400 unsupported_protocol with the numbers that are supported, so that a worker stops before it has claimed anything.
 create or replace function public.worker_complete_and_claim(
-  leases jsonb, worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
+  leases jsonb, worker text, families jsonb, max_executions int default 1, lease_seconds int default 30,
+  protocol int default 1)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -13,10 +17,15 @@ declare
   turn record;
   claimed uuid[];
 begin
+  if protocol is distinct from 1 then
+    perform app.raise_error(400, 'unsupported_protocol',
+      'Worker protocol ' || coalesce(protocol::text, 'null') || ' is not supported. Deploy the worker of this database''s version.',
+      jsonb_build_object('supported', jsonb_build_array(1)));
+  end if;
   if (max_executions between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
       and jsonb_typeof(families) = 'array') is not true then
     perform app.raise_error(400, 'invalid_claim',
-      'max_executions is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
+      'max_executions must be 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, and families a list.');
   end if;
   turn := app.complete_and_claim(leases, worker, families, max_executions, lease_seconds);
   claimed := turn.claimed;
