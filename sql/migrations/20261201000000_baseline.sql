@@ -118,13 +118,13 @@ begin
 end $preconditions$;
 
 -- tables/00_app.sql
--- Tables and rules live in `app`, which no API exposes; `public` holds what callers may use, and nothing else.
+-- Tables and rules are in `app`, which no API exposes. `public` holds what callers may use, and nothing else.
 create schema app;
 revoke all on schema app from public;
 grant usage on schema app to anon, authenticated, service_role;
 
 -- tables/01_uuid_v7.sql
--- Time-ordered ids (RFC 9562) keep the primary key's index warm; Postgres has its own only from 18 on.
+-- Returns a time-ordered id (RFC 9562), which keeps the primary key's index warm. Postgres has its own from 18 on.
 create or replace function app.uuid_v7()
 returns uuid
 language plpgsql
@@ -145,13 +145,13 @@ revoke all on function app.uuid_v7 from public;
 grant execute on function app.uuid_v7 to authenticated, service_role;
 
 -- tables/02_caller_type.sql
--- Who calls, as app.caller() answers: the agency (null: any) and the name that the audit shows.
+-- A caller, as app.caller() returns it: the agency (null: any) and the actor that the audit records.
 create type app.caller as (agency_id uuid, actor text);
 
 -- tables/03_families.sql
--- The vocabulary of each family on one screen: how it cancels, what it calls each status, and what a stranger sees.
+-- The vocabulary of all families on one screen: how a family cancels, and its public name of each status.
 --   cancel_event    `cancel` ends at once; `request_cancel` leaves the worker until the deadline (`grace`)
---   queued          the word while it may start; `scheduled` while its `run_at` is still to come
+--   queued          the name before the start; `scheduled` while `run_at` is in the future
 --   foreign_status  the HTTP status for a row of another agency
 create view app.families with (security_invoker = true) as
 select * from (values
@@ -160,7 +160,7 @@ select * from (values
   ('bulk_sync',       'request_cancel', interval '30s', 404, 'created',   'scheduled', 'running',     'canceling', 'completed', 'failed', 'canceled'),
   ('model_sync',      'request_cancel', interval '30s', 404, 'created',   'scheduled', 'running',     'canceling', 'completed', 'failed', 'canceled'),
   ('bulk_action',     'cancel',         interval '0',   404, 'scheduled', 'scheduled', 'running',     null,        'completed', 'failed', 'cancelled'),
-  -- Our own, while a caller waits: what a source has to show (see 35_looks).
+  -- Internal: a check of a source, for a caller that waits (see source_check/).
   ('source_check',     'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
 ) as vocabulary (family, cancel_event, grace, foreign_status, queued, scheduled, running, cancelling, completed, failed, cancelled);
 
@@ -172,6 +172,11 @@ do $unless_adopted$
 begin
   if to_regclass('public.agencies') is null or obj_description(to_regclass('public.agencies'), 'pg_class') = 'Created and managed by the sync control plane.' then
     execute $statements$
+      -- The tenants.
+      -- Bound: none; only the service role creates agencies.
+      -- Purge: none.
+      -- Deletion: rejected while the agency has users, connections, secrets, definitions, executions or API keys. Its records,
+      -- events and stored idempotent responses have no foreign key and stay.
       create table public.agencies (
         id uuid primary key default gen_random_uuid(),
         name text not null check (length(name) between 1 and 200),
@@ -182,7 +187,7 @@ begin
       revoke all on public.agencies from public, anon, authenticated, service_role;
       grant select on public.agencies to authenticated;
       grant select, insert, update, delete on public.agencies to service_role;
-      -- A table without this comment was there before: it is adopted, and no migration alters it.
+      -- A table without this comment existed before. It is adopted, and no migration alters it.
       comment on table public.agencies is 'Created and managed by the sync control plane.';
     $statements$;
   end if;
@@ -193,7 +198,11 @@ do $unless_adopted$
 begin
   if to_regclass('public.users') is null or obj_description(to_regclass('public.users'), 'pg_class') = 'Created and managed by the sync control plane.' then
     execute $statements$
-      -- The only source of a user's agency: nothing that a user can edit is asked.
+      -- The only source of a user's agency, because users cannot edit it.
+      -- Bound: one row for each user of Supabase Auth.
+      -- Purge: none.
+      -- Deletion: a user is deleted with auth.users, and the actor names in executions and the audit stay. Deleting an agency is
+      -- rejected while it has users.
       create table public.users (
         id uuid primary key references auth.users on delete cascade,
         agency_id uuid references public.agencies (id),
@@ -206,16 +215,20 @@ begin
       revoke all on public.users from public, anon, authenticated, service_role;
       grant select on public.users to authenticated;
       grant select, insert, update, delete on public.users to service_role;
-      -- A table without this comment was there before: it is adopted, and no migration alters it.
+      -- A table without this comment existed before. It is adopted, and no migration alters it.
       comment on table public.users is 'Created and managed by the sync control plane.';
     $statements$;
   end if;
 end $unless_adopted$;
 
 -- tables/28_secrets.sql
--- Where a connection's secret is: here (`database`), in Supabase Vault, or in a store outside, which calls it `name`.
--- A value is read by app.get_secret alone. A forgotten secret's row is gone; one outside stays until the worker has
--- forgotten it there.
+-- Where a connection's secret is: here (`database`), in Supabase Vault, or in an external store under `name`. Only
+-- app.get_secret reads a value.
+-- Bound: one for each connection, and reserved names for one hour. No limit on reservations per agency.
+-- Purge: the worker deletes external secrets whose `delete_at` has passed in their store (worker_claim_deleted_secrets), then
+-- the row.
+-- Deletion: the secret is deleted with its connection, by the trigger app.delete_secret; an external one is marked for the
+-- worker. Deleting an agency is rejected while it has secrets. Executions and definitions do not refer to secrets.
 create table app.secrets (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies (id),
@@ -223,18 +236,18 @@ create table app.secrets (
   value jsonb check (jsonb_typeof(value) = 'object'),
   vault_id uuid,
   name text check (length(name) between 1 and 400),
-  fingerprint text, -- of one outside: what an Idempotency-Key's repetition is compared by
+  fingerprint text, -- of an external secret: recognizes a repeated request with an Idempotency-Key
   created_at timestamptz not null default now(),
-  used_at timestamptz, -- from then on no further connection may name it
-  delete_at timestamptz, -- of one outside: from when on the worker is to forget it
+  used_at timestamptz, -- from then on no other connection may use it
+  delete_at timestamptz, -- of an external secret: the worker deletes it from then on
   unique (agency_id, id),
-  constraint kept_in_one_place check (
+  constraint stored_in_one_place check (
     (storage = 'database') = (value is not null) and (storage = 'vault') = (vault_id is not null)
     and (storage = 'external') = (name is not null)),
-  constraint forgotten_outside check (delete_at is null or storage = 'external')
+  constraint deleted_externally check (delete_at is null or storage = 'external')
 );
 
-create index secrets_to_forget on app.secrets (delete_at) where delete_at is not null;
+create index secrets_to_delete on app.secrets (delete_at) where delete_at is not null;
 
 alter table app.secrets enable row level security;
 revoke all on app.secrets from public, anon, authenticated, service_role;
@@ -242,8 +255,12 @@ grant select (id, agency_id, storage, name, created_at, used_at, delete_at), upd
   on app.secrets to service_role;
 
 -- tables/30_connections.sql
--- A system that data comes from or goes to. Its secret is for the worker alone, and forgotten with the connection.
--- A deleted one stays for the executions that name it; one that is only tested is deleted from the start.
+-- External systems that data comes from or goes to, and webhooks. The secret is for the worker only.
+-- Bound: none per agency.
+-- Purge: app.purge_executions deletes connections that were deleted long enough ago and that nothing refers to.
+-- Deletion: a deleted connection gets `deleted_at` and stays for the executions that refer to it; its secret is deleted at
+-- once, its active executions are cancelled, and its definitions are deleted with `force`, or else prevent it. A connection
+-- under test is deleted from the start. Its records stay. Deleting an agency is rejected while it has connections.
 create table app.connections (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies (id),
@@ -262,7 +279,7 @@ create table app.connections (
 create index connections_newest on app.connections (agency_id, updated_at desc, id) where deleted_at is null;
 create index connections_webhooks on app.connections (agency_id, id desc nulls last) where kind = 'webhook' and deleted_at is null;
 create index connections_secret on app.connections (agency_id, secret_id) where secret_id is not null;
-create index connections_to_forget on app.connections (deleted_at) where deleted_at is not null and secret_id is not null;
+create index connections_with_secret_to_delete on app.connections (deleted_at) where deleted_at is not null and secret_id is not null;
 create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 
 alter table app.connections enable row level security;
@@ -274,8 +291,12 @@ grant update (config, updated_at, deleted_at) on app.connections to authenticate
 grant select, insert, update, delete on app.connections to service_role;
 
 -- tables/35_definitions.sql
--- What can be started again and again: a bulk sync, a model sync, a sync job; and the models that model syncs read.
--- `settings` is in its kind's own words, checked by the function that creates it.
+-- What can be started again and again: bulk syncs, model syncs, sync jobs; and the models that model syncs read. `settings`
+-- has the names of the kind's own API, validated by the function that creates it.
+-- Bound: none per agency.
+-- Purge: app.purge_executions deletes definitions that were deleted long enough ago and that no execution refers to.
+-- Deletion: a deleted definition gets `deleted_at` and stays for its executions; active ones are cancelled first. Deleting a
+-- connection deletes its definitions with `force`, or is rejected. Deleting an agency is rejected while it has definitions.
 create table app.definitions (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies (id),
@@ -289,7 +310,7 @@ create table app.definitions (
   created_by text not null,
   updated_at timestamptz not null default now(),
   updated_by text not null,
-  deleted_at timestamptz, -- it stays for the executions that name it
+  deleted_at timestamptz, -- it stays for its executions
   unique (agency_id, id),
   foreign key (agency_id, source_id) references app.connections (agency_id, id),
   foreign key (agency_id, destination_id) references app.connections (agency_id, id)
@@ -310,14 +331,19 @@ grant update (name, settings, updated_at, updated_by, deleted_at) on app.definit
 grant select, insert, update, delete on app.definitions to service_role;
 
 -- tables/40_executions.sql
--- One row is one execution of any family; the guard trigger decides what may happen to it.
+-- One row is one execution of any family. The guard triggers decide what may happen to it.
+-- Bound: one active execution per concurrency key; none on queued executions per agency.
+-- Purge: app.purge_executions deletes finished executions that are old enough.
+-- Deletion: an execution's events, resources, deliveries and bulk action are deleted with it, the records it stored stay, and
+-- `retry_of` of its retries is set to null. Deleting a definition or a connection cancels its active executions. Deleting an
+-- agency is rejected while it has executions.
 create table app.executions (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null references public.agencies (id),
   family text not null,
-  definition_id uuid, -- what it is an execution of, where that can be started again and again
-  connection_id uuid, -- where it reads
-  destination_id uuid, -- where its records land; null: in the connection that they come from
+  definition_id uuid, -- of the families with definitions
+  connection_id uuid, -- the source
+  destination_id uuid, -- where records are stored; null: the source connection
   concurrency_key text, -- at most one active execution per (agency, family, key)
   spec jsonb not null default '{}', -- what to run, frozen at the start
   retry_of uuid,
@@ -325,18 +351,18 @@ create table app.executions (
   created_by text not null,
 
   status text not null,
-  run_at timestamptz not null default now(), -- not to be claimed before
+  run_at timestamptz not null default now(), -- cannot be claimed earlier
   started_at timestamptz, -- the first claim
   finished_at timestamptz,
   deleted_at timestamptz,
 
-  -- The last move, as the audit event will say it. Set with the move, never alone.
+  -- The last transition, as its audit event records it. Set by transitions only.
   event text not null,
   actor text not null,
   reason text,
   request_id text,
 
-  -- Every claim and every fencing adds one; a worker's calls carry the lease that its claim answered.
+  -- Each claim and each fencing adds one. A worker's calls carry the token that its claim returned.
   lease_token bigint not null default 0,
   leased_by text,
   lease_seconds int,
@@ -344,7 +370,7 @@ create table app.executions (
   attempts int not null default 0, -- failures and lost leases since the last committed batch
   max_attempts int not null default 5,
 
-  seq bigint not null default 0, -- the last committed batch
+  seq bigint not null default 0, -- of the last committed batch
   checkpoint jsonb,
   records bigint not null default 0, -- committed by this execution
   progress jsonb not null default '{}',
@@ -362,7 +388,7 @@ create table app.executions (
   foreign key (agency_id, destination_id) references app.connections (agency_id, id),
   foreign key (agency_id, retry_of) references app.executions (agency_id, id) on delete set null (retry_of),
 
-  -- A status is known by what goes with it: an end, a lease, or neither.
+  -- A finished execution has an end, a running or cancelling one a lease, a queued one neither.
   constraint status_fits check (case
     when finished_at is not null then status in ('completed', 'failed', 'cancelled') and leased_by is null
     when leased_by is not null then status in ('running', 'cancelling') and lease_expires_at is not null
@@ -374,7 +400,7 @@ create table app.executions (
   constraint reason_is_short check (length(reason) <= 500)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
 
--- In the claim's order, claimable rows only: history costs a claim nothing.
+-- Claimable rows only, in the claim's order, so that history never slows a claim.
 create index executions_claimable on app.executions (run_at, id, family) where status = 'queued';
 create index executions_leased on app.executions (id) where status in ('running', 'cancelling');
 create unique index executions_one_active on app.executions (agency_id, family, concurrency_key)
@@ -398,7 +424,10 @@ grant update (status, event, reason, deleted_at) on app.executions to authentica
 grant select, insert, update on app.executions to service_role;
 
 -- tables/50_execution_events.sql
--- The audit: one row per move, written by a trigger alone. Nobody holds INSERT, UPDATE or DELETE.
+-- The audit: one row per transition, written by a trigger only. No role holds INSERT, UPDATE or DELETE.
+-- Bound: one for each transition of an execution.
+-- Purge: with the execution, by the trigger app.drop_events.
+-- Deletion: events stay when a definition, a connection or an agency is deleted, and are deleted with their execution only.
 create table app.execution_events (
   id bigint generated always as identity,
   agency_id uuid not null,
@@ -411,8 +440,9 @@ create table app.execution_events (
   actor text not null,
   reason text,
   request_id text,
-  in_flight int, -- deliveries that had begun and not ended: nobody will know more about them
-  -- One index, and no foreign key: a move's own trigger is the only writer, and another drops them with their execution.
+  in_flight int, -- deliveries in progress whose outcome is unknown
+  -- One index and no foreign key, because the only writer is the transition's own trigger, and another trigger deletes
+  -- events with their execution.
   primary key (agency_id, execution_id, id)
 );
 
@@ -421,15 +451,18 @@ revoke all on app.execution_events from public;
 grant select on app.execution_events to authenticated, service_role;
 
 -- tables/60_records.sql
--- Where synced rows land: the latest state of each source row, by the connection it belongs to.
--- No foreign keys: only worker_commit_batch writes here, with ids from the execution it has locked, and a check per record costs.
+-- Where synced records are stored: the latest state of each source row, by destination connection. It has no foreign keys,
+-- because only worker_commit_batch writes here, with ids of the execution that it has locked, and a check per record costs time.
+-- Bound: one row for each key; in mode append, for each record.
+-- Purge: none. Rows stay until the tables' owner deletes them.
+-- Deletion: rows stay when their execution, definition, connection or agency is deleted.
 create table app.records (
   agency_id uuid not null,
   connection_id uuid not null,
   resource text not null,
   key text not null,
   data jsonb not null,
-  execution_id uuid not null, -- the execution that stored it last
+  execution_id uuid not null, -- the last execution that stored it
   stored_at timestamptz not null,
   primary key (agency_id, connection_id, resource, key)
 );
@@ -440,8 +473,11 @@ grant select on app.records to authenticated;
 grant select, insert, update on app.records to service_role;
 
 -- tables/65_execution_resources.sql
--- What an execution has done for each resource, kept by worker_commit_batch in the transaction that stores the records: these
--- counts are true. What became of a resource (its status) follows from here and from the execution, see the families.
+-- What an execution has done for each resource. worker_commit_batch keeps it in the transaction that stores the records, so the
+-- counts are exact. The families derive a resource's status from this row and the execution.
+-- Bound: one row for each resource and method of an execution.
+-- Purge: with the execution.
+-- Deletion: deleted with its execution (cascade); stays when a definition, a connection or an agency is deleted.
 create table app.execution_resources (
   agency_id uuid not null,
   execution_id uuid not null,
@@ -453,7 +489,7 @@ create table app.execution_resources (
   inserted bigint not null default 0, -- or delivered
   updated bigint not null default 0,
   failed bigint not null default 0, -- records that could not be stored
-  errors jsonb not null default '[]', -- sentences about the first of them
+  errors jsonb not null default '[]', -- messages about the first of them
   primary key (agency_id, execution_id, resource, method),
   foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade
 ) with (fillfactor = 70);
@@ -464,9 +500,12 @@ grant select on app.execution_resources to authenticated;
 grant select, insert, update on app.execution_resources to service_role;
 
 -- tables/67_deliveries.sql
--- What is handed to other systems. The intent is committed under the lease before it is sent, and at most one of an
--- execution is under way: what a cancel cannot recall, it counts. `queued` are events about an execution's end, which
--- are sent after it.
+-- What is sent to webhooks. Each delivery is recorded under the lease before it is sent, and at most one of an execution is in
+-- progress, because a cancel can count what it cannot recall. `queued` are events about an execution's end, sent after it.
+-- Bound: one row for each batch of an execution that delivers, and one for its end.
+-- Purge: with the execution.
+-- Deletion: deleted with its execution (cascade). When its webhook is deleted, queued events fail. Stays when a definition or an
+-- agency is deleted.
 create table app.deliveries (
   id uuid primary key default app.uuid_v7(),
   agency_id uuid not null,
@@ -485,7 +524,7 @@ create table app.deliveries (
   constraint due_while_queued check ((status = 'queued') = (due_at is not null))
 );
 
-create unique index deliveries_one_under_way on app.deliveries (execution_id) where status = 'sending';
+create unique index deliveries_one_in_progress on app.deliveries (execution_id) where status = 'sending';
 create index deliveries_due on app.deliveries (due_at) where status = 'queued';
 
 alter table app.deliveries enable row level security;
@@ -494,14 +533,17 @@ grant select on app.deliveries to authenticated;
 grant select, insert, update on app.deliveries to service_role;
 
 -- tables/70_idempotency_keys.sql
--- Answers that may be asked for again for a day, each written in its move's own transaction.
+-- Responses that can be repeated for a day, each stored in the transaction of its work.
+-- Bound: one row for each call with an Idempotency-Key within 24 hours; none per agency.
+-- Purge: worker_reap deletes rows after 24 hours, 1,000 per tick.
+-- Deletion: rows stay, for their 24 hours, when an execution, a definition, a connection or an agency is deleted.
 create table app.idempotency_keys (
   id bigint generated always as identity primary key,
-  agency_id uuid, -- null: a trusted server's
+  agency_id uuid, -- null for a trusted server
   actor text not null,
   function text not null,
   key text not null check (length(key) between 1 and 255),
-  request jsonb not null, -- the arguments; a request is at most 1 MiB, usually some hundred bytes
+  request jsonb not null, -- the arguments, without secrets; at most 1 MiB, usually some hundred bytes
   response jsonb not null,
   created_at timestamptz not null default now(),
   unique nulls not distinct (agency_id, actor, function, key)
@@ -512,11 +554,14 @@ create index idempotency_keys_age on app.idempotency_keys (created_at);
 alter table app.idempotency_keys enable row level security;
 revoke all on app.idempotency_keys from public;
 grant select, insert, delete on app.idempotency_keys to authenticated;
--- `for update` in the reaper asks for UPDATE, though it only deletes.
+-- The reaper only deletes, but its `for update` requires UPDATE.
 grant select, insert, update, delete on app.idempotency_keys to service_role;
 
 -- tables/80_api_keys.sql
--- Keys with which an agency's own servers call: shown once, kept as a hash. 256 random bits need no slow hash.
+-- Keys with which an agency's own servers call. They are shown once and stored as a hash; 256 random bits need no slow hash.
+-- Bound: none per agency; lists end at 1,000.
+-- Purge: none. Revoked keys stay.
+-- Deletion: deleting an agency is rejected while it has keys. Executions, definitions and connections do not refer to them.
 create table app.api_keys (
   id uuid primary key default gen_random_uuid(),
   agency_id uuid not null references public.agencies (id),
@@ -541,18 +586,23 @@ grant update (revoked_at, revoked_by) on app.api_keys to authenticated;
 grant select on app.api_keys to service_role;
 
 -- tables/90_bulk_actions.sql
--- What a bulk action has found and done: exact at every moment. Written by worker_run_bulk_action_step, with the items' own moves.
+-- The counts of a bulk action, exact at every moment, and its items. worker_run_bulk_action_step writes them in the transaction
+-- of the items' transitions.
+-- Bound: one row for each bulk action, and at most max_limit (up to 1,000,000) items.
+-- Purge: with the bulk action's execution.
+-- Deletion: deleted with the bulk action's execution (cascade). Items stay when the execution that they refer to is deleted, or
+-- a definition, a connection or an agency.
 create table app.bulk_actions (
   agency_id uuid not null,
   execution_id uuid not null,
-  horizon uuid not null, -- executions with a later id were not there when it began
-  collected_to uuid, -- the last id looked at; null: nothing yet
+  horizon uuid not null, -- executions with a later id did not exist when it began
+  collected_to uuid, -- the last id that was read; null: none yet
   is_collected boolean not null default false,
   matched int not null default 0,
   done int not null default 0,
   failed int not null default 0,
-  skipped int not null default 0, -- already where the action leads, or not to be moved; and the bulk action itself
-  interrupted int not null default 0, -- a batch is one transaction: none ever is
+  skipped int not null default 0, -- already in the target status, or no transition is possible; and the bulk action itself
+  interrupted int not null default 0, -- always 0, because a batch is one transaction
   not_started int not null default 0,
   primary key (agency_id, execution_id),
   foreign key (agency_id, execution_id) references app.executions (agency_id, id) on delete cascade,
@@ -560,7 +610,7 @@ create table app.bulk_actions (
   constraint counts_are_counts check (least(done, failed, skipped, interrupted, not_started) >= 0)
 );
 
--- The items, as they were found: what is created later is not among them.
+-- The items, as they were found. Executions that are created later are not among them.
 create table app.bulk_action_items (
   agency_id uuid not null,
   execution_id uuid not null, -- the bulk action
@@ -2204,7 +2254,7 @@ create trigger guard before insert or update or delete or truncate on app.execut
   for each statement execute function app.reject_audit_change();
 
 -- triggers/policies.sql
--- Whose row it is, and nothing else: a status in an UPDATE policy would hide rows from `for update`.
+-- Policies name the agency only. A status in an UPDATE policy would hide rows from `for update`.
 create policy "Members see their agency's connections" on app.connections
   for select to authenticated using (agency_id = (select app.agency_id()));
 create policy "Members connect their agency" on app.connections
@@ -2246,7 +2296,7 @@ create policy "Members see what their bulk actions act on" on app.bulk_action_it
 create policy "Members see their agency's records" on app.records
   for select to authenticated using (agency_id = (select app.agency_id()));
 
-create policy "Callers see their own answers" on app.idempotency_keys
+create policy "Callers see their own responses" on app.idempotency_keys
   for all to authenticated
   using (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor))
   with check (agency_id = (select app.agency_id()) and actor = (select (app.caller()).actor));
@@ -5547,18 +5597,19 @@ revoke all on function public.worker_begin_delivery from public, anon, authentic
 grant execute on function public.worker_begin_delivery to service_role;
 
 -- worker/public/worker_claim.sql
--- Hands at most `limit` queued executions of these families to a worker, oldest first, each with a new lease, its
--- connection and the connection's secret, as app.get_secret answers it. Where the queue holds fewer, what dead workers
--- left behind is released and handed out too; behind a longer queue that is the tick's to do (see reap).
--- families: JSON array of family names. Answer: JSON array of executions.
-create or replace function public.worker_claim(worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
+-- Hands out at most `max_executions` queued executions of these families, oldest first, each with a new lease token, its
+-- connection and the connection's secret (see app.get_secret). If the queue has fewer, executions of dead workers are
+-- released and handed out too; with a longer queue that is left to the tick (worker_reap).
+-- families: JSON array of names. protocol: see worker_complete_and_claim. Returns a JSON array of executions.
+create or replace function public.worker_claim(
+  worker text, families jsonb, max_executions int default 1, lease_seconds int default 30, protocol int default 1)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
-  return public.worker_complete_and_claim('{}', worker, families, max_executions, lease_seconds) -> 'claimed';
+  return public.worker_complete_and_claim('{}', worker, families, max_executions, lease_seconds, protocol) -> 'claimed';
 end $$;
 
 revoke all on function public.worker_claim from public, anon, authenticated, service_role;
@@ -5754,10 +5805,14 @@ revoke all on function public.worker_complete_all from public, anon, authenticat
 grant execute on function public.worker_complete_all to service_role;
 
 -- worker/public/worker_complete_and_claim.sql
--- A worker goes on from what is done to what is next in one call and one commit: worker_complete_all, then claim.
--- Answer: {completed, claimed}, what the two answer.
+-- Completes what is done and claims what is next in one call and one commit: worker_complete_all, then worker_claim.
+-- Returns {completed, claimed}, the results of the two.
+-- protocol: the number of the worker's protocol, the names, arguments and results of the worker_* functions. A change that
+-- older workers cannot follow gets the next number, and both are supported for one migration. An unknown number raises
+-- 400 unsupported_protocol with the numbers that are supported, so that a worker stops before it has claimed anything.
 create or replace function public.worker_complete_and_claim(
-  leases jsonb, worker text, families jsonb, max_executions int default 1, lease_seconds int default 30)
+  leases jsonb, worker text, families jsonb, max_executions int default 1, lease_seconds int default 30,
+  protocol int default 1)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -5769,10 +5824,15 @@ declare
   turn record;
   claimed uuid[];
 begin
+  if protocol is distinct from 1 then
+    perform app.raise_error(400, 'unsupported_protocol',
+      'Worker protocol ' || coalesce(protocol::text, 'null') || ' is not supported. Deploy the worker of this database''s version.',
+      jsonb_build_object('supported', jsonb_build_array(1)));
+  end if;
   if (max_executions between 1 and 100 and lease_seconds between 1 and 3600 and length(worker) between 1 and 200
       and jsonb_typeof(families) = 'array') is not true then
     perform app.raise_error(400, 'invalid_claim',
-      'max_executions is 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, families a list.');
+      'max_executions must be 1 to 100, lease_seconds 1 to 3600, worker 1 to 200 characters, and families a list.');
   end if;
   turn := app.complete_and_claim(leases, worker, families, max_executions, lease_seconds);
   claimed := turn.claimed;

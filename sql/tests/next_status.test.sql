@@ -1,4 +1,4 @@
--- The state machine: its table, every move of it on a row, and that nothing else moves one.
+-- The state machine: its table, each of its transitions on a row, and that no other transition is allowed.
 begin;
 select plan(12);
 
@@ -15,21 +15,21 @@ select bag_eq(
        ('running', 'complete', 'completed'), ('running', 'fail', 'failed'), ('running', 'release', 'queued'),
        ('cancelling', 'acknowledge', 'cancelled'), ('cancelling', 'expire', 'cancelled'),
        ('cancelling', 'complete', 'completed'), ('cancelling', 'fail', 'failed') $$,
-  'these moves and no others');
+  'these transitions and no others');
 
 insert into public.agencies (id, name) values ('11111111-1111-4111-8111-111111111111', 'Agency');
 
--- Moves a new execution of this family and answers what its audit tells, which must be the same.
+-- Makes these transitions on a new execution of this family and returns what its audit recorded, which must be the same.
 create function pg_temp.walk(family text, path text) returns text language plpgsql as $$
 declare
   v_id uuid;
-  move text;
+  transition text;
 begin
   insert into app.executions (agency_id, family) values ('11111111-1111-4111-8111-111111111111', walk.family)
   returning id into v_id;
-  foreach move in array string_to_array(path, ', ') loop
+  foreach transition in array string_to_array(path, ', ') loop
     update app.executions
-    set event = split_part(move, ' ', 1), status = split_part(move, ' ', 2), leased_by = 'worker', lease_seconds = 30
+    set event = split_part(transition, ' ', 1), status = split_part(transition, ' ', 2), leased_by = 'worker', lease_seconds = 30
     where id = v_id;
   end loop;
   return (
@@ -52,32 +52,32 @@ from (values
 
 select throws_ok(
   $$ select pg_temp.walk('historical_sync', 'claim running, cancel cancelled, complete completed') $$,
-  'PT409', 'invalid_transition', 'an outcome that comes after the cancel is refused');
+  'PT409', 'invalid_transition', 'an outcome after the cancel is rejected');
 
--- Each move of the table, and each jump that is in no table, on each row that is finished.
+-- Every event with every status on each finished row.
 create function pg_temp.accepted() returns setof text language plpgsql as $$
 declare
   finished app.executions;
-  move record;
+  transition record;
 begin
   for finished in select * from app.executions where finished_at is not null loop
-    for move in
+    for transition in
       select * from unnest(array['start', 'claim', 'cancel', 'request_cancel', 'acknowledge', 'expire', 'complete',
           'fail', 'release']) as e (event),
         unnest(array['queued', 'running', 'cancelling', 'completed', 'failed', 'cancelled']) as s (status)
       where s.status <> finished.status
     loop
       begin
-        update app.executions set event = move.event, status = move.status, leased_by = 'worker', lease_seconds = 30
+        update app.executions set event = transition.event, status = transition.status, leased_by = 'worker', lease_seconds = 30
         where id = finished.id;
-        return next finished.status || ': ' || move.event || ' ' || move.status;
+        return next finished.status || ': ' || transition.event || ' ' || transition.status;
       exception when sqlstate 'PT409' then null;
       end;
     end loop;
   end loop;
 end $$;
 
-select is_empty('select pg_temp.accepted()', 'no move leaves completed, failed or cancelled');
+select is_empty('select pg_temp.accepted()', 'completed, failed and cancelled are final');
 
 select * from finish();
 rollback;

@@ -1,4 +1,4 @@
--- Whose row it is: what its owner, a stranger, a user without an agency, a signed-out user and nobody can do to it.
+-- What an owner, a stranger, a user without an agency, a signed-out user and an anonymous caller can do to a row.
 begin;
 select plan(49);
 
@@ -36,90 +36,90 @@ set local request.jwt.claims = '{"sub": "aaaaaaaa-0000-4000-8000-000000000002", 
 select is_empty('select * from public.historical_sync_jobs', 'a stranger sees no job');
 select is_empty('select id from app.connections', 'a stranger sees no connection');
 select is_empty('select * from app.execution_events', 'a stranger sees no audit');
-select results_eq('select name from public.agencies', array['The stranger''s'], 'a stranger sees the own agency alone');
+select results_eq('select name from public.agencies', array['The stranger''s'], 'a stranger sees only the own agency');
 select results_eq('select id from public.users', array['aaaaaaaa-0000-4000-8000-000000000002'::uuid],
-  'and of the users nobody else');
+  'a stranger sees only the own user');
 select throws_ok($$ select public.cancel_sync_job('dddddddd-0000-4000-8000-000000000001') $$,
-  'PT403', 'job_of_another_agency', 'a stranger cancels nothing');
+  'PT403', 'job_of_another_agency', 'a stranger cannot cancel a job');
 select throws_ok($$ select public.get_historical_sync('dddddddd-0000-4000-8000-000000000001') $$,
-  'PT403', 'job_of_another_agency', 'a stranger reads nothing');
+  'PT403', 'job_of_another_agency', 'a stranger cannot read a job');
 select throws_ok(
   $$ select public.start_historical_sync('cccccccc-0000-4000-8000-000000000001', '2026-01-01', '2026-01-31') $$,
-  'PT403', 'connection_of_another_agency', 'a stranger starts nothing');
+  'PT403', 'connection_of_another_agency', 'a stranger cannot start a job');
 select throws_ok($$ select public.cancel_sync_job('dddddddd-0000-4000-8000-00000000000f') $$,
-  'PT404', 'job_not_found', 'what does not exist is not found');
+  'PT404', 'job_not_found', 'a missing job is not found');
 select is_empty($$ update app.executions set status = 'cancelled', event = 'cancel' returning id $$,
-  'nor does plain SQL of a stranger reach a job');
+  'a stranger cannot cancel a job by plain SQL');
 select throws_ok(
   $$ insert into app.executions (agency_id, family) values ('bbbbbbbb-0000-4000-8000-000000000001', 'bulk_sync') $$,
-  '42501', null, 'nor put one there');
+  '42501', null, 'a stranger cannot insert a job');
 select is_empty('select * from app.definitions', 'a stranger sees no sync');
-select is_empty('select * from app.execution_resources', 'nor what it did');
-select results_eq('select name from app.api_keys', array['The stranger''s'], 'nor another agency''s keys');
+select is_empty('select * from app.execution_resources', 'a stranger sees no resources of an execution');
+select results_eq('select name from app.api_keys', array['The stranger''s'], 'a stranger sees no API key of another agency');
 select throws_ok($$ select public.get_bulk_sync('ffffffff-0000-4000-8000-000000000001') $$,
-  'PT404', 'bulk_sync_not_found', 'for a stranger there is no such sync');
+  'PT404', 'bulk_sync_not_found', 'a stranger cannot read a sync');
 select throws_ok($$ select public.start_bulk_sync('ffffffff-0000-4000-8000-000000000001') $$,
-  'PT404', 'bulk_sync_not_found', 'to start');
+  'PT404', 'bulk_sync_not_found', 'a stranger cannot start a sync');
 select throws_ok($$ select public.delete_connection('cccccccc-0000-4000-8000-000000000001') $$,
-  'PT404', 'connection_not_found', 'nor such a connection to delete');
-select is_empty($$ update app.definitions set deleted_at = now() returning id $$, 'plain SQL reaches neither a sync');
-select is_empty($$ update app.connections set deleted_at = now() returning id $$, 'nor a connection');
+  'PT404', 'connection_not_found', 'a stranger cannot delete a connection');
+select is_empty($$ update app.definitions set deleted_at = now() returning id $$, 'a stranger cannot delete a sync by plain SQL');
+select is_empty($$ update app.connections set deleted_at = now() returning id $$, 'a stranger cannot delete a connection by plain SQL');
 select throws_ok(
   $$ insert into app.api_keys (agency_id, name, hash, hint, created_by)
      values ('bbbbbbbb-0000-4000-8000-000000000001', 'mine', sha256('x'), 'x', 'user:u') $$,
-  '42501', null, 'nor makes a key of another agency');
+  '42501', null, 'a stranger cannot create a key of another agency');
 select throws_ok(
   $$ insert into app.definitions (agency_id, kind, name, source_id, created_by, updated_by)
      values ('bbbbbbbb-0000-4000-8000-000000000002', 'bulk_sync', 'mine', 'cccccccc-0000-4000-8000-000000000001', 'u', 'u') $$,
-  '23503', null, 'nor a sync of another agency''s connection');
+  '23503', null, 'a stranger cannot create a sync of another agency''s connection');
 
 -- A user without an agency
 set local request.jwt.claims = '{"sub": "aaaaaaaa-0000-4000-8000-000000000003", "role": "authenticated"}';
 select throws_ok($$ select public.cancel_sync_job('dddddddd-0000-4000-8000-000000000001') $$,
-  'PT403', 'no_agency', 'who has no agency cancels nothing');
-select is_empty('select * from public.historical_sync_jobs', 'who has no agency sees no job');
+  'PT403', 'no_agency', 'a user without an agency cannot cancel a job');
+select is_empty('select * from public.historical_sync_jobs', 'a user without an agency sees no job');
 
 -- The owner, signed out since
 set local request.jwt.claims = '{"sub": "aaaaaaaa-0000-4000-8000-000000000001", "role": "authenticated",
   "session_id": "eeeeeeee-0000-4000-8000-000000000001"}';
 select throws_ok($$ select public.cancel_sync_job('dddddddd-0000-4000-8000-000000000001') $$,
-  'PT401', 'revoked_token', 'who is signed out cancels nothing');
-select is_empty('select * from public.historical_sync_jobs', 'who is signed out sees no job');
+  'PT401', 'revoked_token', 'a signed-out user cannot cancel a job');
+select is_empty('select * from public.historical_sync_jobs', 'a signed-out user sees no job');
 
--- Nobody
+-- An anonymous caller
 set local role anon;
 set local request.jwt.claims = '{"role": "anon"}';
 select throws_ok($$ select public.cancel_sync_job('dddddddd-0000-4000-8000-000000000001') $$,
-  '42501', null, 'anon may not call it');
-select throws_ok('select * from public.historical_sync_jobs', '42501', null, 'anon may not read the view');
-select throws_ok('select * from app.executions', '42501', null, 'anon may not read the table');
-select throws_ok('select * from app.definitions', '42501', null, 'nor the syncs');
-select throws_ok('select name from app.api_keys', '42501', null, 'nor the keys');
+  '42501', null, 'anon cannot call the cancel');
+select throws_ok('select * from public.historical_sync_jobs', '42501', null, 'anon cannot read the view');
+select throws_ok('select * from app.executions', '42501', null, 'anon cannot read executions');
+select throws_ok('select * from app.definitions', '42501', null, 'anon cannot read definitions');
+select throws_ok('select name from app.api_keys', '42501', null, 'anon cannot read API keys');
 select throws_ok($$ select public.get_bulk_sync('ffffffff-0000-4000-8000-000000000001') $$,
-  'PT401', 'invalid_api_key', 'without a key it is nobody where keys are taken');
+  'PT401', 'invalid_api_key', 'anon without a key is rejected');
 set local request.headers = '{"x-agency-key": "nope"}';
-select throws_ok('select public.list_bulk_syncs()', 'PT401', 'invalid_api_key', 'with a wrong one too');
-select throws_ok($$ select public.create_api_key('mine') $$, '42501', null, 'and keys are made by users alone');
+select throws_ok('select public.list_bulk_syncs()', 'PT401', 'invalid_api_key', 'anon with a wrong key is rejected');
+select throws_ok($$ select public.create_api_key('mine') $$, '42501', null, 'anon cannot create an API key');
 
--- An agency's server: anon until the call has asked who it is
+-- An agency's server: anon until app.caller() has identified it
 set local request.headers = '{"x-agency-key": "the stranger''s"}';
 select throws_ok($$ select public.get_bulk_sync('ffffffff-0000-4000-8000-000000000001') $$,
-  'PT404', 'bulk_sync_not_found', 'a stranger''s server finds nothing');
+  'PT404', 'bulk_sync_not_found', 'a stranger''s server cannot read a sync');
 set local role anon;
 set local request.headers = '{"x-agency-key": "the owner''s"}';
 select is(public.get_bulk_sync('ffffffff-0000-4000-8000-000000000001') -> 'data' ->> 'name', 'Contacts',
-  'the agency''s own does');
-select is(current_user::text, 'authenticated', 'and goes on as a user does, with that agency');
-select results_eq('select name from public.agencies', array['The owner''s'], 'which is all it sees');
-select throws_ok('select hash from app.api_keys', '42501', null, 'but no hash');
+  'the agency''s server reads its sync');
+select is(current_user::text, 'authenticated', 'an agency''s server continues as authenticated');
+select results_eq('select name from public.agencies', array['The owner''s'], 'an agency''s server sees only its agency');
+select throws_ok('select hash from app.api_keys', '42501', null, 'an agency''s server cannot read a hash');
 set local role anon;
-select is(public.start_bulk_sync('ffffffff-0000-4000-8000-000000000001') -> 'data' ->> 'status', 'created', 'it starts');
-select matches((select actor from app.execution_events order by id desc limit 1), '^api_key:', 'and the audit says that it did');
+select is(public.start_bulk_sync('ffffffff-0000-4000-8000-000000000001') -> 'data' ->> 'status', 'created', 'an agency''s server starts a sync');
+select matches((select actor from app.execution_events order by id desc limit 1), '^api_key:', 'the audit records the API key as the actor');
 set local role anon;
 select is(public.cancel_bulk_sync('ffffffff-0000-4000-8000-000000000001') -> 'data' ->> 'status', 'canceled',
-  'it cancels');
+  'an agency''s server cancels a sync');
 set local role service_role;
-select throws_ok('select secret, hash from app.api_keys', '42703', null, 'there is no key anywhere, only its hash');
+select throws_ok('select secret, hash from app.api_keys', '42703', null, 'there is no column for the key, only for its hash');
 set local request.headers = '';
 
 -- The owner
@@ -131,13 +131,13 @@ select set_eq('select job_id, status from public.historical_sync_jobs',
 select is(public.cancel_sync_job('dddddddd-0000-4000-8000-000000000001', 'wrong range'),
   '{"job_id": "dddddddd-0000-4000-8000-000000000001", "status": "cancelled"}'::jsonb, 'the owner cancels');
 select throws_ok($$ select public.cancel_sync_job('dddddddd-0000-4000-8000-000000000001') $$,
-  'PT400', 'not_cancellable', 'once');
+  'PT400', 'not_cancellable', 'a second cancel is rejected');
 select results_eq(
   $$ select event, actor, reason from app.execution_events
      where execution_id = 'dddddddd-0000-4000-8000-000000000001' order by id desc limit 1 $$,
   $$ values ('cancel', 'user:aaaaaaaa-0000-4000-8000-000000000001', 'wrong range') $$,
-  'and the audit tells who and why');
-select throws_ok($$ select value from app.secrets $$, '42501', null, 'not even the owner reads a secret');
+  'the audit records actor and reason');
+select throws_ok($$ select value from app.secrets $$, '42501', null, 'the owner cannot read a secret');
 
 -- A trusted server
 set local role service_role;

@@ -261,11 +261,11 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "secret a boolean": (configured(secret=False), "secret"),
     "records with a configuration": (
         {"name": "x", "type": "records", "configuration": {"a": "t0p-secret"}},
-        "A connection of type records has no configuration.",
+        "configuration must be empty for a connection of type records.",
     ),
     "records with a secret": (
         {"name": "x", "type": "records", "configuration": {"secret": {"token": "t0p-secret"}}},
-        "A connection of type records has no configuration.",
+        "configuration must be empty for a connection of type records.",
     ),
 }
 

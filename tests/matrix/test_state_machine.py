@@ -509,7 +509,7 @@ class Machine(RuleBasedStateMachine):
             job.move("fail" if is_last else "release", "reaper", reason)
             counts["failed" if is_last else "released"] += 1
             if is_last:
-                job.error = {"code": "worker_lost", "message": "The worker stopped answering too often."}
+                job.error = {"code": "worker_lost", "message": "The worker stopped responding too often."}
         return counts
 
     # What nobody may do but by a move: plain SQL
