@@ -1,4 +1,4 @@
-"""Who a token stands for: app.identify(), app.agency_id(), app.caller(), and what RPCs, views and tables make of it."""
+"""app.identify(), app.agency_id() and app.caller(): whom a token stands for, in RPCs, views and tables."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def caller(session: Session) -> Any:
 
 
 @pytest.mark.parametrize("make", NOT_LIVE, ids=lambda make: make.__name__)
-def test_who_is_not_live_is_nobody_everywhere(
+def test_caller__not_live_is_rejected_everywhere(
     database: Database, make: Callable[[Database, User], Mapping[str, Any]]
 ) -> None:
     user = database.member()
@@ -101,7 +101,7 @@ def test_who_is_not_live_is_nobody_everywhere(
 
 
 @pytest.mark.parametrize("claim", ["sub", "session_id"])
-def test_a_malformed_claim_is_no_claim(database: Database, claim: str) -> None:
+def test_caller__malformed_claim(database: Database, claim: str) -> None:
     user = database.member()
     with database.session(user.claims) as session:
         for value in MALFORMED:
@@ -112,7 +112,7 @@ def test_a_malformed_claim_is_no_claim(database: Database, claim: str) -> None:
 
 
 def visible(session: Session) -> dict[str, int]:
-    """How many rows of each table and view this session sees, where it sees any."""
+    """The number of rows that this session sees in each table and view, if it sees any."""
     relations = session.execute(
         "select oid::regclass::text as name from pg_class where relkind in ('r', 'v', 'm') and relname <> 'families'"
         " and relnamespace in (select oid from pg_namespace where nspname in ('app', 'public'))"
@@ -129,7 +129,7 @@ def visible(session: Session) -> dict[str, int]:
 
 
 def rpcs(database: Database, job_id: str, role: str = "authenticated") -> dict[str, dict[str, Any]]:
-    """Every RPC that a user may call (or another role), with this job's id wherever an argument asks for one."""
+    """Calls of every RPC that this role may execute, with this job's id for every uuid argument."""
     rows = database.all(
         "select proname, proargnames[1:pronargs] as names, proargtypes::regtype[]::text[] as types from pg_proc"
         " where pronamespace = 'public'::regnamespace and has_function_privilege(%s, oid, 'EXECUTE')",
@@ -144,7 +144,7 @@ def rpcs(database: Database, job_id: str, role: str = "authenticated") -> dict[s
     }
 
 
-def test_a_member_is_their_agencys_and_sees_what_is_the_agencys(database: Database) -> None:
+def test_caller__member_sees_the_agency(database: Database) -> None:
     user = database.member()
     database.start(user)
     database.start(database.member())
@@ -156,7 +156,7 @@ def test_a_member_is_their_agencys_and_sees_what_is_the_agencys(database: Databa
         }  # fmt: skip
 
 
-def test_a_token_without_a_session_is_the_users(database: Database) -> None:
+def test_caller__token_without_session(database: Database) -> None:
     user = database.member()
     for session_id in ({}, {"session_id": None}):
         claims = {"sub": user.id, "role": "authenticated"} | session_id
@@ -164,13 +164,13 @@ def test_a_token_without_a_session_is_the_users(database: Database) -> None:
             assert caller(session) == (user.agency_id, f"user:{user.id}")
 
 
-def test_an_uppercase_sub_is_the_same_user(database: Database) -> None:
+def test_caller__uppercase_sub(database: Database) -> None:
     user = database.member()
     with database.session(user.claims | {"sub": user.id.upper()}) as session:
         assert caller(session) == (user.agency_id, f"user:{user.id}")
 
 
-def test_a_user_without_an_agency_is_told_so_by_every_rpc_and_sees_only_themselves(database: Database) -> None:
+def test_caller__user_without_agency(database: Database) -> None:
     job_id = database.start(database.member())
     with database.session(database.user(None).claims) as session:
         refusal = caller(session)
@@ -180,7 +180,7 @@ def test_a_user_without_an_agency_is_told_so_by_every_rpc_and_sees_only_themselv
             assert session.refusal(name, **arguments).code == "no_agency", name
 
 
-def test_a_user_that_was_never_registered_here_has_no_agency(database: Database) -> None:
+def test_caller__unregistered_user(database: Database) -> None:
     user = database.member()
     database.admin.execute("delete from public.users where id = %s", (user.id,))
     with database.session(user.claims) as session:
@@ -188,7 +188,7 @@ def test_a_user_that_was_never_registered_here_has_no_agency(database: Database)
         assert visible(session) == {}
 
 
-def test_claims_and_metadata_cannot_name_an_agency(database: Database) -> None:
+def test_caller__claims_cannot_name_an_agency(database: Database) -> None:
     user, other = database.user(None), database.member()
     forged = {"agency_id": other.agency_id, "user_metadata": {"agency_id": other.agency_id}}
     database.admin.execute(
@@ -199,7 +199,7 @@ def test_claims_and_metadata_cannot_name_an_agency(database: Database) -> None:
         assert caller(session).code == "no_agency"
 
 
-def test_a_user_who_moves_to_another_agency_leaves_the_old_one_at_once(database: Database) -> None:
+def test_caller__user_moved_to_another_agency(database: Database) -> None:
     user, other = database.member(), database.member()
     job_id, their_job_id = database.start(user), database.start(other)
     with database.session(user.claims) as session:
@@ -208,11 +208,11 @@ def test_a_user_who_moves_to_another_agency_leaves_the_old_one_at_once(database:
         assert caller(session) == (other.agency_id, f"user:{user.id}")
         assert session.refusal("cancel_sync_job", job_id=job_id).code == "job_of_another_agency"
         assert session.call("cancel_sync_job", job_id=their_job_id)["status"] == "cancelled"
-    # The invariants take a member of today for one of always.
+    # The invariants assume that today's members were always members.
     database.admin.execute("delete from public.users where id = %s", (user.id,))
 
 
-def test_a_session_that_ends_during_a_transaction_is_over_with_the_next_statement(database: Database) -> None:
+def test_caller__session_ends_during_transaction(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     with database.session(user.claims) as session, session.connection.transaction():
@@ -224,7 +224,7 @@ def test_a_session_that_ends_during_a_transaction_is_over_with_the_next_statemen
     assert database.execution(job_id)["status"] == "queued"
 
 
-def test_the_service_role_acts_for_any_agency_under_its_own_name(database: Database) -> None:
+def test_caller__service_role_acts_for_any_agency(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     with database.worker() as worker:
@@ -233,7 +233,7 @@ def test_the_service_role_acts_for_any_agency_under_its_own_name(database: Datab
     assert database.events(job_id)[-1]["actor"] == "service_role"
 
 
-def test_the_service_role_is_not_a_user_whatever_its_claims_say(database: Database) -> None:
+def test_caller__service_role_is_no_user(database: Database) -> None:
     user = database.member()
     with database.session(user.claims, role="service_role") as session:
         assert caller(session) == ("None", "service_role")
@@ -243,7 +243,7 @@ def test_the_service_role_is_not_a_user_whatever_its_claims_say(database: Databa
 
 
 @pytest.mark.parametrize("claimed", ["anon", "authenticated", "service_role", None])
-def test_anon_is_nobody_whatever_the_claims_say(database: Database, claimed: str | None) -> None:
+def test_caller__anon_has_no_user(database: Database, claimed: str | None) -> None:
     user = database.member()
     job_id = database.start(user)
     for_keys = rpcs(database, job_id, "anon")
@@ -284,7 +284,7 @@ WRONG_KEYS: dict[str, Callable[[Database, str], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG_KEYS)
-def test_without_a_good_key_every_call_is_401_and_every_table_closed(database: Database, name: str) -> None:
+def test_caller__invalid_api_key(database: Database, name: str) -> None:
     user = database.member()
     sync_id = database.bulk_sync(user)
     key = WRONG_KEYS[name](database, database.api_key(user))
@@ -300,14 +300,14 @@ def test_without_a_good_key_every_call_is_401_and_every_table_closed(database: D
     assert database.fingerprint() == before
 
 
-def test_a_good_key_is_its_agencys_and_opens_calls_alone(database: Database) -> None:
+def test_caller__valid_api_key_opens_calls_only(database: Database) -> None:
     user, other = database.member(), database.member()
     sync_id, theirs = database.bulk_sync(user), database.bulk_sync(other)
     key = database.api_key(user)
     key_id = database.one("select id::text from app.api_keys")["id"]
     with database.agency_server(key) as session:
         assert caller(session) == (user.agency_id, f"api_key:{key_id}")
-        assert visible(session) == {}  # outside of a call it is anon still
+        assert visible(session) == {}  # outside a call it is still anon
         for name, arguments in rpcs(database, theirs, "anon").items():
             response = session.attempt(*rpc(name, **arguments))
             assert theirs not in str(response), name
@@ -322,7 +322,7 @@ def test_a_good_key_is_its_agencys_and_opens_calls_alone(database: Database) -> 
     assert database.events(started)[0]["actor"] == f"api_key:{key_id}"
 
 
-def test_within_a_call_a_server_is_a_member_of_its_agency_and_no_more(database: Database) -> None:
+def test_caller__server_within_a_call(database: Database) -> None:
     user = database.member()
     database.bulk_sync(user)
     database.bulk_sync(database.member())
@@ -332,7 +332,7 @@ def test_within_a_call_a_server_is_a_member_of_its_agency_and_no_more(database: 
         assert visible(session) == {"agencies": 1, "app.connections": 2, "app.definitions": 1, "app.api_keys": 1}
 
 
-def test_a_users_token_is_the_users_whatever_key_comes_with_it(database: Database) -> None:
+def test_caller__user_token_with_api_key(database: Database) -> None:
     user, other = database.member(), database.member()
     key = database.api_key(other)
     with database.session(user.claims) as session:
@@ -347,7 +347,7 @@ def test_a_users_token_is_the_users_whatever_key_comes_with_it(database: Databas
         assert caller(worker) == ("None", "service_role")
 
 
-def test_a_keys_use_is_noted_to_the_minute_and_never_waits(database: Database) -> None:
+def test_touch_api_key__to_the_minute_without_waiting(database: Database) -> None:
     user = database.member()
     key = database.api_key(user)
     query = "select last_used_at from app.api_keys"
@@ -356,7 +356,7 @@ def test_a_keys_use_is_noted_to_the_minute_and_never_waits(database: Database) -
         with session.connection.transaction():
             session.execute("set transaction read only")
             assert session.call("list_connections")["data"] == []
-        assert database.one(query)["last_used_at"] is None  # a transaction that reads writes nothing
+        assert database.one(query)["last_used_at"] is None  # a read-only transaction writes nothing
         with holder.transaction():
             holder.execute("select from app.api_keys for update")
             assert session.call("list_connections")["data"] == []
@@ -371,7 +371,7 @@ def test_a_keys_use_is_noted_to_the_minute_and_never_waits(database: Database) -
         assert database.one(query)["last_used_at"] > first
 
 
-def test_a_user_reads_no_sessions_of_anybody(database: Database) -> None:
+def test_caller__cannot_read_sessions(database: Database) -> None:
     with database.session(database.member().claims) as session:
         for query in (
             "select from auth.users",
@@ -384,14 +384,14 @@ def test_a_user_reads_no_sessions_of_anybody(database: Database) -> None:
             assert refusal.sqlstate == "42501"
 
 
-def test_a_request_without_an_id_has_none(database: Database) -> None:
+def test_request_id__missing(database: Database) -> None:
     with database.worker() as worker:
         for headers in ("", "{}", '{"x-request-id": null}', "[]", '"x"'):
             worker.execute("select set_config('request.headers', %s, false)", (headers,))
             assert worker.execute("select app.request_id() as id") == [{"id": None}], headers
 
 
-def test_a_long_request_id_is_cut(database: Database) -> None:
+def test_request_id__long_is_truncated(database: Database) -> None:
     with database.worker() as worker:
         worker.execute("select set_config('request.headers', %s, false)", ('{"x-request-id": "' + "x" * 101 + '"}',))
         assert worker.execute("select app.request_id() as id") == [{"id": "x" * 100}]

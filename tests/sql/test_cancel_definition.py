@@ -18,7 +18,8 @@ def model_sync(database: Database, user: User) -> str:
     settings = {"mode": "append", "resource": "flights", "object": "o", "fields": [], "sync_all_records": True}
     row = database.one(
         "insert into app.definitions"
-        " (agency_id, kind, name, source_id, destination_id, settings, created_by, updated_by) values (%s, 'model_sync', 'M', %s, %s, %s, 'user:u', 'user:u') returning id",
+        " (agency_id, kind, name, source_id, destination_id, settings, created_by, updated_by)"
+        " values (%s, 'model_sync', 'M', %s, %s, %s, 'user:u', 'user:u') returning id",
         (user.agency_id, source, destination, json.dumps(settings)),
     )
     return str(row["id"])

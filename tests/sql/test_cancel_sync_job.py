@@ -1,4 +1,4 @@
-"""public.cancel_sync_job and the core it stands on."""
+"""public.cancel_sync_job and app.cancel_execution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.sql
 
 
-def test_a_running_job_is_cancelled_and_its_worker_fenced_off(database: Database) -> None:
+def test_cancel_sync_job__running_fences_the_worker(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     with database.worker() as worker, database.session(user.claims) as session:
@@ -42,7 +42,7 @@ def cancel(database: Database, user: User, job_id: str | None, **arguments: Any)
 
 
 def refuse(database: Database, user: User, job_id: str | None, **arguments: Any) -> ErrorSpec:
-    """The refusal of a cancel; nothing may have changed."""
+    """The error of a cancel. Nothing must have changed."""
     before = database.fingerprint()
     with database.session(user.claims) as session:
         refusal = session.refusal("cancel_sync_job", job_id=job_id, **arguments)
@@ -51,7 +51,7 @@ def refuse(database: Database, user: User, job_id: str | None, **arguments: Any)
 
 
 @pytest.mark.parametrize("status", ["queued", "requeued", "running"])
-def test_what_is_active_is_cancelled_by_who_asks(database: Database, status: str) -> None:
+def test_cancel_sync_job__active_statuses(database: Database, status: str) -> None:
     user = database.member()
     job_id = database.start(user)
     database.move(job_id, *TRANSITIONS_TO[status])
@@ -70,7 +70,7 @@ def test_what_is_active_is_cancelled_by_who_asks(database: Database, status: str
     )  # fmt: skip
 
 
-def test_a_colleague_may_cancel_too(database: Database) -> None:
+def test_cancel_sync_job__by_colleague(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     colleague = database.user(user.agency_id)
@@ -79,13 +79,13 @@ def test_a_colleague_may_cancel_too(database: Database) -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
-def test_what_is_over_cannot_be_cancelled_and_says_how_it_ended(database: Database, status: str) -> None:
+def test_cancel_sync_job__already_finished(database: Database, status: str) -> None:
     user = database.member()
     refusal = refuse(database, user, database.put(status, user.agency_id))
     assert (refusal.sqlstate, refusal.code, refusal.members) == ("PT400", "not_cancellable", {"current_status": status})
 
 
-def test_a_strangers_job_is_told_from_none(database: Database) -> None:
+def test_cancel_sync_job__job_of_another_agency(database: Database) -> None:
     user, stranger = database.member(), database.member()
     theirs = refuse(database, user, database.start(stranger))
     assert (theirs.sqlstate, theirs.code, theirs.members) == ("PT403", "job_of_another_agency", {})
@@ -94,13 +94,13 @@ def test_a_strangers_job_is_told_from_none(database: Database) -> None:
         assert (none.sqlstate, none.code) == ("PT404", "job_not_found")
 
 
-def test_a_job_of_another_family_is_none(database: Database) -> None:
+def test_cancel_sync_job__job_of_another_family(database: Database) -> None:
     user = database.member()
     for family in ("bulk_sync", "sync_job_run"):
         assert refuse(database, user, database.insert(user.agency_id, family)).code == "job_not_found"
 
 
-def test_a_reason_is_kept_to_its_500th_character_and_not_beyond(database: Database) -> None:
+def test_cancel_sync_job__reason_length(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     assert refuse(database, user, job_id, reason="☃" * 501).code == "reason_too_long"
@@ -108,7 +108,7 @@ def test_a_reason_is_kept_to_its_500th_character_and_not_beyond(database: Databa
     assert database.events(job_id)[-1]["reason"] == "☃" * 500
 
 
-def test_a_reason_is_kept_as_it_is(database: Database) -> None:
+def test_cancel_sync_job__reason_is_stored_verbatim(database: Database) -> None:
     user = database.member()
     for reason in ("", "'; drop table app.executions; --", "\\n", "{}", "☃"):
         job_id = database.start(user)
@@ -116,7 +116,7 @@ def test_a_reason_is_kept_as_it_is(database: Database) -> None:
         assert database.execution(job_id)["cancel_reason"] == reason
 
 
-def test_the_worker_is_told_of_a_running_job_and_nobody_of_a_waiting_one(database: Database) -> None:
+def test_cancel_sync_job__notifies_for_running_only(database: Database) -> None:
     user = database.member()
     waiting, running = database.start(user), database.put("running", user.agency_id)
     with database.connect() as listener:
@@ -128,7 +128,7 @@ def test_the_worker_is_told_of_a_running_job_and_nobody_of_a_waiting_one(databas
 
 
 @pytest.mark.fresh_database
-def test_a_cancel_does_not_wait_for_a_lock_for_ever(database: Database) -> None:
+def test_cancel_sync_job__lock_timeout(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     with database.owner() as owner:
@@ -139,7 +139,7 @@ def test_a_cancel_does_not_wait_for_a_lock_for_ever(database: Database) -> None:
     assert cancel(database, user, job_id)["status"] == "cancelled"
 
 
-def test_a_cancel_undone_has_never_been(database: Database) -> None:
+def test_cancel_sync_job__rolled_back(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     before = database.fingerprint()

@@ -1,4 +1,4 @@
-"""public.worker_claim: the oldest that may start, each to one worker, each with a new lease."""
+"""public.worker_claim hands out the oldest claimable executions, each to one worker with a new lease token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def claim(
     )
 
 
-def test_a_claim_hands_out_all_that_a_worker_needs(database: Database) -> None:
+def test_claim__result(database: Database) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id, secret={"api_key": "s"})
     job_id = database.start(user, connection_id)
@@ -50,7 +50,7 @@ def test_a_claim_hands_out_all_that_a_worker_needs(database: Database) -> None:
     assert database.events(job_id)[-1]["actor"] == "worker:w"
 
 
-def test_a_claim_says_what_is_executed_and_where_it_writes(database: Database) -> None:
+def test_claim__definition_and_destination(database: Database) -> None:
     user = database.member()
     sync_id = database.bulk_sync(user)
     job_id = database.execute(user, sync_id)
@@ -63,13 +63,13 @@ def test_a_claim_says_what_is_executed_and_where_it_writes(database: Database) -
     assert execution["destination"] == destination
 
 
-def test_an_execution_without_a_connection_has_none(database: Database) -> None:
+def test_claim__execution_without_connection(database: Database) -> None:
     database.insert(database.agency())
     with database.worker() as worker:
         assert claim(worker)[0]["connection"] is None
 
 
-def test_the_oldest_are_claimed_first_and_no_more_than_asked_for(database: Database) -> None:
+def test_claim__oldest_first_up_to_max(database: Database) -> None:
     agency = database.agency()
     late, soon, first = (database.insert(agency, run_at=f"2013-01-0{day}") for day in (3, 2, 1))
     with database.worker() as worker:
@@ -79,14 +79,14 @@ def test_the_oldest_are_claimed_first_and_no_more_than_asked_for(database: Datab
         assert claim(worker, limit=1) == []
 
 
-def test_of_one_time_the_lower_id_is_claimed_first(database: Database) -> None:
+def test_claim__equal_run_at_by_id(database: Database) -> None:
     agency = database.agency()
     jobs = [database.insert(agency, run_at="2013-01-01") for _ in range(5)]
     with database.worker() as worker:
         assert [claim(worker, limit=1)[0]["id"] for _ in jobs] == sorted(jobs)
 
 
-def test_only_the_families_asked_for_are_claimed(database: Database) -> None:
+def test_claim__other_families_are_left(database: Database) -> None:
     agency = database.agency()
     database.insert(agency, "model_sync")
     bulk = database.insert(agency, "bulk_sync")
@@ -96,13 +96,13 @@ def test_only_the_families_asked_for_are_claimed(database: Database) -> None:
         assert [e["id"] for e in claim(worker)] == [bulk]
 
 
-def test_what_is_planned_for_later_is_not_claimed(database: Database) -> None:
+def test_claim__run_at_in_the_future(database: Database) -> None:
     database.insert(database.agency(), run_at="2999-01-01")
     with database.worker() as worker:
         assert claim(worker) == []
 
 
-def test_what_is_not_queued_is_not_claimed(database: Database) -> None:
+def test_claim__only_queued(database: Database) -> None:
     agency = database.agency()
     for status in ("running", "cancelling", "completed", "failed", "cancelled"):
         database.put(status, agency)
@@ -110,7 +110,7 @@ def test_what_is_not_queued_is_not_claimed(database: Database) -> None:
         assert claim(worker) == []
 
 
-def test_every_claim_has_a_new_lease_and_goes_on_where_the_last_one_stopped(database: Database) -> None:
+def test_claim__new_lease_token_and_checkpoint(database: Database) -> None:
     job_id = database.start(database.member())
     with database.worker() as worker:
         first = worker.claim()
@@ -123,7 +123,7 @@ def test_every_claim_has_a_new_lease_and_goes_on_where_the_last_one_stopped(data
     )  # fmt: skip
 
 
-def test_what_a_dead_worker_left_is_handed_out_by_the_same_claim(database: Database) -> None:
+def test_claim__reaps_dead_workers(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.expire_lease(job_id)
     with database.worker() as worker:
@@ -133,7 +133,7 @@ def test_what_a_dead_worker_left_is_handed_out_by_the_same_claim(database: Datab
     assert events[-2:] == [("release", "reaper"), ("claim", "worker:other")]
 
 
-def test_a_locked_execution_is_passed_over(database: Database) -> None:
+def test_claim__skips_locked(database: Database) -> None:
     agency = database.agency()
     first, second = database.insert(agency), database.insert(agency)
     with database.worker() as holder, database.worker() as worker, holder.connection.transaction():
@@ -150,7 +150,7 @@ SENSELESS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_a_senseless_claim_is_refused_and_takes_nothing(database: Database) -> None:
+def test_claim__invalid_arguments(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.expire_lease(job_id)
     database.start(database.member())
@@ -163,8 +163,8 @@ def test_a_senseless_claim_is_refused_and_takes_nothing(database: Database) -> N
             assert database.fingerprint() == before, arguments
 
 
-def test_history_costs_a_claim_nothing(database: Database) -> None:
-    """The claim's own query reads the partial index in its order: no sort, no finished row."""
+def test_claim__unaffected_by_history(database: Database) -> None:
+    """The claim's query reads the partial index in its order, without a sort and without finished rows."""
     with database.worker() as worker:
         plan = worker.execute(
             "explain (costs off) select id from app.executions where status = 'queued' and run_at <= now()"

@@ -1,4 +1,4 @@
-"""public.worker_commit_batch: records, checkpoint and progress in one transaction, under the lease, once."""
+"""public.worker_commit_batch stores records, checkpoint and progress in one transaction, under the lease, once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.sql
 
 
 def running(database: Database, **columns: Any) -> str:
-    """A running historical sync of a connection, whose lease is 1."""
+    """A running historical sync of a connection, with lease token 1."""
     agency = database.agency()
     return database.put("running", agency, connection_id=database.connection(agency), **columns)
 
@@ -38,7 +38,7 @@ def commit(worker: Session, job_id: str | None, *keys: str, **arguments: Any) ->
 
 
 def refuse(database: Database, job_id: str, *keys: str, **arguments: Any) -> ErrorSpec:
-    """The refusal of a batch; nothing may have changed."""
+    """The error of a batch. Nothing must have changed."""
     before = database.fingerprint()
     with database.worker() as worker:
         refusal = worker.refusal("worker_commit_batch", **batch(job_id, *keys, **arguments))
@@ -50,7 +50,7 @@ def stored(database: Database) -> dict[str, Any]:
     return {row["key"]: row["data"] for row in database.all("select key, data from app.records")}
 
 
-def test_a_batch_is_stored_with_its_checkpoint_and_progress(database: Database) -> None:
+def test_commit_batch__stores_checkpoint_and_progress(database: Database) -> None:
     job_id = running(database, progress="{}")
     database.update(job_id, attempts=3)
     with database.worker() as worker:
@@ -64,7 +64,7 @@ def test_a_batch_is_stored_with_its_checkpoint_and_progress(database: Database) 
     )  # fmt: skip
 
 
-def test_an_empty_batch_moves_the_checkpoint_and_the_lease(database: Database) -> None:
+def test_commit_batch__empty(database: Database) -> None:
     job_id = running(database)
     database.expire_lease(job_id)
     with database.worker() as worker:
@@ -73,7 +73,7 @@ def test_an_empty_batch_moves_the_checkpoint_and_the_lease(database: Database) -
     assert database.execution(job_id)["checkpoint"] == {"at": 1}
 
 
-def test_a_batch_sent_twice_is_stored_once_and_answered_twice(database: Database) -> None:
+def test_commit_batch__sent_twice(database: Database) -> None:
     job_id = running(database)
     with database.worker() as worker:
         assert commit(worker, job_id, "a") == "continue"
@@ -83,7 +83,7 @@ def test_a_batch_sent_twice_is_stored_once_and_answered_twice(database: Database
     assert database.fingerprint() == before
 
 
-def test_any_other_number_is_refused_with_the_expected_one(database: Database) -> None:
+def test_commit_batch__unexpected_seq(database: Database) -> None:
     job_id = running(database)
     database.update(job_id, seq=2)
     for seq in (-1, 0, 1, 4, 2**62, None):
@@ -91,18 +91,18 @@ def test_any_other_number_is_refused_with_the_expected_one(database: Database) -
         assert (refusal.sqlstate, refusal.code, refusal.members) == ("PT409", "unexpected_seq", {"expected_seq": 3})
 
 
-def test_batch_0_has_never_been_committed_so_it_is_no_repetition(database: Database) -> None:
+def test_commit_batch__seq_0_is_no_repetition(database: Database) -> None:
     refusal = refuse(database, running(database), "a", seq=0)
     assert (refusal.sqlstate, refusal.members) == ("PT409", {"expected_seq": 1})
 
 
-def test_of_a_key_twice_in_a_batch_the_last_counts(database: Database) -> None:
+def test_commit_batch__last_of_a_repeated_key(database: Database) -> None:
     with database.worker() as worker:
         commit(worker, running(database), "a", "b", "a", "c", "a")
     assert stored(database) == {"a": {"n": 4}, "b": {"n": 1}, "c": {"n": 3}}
 
 
-def test_a_key_of_an_earlier_batch_is_replaced(database: Database) -> None:
+def test_commit_batch__replaces_an_earlier_key(database: Database) -> None:
     job_id = running(database)
     with database.worker() as worker:
         commit(worker, job_id, "a", "b")
@@ -111,7 +111,7 @@ def test_a_key_of_an_earlier_batch_is_replaced(database: Database) -> None:
     assert database.execution(job_id)["records"] == 3
 
 
-def test_the_same_key_of_another_resource_connection_or_agency_is_another_record(database: Database) -> None:
+def test_commit_batch__key_is_scoped(database: Database) -> None:
     with database.worker() as worker:
         for _ in range(2):
             job_id = running(database)
@@ -120,7 +120,7 @@ def test_the_same_key_of_another_resource_connection_or_agency_is_another_record
     assert len(database.all("select from app.records")) == 4
 
 
-def test_5000_records_are_a_batch_and_5001_are_not(database: Database) -> None:
+def test_commit_batch__at_most_5000_records(database: Database) -> None:
     job_id = running(database)
     keys = [str(n) for n in range(5001)]
     refusal = refuse(database, job_id, *keys)
@@ -130,7 +130,7 @@ def test_5000_records_are_a_batch_and_5001_are_not(database: Database) -> None:
     assert len(stored(database)) == 5000
 
 
-def test_a_batch_of_more_than_16_mib_is_refused(database: Database) -> None:
+def test_commit_batch__at_most_16_mib(database: Database) -> None:
     refusal = refuse(database, running(database), records=[{"key": "a", "data": "x" * (16 * 1024 * 1024)}])
     assert (refusal.sqlstate, refusal.code) == ("PT413", "batch_too_large")
 
@@ -150,32 +150,32 @@ INVALID: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_what_is_no_batch_is_refused_in_words(database: Database) -> None:
+def test_commit_batch__invalid_batch(database: Database) -> None:
     job_id = running(database)
     for arguments in INVALID:
         refusal = refuse(database, job_id, "a", **arguments)
         assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_batch"), arguments
 
 
-def test_a_key_that_no_index_can_hold_is_refused_in_words(database: Database) -> None:
+def test_commit_batch__key_too_long(database: Database) -> None:
     incompressible = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(1000))
     refusal = refuse(database, running(database), incompressible)
     assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_batch")
 
 
-def test_the_longest_key_of_the_longest_resource_is_stored(database: Database) -> None:
+def test_commit_batch__longest_key_and_resource(database: Database) -> None:
     incompressible = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(666))
     resource = "".join(chr(0x4E00 + n * 104729 % 20000) for n in range(66))
     with database.worker() as worker:
         assert commit(worker, running(database), incompressible, "", resource=resource) == "continue"
 
 
-def test_a_nul_cannot_be_stored_and_is_the_senders_mistake(database: Database) -> None:
+def test_commit_batch__nul_character(database: Database) -> None:
     refusal = refuse(database, running(database), records='[{"key": "a", "data": "\\u0000"}]')
     assert refusal.sqlstate == "22P05"
 
 
-def test_keys_and_data_are_stored_as_they_are(database: Database) -> None:
+def test_commit_batch__stored_verbatim(database: Database) -> None:
     keys = ["", " ", "☃", "a'; drop table app.records; --", '["a",1]', "\u2028", "null", "A", "a"]
     data: list[Any] = [None, 0, False, "", "☃ 🛫", [], {}, {"deep": [{"er": None}]}, "x" * 100_000]
     with database.worker() as worker:
@@ -183,7 +183,7 @@ def test_keys_and_data_are_stored_as_they_are(database: Database) -> None:
     assert stored(database) == dict(zip(keys, data, strict=True))
 
 
-def test_the_agency_is_the_executions_whatever_the_records_say(database: Database) -> None:
+def test_commit_batch__agency_of_the_execution(database: Database) -> None:
     job_id = running(database)
     other = database.agency()
     forged = [{"key": "a", "data": {}, "agency_id": other, "connection_id": other, "execution_id": other}]
@@ -195,7 +195,7 @@ def test_the_agency_is_the_executions_whatever_the_records_say(database: Databas
     }
 
 
-def test_with_any_other_lease_nothing_is_stored(database: Database) -> None:
+def test_commit_batch__wrong_lease_token(database: Database) -> None:
     agency = database.agency()
     connection_id = database.connection(agency)
     jobs = {s: database.put(s, agency, connection_id=connection_id) for s in TRANSITIONS_TO}
@@ -208,7 +208,7 @@ def test_with_any_other_lease_nothing_is_stored(database: Database) -> None:
     assert database.fingerprint() == before
 
 
-def test_an_expired_lease_stores_until_it_is_taken_back(database: Database) -> None:
+def test_commit_batch__expired_lease(database: Database) -> None:
     job_id = running(database)
     database.expire_lease(job_id)
     with database.worker() as worker:
@@ -219,7 +219,7 @@ def test_an_expired_lease_stores_until_it_is_taken_back(database: Database) -> N
     assert set(stored(database)) == {"a"}
 
 
-def test_the_first_worker_stores_nothing_once_the_second_has_claimed(database: Database) -> None:
+def test_commit_batch__after_another_claim(database: Database) -> None:
     database.start(database.member())
     with database.worker() as worker:
         first = worker.claim()
@@ -232,7 +232,7 @@ def test_the_first_worker_stores_nothing_once_the_second_has_claimed(database: D
     assert set(stored(database)) == {"a", "b"}
 
 
-def test_while_it_is_being_cancelled_a_batch_is_stored_and_told_to_stop(database: Database) -> None:
+def test_commit_batch__while_cancelling(database: Database) -> None:
     agency = database.agency()
     job_id = database.put("cancelling", agency, connection_id=database.connection(agency))
     with database.worker() as worker:
@@ -241,7 +241,7 @@ def test_while_it_is_being_cancelled_a_batch_is_stored_and_told_to_stop(database
     assert set(stored(database)) == {"a"}
 
 
-def test_what_does_not_exist_stores_nothing(database: Database) -> None:
+def test_commit_batch__unknown_execution(database: Database) -> None:
     with database.worker() as worker:
         for job_id in (None, "00000000-0000-0000-0000-000000000000"):
             assert commit(worker, job_id, "a") == "lost"
@@ -252,7 +252,7 @@ def test_what_does_not_exist_stores_nothing(database: Database) -> None:
 
 
 def counts(database: Database, job_id: str) -> dict[str, tuple[Any, ...]]:
-    """By resource: read, inserted, updated, failed; and whether its last batch is stored."""
+    """Read, inserted, updated and failed records by resource, and whether its last batch is stored."""
     query = "select *, finished_at is not null as is_done from app.execution_resources where execution_id = %s"
     rows = database.all(query, (job_id,))
     return {
@@ -267,7 +267,7 @@ def counts(database: Database, job_id: str) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def test_what_was_read_written_and_failed_is_counted_by_resource(database: Database) -> None:
+def test_commit_batch__counts_by_resource(database: Database) -> None:
     job_id = running(database)
     with database.worker() as worker:
         commit(worker, job_id, "a", "b", errors=["No key.", "No key either."])
@@ -281,7 +281,7 @@ def test_what_was_read_written_and_failed_is_counted_by_resource(database: Datab
     assert database.execution(job_id)["started_at"] < flights["started_at"] < flights["finished_at"]
 
 
-def test_a_batch_sent_twice_is_counted_once(database: Database) -> None:
+def test_commit_batch__sent_twice_counted_once(database: Database) -> None:
     job_id = running(database)
     with database.worker() as worker:
         commit(worker, job_id, "a", "a", "b", errors=["No key."], done=True)
@@ -291,8 +291,8 @@ def test_a_batch_sent_twice_is_counted_once(database: Database) -> None:
     assert counts(database, job_id) == before == {"flights": (4, 2, 0, 1, True)}
 
 
-def test_a_resource_that_goes_on_is_not_done(database: Database) -> None:
-    """After a retry of its last window, say."""
+def test_commit_batch__resource_not_done(database: Database) -> None:
+    """For example after a retry of the last window."""
     job_id = running(database)
     with database.worker() as worker:
         commit(worker, job_id, "a", done=True)
@@ -300,7 +300,7 @@ def test_a_resource_that_goes_on_is_not_done(database: Database) -> None:
     assert counts(database, job_id)["flights"][-1] is False
 
 
-def test_of_the_errors_the_first_hundred_are_kept_and_no_long_one(database: Database) -> None:
+def test_commit_batch__first_hundred_errors(database: Database) -> None:
     job_id = running(database)
     sentences = [f"{n} {'x' * 1000}" for n in range(60)]
     with database.worker() as worker:
@@ -311,7 +311,7 @@ def test_of_the_errors_the_first_hundred_are_kept_and_no_long_one(database: Data
     assert row["errors"] == [sentence[:500] for sentence in [*sentences, *sentences[:40]]]
 
 
-def test_errors_count_towards_the_size_of_a_batch(database: Database) -> None:
+def test_commit_batch__errors_count_towards_the_size(database: Database) -> None:
     job_id = running(database)
     assert refuse(database, job_id, "a", errors=["x"] * 5000).code == "batch_too_large"
     with database.worker() as worker:
@@ -320,11 +320,11 @@ def test_errors_count_towards_the_size_of_a_batch(database: Database) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"errors": None}, {"errors": "{}"}, {"errors": '"x"'}, {"done": None}], ids=str)
-def test_what_is_said_about_a_batch_is_checked(database: Database, arguments: dict[str, Any]) -> None:
+def test_commit_batch__invalid_metadata(database: Database, arguments: dict[str, Any]) -> None:
     assert refuse(database, running(database), "a", **arguments).code == "invalid_batch"
 
 
-def test_nothing_is_counted_without_the_lease(database: Database) -> None:
+def test_commit_batch__wrong_lease_token_counts_nothing(database: Database) -> None:
     job_id = running(database)
     with database.worker() as worker:
         commit(worker, job_id, "a")
@@ -335,12 +335,12 @@ def test_nothing_is_counted_without_the_lease(database: Database) -> None:
     assert counts(database, job_id) == {"flights": (1, 1, 0, 0, False)}
 
 
-# How records are written: as the execution's spec says, whatever the worker does
+# How records are written
 
 BEFORE = {"a": {"x": 1, "y": 1}, "b": {"x": 2}}
-SENT = [("a", {"x": 9}), ("b", {"x": 2}), ("c", {"x": 3}), ("a", {"x": 8})]  # `a` twice: the last counts
+SENT = [("a", {"x": 9}), ("b", {"x": 2}), ("c", {"x": 3}), ("a", {"x": 8})]  # the last `a` counts
 MODES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
-    # spec.write; what is there afterwards; how many were inserted and updated
+    # spec.write, the rows afterwards, and the numbers of inserted and updated rows
     "replicate": ({"mode": "replicate"}, {"a": {"x": 8}, "b": {"x": 2}, "c": {"x": 3}}, (1, 2)),
     "the default": ({}, {"a": {"x": 8}, "b": {"x": 2}, "c": {"x": 3}}, (1, 2)),
     "create": ({"mode": "create"}, BEFORE | {"c": {"x": 3}}, (1, 0)),
@@ -356,7 +356,7 @@ MODES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_records_are_written_as_the_spec_says(database: Database, name: str) -> None:
+def test_store_records__modes(database: Database, name: str) -> None:
     write, after, (inserted, updated) = MODES[name]
     agency = database.agency()
     source, destination = database.connection(agency), database.connection(agency, "records", {})
@@ -370,14 +370,14 @@ def test_records_are_written_as_the_spec_says(database: Database, name: str) -> 
     assert stored(database) == after
     assert counts(database, job_id) == {"flights": (4, inserted, updated, 0, False)}
     rows = {row["key"]: row for row in database.all("select * from app.records")}
-    # Who wrote it last, and where; what was not written is as it was, to the moment.
+    # The last execution that wrote each row, and where. Other rows are unchanged, including their time.
     assert len([row for row in rows.values() if str(row["execution_id"]) == job_id]) == inserted + updated
     assert {str(row["connection_id"]) for row in rows.values()} == {destination}
     for row in untouched:
         assert rows[row["key"]] == row or str(rows[row["key"]]["execution_id"]) == job_id
 
 
-def test_in_append_every_record_is_a_row_of_its_own(database: Database) -> None:
+def test_store_records__append(database: Database) -> None:
     agency = database.agency()
     connection_id = database.connection(agency)
     spec = json.dumps({"write": {"mode": "append"}})
@@ -392,8 +392,8 @@ def test_in_append_every_record_is_a_row_of_its_own(database: Database) -> None:
     }
 
 
-def test_a_record_of_an_execution_in_append_is_no_other_executions_key(database: Database) -> None:
-    """However a source calls its records."""
+def test_store_records__append_keys_are_unique(database: Database) -> None:
+    """Whatever keys a source gives its records."""
     agency = database.agency()
     connection_id = database.connection(agency)
     spec = json.dumps({"write": {"mode": "append"}})
@@ -401,14 +401,14 @@ def test_a_record_of_an_execution_in_append_is_no_other_executions_key(database:
     other = database.put("running", agency, "bulk_sync", connection_id=connection_id)
     with database.worker() as worker:
         commit(worker, job_id, "a")
-        commit(worker, other, f"{job_id}:2:1")  # what its next would be called
+        commit(worker, other, f"{job_id}:2:1")  # the key that its next record would get
         refusal = worker.refusal("worker_commit_batch", **batch(job_id, "b", seq=2))
-    assert refusal.sqlstate == "23505"  # refused, not written over
+    assert refusal.sqlstate == "23505"  # rejected, not overwritten
     assert len(stored(database)) == 2
 
 
-def test_the_worker_cannot_choose_where_or_how(database: Database) -> None:
-    """A record's members are its data and key."""
+def test_store_records__worker_cannot_choose_the_mode(database: Database) -> None:
+    """Other members of a record are ignored."""
     agency = database.agency()
     source, destination = database.connection(agency), database.connection(agency, "records", {})
     job_id = database.put("running", agency, "bulk_sync", connection_id=source, destination_id=destination)

@@ -1,4 +1,4 @@
-"""public.worker_complete: done, once, by the worker that holds the lease."""
+"""public.worker_complete completes an execution once, for the worker that holds the lease."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def finish(database: Database, job_id: Any, lease_token: Any = 1, **arguments: A
 
 
 @pytest.mark.parametrize("status", ["running", "cancelling"])
-def test_what_runs_is_completed_even_while_it_is_being_cancelled(database: Database, status: str) -> None:
+def test_complete__running_and_cancelling(database: Database, status: str) -> None:
     job_id = database.put(status, database.agency())
     assert finish(database, job_id) == "completed"
     row = database.execution(job_id)
@@ -30,7 +30,7 @@ def test_what_runs_is_completed_even_while_it_is_being_cancelled(database: Datab
     assert (event["event"], event["from_status"], event["actor"]) == ("complete", status, "worker:w")
 
 
-def test_a_cancel_that_came_too_late_is_still_told(database: Database) -> None:
+def test_complete__late_cancel_is_recorded(database: Database) -> None:
     job_id = database.put("cancelling", database.agency())
     finish(database, job_id)
     row = database.execution(job_id)
@@ -38,7 +38,7 @@ def test_a_cancel_that_came_too_late_is_still_told(database: Database) -> None:
     assert row["cancel_requested_at"] < row["finished_at"]
 
 
-def test_the_last_progress_is_kept_unless_a_new_one_is_given(database: Database) -> None:
+def test_complete__progress(database: Database) -> None:
     agency = database.agency()
     kept, given = (database.put("running", agency, progress='{"windows_done": 1}') for _ in range(2))
     finish(database, kept)
@@ -47,7 +47,7 @@ def test_the_last_progress_is_kept_unless_a_new_one_is_given(database: Database)
     assert database.execution(given)["progress"] == {"windows_done": 2}
 
 
-def test_an_error_of_an_earlier_attempt_is_forgotten(database: Database) -> None:
+def test_complete__clears_an_earlier_error(database: Database) -> None:
     job_id = database.put("running", database.agency())
     with database.worker() as worker:
         worker.call("worker_fail", execution_id=job_id, lease_token=1, error={"code": "x", "message": "y"})
@@ -57,7 +57,7 @@ def test_an_error_of_an_earlier_attempt_is_forgotten(database: Database) -> None
     assert database.execution(job_id)["error"] is None
 
 
-def test_with_any_other_lease_it_is_lost(database: Database) -> None:
+def test_complete__wrong_lease_token(database: Database) -> None:
     agency = database.agency()
     jobs = {status: database.put(status, agency) for status in TRANSITIONS_TO}
     before = database.fingerprint()
@@ -68,7 +68,7 @@ def test_with_any_other_lease_it_is_lost(database: Database) -> None:
     assert database.fingerprint() == before
 
 
-def test_an_expired_lease_finishes_until_it_is_taken_back(database: Database) -> None:
+def test_complete__expired_lease(database: Database) -> None:
     agency = database.agency()
     early, late = database.put("running", agency), database.put("running", agency)
     for job_id in (early, late):
@@ -79,6 +79,6 @@ def test_an_expired_lease_finishes_until_it_is_taken_back(database: Database) ->
     assert finish(database, late) == "lost"
 
 
-def test_what_does_not_exist_is_lost(database: Database) -> None:
+def test_complete__unknown_execution(database: Database) -> None:
     for job_id in (None, "00000000-0000-0000-0000-000000000000"):
         assert finish(database, job_id) == "lost"

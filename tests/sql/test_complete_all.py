@@ -1,4 +1,4 @@
-"""public.worker_complete_all: several are done at once, each only by the lease that holds it."""
+"""public.worker_complete_all completes several executions at once, each only with its lease token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def complete_all(database: Database, leases: Any) -> Any:
         return worker.call("worker_complete_all", leases=leases)
 
 
-def test_all_that_run_are_completed_even_those_being_cancelled(database: Database) -> None:
+def test_complete_all__running_and_cancelling(database: Database) -> None:
     agencies = [database.agency(), database.agency()]
     jobs = [database.put(status, agency) for status in ("running", "cancelling") for agency in agencies]
     assert sorted(complete_all(database, dict.fromkeys(jobs, 1))) == sorted(jobs)
@@ -30,7 +30,7 @@ def test_all_that_run_are_completed_even_those_being_cancelled(database: Databas
         assert (event["event"], event["to_status"], event["actor"]) == ("complete", "completed", "worker:w")
 
 
-def test_each_is_written_once(database: Database) -> None:
+def test_complete_all__one_event_each(database: Database) -> None:
     jobs = [database.put("running", database.agency()) for _ in range(3)]
     before = {job_id: len(database.events(job_id)) for job_id in jobs}
     complete_all(database, dict.fromkeys(jobs, 1))
@@ -38,7 +38,7 @@ def test_each_is_written_once(database: Database) -> None:
     assert {job_id: len(database.events(job_id)) - 1 for job_id in jobs} == before
 
 
-def test_an_error_of_an_earlier_attempt_is_forgotten_and_the_progress_kept(database: Database) -> None:
+def test_complete_all__clears_error_keeps_progress(database: Database) -> None:
     job_id = database.put("running", database.agency(), progress='{"windows_done": 1}', error='{"code": "x"}')
     complete_all(database, {job_id: 1})
     row = database.execution(job_id)
@@ -46,7 +46,7 @@ def test_an_error_of_an_earlier_attempt_is_forgotten_and_the_progress_kept(datab
 
 
 @pytest.mark.parametrize("lease_token", [-1, 0, 2, 3, 2**62, None])
-def test_with_any_other_lease_nothing_is_finished(database: Database, lease_token: int | None) -> None:
+def test_complete_all__wrong_lease_token(database: Database, lease_token: int | None) -> None:
     agency = database.agency()
     jobs = [database.put(status, agency) for status in TRANSITIONS_TO]
     before = database.fingerprint()
@@ -55,14 +55,14 @@ def test_with_any_other_lease_nothing_is_finished(database: Database, lease_toke
     assert database.fingerprint() == before
 
 
-def test_the_lost_do_not_keep_the_others(database: Database) -> None:
+def test_complete_all__lost_ones_do_not_block_others(database: Database) -> None:
     agency = database.agency()
     held, lost, ended = (database.put(status, agency) for status in ("running", "running", "completed"))
     assert complete_all(database, {held: 1, lost: 0, ended: 1, str(uuid.uuid4()): 1}) == [held]
     assert database.execution(lost)["status"] == "running"
 
 
-def test_one_that_is_locked_is_passed_over(database: Database) -> None:
+def test_complete_all__skips_locked(database: Database) -> None:
     agency = database.agency()
     free, locked = database.put("running", agency), database.put("running", agency)
     with database.worker() as another:
@@ -83,7 +83,7 @@ def test_one_that_is_locked_is_passed_over(database: Database) -> None:
     ],
     ids=["null", "list", "too many", "no id"],
 )
-def test_what_is_no_object_of_leases_is_refused(database: Database, leases: Any, sqlstate: str) -> None:
+def test_complete_all__invalid_leases(database: Database, leases: Any, sqlstate: str) -> None:
     database.put("running", database.agency())
     before = database.fingerprint()
     with database.worker() as worker:

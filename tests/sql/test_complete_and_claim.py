@@ -1,4 +1,4 @@
-"""public.worker_complete_and_claim: what worker_complete_all and claim do, in one commit."""
+"""public.worker_complete_and_claim does what worker_complete_all and worker_claim do, in one commit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ids(claimed: list[dict[str, Any]]) -> set[str]:
     return {execution["id"] for execution in claimed}
 
 
-def test_what_is_done_is_completed_and_what_is_next_is_leased(database: Database) -> None:
+def test_complete_and_claim__both(database: Database) -> None:
     agency = database.agency()
     done = [database.put("running", agency) for _ in range(2)]
     following = [database.put("queued", agency) for _ in range(3)]
@@ -44,8 +44,8 @@ def test_what_is_done_is_completed_and_what_is_next_is_leased(database: Database
         assert (last["event"], last["actor"], last["reason"]) == (event, actor, None)
 
 
-def test_a_claim_keeps_what_an_earlier_attempt_left(database: Database) -> None:
-    """The two moves share a statement, and neither takes what is the other's."""
+def test_complete_and_claim__keeps_checkpoint(database: Database) -> None:
+    """The two transitions share a statement, and each sets its own columns only."""
     error = '{"code": "source_unavailable", "message": "Later."}'
     left = database.put("running", database.agency())
     database.update(left, status="queued", event="release", error=error, progress='{"windows_done": 1}')
@@ -55,7 +55,7 @@ def test_a_claim_keeps_what_an_earlier_attempt_left(database: Database) -> None:
     assert (row["error"]["code"], row["leased_by"], row["lease_seconds"]) == ("source_unavailable", "w", 30)
 
 
-def test_what_the_lease_has_lost_is_not_completed_and_the_claim_goes_on(database: Database) -> None:
+def test_complete_and_claim__lost_lease(database: Database) -> None:
     agency = database.agency()
     lost, following = database.put("running", agency), database.put("queued", agency)
     response = complete_and_claim(database, {lost: 0})
@@ -63,7 +63,7 @@ def test_what_the_lease_has_lost_is_not_completed_and_the_claim_goes_on(database
     assert database.execution(lost)["status"] == "running"
 
 
-def test_what_a_dead_worker_held_is_handed_out_but_never_what_is_done(database: Database) -> None:
+def test_complete_and_claim__reaps_dead_workers(database: Database) -> None:
     agency = database.agency()
     done, dead = database.put("running", agency), database.put("running", agency)
     database.expire_lease(done)
@@ -74,7 +74,7 @@ def test_what_a_dead_worker_held_is_handed_out_but_never_what_is_done(database: 
     assert [event["event"] for event in database.events(dead)] == ["start", "claim", "release", "claim"]
 
 
-def test_neither_happens_where_one_is_refused(database: Database) -> None:
+def test_complete_and_claim__invalid_arguments(database: Database) -> None:
     agency = database.agency()
     running = database.put("running", agency)
     database.put("queued", agency)

@@ -148,8 +148,8 @@ def use_secret(a: Agencies) -> None:
 CASES = {
     f"app.{case.__name__}": case
     for case in (
-        copy_secret_for_check, delete_secret, exists_in_other_agency, get_secret, identify, record_event, reserve_secret,
-        secret_fingerprint, store_secret, touch_api_key, use_secret,
+        copy_secret_for_check, delete_secret, exists_in_other_agency, get_secret, identify, record_event,
+        reserve_secret, secret_fingerprint, store_secret, touch_api_key, use_secret,
     )
 }  # fmt: skip
 

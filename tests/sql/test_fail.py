@@ -1,4 +1,4 @@
-"""public.worker_fail: again after a while, until the attempts are used up; or at once for good."""
+"""public.worker_fail queues an execution again until its attempts are used up, or fails it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def word(database: Database) -> Any:
     return database.one("select app.public_status(e) as word from app.executions as e")["word"]
 
 
-def test_a_failure_is_tried_again_later_and_reads_as_in_progress(database: Database) -> None:
+def test_fail__retried_later(database: Database) -> None:
     job_id = database.put("running", database.agency())
     assert fail(database, job_id) == "queued"
     row = database.execution(job_id)
@@ -40,13 +40,13 @@ def test_a_failure_is_tried_again_later_and_reads_as_in_progress(database: Datab
     assert (event["event"], event["actor"], event["reason"]) == ("release", "worker:w", "source_gone")
 
 
-def test_the_wait_doubles_up_to_five_minutes(database: Database) -> None:
+def test_fail__delay_doubles_up_to_five_minutes(database: Database) -> None:
     waits = database.all("select extract(epoch from app.retry_delay(n))::int as s from generate_series(1, 12) as n")
     assert [row["s"] for row in waits] == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]
 
 
 @pytest.mark.parametrize("status", ["running", "cancelling"])
-def test_a_failure_for_good_ends_it(database: Database, status: str) -> None:
+def test_fail__without_retry(database: Database, status: str) -> None:
     job_id = database.put(status, database.agency())
     assert fail(database, job_id, retry=False) == "failed"
     row = database.execution(job_id)
@@ -54,7 +54,7 @@ def test_a_failure_for_good_ends_it(database: Database, status: str) -> None:
     assert database.events(job_id)[-1]["event"] == "fail"
 
 
-def test_after_the_last_attempt_it_has_failed(database: Database) -> None:
+def test_fail__last_attempt(database: Database) -> None:
     job_id = database.insert(database.agency(), "historical_sync", max_attempts=3)
     answers = []
     for lease_token in (1, 3, 5):
@@ -64,7 +64,7 @@ def test_after_the_last_attempt_it_has_failed(database: Database) -> None:
     assert database.execution(job_id)["attempts"] == 3
 
 
-def test_lost_leases_count_as_attempts_too(database: Database) -> None:
+def test_fail__lost_leases_count_as_attempts(database: Database) -> None:
     job_id = database.insert(database.agency(), "historical_sync", max_attempts=2)
     database.move(job_id, ("claim", "running"))
     fail(database, job_id)
@@ -76,7 +76,7 @@ def test_lost_leases_count_as_attempts_too(database: Database) -> None:
     assert (row["status"], row["attempts"], row["error"]["code"]) == ("failed", 2, "worker_lost")
 
 
-def test_a_committed_batch_gives_all_attempts_back_and_a_release_takes_none(database: Database) -> None:
+def test_fail__attempts_reset_by_a_batch(database: Database) -> None:
     agency = database.agency()
     job_id = database.insert(agency, "historical_sync", max_attempts=2, connection_id=database.connection(agency))
     with database.worker() as worker:
@@ -89,7 +89,7 @@ def test_a_committed_batch_gives_all_attempts_back_and_a_release_takes_none(data
             assert database.execution(job_id)["attempts"] == 1
 
 
-def test_a_failure_while_it_is_being_cancelled_is_a_cancel(database: Database) -> None:
+def test_fail__while_cancelling(database: Database) -> None:
     job_id = database.put("cancelling", database.agency())
     assert fail(database, job_id) == "cancelled"
     row = database.execution(job_id)
@@ -97,14 +97,14 @@ def test_a_failure_while_it_is_being_cancelled_is_a_cancel(database: Database) -
     assert database.events(job_id)[-1]["event"] == "acknowledge"
 
 
-def test_a_senseless_error_still_ends_the_work(database: Database) -> None:
+def test_fail__invalid_error(database: Database) -> None:
     agency = database.agency()
     senseless: list[Any] = [None, "null", "1", '"x"', "[]", {}, {"code": None}, {"code": "x" * 1000}]
     for error in senseless:
         assert fail(database, database.put("running", agency), error=error, retry=False) == "failed", error
 
 
-def test_with_any_other_lease_it_is_lost(database: Database) -> None:
+def test_fail__wrong_lease_token(database: Database) -> None:
     agency = database.agency()
     jobs = {status: database.put(status, agency) for status in TRANSITIONS_TO}
     before = database.fingerprint()
@@ -115,11 +115,11 @@ def test_with_any_other_lease_it_is_lost(database: Database) -> None:
     assert database.fingerprint() == before
 
 
-def test_an_unknown_wish_to_retry_is_one(database: Database) -> None:
+def test_fail__retry_null(database: Database) -> None:
     job_id = database.put("running", database.agency())
     assert fail(database, job_id, retry=None) == "queued"
 
 
-def test_what_does_not_exist_is_lost(database: Database) -> None:
+def test_fail__unknown_execution(database: Database) -> None:
     for job_id in (None, "00000000-0000-0000-0000-000000000000"):
         assert fail(database, job_id) == "lost"

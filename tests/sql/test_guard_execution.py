@@ -1,4 +1,4 @@
-"""Plain SQL against executions and their audit, as every role: only moves move, and each leaves its event."""
+"""Plain SQL against executions and their audit, as every role: only transitions change them, each with its event."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROLES = (*USERS, "anon", "service_role", "postgres", "supabase_admin")
 TRUSTED = ("service_role", "postgres")
 TERMINAL = ("completed", "failed", "cancelled")
 
-# A value that the column does not have, by its type.
+# A value that no column of this type has.
 FORGED = {
     "text": "coalesce({}, '') || 'x'",
     "uuid": "gen_random_uuid()",
@@ -46,18 +46,18 @@ FORGED_NEW = {
     "jsonb": '{"forged": true}',
 }
 
-# What a trusted role may change without a move: the worker's progress, and the mark on what is finished.
+# Columns that a trusted role may change without a transition: the worker's progress, and deleted_at after the end.
 WORK = {"lease_expires_at", "attempts", "seq", "checkpoint", "records", "progress"}
 CHANGEABLE = {"running": WORK, "cancelling": WORK} | {status: {"deleted_at"} for status in TERMINAL}
 
-# What a statement says that is heard, by event; everything else of the row the guard sets itself or leaves alone.
+# Columns that a statement may set, by event. The guard sets all others itself or leaves them alone.
 HEARD = {
     "start": {
         "id", "agency_id", "family", "definition_id", "connection_id", "destination_id", "concurrency_key", "spec",
         "retry_of", "run_at", "max_attempts", "checkpoint", "progress", "reason",
     },
     "claim": {"reason", "leased_by", "lease_seconds"},
-    "cancel": {"reason", "cancel_reason"},  # cancel_reason is the reason, not what the statement calls so
+    "cancel": {"reason", "cancel_reason"},  # cancel_reason is copied from reason, not taken from the statement
     "complete": {"reason", "progress", "error", "attempts", "run_at"},
     "fail": {"reason", "progress", "error", "attempts", "run_at"},
     "release": {"reason", "progress", "error", "attempts", "run_at"},
@@ -66,7 +66,7 @@ HEARD = {
 
 @dataclass(frozen=True)
 class Scenario:
-    """One execution in every status, in an agency with a member; the others have nothing to do with it."""
+    """One execution in every status, in an agency with a member, and attackers of other agencies."""
 
     database: Database
     member: User
@@ -101,7 +101,7 @@ def make_scene(database: Database, family: str) -> Scenario:
 
 @pytest.fixture(scope="module")
 def scenes(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[dict[str, Scenario]]:
-    """By family; for the tests that prove that nothing changes. One database each serves them all."""
+    """By family, for tests that prove that nothing changes. They share one database for each family."""
     with ExitStack() as stack:
         yield {family: make_scene(stack.enter_context(clone()), family) for family in FAMILIES}
 
@@ -130,7 +130,7 @@ def changed(session: Session, query: str | sql.Composed, parameters: Any = None,
 
 
 def assert_nothing_happens(scene: Scenario, who: str, *statements: str) -> None:
-    """Every statement is refused or touches nothing."""
+    """Every statement fails or changes nothing."""
     with scene.attacker(who) as session:
         before = scene.database.fingerprint()
         for statement in statements:
@@ -139,11 +139,11 @@ def assert_nothing_happens(scene: Scenario, who: str, *statements: str) -> None:
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_no_column_changes_without_a_move(scene: Scenario, who: str) -> None:
+def test_guard_update__column_changed_without_transition(scene: Scenario, who: str) -> None:
     database = scene.database
     allowed = {(s, c) for s, names in CHANGEABLE.items() for c in names if who in TRUSTED}
     if who == "member":
-        allowed = {(status, "deleted_at") for status in TERMINAL}  # marked as deleted, for good
+        allowed = {(status, "deleted_at") for status in TERMINAL}  # marked as deleted, which is final
     succeeded = set()
     with scene.attacker(who) as session:
         before = database.fingerprint()
@@ -159,7 +159,7 @@ def test_no_column_changes_without_a_move(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_no_column_is_emptied_without_a_move(scene: Scenario, who: str) -> None:
+def test_guard_update__column_emptied_without_transition(scene: Scenario, who: str) -> None:
     database = scene.database
     allowed = {(status, "checkpoint") for status in ("running", "cancelling") if who in TRUSTED}
     succeeded = set()
@@ -177,7 +177,7 @@ def test_no_column_is_emptied_without_a_move(scene: Scenario, who: str) -> None:
 
 @pytest.mark.parametrize("column", ["seq", "records"])
 @pytest.mark.parametrize("who", TRUSTED)
-def test_what_was_committed_is_never_counted_back(scene: Scenario, who: str, column: str) -> None:
+def test_guard_update__counts_never_decrease(scene: Scenario, who: str, column: str) -> None:
     with scene.attacker(who) as session:
         query = f"update app.executions set {column} = {column} + %s where id = %s returning 1"
         refusal = session.attempt(query, (-1, scene.jobs["running"]))
@@ -196,7 +196,7 @@ def may(who: str, family: str, status: str, event: str | None, to_status: str | 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("who", ROLES)
-def test_every_jump_but_the_roles_own_moves_is_refused(scenes: dict[str, Scenario], who: str, family: str) -> None:
+def test_guard_transition__not_allowed(scenes: dict[str, Scenario], who: str, family: str) -> None:
     scene, database = scenes[family], scenes[family].database
     leased = "" if who in USERS else ", leased_by = 'w', lease_seconds = 30"
     query = f"update app.executions set status = %s, event = %s{leased} where id = %s returning id"
@@ -217,7 +217,7 @@ def test_every_jump_but_the_roles_own_moves_is_refused(scenes: dict[str, Scenari
 
 
 @pytest.mark.parametrize("event", ["claim", "cancel", "complete", "fail", "release"])
-def test_a_move_hears_only_what_is_its_own(database: Database, event: str) -> None:
+def test_guard_transition__takes_its_own_columns_only(database: Database, event: str) -> None:
     types = columns(database)
     job_id = database.put("queued" if event == "claim" else "running", database.agency())
     before = database.execution(job_id)
@@ -239,11 +239,11 @@ def test_a_move_hears_only_what_is_its_own(database: Database, event: str) -> No
 
 
 def written(value: Any) -> str:
-    """A value out of a row's JSON as a statement would write it."""
+    """A value of a row's JSON as a statement would write it."""
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def test_an_insert_begins_at_the_beginning_whatever_it_says(database: Database) -> None:
+def test_guard_start__columns_start_empty(database: Database) -> None:
     member = database.member()
     connection_id = database.connection(member.agency_id)
     original = database.put("completed", member.agency_id)
@@ -271,7 +271,7 @@ def test_an_insert_begins_at_the_beginning_whatever_it_says(database: Database) 
     assert (row["lease_token"], row["attempts"], row["seq"], row["records"]) == (0, 0, 0, 0)
 
 
-def test_a_member_says_of_a_new_execution_only_what_it_is(database: Database) -> None:
+def test_guard_start__columns_of_a_member(database: Database) -> None:
     member = database.member()
     with database.session(member.claims) as session:
         for column, type_ in columns(database).items():
@@ -283,7 +283,7 @@ def test_a_member_says_of_a_new_execution_only_what_it_is(database: Database) ->
     assert database.all("select from app.executions") == []
 
 
-def test_a_member_starts_nothing_outside_the_agency(database: Database) -> None:
+def test_guard_start__other_agency(database: Database) -> None:
     member, stranger = database.member(), database.member()
     theirs = {
         "agency_id": stranger.agency_id,
@@ -306,7 +306,7 @@ def test_a_member_starts_nothing_outside_the_agency(database: Database) -> None:
 
 
 @pytest.mark.parametrize("who", [role for role in ROLES if role not in ("member", *TRUSTED)])
-def test_who_may_not_start_starts_nothing(scene: Scenario, who: str) -> None:
+def test_guard_start__caller_not_allowed(scene: Scenario, who: str) -> None:
     assert_nothing_happens(
         scene,
         who,
@@ -317,7 +317,7 @@ def test_who_may_not_start_starts_nothing(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", [*TRUSTED, "member"])
-def test_an_unknown_family_is_refused(scene: Scenario, who: str) -> None:
+def test_guard_start__unknown_family(scene: Scenario, who: str) -> None:
     agency = scene.member.agency_id
     assert_nothing_happens(
         scene,
@@ -328,7 +328,7 @@ def test_an_unknown_family_is_refused(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_no_execution_that_is_not_finished_can_be_deleted(scene: Scenario, who: str) -> None:
+def test_guard_deletion__unfinished(scene: Scenario, who: str) -> None:
     assert_nothing_happens(
         scene,
         who,
@@ -339,14 +339,14 @@ def test_no_execution_that_is_not_finished_can_be_deleted(scene: Scenario, who: 
 
 
 @pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
-def test_nobody_but_the_owner_deletes_what_is_finished(scene: Scenario, who: str) -> None:
+def test_guard_deletion__not_the_owner(scene: Scenario, who: str) -> None:
     assert_nothing_happens(
         scene, who, *(f"delete from app.executions where id = '{scene.jobs[status]}'" for status in TERMINAL)
     )
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_no_table_of_executions_can_be_truncated(scene: Scenario, who: str) -> None:
+def test_guard_deletion__truncate(scene: Scenario, who: str) -> None:
     assert_nothing_happens(
         scene,
         who,
@@ -357,7 +357,7 @@ def test_no_table_of_executions_can_be_truncated(scene: Scenario, who: str) -> N
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_the_audit_is_nobodys_to_write(scene: Scenario, who: str) -> None:
+def test_audit__cannot_be_written(scene: Scenario, who: str) -> None:
     job_id, agency_id = scene.jobs["running"], scene.member.agency_id
     forged = (
         "insert into app.execution_events {}"
@@ -378,7 +378,7 @@ def test_the_audit_is_nobodys_to_write(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_no_trick_changes_an_execution(scenes: dict[str, Scenario], who: str) -> None:
+def test_guard__sql_tricks(scenes: dict[str, Scenario], who: str) -> None:
     scene = scenes["historical_sync"]
     agency_id, job_id = scene.member.agency_id, scene.jobs["running"]
     insert = f"insert into app.executions (id, agency_id, family) values ('{job_id}', '{agency_id}', 'bulk_sync')"
@@ -412,8 +412,8 @@ def test_no_trick_changes_an_execution(scenes: dict[str, Scenario], who: str) ->
 
 
 @pytest.mark.parametrize("who", ["stranger", "without_agency", "signed_out", "anon"])
-def test_a_cancel_that_names_no_row_and_reads_none_finds_none(database: Database, who: str) -> None:
-    """Without WHERE and RETURNING only the policy for UPDATE stands before the row."""
+def test_guard__update_without_where(database: Database, who: str) -> None:
+    """Without WHERE and RETURNING only the policy for UPDATE protects the row."""
     scene = make_scene(database, "historical_sync")
     with database.owner() as owner:
         owner.execute("delete from app.executions where finished_at is not null")
@@ -421,7 +421,7 @@ def test_a_cancel_that_names_no_row_and_reads_none_finds_none(database: Database
 
 
 @pytest.mark.parametrize("who", USERS)
-def test_a_user_cannot_take_the_guard_away(scene: Scenario, who: str) -> None:
+def test_guard__cannot_be_removed(scene: Scenario, who: str) -> None:
     database = scene.database
     triggers = database.all("select tgname, tgenabled from pg_trigger order by tgname")
     policies = database.all("select * from pg_policies order by policyname")
@@ -443,7 +443,7 @@ def test_a_user_cannot_take_the_guard_away(scene: Scenario, who: str) -> None:
     assert database.all("select * from pg_policies order by policyname") == policies
 
 
-def test_a_user_cannot_lock_out_the_others(database: Database) -> None:
+def test_guard__table_lock(database: Database) -> None:
     with database.session(database.member().claims) as session:
         refusal = session.attempt("begin; lock table app.executions in access exclusive mode")
     assert isinstance(refusal, ErrorSpec)
@@ -453,7 +453,7 @@ def test_a_user_cannot_lock_out_the_others(database: Database) -> None:
 @pytest.mark.parametrize(
     "column", ["spec", "actor", "request_id", "lease_token", "finished_at", "cancelled_by", "records"]
 )
-def test_a_members_cancel_carries_nothing_else(scenes: dict[str, Scenario], column: str) -> None:
+def test_guard_transition__cancel_with_other_columns(scenes: dict[str, Scenario], column: str) -> None:
     scene = scenes["historical_sync"]
     value = FORGED_NEW[columns(scene.database)[column]]
     assert_nothing_happens(
@@ -464,7 +464,7 @@ def test_a_members_cancel_carries_nothing_else(scenes: dict[str, Scenario], colu
     )
 
 
-def test_a_members_plain_cancel_is_a_cancel_by_name(database: Database) -> None:
+def test_guard_transition__plain_sql_cancel_has_its_actor(database: Database) -> None:
     scene = make_scene(database, "historical_sync")
     with scene.attacker("member") as session:
         session.execute(
@@ -486,7 +486,7 @@ def test_a_members_plain_cancel_is_a_cancel_by_name(database: Database) -> None:
 
 
 @pytest.mark.parametrize("who", TRUSTED)
-def test_a_cancel_is_signed_by_who_it_is(database: Database, who: str) -> None:
+def test_guard_transition__actor_of_a_cancel(database: Database, who: str) -> None:
     scene = make_scene(database, "historical_sync")
     with scene.attacker(who) as session:
         session.execute(
@@ -496,14 +496,14 @@ def test_a_cancel_is_signed_by_who_it_is(database: Database, who: str) -> None:
     assert database.execution(scene.jobs["queued"])["cancelled_by"] == who
 
 
-def test_a_workers_move_is_signed_by_the_lease(database: Database) -> None:
+def test_guard_transition__actor_of_a_worker(database: Database) -> None:
     job_id = database.put("running", database.agency())
     with database.worker() as worker:
         worker.execute("update app.executions set status = 'completed', event = 'complete', actor = 'user:forged'")
     assert database.events(job_id)[-1]["actor"] == "worker:w"
 
 
-def test_deleting_a_user_leaves_their_jobs_and_the_audit(database: Database) -> None:
+def test_user_deletion__jobs_and_audit_stay(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     with database.session(user.claims) as session:
@@ -514,7 +514,7 @@ def test_deleting_a_user_leaves_their_jobs_and_the_audit(database: Database) -> 
     assert [event["actor"] for event in database.events(job_id)] == [f"user:{user.id}"] * 2
 
 
-def test_retention_drops_what_is_finished_with_its_events(database: Database) -> None:
+def test_purge_executions__finished_with_events(database: Database) -> None:
     scene = make_scene(database, "bulk_sync")
     with database.owner() as owner:
         assert owner.execute("select app.purge_executions('1 day') as n") == [{"n": 0}]
@@ -527,7 +527,7 @@ def test_retention_drops_what_is_finished_with_its_events(database: Database) ->
 
 
 @pytest.mark.parametrize("status", TRANSITIONS_TO)
-def test_a_retry_outlives_what_it_retried(database: Database, status: str) -> None:
+def test_purge_executions__retry_stays(database: Database, status: str) -> None:
     agency = database.agency()
     original = database.put("failed", agency)
     with database.worker() as worker:
@@ -541,7 +541,7 @@ def test_a_retry_outlives_what_it_retried(database: Database, status: str) -> No
     assert database.events(original) == []
 
 
-def test_retention_drops_what_an_execution_did_with_it_and_nothing_of_what_lives(database: Database) -> None:
+def test_purge_executions__dependent_rows(database: Database) -> None:
     user = database.member()
     jobs = [
         database.put("running", user.agency_id, connection_id=database.connection(user.agency_id)) for _ in range(2)
@@ -553,12 +553,12 @@ def test_retention_drops_what_an_execution_did_with_it_and_nothing_of_what_lives
     with database.owner() as owner:
         assert owner.execute("select app.purge_executions('0 s') as n") == [{"n": 1}]
     assert database.all("select execution_id::text as id from app.execution_resources") == [{"id": jobs[1]}]
-    # What was synced stays.
+    # The records stay.
     assert len(database.all("select from app.records")) == 2
-    database.admin.execute("delete from app.records")  # the invariants ask whose they are
+    database.admin.execute("delete from app.records")  # the invariants need their execution
 
 
-def test_retention_drops_deleted_connections_that_nothing_names(database: Database) -> None:
+def test_purge_executions__deleted_connections(database: Database) -> None:
     user = database.member()
 
     def gone(kind: str = "http") -> str:
@@ -597,12 +597,12 @@ def test_retention_drops_deleted_connections_that_nothing_names(database: Databa
     )
 
 
-def test_retention_drops_deleted_definitions_that_nothing_names(database: Database) -> None:
-    """And with them the connections that they alone named."""
+def test_purge_executions__deleted_definitions(database: Database) -> None:
+    """With them go the connections that only they referred to."""
     user = database.member()
 
     def gone(days: int, status: str | None = None) -> str:
-        """Deleted so many days ago with its connections; with an execution that has come so far."""
+        """A definition deleted this many days ago with its connections, with an execution in this status."""
         sync_id = database.bulk_sync(user)
         if status is not None:
             database.put(status, user.agency_id, "bulk_sync", definition_id=sync_id)
@@ -635,12 +635,12 @@ def test_retention_drops_deleted_definitions_that_nothing_names(database: Databa
 
 
 @pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
-def test_retention_is_the_owners_alone(scene: Scenario, who: str) -> None:
+def test_purge_executions__owner_only(scene: Scenario, who: str) -> None:
     assert_nothing_happens(scene, who, "select app.purge_executions('0 s')")
 
 
 @pytest.mark.parametrize("status", TERMINAL)
-def test_what_is_finished_can_be_marked_as_deleted_and_then_is_gone(database: Database, status: str) -> None:
+def test_guard_update__deleted_at_of_a_finished_execution(database: Database, status: str) -> None:
     user = database.member()
     job_id = database.put(status, user.agency_id)
     with database.worker() as worker, database.session(user.claims) as session:
@@ -651,7 +651,7 @@ def test_what_is_finished_can_be_marked_as_deleted_and_then_is_gone(database: Da
     assert len(database.events(job_id)) == len(TRANSITIONS_TO[status]) + 1
 
 
-def test_an_id_that_is_in_use_cannot_be_taken(database: Database) -> None:
+def test_guard_start__id_in_use(database: Database) -> None:
     job_id = database.put("completed", database.agency())
     with database.worker() as worker:
         refusal = worker.attempt(

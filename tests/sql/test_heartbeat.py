@@ -1,4 +1,4 @@
-"""public.worker_heartbeat: keeps the lease, and tells its holder whether to go on."""
+"""public.worker_heartbeat extends the lease and returns whether to continue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def heartbeat(database: Database, job_id: Any, lease_token: Any) -> Any:
         return worker.call("worker_heartbeat", execution_id=job_id, lease_token=lease_token)
 
 
-def test_a_heartbeat_renews_the_lease_and_changes_nothing_else(database: Database) -> None:
+def test_heartbeat__extends_the_lease_only(database: Database) -> None:
     job_id = database.put("running", database.agency())
     before = database.execution(job_id)
     assert heartbeat(database, job_id, 1) == {"result": "continue"}
@@ -29,7 +29,7 @@ def test_a_heartbeat_renews_the_lease_and_changes_nothing_else(database: Databas
     assert len(database.events(job_id)) == 2
 
 
-def test_the_lease_is_renewed_for_as_long_as_it_was_claimed(database: Database) -> None:
+def test_heartbeat__lease_seconds_of_the_claim(database: Database) -> None:
     database.start(database.member())
     with database.worker() as worker:
         execution = worker.claim(lease_seconds=3600)
@@ -38,7 +38,7 @@ def test_the_lease_is_renewed_for_as_long_as_it_was_claimed(database: Database) 
     assert left["long"]
 
 
-def test_an_expired_lease_that_nobody_took_back_is_still_good(database: Database) -> None:
+def test_heartbeat__expired_lease(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.expire_lease(job_id)
     assert heartbeat(database, job_id, 1) == {"result": "continue"}
@@ -46,7 +46,7 @@ def test_an_expired_lease_that_nobody_took_back_is_still_good(database: Database
         assert worker.call("worker_reap") == {"released": 0, "failed": 0, "cancelled": 0}
 
 
-def test_while_it_is_being_cancelled_the_worker_is_told_so_with_the_deadline(database: Database) -> None:
+def test_heartbeat__while_cancelling(database: Database) -> None:
     job_id = database.put("cancelling", database.agency())
     response = heartbeat(database, job_id, 1)
     assert response["result"] == "cancel"
@@ -54,7 +54,7 @@ def test_while_it_is_being_cancelled_the_worker_is_told_so_with_the_deadline(dat
     assert database.one("select %s::timestamptz = %s as same", (response["deadline"], deadline))["same"]
 
 
-def test_with_any_other_lease_it_is_lost(database: Database) -> None:
+def test_heartbeat__wrong_lease_token(database: Database) -> None:
     agency = database.agency()
     jobs = {status: database.put(status, agency) for status in TRANSITIONS_TO}
     before = database.fingerprint()
@@ -65,6 +65,6 @@ def test_with_any_other_lease_it_is_lost(database: Database) -> None:
     assert database.fingerprint() == before
 
 
-def test_what_does_not_exist_is_lost(database: Database) -> None:
+def test_heartbeat__unknown_execution(database: Database) -> None:
     for job_id in (None, "00000000-0000-0000-0000-000000000000"):
         assert heartbeat(database, job_id, 0) == {"result": "lost"}

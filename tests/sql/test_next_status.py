@@ -1,4 +1,4 @@
-"""The machine and its words: every pair of status and event, every family's vocabulary."""
+"""The state machine (every pair of status and event) and the vocabulary of every family."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOVES = {
     ("running", "release"): "queued",
 }
 
-# As each family's document says it; `scheduled` is queued for later, `requeued` has begun and waits again.
+# The public statuses of each family's document. `scheduled` is queued for later, `requeued` started and queued again.
 WORDS = {
     "historical_sync": {
         "queued": "pending", "scheduled": "pending", "requeued": "in_progress", "running": "in_progress",
@@ -64,20 +64,20 @@ WORDS = {
 }  # fmt: skip
 
 
-def test_exactly_these_moves_exist(database: Database) -> None:
+def test_next_status__all_transitions(database: Database) -> None:
     for status in STATUSES:
         for event in EVENTS:
             response = database.one("select app.next_status(%s, %s) as next", (status, event))["next"]
             assert response == MOVES.get((status, event or "")), (status, event)
 
 
-def test_the_function_knows_no_other_word(database: Database) -> None:
+def test_next_status__unknown_words(database: Database) -> None:
     source = database.one("select prosrc from pg_proc where oid = 'app.next_status'::regproc")["prosrc"]
     known = {word for (status, event), to_status in MOVES.items() for word in (status, event, to_status)}
     assert set(re.findall(r"'(.*?)'", source)) == known - {None}
 
 
-def test_the_families_are_these(database: Database) -> None:
+def test_families__list(database: Database) -> None:
     rows = database.all("select family, cancel_event, foreign_status, extract(epoch from grace) as s from app.families")
     assert {row["family"]: row["cancel_event"] for row in rows} == FAMILIES
     assert set(WORDS) == set(FAMILIES)
@@ -88,7 +88,7 @@ def test_the_families_are_these(database: Database) -> None:
 
 
 @pytest.mark.parametrize("family", WORDS)
-def test_a_family_says_its_own_words(database: Database, family: str) -> None:
+def test_public_status__of_each_family(database: Database, family: str) -> None:
     agency = database.agency()
     for status, word in WORDS[family].items():
         if status == "scheduled":
@@ -102,11 +102,11 @@ def test_a_family_says_its_own_words(database: Database, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", sorted(set(WORDS) - set(TWO_STEPS)))
-def test_a_family_that_cancels_at_once_has_no_word_for_cancelling(database: Database, family: str) -> None:
+def test_families__cancelling_in_two_step_families_only(database: Database, family: str) -> None:
     assert database.one("select cancelling from app.families where family = %s", (family,))["cancelling"] is None
 
 
-def test_a_retry_that_waits_for_its_time_still_reads_as_running(database: Database) -> None:
+def test_public_status__waiting_retry_is_running(database: Database) -> None:
     job_id = database.start(database.member())
     with database.worker() as worker:
         execution = worker.claim()

@@ -1,4 +1,4 @@
-"""Who may do what, read from the catalog: what is not in the lists here is denied, and a new object is not in them."""
+"""Privileges, read from the catalog. A new object has none until its file grants them and, if listed, so does this."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.sql, pytest.mark.conventions]
 
-# By object, then role: what it may. Columns are named where a privilege is not the whole table's.
+# The privileges of each role on each object. Columns are named if a privilege is not on the whole table.
 SCHEMAS = {
     "app": {"anon": "USAGE", "authenticated": "USAGE", "service_role": "USAGE"},
     "public": {"public": "USAGE", "anon": "USAGE", "authenticated": "USAGE", "service_role": "USAGE"},
 }
 RELATIONS = {
     "app.api_keys": {
-        # The hash goes in and never comes out.
+        # The hash can be written and never read.
         "authenticated": "SELECT(agency_id, created_at, created_by, hint, id, last_used_at, name, revoked_at,"
         " revoked_by) INSERT(agency_id, created_by, hash, hint, name) UPDATE(revoked_at, revoked_by)",
         "service_role": "SELECT",
@@ -61,7 +61,7 @@ RELATIONS = {
     },
     "app.idempotency_keys_id_seq": {},
     "app.records": {"authenticated": "SELECT", "service_role": "INSERT SELECT UPDATE"},
-    # Whose it is and where, never the value.
+    # The agency and the place, never the value.
     "app.secrets": {
         "service_role": "DELETE SELECT(agency_id, created_at, delete_at, id, name, storage, used_at)"
         " UPDATE(delete_at, used_at)",
@@ -73,12 +73,12 @@ RELATIONS = {
     "public.users": {"authenticated": "SELECT", "service_role": "DELETE INSERT SELECT UPDATE"},
     "public.webhooks": {"authenticated": "SELECT", "service_role": "SELECT"},
 }
-# Which roles may execute a function is declared in the function's file. The rules below hold for every function; the
-# exceptions are listed here.
+# Each function's file declares the roles that may execute it. The rules below hold for every function, with these
+# exceptions.
 CALLERS = ["authenticated", "service_role"]
 AND_SERVERS = ["anon", *CALLERS]  # an agency's server calls as anon, with its API key
 API_WITHOUT_KEY = {
-    # The historical sync's document knows users only; API keys are managed by users, never by a key.
+    # The historical sync's document has users only. API keys are managed by users, never by a key.
     "public.cancel_sync_job": CALLERS,
     "public.get_historical_sync": CALLERS,
     "public.list_historical_syncs": CALLERS,
@@ -88,7 +88,7 @@ API_WITHOUT_KEY = {
     "public.list_api_keys": ["authenticated"],
     "public.revoke_api_key": ["authenticated"],
 }
-# What anon may execute of `app`: the functions that find out which agency's key a request carries.
+# The functions of `app` that anon may execute, because they identify the caller of a request.
 APP_FOR_ANON = {"app.agency_key", "app.caller", "app.identify", "app.raise_error", "app.touch_api_key"}
 OWNER_ONLY = {"app.purge_executions", "app.require_table_owner"}  # and all trigger functions
 # SECURITY DEFINER functions and the roles that may execute them: each bypasses row-level security.
@@ -112,14 +112,14 @@ OURS = "in ('app'::regnamespace, 'public'::regnamespace)"
 
 
 @pytest.fixture(scope="module")
-def house(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
-    """Only the catalog is read: one database serves all."""
+def catalog(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+    """One database for all tests, because they only read the catalog."""
     with clone() as made:
         yield made
 
 
-def test_schemas_are_open_to_these_roles_only(house: Database) -> None:
-    rows = house.all(
+def test_schemas__privileges(catalog: Database) -> None:
+    rows = catalog.all(
         "select nspname as name, role, privilege from pg_namespace, unnest(%s::text[]) as role,"
         " unnest(array['USAGE', 'CREATE']) as privilege"
         " where oid " + OURS + " and has_schema_privilege(role, oid, privilege) order by privilege",
@@ -128,34 +128,34 @@ def test_schemas_are_open_to_these_roles_only(house: Database) -> None:
     assert matrix(rows, SCHEMAS) == SCHEMAS
 
 
-def test_tables_views_and_sequences_are_open_to_these_roles_only(house: Database) -> None:
-    everything = house.all(
+def test_relations__privileges(catalog: Database) -> None:
+    everything = catalog.all(
         "select oid, nspname || '.' || relname as name, relkind from"
         " (select c.*, n.nspname from pg_class as c join pg_namespace as n on n.oid = relnamespace) as c"
         " where relkind in ('r', 'p', 'v', 'm', 'S', 'f') and relnamespace " + OURS
     )
     found: dict[str, dict[str, str]] = {}
     for relation in everything:
-        allowed = {role: relation_privileges(house, relation["oid"], relation["relkind"], role) for role in ROLES}
+        allowed = {role: relation_privileges(catalog, relation["oid"], relation["relkind"], role) for role in ROLES}
         found[relation["name"]] = {role: privileges for role, privileges in allowed.items() if privileges}
     assert found == RELATIONS
 
 
-def relation_privileges(house: Database, oid: int, kind: str, role: str) -> str:
+def relation_privileges(catalog: Database, oid: int, kind: str, role: str) -> str:
     if kind == "S":
-        rows = house.all(
+        rows = catalog.all(
             "select p from unnest(array['USAGE', 'SELECT', 'UPDATE']) as p"
             " where has_sequence_privilege(%s, %s::oid, p)",
             (role, oid),
         )
         return " ".join(row["p"] for row in rows)
     kinds = ["DELETE", "INSERT", "REFERENCES", "SELECT", "TRIGGER", "TRUNCATE", "UPDATE"]
-    kinds += ["MAINTAIN"] if house.admin.info.server_version >= 170000 else []
-    whole = house.all(
+    kinds += ["MAINTAIN"] if catalog.admin.info.server_version >= 170000 else []
+    whole = catalog.all(
         "select p from unnest(%s::text[]) as p where has_table_privilege(%s, %s::oid, p)", (kinds, role, oid)
     )
     names = [row["p"] for row in whole]
-    parts = house.all(
+    parts = catalog.all(
         "select p, string_agg(attname, ', ' order by attname) as columns"
         " from unnest(array['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) with ordinality as p (p, n), pg_attribute"
         " where attrelid = %(oid)s and attnum > 0 and not attisdropped and not p = any(%(whole)s::text[])"
@@ -173,8 +173,8 @@ def matrix(rows: list[dict[str, Any]], expected: dict[str, Any]) -> dict[str, di
     return found
 
 
-def functions(house: Database) -> list[dict[str, Any]]:
-    return house.all(
+def functions(catalog: Database) -> list[dict[str, Any]]:
+    return catalog.all(
         "select p.*, n.nspname || '.' || p.proname as name, p.oid::regprocedure::text as signature,"
         " array(select role from unnest(%s::text[]) as role"
         "  where has_function_privilege(role, p.oid, 'EXECUTE')) as roles,"
@@ -184,15 +184,15 @@ def functions(house: Database) -> list[dict[str, Any]]:
     )
 
 
-def test_functions__no_overloads(house: Database) -> None:
+def test_functions__no_overloads(catalog: Database) -> None:
     """PostgREST cannot choose between two functions of one name, and a list of names would hide the second."""
-    counted = Counter(f["name"] for f in functions(house))
+    counted = Counter(f["name"] for f in functions(catalog))
     assert [name for name, count in counted.items() if count > 1] == []
 
 
-def test_functions__roles_are_those_of_the_file(house: Database) -> None:
-    """The catalog holds what the files grant: a Supabase project grants everything new in `public` to everybody."""
-    granted = {f["name"]: f["roles"] for f in functions(house)}
+def test_functions__roles_are_those_of_the_file(catalog: Database) -> None:
+    """A Supabase project grants everything new in `public` to everybody, so each file has to revoke that."""
+    granted = {f["name"]: f["roles"] for f in functions(catalog)}
     declared = {}
     for file in function_files():
         text = file.read_text()
@@ -202,8 +202,8 @@ def test_functions__roles_are_those_of_the_file(house: Database) -> None:
     assert {name: sorted(roles) for name, roles in granted.items()} == declared
 
 
-def test_functions__roles_by_kind(house: Database) -> None:
-    for f in functions(house):
+def test_functions__roles_by_kind(catalog: Database) -> None:
+    for f in functions(catalog):
         name, roles = f["name"], f["roles"]
         if name.startswith("public.worker_"):
             assert roles == ["service_role"], f"{name}: grant a worker's function to service_role alone, in its file"
@@ -222,10 +222,10 @@ def test_functions__roles_by_kind(house: Database) -> None:
             assert roles, f"{name}: nobody may execute it. Add a grant, or the name to OWNER_ONLY in this file"
 
 
-def test_functions__search_path_is_fixed(house: Database) -> None:
-    """Without pg_temp in it, pg_temp comes first: a caller's temporary type would stand for pg_catalog's."""
+def test_functions__search_path_is_fixed(catalog: Database) -> None:
+    """A search path without pg_temp begins with it, so a caller's temporary type would replace pg_catalog's."""
     loose = [
-        f["signature"] for f in functions(house) if "search_path=pg_catalog, pg_temp" not in (f["proconfig"] or [])
+        f["signature"] for f in functions(catalog) if "search_path=pg_catalog, pg_temp" not in (f["proconfig"] or [])
     ]
     assert loose == [], "write `set search_path = pg_catalog, pg_temp` in each function's file"
 
@@ -234,7 +234,7 @@ SHADOWED_TYPES = ("text", "uuid", "jsonb", "bool", "int8", "int4", "timestamptz"
 
 
 def test_definers__caller_cannot_shadow_a_type(database: Database) -> None:
-    """A domain in pg_temp named like a type of pg_catalog, whose check says as whom it runs."""
+    """A domain in pg_temp has the name of a type of pg_catalog. Its check must never run as the function's owner."""
     user = database.member()
     secret = "gen_random_uuid()"
     calls = (
@@ -255,30 +255,30 @@ def test_definers__caller_cannot_shadow_a_type(database: Database) -> None:
                 assert not isinstance(response, ErrorSpec) or not response.code.startswith("ran as"), (type_, call)
 
 
-def test_definers__are_listed(house: Database) -> None:
-    definers = {f["name"]: f["roles"] for f in functions(house) if f["prosecdef"]}
+def test_definers__are_listed(catalog: Database) -> None:
+    definers = {f["name"]: f["roles"] for f in functions(catalog) if f["prosecdef"]}
     assert definers == DEFINERS, (
         "A SECURITY DEFINER function bypasses row-level security. Make it an invoker, or add a line to DEFINERS in"
         " tests/sql/test_privileges.py and a case to tests/sql/test_definers.py"
     )
-    of_anon = {f["name"]: f["pronargs"] for f in functions(house) if f["prosecdef"] and "anon" in f["roles"]}
+    of_anon = {f["name"]: f["pronargs"] for f in functions(catalog) if f["prosecdef"] and "anon" in f["roles"]}
     assert of_anon == {"app.identify": 0, "app.touch_api_key": 0}  # both read the request and take nothing
 
 
-def test_every_call_of_the_api_asks_first_who_calls(house: Database) -> None:
-    for f in functions(house):
+def test_functions__api_calls_app_caller_first(catalog: Database) -> None:
+    for f in functions(catalog):
         if f["name"].startswith("public.") and "authenticated" in f["roles"]:
             assert re.match(r"\s*declare\s+caller constant app\.caller := app\.caller\(\);", f["prosrc"]), f["name"]
 
 
-def test_whoever_waits_for_a_lock_waits_a_bounded_time(house: Database) -> None:
-    """Every worker call, and whatever locks or changes a row that is there; not what passes over locked ones."""
-    bounded = {f["name"] for f in functions(house) if "lock_timeout=5s" in (f["proconfig"] or [])}
+def test_functions__lock_timeout(catalog: Database) -> None:
+    """For every worker call and for all code that locks or changes an existing row, unless it skips locked rows."""
+    bounded = {f["name"] for f in functions(catalog) if "lock_timeout=5s" in (f["proconfig"] or [])}
     names = "claim commit_batch fail complete complete_all complete_and_claim heartbeat reap release"
     workers = {f"public.worker_{name}" for name in names.split()}
     locking = {
         f["name"]
-        for f in functions(house)
+        for f in functions(catalog)
         if re.search(r"for (no key )?(update|share)\b(?! skip locked)|\bupdate app\.|\bon conflict \(", f["prosrc"])
     }
     # A row of the same transaction, rows under the execution's lock, a caller that sets it, and rows that skip locks.
@@ -290,30 +290,32 @@ def test_whoever_waits_for_a_lock_waits_a_bounded_time(house: Database) -> None:
     assert workers <= bounded
 
 
-def test_everything_belongs_to_the_role_of_the_migrations(house: Database) -> None:
-    owners = house.all(
+def test_objects__owner(catalog: Database) -> None:
+    owners = catalog.all(
         "select distinct relowner::regrole::text as owner from pg_class where relnamespace " + OURS + " union"
         " select proowner::regrole::text from pg_proc where pronamespace " + OURS
     )
     assert owners == [{"owner": "postgres"}]
 
 
-def test_every_table_has_row_level_security(house: Database) -> None:
-    assert names(house, "relkind in ('r', 'p') and not relrowsecurity") == []
+def test_tables__row_level_security(catalog: Database) -> None:
+    assert names(catalog, "relkind in ('r', 'p') and not relrowsecurity") == []
 
 
-def test_every_view_asks_as_its_caller(house: Database) -> None:
-    assert names(house, "relkind in ('v', 'm') and not coalesce(reloptions @> '{security_invoker=true}', false)") == []
+def test_views__security_invoker(catalog: Database) -> None:
+    assert (
+        names(catalog, "relkind in ('v', 'm') and not coalesce(reloptions @> '{security_invoker=true}', false)") == []
+    )
 
 
-def names(house: Database, condition: str) -> list[str]:
-    rows = house.all(f"select oid::regclass::text as name from pg_class where relnamespace {OURS} and {condition}")
+def names(catalog: Database, condition: str) -> list[str]:
+    rows = catalog.all(f"select oid::regclass::text as name from pg_class where relnamespace {OURS} and {condition}")
     return [row["name"] for row in rows]
 
 
 @pytest.mark.parametrize("who", ["anon", "authenticated", "service_role"])
-def test_no_view_can_be_written(house: Database, who: str) -> None:
-    writable = house.all(
+def test_views__read_only(catalog: Database, who: str) -> None:
+    writable = catalog.all(
         "select c.oid::regclass, p from pg_class as c, unnest(array['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) as p"
         " where relkind in ('v', 'm') and relnamespace " + OURS + " and has_table_privilege(%s, c.oid, p)",
         (who,),
@@ -321,12 +323,12 @@ def test_no_view_can_be_written(house: Database, who: str) -> None:
     assert writable == []
 
 
-def test_every_policy_asks_for_the_agency_once_and_for_nothing_else(house: Database) -> None:
-    policies = house.all("select * from pg_policies where schemaname in ('app', 'public')")
+def test_policies__agency_only(catalog: Database) -> None:
+    policies = catalog.all("select * from pg_policies where schemaname in ('app', 'public')")
     allowed = {
         **dict.fromkeys({policy["tablename"] for policy in policies}, f"(agency_id = {THEIR_AGENCY})"),
         "agencies": f"(id = {THEIR_AGENCY})",
-        # Within an agency everybody's answers are their own.
+        # Within an agency each caller has its own responses.
         "idempotency_keys": f"((agency_id = {THEIR_AGENCY}) AND (actor = ( SELECT (app.caller()).actor AS actor)))",
         "users": "(id = ( SELECT identity.user_id\n"
         "   FROM app.identify() identity(user_id, api_key_id, agency_id, is_live)\n  WHERE identity.is_live))",
@@ -337,9 +339,9 @@ def test_every_policy_asks_for_the_agency_once_and_for_nothing_else(house: Datab
         assert expressions == {allowed[policy["tablename"]]}, policy["policyname"]
 
 
-def test_every_table_that_a_user_may_read_has_a_policy_for_it(house: Database) -> None:
-    """Of RLS without a policy nothing is seen: safe, and certainly not meant."""
-    without = house.all(
+def test_policies__every_readable_table_has_one(catalog: Database) -> None:
+    """With row-level security and no policy nothing is visible, which is safe but never intended."""
+    without = catalog.all(
         "select oid::regclass from pg_class as c where relkind in ('r', 'p') and relnamespace " + OURS + " and"
         " has_any_column_privilege('authenticated', oid, 'SELECT')"
         " and not exists (select from pg_policy where polrelid = c.oid and polcmd in ('r', '*'))"
@@ -347,8 +349,8 @@ def test_every_table_that_a_user_may_read_has_a_policy_for_it(house: Database) -
     assert without == []
 
 
-def foreign_keys(house: Database) -> list[dict[str, Any]]:
-    return house.all(
+def foreign_keys(catalog: Database) -> list[dict[str, Any]]:
+    return catalog.all(
         "select conname, conrelid, confrelid, conkey, confrelid::regclass::text as target, confdeltype,"
         " array(select attname::text from unnest(conkey) with ordinality as k (n, i) join pg_attribute"
         "  on attrelid = conrelid and attnum = n order by i) as own,"
@@ -360,25 +362,27 @@ def foreign_keys(house: Database) -> list[dict[str, Any]]:
     )
 
 
-def test_foreign_keys_between_tenants_carry_the_agency(house: Database) -> None:
-    between = [key for key in foreign_keys(house) if key["of_tenants"]]
+def test_foreign_keys__include_the_agency(catalog: Database) -> None:
+    between = [key for key in foreign_keys(catalog) if key["of_tenants"]]
     assert between != []
     for key in between:
         assert ("agency_id", "agency_id") in zip(key["own"], key["theirs"], strict=True), key["conname"]
 
 
-def test_every_foreign_key_is_indexed(house: Database) -> None:
-    """Else each delete or key change of its target reads the whole table, and holds its locks for as long."""
+def test_foreign_keys__are_indexed(catalog: Database) -> None:
+    """Otherwise each delete or key change of its target reads the whole table, and holds its locks meanwhile."""
     prefixes = defaultdict(set)
-    for index in house.all("select indrelid, indkey::int2[] as columns from pg_index where indisvalid"):
+    for index in catalog.all("select indrelid, indkey::int2[] as columns from pg_index where indisvalid"):
         for length in range(1, len(index["columns"]) + 1):
             prefixes[index["indrelid"]].add(frozenset(index["columns"][:length]))
-    bare = [key["conname"] for key in foreign_keys(house) if frozenset(key["conkey"]) not in prefixes[key["conrelid"]]]
+    bare = [
+        key["conname"] for key in foreign_keys(catalog) if frozenset(key["conkey"]) not in prefixes[key["conrelid"]]
+    ]
     assert bare == []
 
 
-def test_nothing_but_a_users_row_and_what_an_execution_did_is_deleted_by_cascade(house: Database) -> None:
-    cascades = {key["conname"] for key in foreign_keys(house) if key["confdeltype"] == "c"}
+def test_foreign_keys__cascades(catalog: Database) -> None:
+    cascades = {key["conname"] for key in foreign_keys(catalog) if key["confdeltype"] == "c"}
     assert cascades == {
         "users_id_fkey",
         "bulk_actions_agency_id_execution_id_fkey",
@@ -388,9 +392,9 @@ def test_nothing_but_a_users_row_and_what_an_execution_did_is_deleted_by_cascade
     }
 
 
-def test_a_heartbeat_touches_no_index(house: Database) -> None:
+def test_indexes__none_on_heartbeat_columns(catalog: Database) -> None:
     for column in ("lease_expires_at", "checkpoint", "progress", "records", "seq", "attempts"):
-        indexes = house.all(
+        indexes = catalog.all(
             "select indexdef from pg_indexes where tablename = 'executions' and indexdef ~ %s", (column,)
         )
         assert indexes == [], column
@@ -401,7 +405,7 @@ def function_files() -> list[Path]:
 
 
 @pytest.mark.parametrize("file", function_files(), ids=lambda file: file.stem)
-def test_a_file_holds_the_function_of_its_name_and_its_grants(file: Path) -> None:
+def test_files__one_function_with_its_name_and_grants(file: Path) -> None:
     name = ("public" if file.parent.name == "public" else "app") + "." + re.sub(r"^\d+_", "", file.stem)
     shape = (
         rf"(--.*\n)+"
@@ -414,6 +418,6 @@ def test_a_file_holds_the_function_of_its_name_and_its_grants(file: Path) -> Non
     assert text.count("create or replace function") == 1
 
 
-def test_the_apis_functions_are_those_in_folders_called_public(house: Database) -> None:
+def test_files__public_folders_hold_the_api(catalog: Database) -> None:
     declared = {f"public.{file.stem}" for file in function_files() if file.parent.name == "public"}
-    assert declared == {f["name"] for f in functions(house) if f["name"].startswith("public.")}
+    assert declared == {f["name"] for f in functions(catalog) if f["name"].startswith("public.")}

@@ -1,4 +1,4 @@
-"""public.worker_queue_stats: how many executions can be claimed now, and since when the oldest can."""
+"""public.worker_queue_stats counts the claimable executions and returns for how long the oldest has been one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def waiting(database: Database, *families: str, **arguments: Any) -> Any:
         return worker.call("worker_queue_stats", families=list(families), **arguments)
 
 
-def test_only_what_is_queued_and_due(database: Database) -> None:
+def test_queue_stats__queued_and_due_only(database: Database) -> None:
     agency = database.agency()
     for status in TRANSITIONS_TO:
         database.put(status, agency)
@@ -29,7 +29,7 @@ def test_only_what_is_queued_and_due(database: Database) -> None:
     assert waiting(database, "historical_sync", "bulk_sync")["executions"] == len(["queued", "requeued"])
 
 
-def test_of_these_families_only(database: Database) -> None:
+def test_queue_stats__given_families_only(database: Database) -> None:
     agency = database.agency()
     for family in FAMILIES:
         database.insert(agency, family)
@@ -39,7 +39,7 @@ def test_of_these_families_only(database: Database) -> None:
     assert waiting(database) == waiting(database, "unknown") == NOTHING
 
 
-def test_since_when(database: Database) -> None:
+def test_queue_stats__oldest_seconds(database: Database) -> None:
     agency = database.agency()
     database.insert(agency, run_at=database.one("select now() - interval '1 hour' as at")["at"])
     database.insert(agency)
@@ -48,14 +48,14 @@ def test_since_when(database: Database) -> None:
     assert 3600 <= found["oldest_seconds"] < 3700
 
 
-def test_no_more_are_counted_than_asked_for(database: Database) -> None:
+def test_queue_stats__counts_up_to_limit(database: Database) -> None:
     agency = database.agency()
     for _ in range(3):
         database.insert(agency)
     assert waiting(database, "bulk_sync", limit=2)["executions"] == 2
 
 
-def test_those_of_every_agency_and_nothing_is_changed(database: Database) -> None:
+def test_queue_stats__all_agencies(database: Database) -> None:
     for _ in range(2):
         database.insert(database.agency())
     before = database.fingerprint()
@@ -64,13 +64,13 @@ def test_those_of_every_agency_and_nothing_is_changed(database: Database) -> Non
 
 
 @pytest.mark.parametrize("limit", [0, 101, None])
-def test_a_limit_that_is_none(database: Database, limit: int | None) -> None:
+def test_queue_stats__invalid_limit(database: Database, limit: int | None) -> None:
     with database.worker() as worker:
         refused = worker.refusal("worker_queue_stats", families=[], limit=limit)
     assert refused == ErrorSpec("PT400", "invalid_limit", {})
 
 
 @pytest.mark.parametrize("families", [None, "bulk_sync", {"a": 1}])
-def test_families_that_are_no_list(database: Database, families: Any) -> None:
+def test_queue_stats__invalid_families(database: Database, families: Any) -> None:
     with database.worker() as worker:
         assert isinstance(worker.refusal("worker_queue_stats", families=families), ErrorSpec)

@@ -1,7 +1,7 @@
 """Every interleaving of two or three sessions, step by step on real connections, then the same under real concurrency.
 
-A session's steps are its call, in a transaction of its own, and that transaction's end. After each step everybody is
-let run until done or waiting for a lock (as Postgres says it), so an order of steps is one interleaving, every time.
+A session's steps are its call, in a transaction of its own, and that transaction's end. After each step all sessions
+run until they have finished or wait for a lock, so an order of steps is always the same interleaving.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.sql
 
 Statement = tuple[str, dict[str, Any]]
 Call: TypeAlias = "Callable[[str], Statement]"  # of an execution's id
-Maker: TypeAlias = "Callable[[Database, User], Mapping[str, Statement]]"  # sets the scene; who calls what
+Maker: TypeAlias = "Callable[[Database, User], Mapping[str, Statement]]"  # makes the rows and the calls
 
 BATCH = 2  # records
 
-HELD = "held"  # what an answer is while another session holds the row, for a call that passes over locked rows
+HELD = "held"  # the result of a call that skips locked rows, while another session holds the row
 WAITS = (
     "select from pg_stat_activity as a join pg_locks as l using (pid)"
     " where pid = %s and a.state = 'active' and a.wait_event_type = 'Lock' and not l.granted"
@@ -41,7 +41,7 @@ WAITS = (
 
 
 def normal(response: Any) -> Any:
-    """lost, continue, completed …; a status; how many were claimed or reaped; or a refusal's code."""
+    """A result such as lost or completed, a status, the number of claimed or reaped rows, or an error code."""
     if isinstance(response, ErrorSpec):
         return response.code
     value = response[0]["result"]
@@ -51,7 +51,7 @@ def normal(response: Any) -> Any:
 
 
 class ChaosWorker:
-    """A session whose steps run one after the other in its own thread: one that waits keeps nobody else waiting."""
+    """A session whose steps run in order in its own thread, so that a waiting one does not block the others."""
 
     def __init__(self, database: Database, session: Session) -> None:
         self.database = database
@@ -67,7 +67,7 @@ class ChaosWorker:
         self.steps.append(self.thread.submit(self.session.execute, how))
 
     def is_at_rest(self) -> bool:
-        """Done with all it was given, or waiting for a lock."""
+        """Whether it has finished its steps or waits for a lock."""
         done = all(step.done() for step in self.steps)
         return done or bool(self.database.all(WAITS, (self.session.connection.info.backend_pid,)))
 
@@ -78,10 +78,10 @@ class ChaosWorker:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`answers`: of each session, by whom it comes after among those who changed something (None: nobody).
+    """`answers`: the result of each session, by the session before it that changed something (None: no other did).
 
-    `events`: what the audit says when a session's transaction is committed, by its answer; else it changed nothing.
-    `records`: who has stored the batch, likewise.
+    `events`: the audit's events after a session has committed, by its result; without an entry it changed nothing.
+    `records`: the sessions that have stored the batch, in the same way.
     """
 
     make: Maker
@@ -89,12 +89,12 @@ class Scenario:
     events: Mapping[tuple[str, Any], list[str]]
     history: Sequence[str] = ("start", "claim")
     records: Collection[tuple[str, Any]] = ()
-    # What the audit says by the answer alone, and of the first only; and what it says instead after a cancel.
+    # The audit event by result, for the first session only, and the event after a cancel instead.
     told_first: Mapping[Any, list[str]] = field(default_factory=dict)
     after_cancel: Mapping[tuple[str, Any], list[str]] = field(default_factory=dict)
 
     def expected(self, order: Sequence[str], ends: Mapping[str, str]) -> tuple[dict[str, Any], list[str], int]:
-        """Each session's answer, the events and the number of records, if the steps run in this order."""
+        """Each session's result, the events and the number of records, if the steps run in this order."""
         answers: dict[str, Any] = {}
         events, records = list(self.history), 0
         first: str | None = None
@@ -118,7 +118,7 @@ class Scenario:
 
 
 def interleavings(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """All orders of everybody's two steps."""
+    """All orders of the two steps of each session."""
     return sorted(set(itertools.permutations([*names, *names])))
 
 
@@ -145,7 +145,7 @@ def perform(
         else:
             players[name].begin(calls[name])
         begun.add(name)
-        wait(players[name].steps, 0.002)  # most are done by then, which spares asking
+        wait(players[name].steps, 0.002)  # most are done by then, which saves a query
         until(lambda: all(player.is_at_rest() for player in players.values()))
     for player in players.values():
         player.steps[1].result(30)
@@ -169,7 +169,7 @@ def play(database: Database, scenario: Scenario, all_ends: Sequence[str]) -> Non
 
 
 def counts(database: Database) -> Counter[str]:
-    """How many events of each kind there are, and records."""
+    """The number of events of each kind, and of records."""
     rows = database.all(
         "select event, count(*) as n from app.execution_events group by 1"
         " union all select 'record', count(*) from app.records"
@@ -178,7 +178,7 @@ def counts(database: Database) -> Counter[str]:
 
 
 def tidy(database: Database) -> None:
-    """Nothing of one performance is left for the next to claim, reap or trip over."""
+    """Removes what the next case could claim or reap."""
     with database.acting_as("service_role") as connection:
         connection.execute(
             "update app.executions as e set status = 'cancelled', event = f.cancel_event from app.families as f"
@@ -233,7 +233,7 @@ def reap(_: str) -> Statement:
 def there_is(
     status: str, *, family: str = "historical_sync", late: bool = False, number: int = 1, **calls: Call
 ) -> Maker:
-    """Executions in this status (running ones have lease 1), `late` with it expired; the calls are for the last."""
+    """Executions in this status (running: lease token 1, `late`: an expired lease). The calls are for the last."""
 
     def make(database: Database, user: User) -> Mapping[str, Statement]:
         connection_id = database.connection(user.agency_id)
@@ -314,7 +314,7 @@ PAIRS = {
 
 
 def in_two_steps(family: str) -> dict[str, Scenario]:
-    """The same of a family whose cancel leaves the worker until its deadline, and what it has besides."""
+    """The same for a family that cancels in two steps, with its additional cases."""
     requested = {("cancel", "cancelling"): ["request_cancel"]}
     at_once = {("cancel", "cancelled"): ["request_cancel"]}
     return {
@@ -331,7 +331,7 @@ def in_two_steps(family: str) -> dict[str, Scenario]:
             },
             requested | at_once | {("release", "queued"): ["release"], ("release", "cancelled"): ["acknowledge"]},
         ),
-        # Asked for twice: whoever comes second is answered the same and moves nothing.
+        # Called twice: the second call returns the same and changes nothing.
         "cancel": Scenario(
             there_is("running", family=family, cancel_1=request_cancel, cancel_2=request_cancel),
             {"cancel_1": {None: "cancelling"}, "cancel_2": {None: "cancelling"}},
@@ -370,17 +370,17 @@ def in_two_steps(family: str) -> dict[str, Scenario]:
 
 @pytest.mark.parametrize("family", TWO_STEPS)
 @pytest.mark.parametrize("name", in_two_steps(""))
-def test_of_a_cancel_in_two_steps_too_the_first_wins(database: Database, family: str, name: str) -> None:
+def test_race__request_cancel_and_outcome(database: Database, family: str, name: str) -> None:
     play(database, in_two_steps(family)[name], ["commit", "rollback"])
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_of_two_the_first_to_hold_the_row_wins_and_an_undone_one_never_was(database: Database, name: str) -> None:
+def test_race__first_to_lock_wins(database: Database, name: str) -> None:
     play(database, PAIRS[name], ["commit", "rollback"])
 
 
 def make_zombie(database: Database, user: User) -> Mapping[str, Statement]:
-    """A running historical sync with its second worker (lease 3), while the first one is not quite dead (lease 1)."""
+    """A running historical sync of a second worker (lease token 3), whose first worker (1) still runs."""
     job_id = database.start(user)
     database.move(job_id, ("claim", "running"), ("release", "queued"), ("claim", "running"))
     return {"cancel": cancel(job_id), "finish": finish(job_id, 3), "zombie": batch(job_id, 1)}
@@ -401,11 +401,11 @@ THREE = {
 
 
 @pytest.mark.parametrize("name", THREE)
-def test_of_three_exactly_one_wins(database: Database, name: str) -> None:
+def test_race__three_calls_one_wins(database: Database, name: str) -> None:
     play(database, THREE[name], ["commit"])
 
 
-def test_of_two_starts_on_one_connection_one_is_the_job_and_the_other_is_told_which(database: Database) -> None:
+def test_race__two_starts_on_one_connection(database: Database) -> None:
     def make(database: Database, user: User) -> Mapping[str, Statement]:
         statement = start(database.connection(user.agency_id))
         return {"start_1": statement, "start_2": statement}
@@ -422,7 +422,7 @@ def test_of_two_starts_on_one_connection_one_is_the_job_and_the_other_is_told_wh
     play(database, scenario, ["commit", "rollback"])
 
 
-def test_a_cancel_gets_through_when_the_worker_that_held_the_row_dies(database: Database) -> None:
+def test_race__cancel_after_the_lock_holder_dies(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     database.move(job_id, ("claim", "running"))
@@ -443,7 +443,7 @@ def test_a_cancel_gets_through_when_the_worker_that_held_the_row_dies(database: 
 
 @contextmanager
 def crowd(sessions: Sequence[Session]) -> Iterator[Callable[[Sequence[Statement]], list[Any]]]:
-    """Lets every session make its call at the same moment, and gives back their answers."""
+    """Makes the calls of all sessions at the same moment and returns their results."""
     barrier = threading.Barrier(len(sessions))
 
     def attempt(session: Session, statement: Statement) -> Any:
@@ -456,7 +456,7 @@ def crowd(sessions: Sequence[Session]) -> Iterator[Callable[[Sequence[Statement]
         yield lambda statements: list(threads.map(attempt, sessions, statements, timeout=60))
 
 
-def test_under_load_a_cancel_and_a_finish_never_both_win_and_a_zombie_never_writes(database: Database) -> None:
+def test_load__cancel_and_complete(database: Database) -> None:
     user = database.member()
     won: Counter[str] = Counter()
     with crowd([database.session(user.claims), *(database.worker() for _ in range(3))]) as at_once:
@@ -476,7 +476,7 @@ def test_under_load_a_cancel_and_a_finish_never_both_win_and_a_zombie_never_writ
     assert sum(won.values()) == 200
 
 
-def test_under_load_every_execution_is_claimed_once(database: Database) -> None:
+def test_load__claimed_once(database: Database) -> None:
     agency = database.agency()
     jobs = sorted(database.insert(agency) for _ in range(200))
     three = rpc("worker_claim", worker="w", families=["bulk_sync"], max_executions=3)
@@ -487,7 +487,7 @@ def test_under_load_every_execution_is_claimed_once(database: Database) -> None:
     assert sorted(claimed) == jobs
 
 
-def test_under_load_one_connection_has_one_active_job(database: Database) -> None:
+def test_load__one_active_job_per_connection(database: Database) -> None:
     users = [database.member()]
     users += [database.user(users[0].agency_id) for _ in range(3)]
     with crowd([database.session(user.claims) for user in users]) as at_once:
@@ -499,8 +499,8 @@ def test_under_load_one_connection_has_one_active_job(database: Database) -> Non
 
 
 @pytest.mark.parametrize("mode", ["replicate", "create", "update", "updateOrCreate"])
-def test_under_load_two_executions_store_the_same_records_in_one_destination(database: Database, mode: str) -> None:
-    """In opposite orders, which without care is a deadlock."""
+def test_load__same_records_from_two_executions(database: Database, mode: str) -> None:
+    """In opposite orders, which would deadlock without an order of locks."""
     agency = database.agency()
     destination_id = database.connection(agency, "records", {})
     spec = json.dumps({"write": {"mode": mode}})
@@ -510,7 +510,7 @@ def test_under_load_two_executions_store_the_same_records_in_one_destination(dat
         return database.put("running", agency, "model_sync", **columns)
 
     keys = [str(n) for n in range(300)]
-    if mode == "update":  # what is there to be updated
+    if mode == "update":  # existing rows to update
         with database.worker() as worker:
             worker.execute(*batch(job(), keys=keys))
     jobs = [job(spec=spec) for _ in range(2)]
@@ -527,7 +527,7 @@ def test_under_load_two_executions_store_the_same_records_in_one_destination(dat
     assert written == {"inserted": inserted, "updated": 0 if mode == "create" else total - inserted}
 
 
-def test_under_load_one_batch_sent_by_many_is_stored_once(database: Database) -> None:
+def test_load__one_batch_stored_once(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
     database.move(job_id, ("claim", "running"))

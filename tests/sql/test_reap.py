@@ -1,4 +1,4 @@
-"""public.worker_reap: what dead workers hold is queued again, failed at last, or cancelled by force."""
+"""public.worker_reap queues, fails or cancels the executions of dead workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reap(database: Database, **arguments: Any) -> Any:
 
 
 def cancel_in_two_steps(database: Database) -> tuple[str, str]:
-    """A bulk sync that a member is cancelling; its worker has not said anything yet. (job, who cancels)"""
+    """A bulk sync in `cancelling` whose worker has not acknowledged: (job, member)."""
     user = database.member()
     job_id = database.put("running", user.agency_id, "bulk_sync")
     with database.session(user.claims) as session:
@@ -31,13 +31,13 @@ def cancel_in_two_steps(database: Database) -> tuple[str, str]:
 
 
 def pass_deadline(database: Database, job_id: str) -> None:
-    """As if the grace were over: nobody may change a deadline, so the trigger must not see it."""
+    """Moves the deadline into the past, without the trigger, because no role may change it."""
     with database.admin.transaction():
         database.admin.execute("set local session_replication_role = replica")
         database.admin.execute("update app.executions set cancel_deadline = '2001-01-01' where id = %s", (job_id,))
 
 
-def test_what_is_alive_or_over_is_left_alone(database: Database) -> None:
+def test_reap__alive_and_finished_are_left(database: Database) -> None:
     agency = database.agency()
     for status in TRANSITIONS_TO:
         database.put(status, agency)
@@ -46,7 +46,7 @@ def test_what_is_alive_or_over_is_left_alone(database: Database) -> None:
     assert database.fingerprint() == before
 
 
-def test_a_lost_lease_is_queued_again_at_once_and_counts_as_an_attempt(database: Database) -> None:
+def test_reap__lost_lease_is_requeued(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.update(job_id, seq=1, checkpoint='{"at": 1}')
     database.expire_lease(job_id)
@@ -59,7 +59,7 @@ def test_a_lost_lease_is_queued_again_at_once_and_counts_as_an_attempt(database:
         assert worker.claim()["lease_token"] == 3
 
 
-def test_the_last_lost_lease_ends_it_with_an_error(database: Database) -> None:
+def test_reap__last_attempt_fails(database: Database) -> None:
     job_id = database.put("running", database.agency(), max_attempts=1)
     database.expire_lease(job_id)
     assert reap(database) == NOTHING | {"failed": 1}
@@ -68,7 +68,7 @@ def test_the_last_lost_lease_ends_it_with_an_error(database: Database) -> None:
     assert database.events(job_id)[-1]["event"] == "fail"
 
 
-def test_a_cancel_has_its_grace(database: Database) -> None:
+def test_reap__cancel_before_its_deadline(database: Database) -> None:
     job_id, who = cancel_in_two_steps(database)
     row = database.execution(job_id)
     assert (row["status"], row["cancelled_by"], row["lease_token"]) == ("cancelling", who, 1)
@@ -76,7 +76,7 @@ def test_a_cancel_has_its_grace(database: Database) -> None:
     assert reap(database) == NOTHING
 
 
-def test_a_cancel_that_nobody_acknowledged_is_forced_at_its_deadline(database: Database) -> None:
+def test_reap__cancel_forced_at_its_deadline(database: Database) -> None:
     job_id, who = cancel_in_two_steps(database)
     pass_deadline(database, job_id)
     assert reap(database) == NOTHING | {"cancelled": 1}
@@ -94,14 +94,14 @@ def test_a_cancel_that_nobody_acknowledged_is_forced_at_its_deadline(database: D
             assert worker.call(call, execution_id=job_id, lease_token=1) == {"result": "lost"}
 
 
-def test_a_cancel_whose_worker_is_dead_is_forced_before_its_deadline(database: Database) -> None:
+def test_reap__cancel_of_a_dead_worker(database: Database) -> None:
     job_id, _ = cancel_in_two_steps(database)
     database.expire_lease(job_id)
     assert reap(database) == NOTHING | {"cancelled": 1}
     assert database.events(job_id)[-1]["reason"] == "lease_expired"
 
 
-def test_a_heartbeat_does_not_put_the_deadline_off(database: Database) -> None:
+def test_reap__heartbeat_keeps_the_deadline(database: Database) -> None:
     job_id, _ = cancel_in_two_steps(database)
     pass_deadline(database, job_id)
     with database.worker() as worker:
@@ -110,7 +110,7 @@ def test_a_heartbeat_does_not_put_the_deadline_off(database: Database) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_cancel_before_the_claim_is_over_at_once_in_every_family(database: Database, family: str) -> None:
+def test_cancel_execution__queued_ends_at_once(database: Database, family: str) -> None:
     user = database.member()
     job_id = database.insert(user.agency_id, family)
     with database.session(user.claims) as session:
@@ -120,7 +120,7 @@ def test_a_cancel_before_the_claim_is_over_at_once_in_every_family(database: Dat
 
 
 @pytest.mark.parametrize("family", TWO_STEPS)
-def test_a_second_request_to_cancel_moves_nothing_and_puts_no_deadline_off(database: Database, family: str) -> None:
+def test_cancel_execution__repeated_keeps_the_deadline(database: Database, family: str) -> None:
     user = database.member()
     job_id = database.put("running", user.agency_id, family)
     query = "select to_jsonb(app.cancel_execution(%s, %s, %s)) as row"
@@ -135,14 +135,14 @@ def test_a_second_request_to_cancel_moves_nothing_and_puts_no_deadline_off(datab
 
 
 def delete_silently(database: Database, connection_id: str, age: str | None) -> None:
-    """As what is only tested is from the start: no trigger sees it end."""
+    """As a connection under test, which is deleted from the start, so no trigger runs."""
     with database.admin.transaction():
         database.admin.execute("set local session_replication_role = replica")
         change = "update app.connections set deleted_at = now() - %s::interval where id = %s"
         database.admin.execute(change, (age, connection_id))
 
 
-def test_the_secret_of_a_connection_that_was_tested_is_forgotten_in_minutes(database: Database) -> None:
+def test_reap__secret_of_a_tested_connection(database: Database) -> None:
     agency = database.agency()
     secrets = {
         "alive": (None, True),
@@ -163,7 +163,7 @@ def test_the_secret_of_a_connection_that_was_tested_is_forgotten_in_minutes(data
     assert database.fingerprint() == before
 
 
-def test_a_connection_that_somebody_holds_keeps_no_tick_waiting(database: Database) -> None:
+def test_reap__skips_locked_connection(database: Database) -> None:
     connection_id = database.connection(database.agency(), secret={"token": "t"})
     delete_silently(database, connection_id, "1 hour")
     with database.worker() as holder, holder.connection.transaction():
@@ -175,7 +175,7 @@ def test_a_connection_that_somebody_holds_keeps_no_tick_waiting(database: Databa
     assert database.all("select from app.secrets") == []
 
 
-def test_no_more_than_asked_for_are_reaped_the_oldest_first(database: Database) -> None:
+def test_reap__oldest_first_up_to_limit(database: Database) -> None:
     agency = database.agency()
     jobs = [database.put("running", agency) for _ in range(5)]
     for job_id in jobs:
@@ -185,7 +185,7 @@ def test_no_more_than_asked_for_are_reaped_the_oldest_first(database: Database) 
     assert reap(database)["released"] == 3
 
 
-def test_what_somebody_holds_is_alive(database: Database) -> None:
+def test_reap__skips_locked(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.expire_lease(job_id)
     with database.worker() as holder, holder.connection.transaction():
@@ -194,7 +194,7 @@ def test_what_somebody_holds_is_alive(database: Database) -> None:
     assert reap(database)["released"] == 1
 
 
-def test_a_senseless_limit_is_refused_and_reaps_nothing(database: Database) -> None:
+def test_reap__invalid_limit(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.expire_lease(job_id)
     before = database.fingerprint()
@@ -205,8 +205,8 @@ def test_a_senseless_limit_is_refused_and_reaps_nothing(database: Database) -> N
     assert database.fingerprint() == before
 
 
-def test_what_others_do_afterwards_is_not_the_reapers(database: Database) -> None:
-    """A statement that names nobody finds the reaper's name in the row."""
+def test_reap__later_actors_keep_their_name(database: Database) -> None:
+    """A later statement without an actor must not keep the reaper's name from the row."""
     job_id = database.put("running", database.agency())
     database.expire_lease(job_id)
     assert reap(database)["released"] == 1

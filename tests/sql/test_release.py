@@ -1,4 +1,4 @@
-"""public.worker_release: the worker stops of its own accord; nothing is lost and no attempt is counted."""
+"""public.worker_release ends a worker's turn. Nothing is lost and no attempt is counted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def release(database: Database, job_id: Any, lease_token: Any = 1, **arguments: 
         return worker.call("worker_release", execution_id=job_id, lease_token=lease_token, **arguments)["result"]
 
 
-def test_what_is_released_is_queued_again_with_all_it_had(database: Database) -> None:
+def test_release__requeued_with_checkpoint(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.update(job_id, seq=4, records=40, checkpoint='{"at": 4}', progress='{"windows_done": 4}', attempts=2)
-    database.admin.execute(  # what the 40 are of
+    database.admin.execute(  # the planner's statistics for the 40
         "insert into app.execution_resources (agency_id, execution_id, resource, started_at, records)"
         " select agency_id, id, 'flights', now(), records from app.executions where id = %s",
         (job_id,),
@@ -36,7 +36,7 @@ def test_what_is_released_is_queued_again_with_all_it_had(database: Database) ->
     assert database.events(job_id)[-1]["reason"] == "out of time"
 
 
-def test_it_can_be_claimed_again_at_once_however_often(database: Database) -> None:
+def test_release__claimable_at_once(database: Database) -> None:
     job_id = database.start(database.member())
     with database.worker() as worker:
         for n in range(7):
@@ -48,7 +48,7 @@ def test_it_can_be_claimed_again_at_once_however_often(database: Database) -> No
     assert database.execution(job_id)["attempts"] == 0
 
 
-def test_releasing_what_is_being_cancelled_acknowledges_the_cancel(database: Database) -> None:
+def test_release__while_cancelling(database: Database) -> None:
     user = database.member()
     job_id = database.insert(user.agency_id, "bulk_sync")
     database.move(job_id, ("claim", "running"))
@@ -61,13 +61,13 @@ def test_releasing_what_is_being_cancelled_acknowledges_the_cancel(database: Dat
     assert (event["event"], event["actor"], event["reason"]) == ("acknowledge", "worker:w", "told to")
 
 
-def test_a_long_reason_is_cut(database: Database) -> None:
+def test_release__long_reason_is_truncated(database: Database) -> None:
     job_id = database.put("running", database.agency())
     assert release(database, job_id, reason="x" * 1000) == "queued"
     assert database.execution(job_id)["reason"] == "x" * 500
 
 
-def test_with_any_other_lease_it_is_lost(database: Database) -> None:
+def test_release__wrong_lease_token(database: Database) -> None:
     agency = database.agency()
     jobs = {status: database.put(status, agency) for status in TRANSITIONS_TO}
     before = database.fingerprint()
@@ -78,6 +78,6 @@ def test_with_any_other_lease_it_is_lost(database: Database) -> None:
     assert database.fingerprint() == before
 
 
-def test_what_does_not_exist_is_lost(database: Database) -> None:
+def test_release__unknown_execution(database: Database) -> None:
     for job_id in (None, "00000000-0000-0000-0000-000000000000"):
         assert release(database, job_id) == "lost"

@@ -1,5 +1,5 @@
-"""public.worker_run_bulk_action_step, one step at a time: batches, outcomes of items, and that its counts
-are exact after every step, and who wins when somebody else is at the same rows.
+"""public.worker_run_bulk_action_step, one step at a time: batches, outcomes of items, exact counts after every step, and
+races for the same rows.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ REASON = "wrong configuration"
 
 
 def rows(database: Database, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """The executions, whole, by id."""
+    """All columns of the executions, by id."""
     return {str(row["id"]): row for row in database.all("select * from app.executions where id = any(%s)", (ids,))}
 
 
@@ -58,17 +58,17 @@ def in_status(database: Database, ids: list[str]) -> Counter[str]:
 # Batches
 
 
-def test_it_acts_in_batches_in_id_order_and_says_so_once_each(database: Database) -> None:
+def test_bulk_action_step__batches_in_id_order(database: Database) -> None:
     user = database.member()
     ids = many(database, user, 2 * BATCH + 203)
-    running = put(database, user, "historical_sync", "running")  # the last: in the third batch
+    running = put(database, user, "historical_sync", "running")  # the last one, in the third batch
     job_id = create(database, user, action_reason=REASON)
     with Worker(database, job_id) as worker, database.connect() as listener:
         listener.execute("listen execution_cancelled; listen execution_queued")
         before = rows(database, ids)
         assert worker.step() == MORE
         assert rows(database, ids) == before
-        matched = len(ids) + 2  # and itself
+        matched = len(ids) + 2  # and the bulk action itself
         assert bulk_actions.counts(database, job_id) == {**NOTHING, "matched": matched, "not_started": matched}
         for nth in (1, 2):
             assert worker.step() == MORE
@@ -77,7 +77,7 @@ def test_it_acts_in_batches_in_id_order_and_says_so_once_each(database: Database
             assert rows(database, left) == {one: before[one] for one in left}
             expected = {"matched": matched, "done": nth * BATCH, "not_started": matched - nth * BATCH}
             assert bulk_actions.counts(database, job_id) == {**NOTHING, **expected}
-            assert [*listener.notifies(timeout=0.05)] == []  # nobody works on one of these
+            assert [*listener.notifies(timeout=0.05)] == []  # no worker runs one of these
         assert worker.step() == LAST
         done = matched - 1
         assert bulk_actions.counts(database, job_id) == {**NOTHING, "matched": matched, "done": done, "skipped": 1}
@@ -85,13 +85,13 @@ def test_it_acts_in_batches_in_id_order_and_says_so_once_each(database: Database
         assert said == [("execution_cancelled", "*")]
         assert database.execution(running)["status"] == "cancelled"
         assert database.execution(job_id)["seq"] == 3
-        assert worker.step() == LAST  # there is nothing left: nothing changes
+        assert worker.step() == LAST  # nothing is left, so nothing changes
         assert bulk_actions.counts(database, job_id)["done"] == done
         assert worker.tell("worker_complete") == "completed"
 
 
-def test_thousands_are_found_before_the_first_is_acted_on(database: Database) -> None:
-    """In several steps, and not what comes in between."""
+def test_bulk_action_step__finds_all_before_acting(database: Database) -> None:
+    """In several steps, without executions created in between."""
     user = database.member()
     ids = many(database, user, COLLECTED_AT_ONCE + 100)
     job_id = create(database, user, criteria={"family": "historical_sync"}, max_limit=1_000_000)
@@ -109,7 +109,7 @@ def test_thousands_are_found_before_the_first_is_acted_on(database: Database) ->
 
 
 @pytest.mark.parametrize("limit", [1, 3, 10, 11, BATCH])
-def test_at_most_max_limit_the_first_by_id(database: Database, limit: int) -> None:
+def test_bulk_action_step__max_limit(database: Database, limit: int) -> None:
     user = database.member()
     ids = many(database, user, 10)
     job_id = create(database, user, criteria={"family": "historical_sync"}, max_limit=limit)
@@ -120,7 +120,7 @@ def test_at_most_max_limit_the_first_by_id(database: Database, limit: int) -> No
 
 
 @pytest.mark.parametrize("limit", [COLLECTED_AT_ONCE - 1, COLLECTED_AT_ONCE, COLLECTED_AT_ONCE + 1])
-def test_a_limit_at_the_edge_of_a_step(database: Database, limit: int) -> None:
+def test_bulk_action_step__max_limit_at_the_edge_of_a_step(database: Database, limit: int) -> None:
     user = database.member()
     many(database, user, COLLECTED_AT_ONCE + 2)
     job_id = create(database, user, criteria={"family": "historical_sync"}, max_limit=limit)
@@ -137,7 +137,7 @@ def test_a_limit_at_the_edge_of_a_step(database: Database, limit: int) -> None:
             session.call("cancel_bulk_action", job_id=job_id)
 
 
-def test_with_nothing_to_do_it_ends(database: Database) -> None:
+def test_bulk_action_step__no_match(database: Database) -> None:
     user = database.member()
     job_id = create(database, user, criteria={"family": "model_sync"})
     with Worker(database, job_id) as worker:
@@ -146,7 +146,7 @@ def test_with_nothing_to_do_it_ends(database: Database) -> None:
     assert database.execution(job_id)["status"] == "completed"
 
 
-def test_counts_that_do_not_add_up_cannot_be_stored(database: Database) -> None:
+def test_bulk_actions__counts_must_add_up(database: Database) -> None:
     user = database.member()
     job_id = bulk_actions.collected(database, user)
     with database.worker() as worker:
@@ -156,11 +156,11 @@ def test_counts_that_do_not_add_up_cannot_be_stored(database: Database) -> None:
             assert response.sqlstate == "23514"
 
 
-# What becomes of an item
+# Outcomes of items
 
 
 def wanted(action: str, family: str, status: str) -> str:
-    """The rules in plain words: cancel what has not ended, retry what failed or was cancelled, start what has ended."""
+    """Cancel acts on active executions, retry on failed and cancelled ones, start on finished ones."""
     if action == "cancel":
         return "done" if status in {"queued", "requeued", "running"} else "skipped"
     again = {"retry": {"failed", "cancelled"}, "start": {"completed", "failed", "cancelled"}}[action]
@@ -168,7 +168,7 @@ def wanted(action: str, family: str, status: str) -> str:
 
 
 @pytest.mark.parametrize("action", ["cancel", "retry", "start"])
-def test_every_action_on_every_family_in_every_status(database: Database, action: str) -> None:
+def test_bulk_action_step__every_action_family_and_status(database: Database, action: str) -> None:
     user = database.member()
     items = {
         (family, status): put(
@@ -240,7 +240,7 @@ def check_started(
     assert (event["event"], event["actor"], event["reason"]) == ("start", f"bulk_action:{job_id}", REASON)
 
 
-def test_what_it_has_started_can_be_claimed_and_is_announced_once(database: Database) -> None:
+def test_bulk_action_step__started_are_claimable(database: Database) -> None:
     user = database.member()
     for _ in range(3):
         put(database, user, "historical_sync", "failed")
@@ -254,7 +254,7 @@ def test_what_it_has_started_can_be_claimed_and_is_announced_once(database: Data
     assert len(claimed) == 3
 
 
-def test_what_was_deleted_is_not_started_again(database: Database) -> None:
+def test_bulk_action_step__deleted_is_not_restarted(database: Database) -> None:
     user = database.member()
     kept, gone, receiver = (database.connection(user.agency_id) for _ in range(3))
     sync_id = database.bulk_sync(user)
@@ -276,8 +276,8 @@ def test_what_was_deleted_is_not_started_again(database: Database) -> None:
         assert bulk_actions.outcome(database, job_id, items["storage"]) == "done"
 
 
-def test_where_one_is_active_no_second_is_started(database: Database) -> None:
-    """Not beside a job of a user's, and of two that ended in one place only one."""
+def test_bulk_action_step__another_is_active(database: Database) -> None:
+    """Not beside an active job, and only one of two finished jobs with the same concurrency key."""
     user = database.member()
     ended = [put(database, user, "bulk_sync", "failed", concurrency_key=key) for key in ("a", "b", "b", "c")]
     put(database, user, "bulk_sync", "running", concurrency_key="a")
@@ -288,21 +288,21 @@ def test_where_one_is_active_no_second_is_started(database: Database) -> None:
     assert [row["concurrency_key"] for row in made] == ["b"]
 
 
-def test_what_ends_or_goes_between_two_steps_is_skipped(database: Database) -> None:
+def test_bulk_action_step__ended_between_steps(database: Database) -> None:
     user = database.member()
     ids = [put(database, user, "historical_sync", "running") for _ in range(3)]
     job_id = bulk_actions.collected(database, user, criteria=these(ids))
     database.move(ids[0], ("complete", "completed"))
     database.move(ids[1], ("complete", "completed"))
-    with database.owner() as owner:  # retention takes one meanwhile
+    with database.owner() as owner:  # retention deletes one meanwhile
         owner.execute("delete from app.executions where id = %s", (ids[1],))
     with database.worker() as worker:
         assert worker.call("worker_run_bulk_action_step", execution_id=job_id, lease_token=1) == LAST
     assert bulk_actions.counts(database, job_id) == {**NOTHING, "matched": 3, "done": 1, "skipped": 2}
 
 
-def test_a_delivering_run_that_it_cancels_is_told_of(database: Database) -> None:
-    """As whoever cancels one: what was on its way is counted, and the receiver hears of the end."""
+def test_bulk_action_step__cancels_a_delivering_run(database: Database) -> None:
+    """As any cancel: the delivery in progress is counted, and the webhook receives the end event."""
     user = database.member()
     receiver = database.connection(user.agency_id, "webhook", {"is_active": True, "event_types": []})
     deliver = json.dumps({"write": {"mode": "deliver"}})
@@ -323,11 +323,11 @@ def test_a_delivering_run_that_it_cancels_is_told_of(database: Database) -> None
     assert database.events(run_id)[-1]["in_flight"] == 1
 
 
-# What criteria match
+# Criteria
 
 
 def matched(database: Database, user: User, criteria: dict[str, Any]) -> set[str]:
-    """Which items a bulk action with these criteria finds; a preview finds as many, and no other."""
+    """The items that a bulk action with these criteria finds, which the preview finds too."""
     with database.session(user.claims) as session:
         preview = session.call("preview_bulk_action", criteria=criteria)
     job_id = bulk_actions.collected(database, user, criteria=criteria)
@@ -344,9 +344,9 @@ def matched(database: Database, user: User, criteria: dict[str, Any]) -> set[str
     return others
 
 
-def test_criteria_by_family_and_its_own_words(database: Database) -> None:
+def test_criteria__family_and_public_status(database: Database) -> None:
     user = database.member()
-    # By the word that each family has for it.
+    # By each family's public status.
     words: dict[str, dict[str, str]] = {
         str(row["family"]): {name: str(word) for name, word in row.items() if word is not None}
         for row in database.all("select * from app.families")
@@ -365,18 +365,18 @@ def test_criteria_by_family_and_its_own_words(database: Database) -> None:
         for word in {word for its, word in of if its == family}:
             criteria = {"family": family, "status": word}
             if criteria == {"family": "bulk_action", "status": "running"}:
-                continue  # below: itself among them
+                continue  # below, because it matches itself
             assert matched(database, user, criteria) == of[family, word], criteria
     assert len(matched(database, user, {"family": "bulk_action", "status": "running"})) == 2
 
 
-def test_criteria_by_connection_time_and_id(database: Database) -> None:
+def test_criteria__connection_time_and_id(database: Database) -> None:
     user = database.member()
     here, there = (database.connection(user.agency_id) for _ in range(2))
     ids = [database.insert(user.agency_id, "bulk_sync", connection_id=which) for which in (here, there) * 3]
     times = [rows(database, ids)[one]["created_at"].isoformat() for one in ids]
     assert matched(database, user, {"connection_id": here}) == {*ids[::2]}
-    assert matched(database, user, {"created_after": times[2]}) == {*ids[3:]}  # and not that one itself
+    assert matched(database, user, {"created_after": times[2]}) == {*ids[3:]}  # without that one itself
     assert matched(database, user, {"created_before": times[2]}) == {*ids[:2]}
     between = {"created_after": times[0], "created_before": times[5]}
     assert matched(database, user, between) == {*ids[1:5]}
@@ -387,8 +387,8 @@ def test_criteria_by_connection_time_and_id(database: Database) -> None:
     assert matched(database, user, these([str(uuid.uuid4())])) == set()
 
 
-def test_another_agencys_rows_are_out_of_reach(database: Database) -> None:
-    """By id, by connection, by time, by everything at once; whoever starts it, and whatever its spec says."""
+def test_criteria__another_agency(database: Database) -> None:
+    """By id, by connection, by time and by all of them, for every caller and every spec."""
     user, victim = database.member(), database.member()
     connection_id = database.connection(victim.agency_id)
     theirs = [put(database, victim, "historical_sync", "running", connection_id=connection_id)]
@@ -407,7 +407,7 @@ def test_another_agencys_rows_are_out_of_reach(database: Database) -> None:
         with database.session(user.claims) as session:
             sample = session.call("preview_bulk_action", criteria=criteria)["sample"]
         assert {one["id"] for one in sample}.isdisjoint(theirs)
-    # Somebody may even have planted the items.
+    # Even if the items were inserted by an attacker.
     job_id = bulk_actions.collected(database, user, criteria=these([mine]))
     with database.worker() as worker:
         worker.execute(
@@ -446,8 +446,8 @@ NOT_CRITERIA += ['{"created_before": "soon"}', '{"ids": "x"}', '{"ids": ["x"]}',
 
 @pytest.mark.parametrize("criteria", [*NOT_CRITERIA, None])
 @pytest.mark.parametrize("name", ["create_bulk_action", "preview_bulk_action"])
-def test_criteria_that_are_none_match_nothing(database: Database, name: str, criteria: str | None) -> None:
-    """PostgREST lets anybody call this function without the endpoint: a word misspelled must not mean everything."""
+def test_criteria__unmatched(database: Database, name: str, criteria: str | None) -> None:
+    """Callers reach this function without the endpoint, and a misspelled member must not match everything."""
     user = database.member()
     put(database, user, "bulk_sync", "queued")
     arguments = "action_type => 'cancel', " if name == "create_bulk_action" else ""
@@ -479,7 +479,7 @@ def every_way(names: tuple[str, str]) -> Iterator[tuple[tuple[str, ...], dict[st
             yield order, dict(zip(names, how, strict=True))
 
 
-def test_of_a_cancel_and_a_step_the_first_to_hold_the_row_decides(database: Database) -> None:
+def test_bulk_action_step__races_with_its_cancel(database: Database) -> None:
     user = database.member()
     with players(database, cancel=user.claims, step=SERVICE) as those:
         for order, ends in every_way(("cancel", "step")):
@@ -504,7 +504,7 @@ def test_of_a_cancel_and_a_step_the_first_to_hold_the_row_decides(database: Data
                     assert zombie.call("worker_release", execution_id=job_id, lease_token=1) == {"result": "queued"}
 
 
-def test_of_an_items_own_cancel_and_a_step_one_cancels_it(database: Database) -> None:
+def test_bulk_action_step__races_with_an_items_cancel(database: Database) -> None:
     user = database.member()
     with players(database, cancel=user.claims, step=SERVICE) as those:
         for order, ends in every_way(("cancel", "step")):
@@ -532,7 +532,7 @@ def test_of_an_items_own_cancel_and_a_step_one_cancels_it(database: Database) ->
 
 
 @pytest.mark.parametrize("action", ["cancel", "retry", "start"])
-def test_two_bulk_actions_share_their_items_and_one_acts_on_each(database: Database, action: str) -> None:
+def test_bulk_action_step__two_share_items(database: Database, action: str) -> None:
     user = database.member()
     status = "queued" if action == "cancel" else "failed"
     with players(database, one=SERVICE, other=SERVICE) as those:
@@ -551,7 +551,7 @@ def test_two_bulk_actions_share_their_items_and_one_acts_on_each(database: Datab
                 database.update(job_id, status="queued", event="release")
 
 
-def test_of_two_bulk_actions_over_each_other_one_ends_the_other(database: Database) -> None:
+def test_bulk_action_step__two_cancel_each_other(database: Database) -> None:
     user = database.member()
     with players(database, one=SERVICE, other=SERVICE) as those:
         for order, ends in every_way(("one", "other")):
@@ -582,7 +582,7 @@ def test_of_two_bulk_actions_over_each_other_one_ends_the_other(database: Databa
 
 
 def aim_at(database: Database, job_id: str, ids: list[str]) -> None:
-    """Its criteria, once created: they may name what was created after it."""
+    """Sets its criteria after its creation, so that they can name executions created later."""
     with database.admin.transaction():
         database.admin.execute("set local session_replication_role = replica")
         database.admin.execute(
@@ -591,14 +591,14 @@ def aim_at(database: Database, job_id: str, ids: list[str]) -> None:
         )
 
 
-def test_one_that_matches_all_bulk_actions_itself_included_ends_with_exact_counts(database: Database) -> None:
+def test_bulk_action_step__matches_itself(database: Database) -> None:
     user = database.member()
     others = {
         status: put(database, user, "bulk_action", status, spec=bulk_actions.spec())
         for status in bulk_actions.statuses("bulk_action")
     }
     job_id = create(database, user, criteria={"family": "bulk_action"})
-    later = create(database, user, criteria={"family": "bulk_action"})  # before the first begins
+    later = create(database, user, criteria={"family": "bulk_action"})  # before the first starts
     assert run(database, job_id) == {**NOTHING, "matched": 8, "done": 4, "skipped": 4}
     assert bulk_actions.outcome(database, job_id, job_id) == "skipped"
     assert bulk_actions.outcome(database, job_id, later) == "done"
@@ -607,12 +607,12 @@ def test_one_that_matches_all_bulk_actions_itself_included_ends_with_exact_count
 
 
 @pytest.mark.parametrize("action", ["cancel", "start", "retry"])
-def test_a_step_that_is_asked_for_twice_at_once_is_taken_once(database: Database, action: str) -> None:
-    """Its first answer was lost on the way, and it is still under way in the database."""
+def test_bulk_action_step__repeated_while_running(database: Database, action: str) -> None:
+    """The response of the first call was lost while the call still runs in the database."""
     user = database.member()
     with players(database, step=SERVICE, again=SERVICE) as those:
         for order, ends in every_way(("step", "again")):
-            # Without a concurrency key nothing but this step's own care keeps it from starting two.
+            # Without a concurrency key only the step itself prevents a second start.
             status = "queued" if action == "cancel" else "failed"
             ids = [put(database, user, "sync_job_run", status) for _ in range(3)]
             job_id = bulk_actions.collected(database, user, action, criteria=these(ids))
@@ -625,7 +625,7 @@ def test_a_step_that_is_asked_for_twice_at_once_is_taken_once(database: Database
             database.update(job_id, status="queued", event="release")
 
 
-def test_finding_that_is_asked_for_twice_at_once_finds_each_once(database: Database) -> None:
+def test_bulk_action_step__finding_repeated_while_running(database: Database) -> None:
     user = database.member()
     with players(database, step=SERVICE, again=SERVICE) as those:
         for order, ends in every_way(("step", "again")):
@@ -641,8 +641,8 @@ def test_finding_that_is_asked_for_twice_at_once_finds_each_once(database: Datab
 
 @pytest.mark.parametrize("what", ["definition", "connection"])
 @pytest.mark.parametrize("action", ["retry", "start"])
-def test_nothing_is_started_on_what_is_being_deleted(database: Database, what: str, action: str) -> None:
-    """Whoever comes first: nothing that is active is left on what is gone."""
+def test_bulk_action_step__connection_being_deleted(database: Database, what: str, action: str) -> None:
+    """In either order, nothing active is left on a deleted connection."""
     user = database.member()
     with players(database, delete=user.claims, step=SERVICE) as those:
         for order, ends in every_way(("delete", "step")):
@@ -667,8 +667,8 @@ def test_nothing_is_started_on_what_is_being_deleted(database: Database, what: s
             database.update(job_id, status="queued", event="release")
 
 
-def test_a_connection_that_is_deleted_with_its_syncs_meanwhile_waits_in_the_same_order(database: Database) -> None:
-    """The syncs' executions lie in another order than the syncs: in that one it would be a deadlock."""
+def test_bulk_action_step__no_deadlock_with_delete_connection(database: Database) -> None:
+    """The syncs' executions have another id order than the syncs, which would deadlock in the syncs' order."""
     user = database.member()
     source_id = database.connection(user.agency_id)
     syncs = sorted(database.bulk_sync(user, source_connection_id=source_id) for _ in range(2))
@@ -692,9 +692,9 @@ def test_a_connection_that_is_deleted_with_its_syncs_meanwhile_waits_in_the_same
     assert bulk_actions.counts(database, job_id) == {**NOTHING, "matched": 2, "skipped": 2}
 
 
-def test_crowds_of_bulk_actions_over_the_same_rows_end_and_each_row_is_acted_on_once(database: Database) -> None:
-    """Keys lie in another order than ids, so that two may wait for each other in a circle: whoever is refused by the
-    database is asked again, as the worker does, and in the end everything adds up.
+def test_bulk_action_step__many_over_the_same_rows(database: Database) -> None:
+    """Keys have another order than ids, so two steps may deadlock. A step that fails is repeated, as the worker does, and
+    in the end the counts are exact.
     """
     user = database.member()
     keys = [str(n) for n in range(60)]
@@ -716,16 +716,16 @@ def test_crowds_of_bulk_actions_over_the_same_rows_end_and_each_row_is_acted_on_
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         refused = [*itertools.chain(*pool.map(work, jobs))]
-    assert {*refused} <= {"40P01", "55P03"}  # which errors.py makes a 503 of, and the worker waits for
+    assert {*refused} <= {"40P01", "55P03"}  # which become a 503, for which the worker waits
     left = [bulk_actions.counts(database, job_id) for job_id in jobs]
     assert sum(one["done"] for one in left) == len(keys)
     assert all(one["done"] + one["skipped"] == one["matched"] for one in left)
 
 
-# Workers that die, and those that were thought dead
+# Dead workers, and workers that were thought dead
 
 
-def test_a_worker_that_dies_between_steps_leaves_the_rest_to_the_next(database: Database) -> None:
+def test_bulk_action_step__worker_dies_between_steps(database: Database) -> None:
     user = database.member()
     ids = many(database, user, BATCH + 10)
     job_id = create(database, user, criteria={"family": "historical_sync"})
@@ -753,7 +753,7 @@ def test_a_worker_that_dies_between_steps_leaves_the_rest_to_the_next(database: 
 
 
 @pytest.mark.parametrize("acting", [False, True], ids=["finding", "acting"])
-def test_a_worker_that_dies_inside_a_step_has_never_begun_it(database: Database, acting: bool) -> None:
+def test_bulk_action_step__worker_dies_inside_a_step(database: Database, acting: bool) -> None:
     user = database.member()
     ids = many(database, user, 20)
     criteria = {"family": "historical_sync"}
@@ -776,7 +776,7 @@ def test_a_worker_that_dies_inside_a_step_has_never_begun_it(database: Database,
     assert run(database, job_id) == {**NOTHING, "matched": 20, "done": 20}
 
 
-def test_progress_keeps_the_lease_and_forgets_failures(database: Database) -> None:
+def test_bulk_action_step__extends_the_lease(database: Database) -> None:
     user = database.member()
     many(database, user, BATCH + 1)
     job_id = create(database, user, criteria={"family": "historical_sync"})
@@ -790,10 +790,10 @@ def test_progress_keeps_the_lease_and_forgets_failures(database: Database) -> No
         worker.rest()
 
 
-# Who may sign as a bulk action
+# The actor of a bulk action
 
 
-def test_nobody_but_a_worker_signs_as_a_bulk_action_and_only_as_one_that_runs(database: Database) -> None:
+def test_resolve_actor__bulk_action_is_forged(database: Database) -> None:
     user, stranger = database.member(), database.member()
     running = put(database, user, "bulk_action", "running", spec=bulk_actions.spec())
     runs_elsewhere = put(database, stranger, "bulk_action", "running", spec=bulk_actions.spec())
@@ -807,12 +807,12 @@ def test_nobody_but_a_worker_signs_as_a_bulk_action_and_only_as_one_that_runs(da
     claims = [f"bulk_action:{one}" for one in forged] + [running, f"bulk_actionx{running}", f"BULK_ACTION:{running}"]
 
     def attempts(role: str, claimed: str) -> tuple[str, str]:
-        """Who the audit says has started and cancelled it."""
+        """The audit's actors of its start and its cancel."""
         with database.acting_as(role) as connection:
             connection.execute(
                 "select set_config('request.jwt.claims', %s, true)", (json.dumps(user.claims | {"role": role}),)
             )
-            # Nobody else may even write the column; whoever is trusted is asked who they are.
+            # No other role may write the column, and trusted roles get their own name.
             row = connection.execute(
                 "insert into app.executions (agency_id, family, actor) values (%s, 'historical_sync', %s)"
                 " returning id, created_by",
@@ -840,8 +840,8 @@ def test_nobody_but_a_worker_signs_as_a_bulk_action_and_only_as_one_that_runs(da
         assert row == {"actor": f"user:{user.id}"}
 
 
-def test_a_worker_signs_as_the_bulk_action_that_it_runs(database: Database) -> None:
-    """And in no other agency."""
+def test_resolve_actor__bulk_action_of_a_worker(database: Database) -> None:
+    """And only in its own agency."""
     user, stranger = database.member(), database.member()
     job_id = put(database, user, "bulk_action", "running", spec=bulk_actions.spec())
     with database.acting_as("service_role") as worker:
@@ -852,7 +852,7 @@ def test_a_worker_signs_as_the_bulk_action_that_it_runs(database: Database) -> N
             assert row == {"actor": actor}
 
 
-def test_nobody_but_a_worker_takes_steps(database: Database) -> None:
+def test_bulk_action_step__worker_only(database: Database) -> None:
     user = database.member()
     job_id = bulk_actions.collected(database, user)
     with database.session(user.claims) as session:
@@ -865,7 +865,7 @@ def test_nobody_but_a_worker_takes_steps(database: Database) -> None:
 
 
 @pytest.mark.parametrize("lease_token", [0, 2, 99])
-def test_another_lease_is_lost(database: Database, lease_token: int) -> None:
+def test_bulk_action_step__wrong_lease_token(database: Database, lease_token: int) -> None:
     user = database.member()
     ids = many(database, user, 3)
     job_id = bulk_actions.collected(database, user)
@@ -876,7 +876,7 @@ def test_another_lease_is_lost(database: Database, lease_token: int) -> None:
     assert (rows(database, [*ids, job_id]), bulk_actions.counts(database, job_id)) == before
 
 
-def test_members_see_their_agencys_counts_and_items_and_nobody_elses(database: Database) -> None:
+def test_bulk_actions__visible_to_the_agency_only(database: Database) -> None:
     user, stranger = database.member(), database.member()
     run(database, create(database, user))
     for who, seen in ((user, 1), (stranger, 0)):

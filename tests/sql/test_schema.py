@@ -18,14 +18,14 @@ pytestmark = [pytest.mark.sql, pytest.mark.conventions]
 FUNCTION = "create or replace function "
 
 
-def test_the_migrations_build_the_declared_schema(postgres: Postgres) -> None:
+def test_schema__migrations_build_it(postgres: Postgres) -> None:
     with built(postgres, schema.declared()) as declared, built(postgres, schema.migrations()) as migrated:
         assert dump(postgres, migrated).splitlines() == dump(postgres, declared).splitlines(), (
             "sql/schemas has changed. Write the migration: make migration NAME=…"
         )
 
 
-def test_functions_can_be_applied_again_and_nothing_changes(postgres: Postgres) -> None:
+def test_schema__functions_can_be_applied_again(postgres: Postgres) -> None:
     functions = [file for file in schema.declared() if FUNCTION in file.read_text()]
     with built(postgres, schema.declared()) as name:
         before = dump(postgres, name)
@@ -35,7 +35,7 @@ def test_functions_can_be_applied_again_and_nothing_changes(postgres: Postgres) 
         assert dump(postgres, name).splitlines() == before.splitlines()
 
 
-def test_every_function_is_declared_so() -> None:
+def test_schema__functions_are_create_or_replace() -> None:
     declared = [file.read_text().lower() for file in schema.declared()]
     assert sum(text.count(FUNCTION) for text in declared) > 0
     assert [text for text in declared if "create function" in text or "create procedure" in text] == []

@@ -1,6 +1,4 @@
-"""Where a connection's secret is, at the SQL level: who may name, read and forget it; in the database, in Supabase
-Vault and in a store outside.
-"""
+"""Secrets in the database, in Supabase Vault and in an external store: who may use, read and delete them."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def vault(database: Database) -> Database:
 
 
 def create(database: Database, user: User, **arguments: Any) -> str:
-    """A connection with the secret, or with what else is said."""
+    """A connection with the secret, or with the given arguments."""
     configuration = CONFIG if "secret_id" in arguments else {**CONFIG, "secret": SECRET}
     with database.session(user.claims) as session:
         response = session.call("create_connection", **GOOD, **{"configuration": configuration, **arguments})
@@ -47,7 +45,7 @@ def reserve(database: Database, user: User, **arguments: Any) -> dict[str, str]:
 
 
 def claimed(database: Database, user: User, connection_id: str) -> dict[str, Any]:
-    """The connection as the worker is handed it."""
+    """The connection as the worker receives it."""
     job_id = database.start(user, connection_id)
     with database.worker() as worker:
         execution = worker.claim()
@@ -73,7 +71,7 @@ def age(database: Database, hours: float) -> None:
 # In the database
 
 
-def test_plain_postgres_keeps_it_in_a_table_that_nobody_reads(database: Database, user: User) -> None:
+def test_secret__in_the_database(database: Database, user: User) -> None:
     connection_id = create(database, user)
     [row] = database.all("select * from app.secrets")
     assert (row["storage"], row["value"], row["name"]) == ("database", SECRET, None)
@@ -86,14 +84,14 @@ def test_plain_postgres_keeps_it_in_a_table_that_nobody_reads(database: Database
                 assert refused.sqlstate == "42501"
 
 
-def test_without_one_there_is_none(database: Database, user: User) -> None:
+def test_secret__none(database: Database, user: User) -> None:
     for secret in ("{}", "null"):
         configuration = CONFIG | {"auth": {"type": "none"}, "secret": json.loads(secret)}
         assert claimed(database, user, create(database, user, configuration=configuration))["secret"] == {}
     assert database.all("select from app.secrets") == []
 
 
-def test_it_is_forgotten_in_the_commit_that_deletes_the_connection(database: Database, user: User) -> None:
+def test_secret__deleted_with_its_connection(database: Database, user: User) -> None:
     connection_id = create(database, user)
     with database.session(user.claims) as session:
         with session.connection.transaction(force_rollback=True):
@@ -103,8 +101,8 @@ def test_it_is_forgotten_in_the_commit_that_deletes_the_connection(database: Dat
     assert SECRET["token"] not in everything_stored(database)
 
 
-def test_whoever_drops_a_connection_forgets_its_secret(database: Database, user: User) -> None:
-    """Also past the API, as an operator may."""
+def test_secret__deleted_by_plain_sql(database: Database, user: User) -> None:
+    """By plain SQL too, as an operator may delete it."""
     for statement in ("delete from app.connections", "update app.connections set deleted_at = now(), config = '{}'"):
         create(database, user)
         with database.session({}, "service_role") as operator:
@@ -112,7 +110,7 @@ def test_whoever_drops_a_connection_forgets_its_secret(database: Database, user:
         assert database.all("select from app.secrets") == []
 
 
-def test_nobody_stores_one_for_another_agency(database: Database, user: User) -> None:
+def test_store_secret__another_agency(database: Database, user: User) -> None:
     stranger = database.member()
     query = "select app.store_secret(%s, %s)"
     with database.session(stranger.claims) as session:
@@ -123,7 +121,7 @@ def test_nobody_stores_one_for_another_agency(database: Database, user: User) ->
     assert database.all("select from app.secrets") == []
 
 
-def test_the_same_secret_leaves_another_fingerprint_with_every_key(database: Database, user: User) -> None:
+def test_secret__fingerprint_depends_on_the_key(database: Database, user: User) -> None:
     with database.session(user.claims) as session:
         for key in ("a", "b"):
             session.say(**{"idempotency-key": key})
@@ -139,7 +137,7 @@ def test_the_same_secret_leaves_another_fingerprint_with_every_key(database: Dat
 
 
 @pytest.mark.fresh_database
-def test_the_vault_keeps_it_where_there_is_one(vault: Database, user: User) -> None:
+def test_secret__in_the_vault(vault: Database, user: User) -> None:
     connection_id = create(vault, user)
     assert SECRET["token"] not in everything_stored(vault)
     [kept] = vault.all("select name, decrypted_secret from vault.decrypted_secrets")
@@ -151,7 +149,7 @@ def test_the_vault_keeps_it_where_there_is_one(vault: Database, user: User) -> N
 
 
 @pytest.mark.fresh_database
-def test_one_that_was_replaced_in_the_vault_is_the_next_claims(vault: Database, user: User) -> None:
+def test_secret__replaced_in_the_vault(vault: Database, user: User) -> None:
     connection_id = create(vault, user)
     for secret, seen in (
         ('{"token": "new"}', {"token": "new"}),
@@ -166,7 +164,7 @@ def test_one_that_was_replaced_in_the_vault_is_the_next_claims(vault: Database, 
 
 
 @pytest.mark.fresh_database
-def test_a_webhooks_secret_is_in_the_vault_too(vault: Database, user: User) -> None:
+def test_secret__of_a_webhook_in_the_vault(vault: Database, user: User) -> None:
     with vault.session(user.claims) as session:
         webhook = session.call("create_webhook", target_url="https://127.0.0.1/never")
         job = session.call("create_sync_job", resources=[{"resource": "flights", "method": "list"}])
@@ -188,10 +186,10 @@ def test_a_webhooks_secret_is_in_the_vault_too(vault: Database, user: User) -> N
     assert vault.all("select from vault.secrets") == []
 
 
-# In a store outside
+# In an external store
 
 
-def test_a_reserved_name_becomes_a_connections_secret_once(database: Database, user: User) -> None:
+def test_reserve_secret__used_once(database: Database, user: User) -> None:
     reserved = reserve(database, user)
     assert reserved["name"] == f"{user.agency_id}/{reserved['secret_id']}"
     connection_id = create(database, user, secret_id=reserved["secret_id"])
@@ -205,7 +203,7 @@ def test_a_reserved_name_becomes_a_connections_secret_once(database: Database, u
 
 
 def refused_ids(database: Database, user: User) -> dict[str, str]:
-    """Secrets that this user's connections may not name."""
+    """Secrets that this user's connections cannot use."""
     used, late = reserve(database, user)["secret_id"], reserve(database, user)["secret_id"]
     create(database, user, secret_id=used)
     database.admin.execute("update app.secrets set delete_at = now() where id = %s", (late,))
@@ -221,7 +219,7 @@ def refused_ids(database: Database, user: User) -> dict[str, str]:
     }
 
 
-def test_none_but_an_unused_one_of_the_agencys_own_is_accepted(database: Database, user: User) -> None:
+def test_use_secret__not_usable(database: Database, user: User) -> None:
     given = refused_ids(database, user)
     before = database.fingerprint()
     with database.session(user.claims) as session:
@@ -232,7 +230,7 @@ def test_none_but_an_unused_one_of_the_agencys_own_is_accepted(database: Databas
     assert database.fingerprint() == before
 
 
-def test_a_secret_is_given_in_one_way_and_to_a_source_alone(database: Database, user: User) -> None:
+def test_use_secret__given_in_two_ways(database: Database, user: User) -> None:
     secret_id = reserve(database, user)["secret_id"]
     before = database.fingerprint()
     with database.session(user.claims) as session:
@@ -245,7 +243,7 @@ def test_a_secret_is_given_in_one_way_and_to_a_source_alone(database: Database, 
     assert database.fingerprint() == before
 
 
-def test_of_two_at_once_one_gets_it(database: Database, user: User) -> None:
+def test_use_secret__two_at_once(database: Database, user: User) -> None:
     secret_id = reserve(database, user)["secret_id"]
 
     def attempt(_: int) -> str:
@@ -264,7 +262,7 @@ def keyed(session: Session, secret_id: str, key: str = "k") -> dict[str, Any]:
     return dict(session.call("create_connection", **GOOD, configuration=CONFIG, secret_id=secret_id))
 
 
-def test_a_repetition_brings_another_reservation_of_the_same_secret(database: Database, user: User) -> None:
+def test_reserve_secret__repeated_request(database: Database, user: User) -> None:
     first, again, other, without = (
         reserve(database, user, **({"fingerprint": fingerprint * 64} if fingerprint else {}))["secret_id"]
         for fingerprint in ("a", "a", "b", "")
@@ -280,7 +278,7 @@ def test_a_repetition_brings_another_reservation_of_the_same_secret(database: Da
     assert {secret["id"] for secret in to_forget(database)} == {again, other, without}
 
 
-def test_what_no_connection_came_for_is_forgotten_after_an_hour(database: Database, user: User) -> None:
+def test_claim_deleted_secrets__unused_reservation(database: Database, user: User) -> None:
     reserved = reserve(database, user)
     age(database, 0.9)
     assert to_forget(database) == []
@@ -288,11 +286,11 @@ def test_what_no_connection_came_for_is_forgotten_after_an_hour(database: Databa
     assert to_forget(database) == [{"id": reserved["secret_id"], "name": reserved["name"]}]
 
 
-def test_a_deleted_connections_is_handed_out_until_it_is_settled(database: Database, user: User) -> None:
+def test_claim_deleted_secrets__until_acknowledged(database: Database, user: User) -> None:
     reserved = reserve(database, user)
     connection_id = create(database, user, secret_id=reserved["secret_id"])
     with database.worker() as worker:
-        worker.call("worker_ack_deleted_secret", secret_id=reserved["secret_id"])  # nobody claimed it
+        worker.call("worker_ack_deleted_secret", secret_id=reserved["secret_id"])  # it was not claimed
     delete(database, user, connection_id)
     assert to_forget(database) == [{"id": reserved["secret_id"], "name": reserved["name"]}]
     assert to_forget(database) == []  # for five minutes
@@ -306,7 +304,7 @@ def test_a_deleted_connections_is_handed_out_until_it_is_settled(database: Datab
     assert row["secret_id"] is None
 
 
-def test_two_workers_are_handed_different_ones(database: Database, user: User) -> None:
+def test_claim_deleted_secrets__two_workers(database: Database, user: User) -> None:
     reserved = {reserve(database, user)["secret_id"] for _ in range(4)}
     age(database, 2)
     with database.worker() as one, database.worker() as another:
@@ -322,14 +320,14 @@ def test_two_workers_are_handed_different_ones(database: Database, user: User) -
 
 
 def start_test(session: Session, **arguments: Any) -> str:
-    """The id of the connection that is only tested."""
+    """The id of the connection under test."""
     check_id = session.call("test_connection", type="http", **arguments)["check_id"]
     [row] = session.execute("select connection_id from app.executions where id = %s", (check_id,))
     return str(row["connection_id"])
 
 
 def minutes_later(database: Database) -> None:
-    """Six, for what was tested."""
+    """Six minutes, for connections under test."""
     with database.admin.transaction():
         database.admin.execute("set local session_replication_role = replica")
         database.admin.execute("update app.connections set deleted_at = deleted_at - interval '6 minutes'")
@@ -338,7 +336,7 @@ def minutes_later(database: Database) -> None:
 
 
 @pytest.mark.parametrize("external", [False, True])
-def test_a_test_borrows_the_stored_secret_and_forgets_its_own(database: Database, user: User, external: bool) -> None:
+def test_test_connection__secret(database: Database, user: User, external: bool) -> None:
     stored = create(database, user, **({"secret_id": reserve(database, user)["secret_id"]} if external else {}))
     of = "select secret_id from app.connections where id = %s"
     secret_id = database.one(of, (stored,))["secret_id"]
@@ -364,7 +362,7 @@ def test_a_test_borrows_the_stored_secret_and_forgets_its_own(database: Database
     assert [row["id"] for row in kept] == [secret_id]
 
 
-def test_a_borrowed_secret_is_gone_with_the_connection_that_lent_it(database: Database, user: User) -> None:
+def test_test_connection__stored_connection_deleted(database: Database, user: User) -> None:
     stored = create(database, user)
     with database.session(user.claims) as session:
         tested = start_test(session, connection_id=stored, configuration={})
@@ -373,7 +371,7 @@ def test_a_borrowed_secret_is_gone_with_the_connection_that_lent_it(database: Da
     assert database.all("select from app.secrets") == []
 
 
-def test_tests_reaping_and_deleting_at_once_wait_in_no_circle(database: Database) -> None:
+def test_test_connection__no_deadlock(database: Database) -> None:
     for _ in range(5):
         user = database.member()
         stored = create(database, user)

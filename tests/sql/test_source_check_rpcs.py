@@ -32,7 +32,7 @@ ERROR = {"code": "source_refused", "message": "The source answered 400."}
 
 
 class Answers:
-    """A Call whose get_source_check answers these, the last for ever; and cancel_source_check what is left then."""
+    """An RPC context whose get_source_check returns these, the last repeatedly, and cancel_source_check `at_last`."""
 
     def __init__(self, *answers: Mapping[str, Any], at_last: Mapping[str, Any] | None = None) -> None:
         self.answers = list(answers)
@@ -50,28 +50,28 @@ class Answers:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time goes by in pauses alone; these are they."""
+    """The pauses, which are all that advances the clock."""
     slept: list[float] = []
     monkeypatch.setattr(source_check, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: sum(slept)))
     return slept
 
 
 @pytest.mark.parametrize("response", [b'{"check_id": null}', b'{"data": {"id": "x"}}'])
-def test_nothing_to_look_at_is_not_asked_for(response: bytes) -> None:
+def test_source_check__nothing_to_check(response: bytes) -> None:
     call = Answers(CREATED)
     assert await_source_check(response, call) is None  # type: ignore[arg-type]
     assert (call.asked, call.woken) == ([], [])
 
 
-def test_it_is_asked_about_until_it_is_complete() -> None:
+def test_source_check__polled_until_completed() -> None:
     call = Answers(CREATED, RUNNING, RUNNING, {"status": "completed", "fields": FIELDS, "error": None})
     assert await_source_check(BEGUN, call) == "x"  # type: ignore[arg-type]
     assert call.asked == [("get_source_check", {"check_id": "x"})] * 4
     assert call.woken == ["checks"]
 
 
-def test_an_error_is_told_once_it_is_final() -> None:
-    """A worker that failed itself tries again."""
+def test_source_check__final_error() -> None:
+    """A check whose worker failed is tried again."""
     again = RUNNING | {"error": {"code": "internal_error", "message": "The worker failed; it tries again."}}
     done = {"status": "completed", "fields": FIELDS, "error": None}
     assert await_source_check(BEGUN, Answers(again, again, done)) == "x"  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_an_error_is_told_once_it_is_final() -> None:
     assert problem.message == ERROR["message"]
 
 
-def test_nobody_looks(pauses: list[float]) -> None:
+def test_source_check__no_worker(pauses: list[float]) -> None:
     call = Answers(CREATED, at_last=CANCELLED)
     with pytest.raises(ApiError) as raised:
         await_source_check(BEGUN, call)  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_nobody_looks(pauses: list[float]) -> None:
     assert max(pauses) == source_check.MAX_PAUSE_SECONDS
 
 
-def test_what_ends_in_the_last_moment_counts() -> None:
+def test_source_check__ends_at_the_last_moment() -> None:
     done = {"status": "completed", "fields": FIELDS, "error": None}
     assert await_source_check(BEGUN, Answers(RUNNING, at_last=done)) == "x"  # type: ignore[arg-type]
     with pytest.raises(ApiError) as raised:
@@ -102,7 +102,7 @@ def test_what_ends_in_the_last_moment_counts() -> None:
     assert raised.value.code == "source_not_readable"
 
 
-def test_a_look_that_was_cancelled_is_waited_for_no_longer(pauses: list[float]) -> None:
+def test_source_check__cancelled(pauses: list[float]) -> None:
     call = Answers(RUNNING, CANCELLED)
     with pytest.raises(ApiError) as raised:
         await_source_check(BEGUN, call)  # type: ignore[arg-type]
@@ -114,11 +114,11 @@ def test_a_look_that_was_cancelled_is_waited_for_no_longer(pauses: list[float]) 
 
 
 @pytest.mark.parametrize("kind", ["records", "ftp"])
-def test_only_what_is_read_over_http_has_a_configuration_to_check(kind: str) -> None:
+def test_validate__http_only(kind: str) -> None:
     check_configuration(kind, {"anything": 1})
 
 
-def test_a_good_configuration_passes_and_stays_as_it_is() -> None:
+def test_validate__valid_configuration() -> None:
     configuration = json.loads(json.dumps(GOOD["configuration"]))
     check_configuration("http", configuration)
     assert configuration == GOOD["configuration"]
@@ -127,7 +127,7 @@ def test_a_good_configuration_passes_and_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     "secret", [None, {}, {"token": ""}, {"token": "t0p\0secret"}, {"t0p": "secret"}, "t0p", ["t0p"]]
 )
-def test_a_secret_that_does_not_fit_is_not_quoted(secret: object) -> None:
+def test_validate__secret_is_not_quoted(secret: object) -> None:
     with pytest.raises(ApiError) as raised:
         check_configuration("http", CONFIG | {"secret": secret})
     assert (raised.value.status, raised.value.code) == (400, "invalid_configuration")
@@ -144,7 +144,7 @@ def a_model(connection_id: str, resource: str) -> dict[str, Any]:
 
 @pytest.mark.sql
 @pytest.mark.parametrize("resource", ["flights", "weather"])
-def test_a_look_is_queued_for_a_worker(database: Database, resource: str) -> None:
+def test_start_source_check__queued(database: Database, resource: str) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id, secret=SECRET)
     with database.session(user.claims) as session:
@@ -172,7 +172,7 @@ def test_a_look_is_queued_for_a_worker(database: Database, resource: str) -> Non
 
 
 @pytest.mark.sql
-def test_how_a_look_failed(database: Database) -> None:
+def test_get_source_check__failed(database: Database) -> None:
     user = database.member()
     with database.session(user.claims) as session, database.worker() as worker:
         check_id = session.source_check(database.connection(user.agency_id))
@@ -186,7 +186,7 @@ def test_how_a_look_failed(database: Database) -> None:
 
 
 @pytest.mark.sql
-def test_looks_at_one_connection_do_not_exclude_each_other_nor_a_sync(database: Database) -> None:
+def test_start_source_check__several_at_once(database: Database) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     with database.session(user.claims) as session:
@@ -195,8 +195,8 @@ def test_looks_at_one_connection_do_not_exclude_each_other_nor_a_sync(database: 
 
 
 @pytest.mark.sql
-def test_a_look_is_nobody_elses_business(database: Database) -> None:
-    """Neither another agency's, nor a job or an execution of anything else."""
+def test_get_source_check__another_agency(database: Database) -> None:
+    """Neither another agency's check nor an execution of another family."""
     user, stranger = database.member(), database.member()
     with database.session(user.claims) as session:
         check_id = session.source_check(database.connection(user.agency_id))
@@ -223,7 +223,7 @@ def test_a_look_is_nobody_elses_business(database: Database) -> None:
 
 @pytest.mark.sql
 @pytest.mark.parametrize("status", ["queued", "running"])
-def test_a_look_is_taken_back(database: Database, status: str) -> None:
+def test_cancel_source_check__active(database: Database, status: str) -> None:
     user = database.member()
     with database.session(user.claims) as session, database.worker() as worker:
         check_id = session.source_check(database.connection(user.agency_id))
@@ -239,7 +239,7 @@ def test_a_look_is_taken_back(database: Database, status: str) -> None:
 
 
 @pytest.mark.sql
-def test_a_look_that_has_ended_is_not_taken_back(database: Database) -> None:
+def test_cancel_source_check__already_finished(database: Database) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     ended = {
@@ -257,7 +257,7 @@ def test_a_look_that_has_ended_is_not_taken_back(database: Database) -> None:
 
 @pytest.mark.sql
 @pytest.mark.parametrize("resource", ["nope", "Flights", "", "x" * 100_000, "'; --"], ids=lambda name: name[:9])
-def test_a_resource_that_there_is_not(database: Database, resource: str) -> None:
+def test_start_source_check__unknown_resource(database: Database, resource: str) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     before = database.fingerprint()
@@ -270,7 +270,7 @@ def test_a_resource_that_there_is_not(database: Database, resource: str) -> None
 
 @pytest.mark.sql
 @pytest.mark.parametrize("configuration", [{}, [], {"resource": None}, {"resource": ["flights"]}], ids=str)
-def test_a_configuration_that_names_no_resource(database: Database, configuration: Any) -> None:
+def test_start_source_check__no_resource(database: Database, configuration: Any) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     before = database.fingerprint()
@@ -281,7 +281,7 @@ def test_a_configuration_that_names_no_resource(database: Database, configuratio
 
 
 def whose_connections(database: Database, user: User) -> dict[str, tuple[str, str]]:
-    """Connections that cannot be looked at: SQLSTATE and code by id."""
+    """SQLSTATE and code by id of connections that cannot be checked."""
     theirs = database.connection(database.member().agency_id)
     gone = database.connection(user.agency_id)
     database.admin.execute("update app.connections set deleted_at = now() where id = %s", (gone,))
@@ -291,7 +291,7 @@ def whose_connections(database: Database, user: User) -> dict[str, tuple[str, st
 
 
 @pytest.mark.sql
-def test_a_connection_that_cannot_be_looked_at(database: Database) -> None:
+def test_start_source_check__not_a_source(database: Database) -> None:
     user = database.member()
     connections = whose_connections(database, user)
     before = database.fingerprint()
@@ -303,8 +303,8 @@ def test_a_connection_that_cannot_be_looked_at(database: Database) -> None:
 
 
 @pytest.mark.sql
-def test_lending_a_secret_is_for_tests_of_ones_own(database: Database) -> None:
-    """Whoever gets at the definer itself lends no secret to what is kept, another agency's, or elsewhere."""
+def test_copy_secret_for_check__own_connections_only(database: Database) -> None:
+    """Called directly, it copies no secret to a live connection, to another agency or to another address."""
     user, stranger = database.member(), database.member()
     mine = database.connection(user.agency_id, config=CONFIG, secret=SECRET)
     kept = database.connection(user.agency_id, config=CONFIG)

@@ -1,4 +1,4 @@
-"""public.start_historical_sync as SQL: what it accepts, what it refuses, and one active job per connection."""
+"""public.start_historical_sync: valid and invalid arguments, and one active job per connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JANUARY = {"date_from": "2013-01-01", "date_to": "2013-01-31"}
 
 
 def refuse(database: Database, user: User, **arguments: Any) -> ErrorSpec:
-    """The refusal of a start; nothing may have changed."""
+    """The error of a start. Nothing must have changed."""
     before = database.fingerprint()
     with database.session(user.claims) as session:
         refusal = session.refusal("start_historical_sync", **JANUARY | arguments)
@@ -26,7 +26,7 @@ def refuse(database: Database, user: User, **arguments: Any) -> ErrorSpec:
     return refusal
 
 
-def test_a_job_is_queued_by_who_asks_for_what_they_ask(database: Database) -> None:
+def test_start_historical_sync__queued(database: Database) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     with database.session(user.claims) as session:
@@ -43,7 +43,7 @@ def test_a_job_is_queued_by_who_asks_for_what_they_ask(database: Database) -> No
     )  # fmt: skip
 
 
-def test_one_day_is_a_range(database: Database) -> None:
+def test_start_historical_sync__one_day(database: Database) -> None:
     user = database.member()
     with database.session(user.claims) as session:
         day = {"date_from": "2013-01-01", "date_to": "2013-01-01"}
@@ -57,7 +57,7 @@ NO_RANGES = [
 ]  # fmt: skip
 
 
-def test_dates_that_are_no_range_are_refused(database: Database) -> None:
+def test_start_historical_sync__invalid_dates(database: Database) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     for first, last in NO_RANGES:
@@ -65,7 +65,7 @@ def test_dates_that_are_no_range_are_refused(database: Database) -> None:
         assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_dates"), (first, last)
 
 
-def test_resources_that_are_no_list_are_refused(database: Database) -> None:
+def test_start_historical_sync__resources_not_a_list(database: Database) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     no_lists: list[Any] = [[], {}, '"flights"', "null", "1"]
@@ -74,7 +74,7 @@ def test_resources_that_are_no_list_are_refused(database: Database) -> None:
         assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_resources"), resources
 
 
-def test_resources_that_the_connection_does_not_have_are_refused(database: Database) -> None:
+def test_start_historical_sync__unknown_resources(database: Database) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     unknown: list[list[Any]] = [
@@ -86,13 +86,13 @@ def test_resources_that_the_connection_does_not_have_are_refused(database: Datab
         assert refusal.members["available"] == ["flights", "weather"]
 
 
-def test_a_connection_that_receives_is_no_source(database: Database) -> None:
+def test_start_historical_sync__not_a_source(database: Database) -> None:
     user = database.member()
     refusal = refuse(database, user, connection_id=database.connection(user.agency_id, "records", {}))
     assert (refusal.sqlstate, refusal.code) == ("PT400", "not_a_source")
 
 
-def test_a_connection_without_resources_starts_nothing(database: Database) -> None:
+def test_start_historical_sync__connection_without_resources(database: Database) -> None:
     user = database.member()
     wrong: list[Any] = [{}, [], None, "x"]
     configs: list[dict[str, Any]] = [{}, *({"resources": resources} for resources in wrong)]
@@ -102,7 +102,7 @@ def test_a_connection_without_resources_starts_nothing(database: Database) -> No
             assert refuse(database, user, connection_id=connection_id, resources=resources).sqlstate == "PT400", config
 
 
-def test_a_strangers_connection_is_told_from_none(database: Database) -> None:
+def test_start_historical_sync__connection_of_another_agency(database: Database) -> None:
     user, stranger = database.member(), database.member()
     theirs = refuse(database, user, connection_id=database.connection(stranger.agency_id))
     assert (theirs.sqlstate, theirs.code) == ("PT403", "connection_of_another_agency")
@@ -112,7 +112,7 @@ def test_a_strangers_connection_is_told_from_none(database: Database) -> None:
 
 
 @pytest.mark.parametrize("status", ["queued", "requeued", "running"])
-def test_a_second_active_job_of_a_connection_is_refused_with_the_first(database: Database, status: str) -> None:
+def test_start_historical_sync__already_active(database: Database, status: str) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     job_id = database.start(user, connection_id)
@@ -122,7 +122,7 @@ def test_a_second_active_job_of_a_connection_is_refused_with_the_first(database:
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
-def test_a_finished_job_makes_room_for_the_next(database: Database, status: str) -> None:
+def test_start_historical_sync__after_a_finished_job(database: Database, status: str) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     first = database.start(user, connection_id)
@@ -130,7 +130,7 @@ def test_a_finished_job_makes_room_for_the_next(database: Database, status: str)
     assert database.start(user, connection_id) != first
 
 
-def test_a_trusted_server_starts_for_the_connections_agency(database: Database) -> None:
+def test_start_historical_sync__by_a_trusted_server(database: Database) -> None:
     user = database.member()
     with database.worker() as worker:
         job = worker.call("start_historical_sync", connection_id=database.connection(user.agency_id), **JANUARY)
@@ -138,7 +138,7 @@ def test_a_trusted_server_starts_for_the_connections_agency(database: Database) 
     assert (str(row["agency_id"]), row["created_by"]) == (user.agency_id, "service_role")
 
 
-def test_a_start_wakes_the_workers_once(database: Database) -> None:
+def test_start_historical_sync__notifies_once(database: Database) -> None:
     with database.connect() as listener:
         listener.execute("listen execution_queued")
         database.start(database.member())
@@ -146,7 +146,7 @@ def test_a_start_wakes_the_workers_once(database: Database) -> None:
     assert heard == ["historical_sync"]
 
 
-def test_a_job_that_has_begun_a_very_long_range_can_still_be_read(database: Database) -> None:
+def test_get_historical_sync__very_long_range(database: Database) -> None:
     """Its remaining seconds are more than an int holds."""
     user = database.member()
     job_id = database.start(user)

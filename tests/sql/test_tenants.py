@@ -1,5 +1,5 @@
-"""Plain SQL against what belongs to agencies, as everybody: nothing of another agency is seen, written or referred to,
-and of one's own only what a member may say is written. (Executions and their audit: test_guard_execution.)
+"""Plain SQL against the rows of agencies, as every kind of caller. No row of another agency can be read, written or
+referred to, and a member writes only some columns of their own agency's rows. (Executions: test_guard_execution.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Scenario:
-    """An agency with a bulk sync that runs, and everybody who wants something of it; a stranger's has one too."""
+    """An agency with a running bulk sync, a stranger's agency with another, and sessions of all kinds of callers."""
 
     database: Database
     member: User
@@ -40,7 +40,7 @@ class Scenario:
     sessions: dict[str, Session]
 
     def attempt(self, who: str, statement: str) -> ErrorSpec | list[dict[str, object]]:
-        """In a transaction in which an agency's server has become its agency's."""
+        """In a transaction in which app.caller() has identified an agency's server."""
         session = self.sessions[who]
         try:
             with session.connection.transaction():
@@ -51,7 +51,7 @@ class Scenario:
             return ErrorSpec.of(error)
 
     def refuses(self, who: str, *statements: str) -> None:
-        """Every statement is refused or touches nothing."""
+        """Every statement fails or changes nothing."""
         before = self.database.fingerprint()
         for statement in statements:
             response = self.attempt(who, statement)
@@ -77,7 +77,7 @@ def run(database: Database, user: User) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def scene(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Scenario]:
-    """For tests that prove that nothing changes: one database serves them all."""
+    """One database for all tests, because they prove that nothing changes."""
     with clone() as database:
         member, stranger = database.member(), database.member()
         colleague, nowhere = database.user(member.agency_id), database.user(None)
@@ -108,7 +108,7 @@ def scene(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Sce
 
 @pytest.mark.parametrize("who", ["member", "server"])
 @pytest.mark.parametrize("table", TABLES)
-def test_an_agency_sees_its_own_rows_and_no_others(scene: Scenario, who: str, table: str) -> None:
+def test_tenants__see_their_own_rows(scene: Scenario, who: str, table: str) -> None:
     rows = scene.attempt(who, f"select {COLUMNS.get(table, '*')} from app.{table}")
     assert isinstance(rows, list)
     assert rows
@@ -118,7 +118,7 @@ def test_an_agency_sees_its_own_rows_and_no_others(scene: Scenario, who: str, ta
 
 @pytest.mark.parametrize("who", OTHERS)
 @pytest.mark.parametrize("table", TABLES)
-def test_others_see_none_of_them(scene: Scenario, who: str, table: str) -> None:
+def test_tenants__others_see_nothing(scene: Scenario, who: str, table: str) -> None:
     for columns in (COLUMNS.get(table, "*"), "agency_id", "count(*) as n"):
         response = scene.attempt(who, f"select {columns} from app.{table}")
         if who in {"stranger", "strangers_server"}:
@@ -129,7 +129,7 @@ def test_others_see_none_of_them(scene: Scenario, who: str, table: str) -> None:
 
 
 @pytest.mark.parametrize("who", OTHERS)
-def test_others_write_none_of_them(scene: Scenario, who: str) -> None:
+def test_tenants__others_write_nothing(scene: Scenario, who: str) -> None:
     mine = f"'{scene.ids['agency']}'"
     as_key = "sha256('x'), 'xxxx', 'user:forged'"
     scene.refuses(
@@ -153,7 +153,7 @@ def test_others_write_none_of_them(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ["stranger", "strangers_server"])
-def test_nothing_of_ones_own_refers_to_another_agencys(scene: Scenario, who: str) -> None:
+def test_tenants__no_reference_to_another_agency(scene: Scenario, who: str) -> None:
     """Foreign keys ignore policies, so they carry the agency."""
     own = "(select id from public.agencies)"
     for column in ("source_id", "destination_id"):
@@ -177,7 +177,7 @@ def test_nothing_of_ones_own_refers_to_another_agencys(scene: Scenario, who: str
 
 
 @pytest.mark.parametrize("who", ALL_EXECUTIONS)
-def test_nobody_reads_a_secret_or_a_hash(scene: Scenario, who: str) -> None:
+def test_tenants__secrets_and_hashes_are_unreadable(scene: Scenario, who: str) -> None:
     for statement in (
         "select secret_id from app.connections",
         "select value from app.secrets",
@@ -209,7 +209,7 @@ def test_nobody_reads_a_secret_or_a_hash(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ["member", "server"])
-def test_of_their_own_members_change_only_what_they_may(scene: Scenario, who: str) -> None:
+def test_tenants__columns_of_a_member(scene: Scenario, who: str) -> None:
     new = "gen_random_uuid()"
     scene.refuses(
         who,
@@ -245,12 +245,12 @@ def test_of_their_own_members_change_only_what_they_may(scene: Scenario, who: st
 
 
 @pytest.mark.parametrize("who", ["member", "server"])
-def test_whoever_moves_a_row_to_another_agency_is_refused(scene: Scenario, who: str) -> None:
+def test_tenants__row_to_another_agency(scene: Scenario, who: str) -> None:
     stranger = scene.database.one("select id from public.agencies where id <> %s", (scene.ids["agency"],))["id"]
     scene.refuses(who, *(f"update app.{table} set agency_id = '{stranger}'" for table in TABLES))
 
 
-def test_a_lent_secret_stays_within_the_agency_and_reaches_a_test_alone(
+def test_copy_secret_for_check__within_the_agency_only(
     clone: Callable[[], AbstractContextManager[Database]],
 ) -> None:
     with clone() as database:
@@ -265,7 +265,7 @@ def test_a_lent_secret_stays_within_the_agency_and_reaches_a_test_alone(
         otherwise = database.connection(user.agency_id, "http", bearer | {"auth": {"type": "none"}})
         for one in (tested, elsewhere, otherwise):
             database.admin.execute("update app.connections set deleted_at = now() where id = %s", (one,))
-        with database.admin.transaction():  # as one that was deleted from the start: it still has its secret
+        with database.admin.transaction():  # as a connection under test, which still has its secret
             database.admin.execute("set local session_replication_role = replica")
             database.admin.execute("update app.connections set deleted_at = now() where id = %s", (brings_its_own,))
         with database.session(user.claims) as session:
@@ -289,8 +289,8 @@ def test_a_lent_secret_stays_within_the_agency_and_reaches_a_test_alone(
             assert database.fingerprint() == before
 
 
-def test_who_only_looks_waits_for_nobody_and_holds_nothing(database: Database) -> None:
-    """Also not for whoever is deleting what is looked at."""
+def test_tenants__reads_take_no_locks(database: Database) -> None:
+    """Not even for a delete of the row that is read."""
     user = database.member()
     connection_id = database.connection(user.agency_id)
     with database.session(user.claims) as session, database.connect() as holder, holder.transaction():
