@@ -1,5 +1,5 @@
-"""public.worker_run_bulk_action_step, one step at a time: batches, outcomes of items, exact counts after every step, and
-races for the same rows.
+"""public.worker_run_bulk_action_step, one step at a time: batches, outcomes of items, exact counts after every step,
+and races for the same rows.
 """
 
 from __future__ import annotations
@@ -693,7 +693,7 @@ def test_bulk_action_step__no_deadlock_with_delete_connection(database: Database
 
 
 def test_bulk_action_step__many_over_the_same_rows(database: Database) -> None:
-    """Keys have another order than ids, so two steps may deadlock. A step that fails is repeated, as the worker does, and
+    """Keys have another order than ids, so two steps may deadlock. A step that fails is repeated, as by the worker, and
     in the end the counts are exact.
     """
     user = database.member()
