@@ -47,7 +47,7 @@ def _run(scene: Scenario, worker: WorkerProcess, stack: Stack) -> None:
         call, response = scene.cancel(execution)
         answered = time.time()
         print(f"\n{call} → 200 {response}")
-        stopped = (worker.wait_for("ended", execution)["time"] - answered) * 1000
+        stopped = (worker.wait_for("execution ended", execution)["time"] - answered) * 1000
         print(f"The worker stopped {abs(stopped):.1f} ms {'after' if stopped >= 0 else 'before'} the 200 arrived.")
         print(f"The execution is {_end(scene, execution).status}.")
         _prove(database, execution)

@@ -1,11 +1,11 @@
-"""The worker: claims executions and runs them. It moves data; Postgres decides whether it still may.
+"""The worker: claims executions and runs them. Postgres decides whether a worker may still write. See README.md.
 
-protocol.py   the calls of a lease holder, as the SQL functions answer them
-engine.py     one execution: lease, heartbeat, commit, cancel, retry, time budget
-loop.py       many executions: claim, reap, wake-up, shutdown
-outbox.py     events about executions that have ended
-forgetting.py secrets outside that nobody needs any more
-deployment.py all of these from the environment, for a process of its own and for cloud.py, which the cloud calls
-runners/      what a family does: a generator of batches
-connectors/   how a system is read
+client.py              the calls to the database
+completion_batcher.py  completions of one moment, and the claim that follows them, in one call
+engine.py              one execution: lease, heartbeat, commit, cancel, retry, time budget
+loop.py                many executions: claim, reap, notifications, shutdown
+periodic_task.py       work that repeats: outbox.py (events about ended executions), secret_cleanup.py
+context.py             all of these from the environment, for __main__.py (a process) and lambda_handler.py (AWS Lambda)
+runners/               what each family does: a generator of batches
+connectors/            how an external system is read, and how webhooks are sent
 """

@@ -8,25 +8,25 @@ import signal
 
 from functions._shared import logs
 from functions._shared.services import with_secrets
-from functions.worker.deployment import crew, number
+from functions.worker.context import number, worker_context
 
-LOOKS_AT_ONCE = 2
+CHECK_CONCURRENCY = 2
 
 
 async def main() -> None:
     logs.to_stderr()
-    stop = asyncio.Event()
+    shutdown = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(one, stop.set)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, shutdown.set)
     environment = with_secrets(os.environ)
     concurrency = int(number(environment, "WORKER_CONCURRENCY", "4"))
-    async with crew(environment) as workers:
+    async with worker_context(environment) as context:
         await asyncio.gather(
-            workers.worker("runs", concurrency).run(stop),
-            workers.worker("checks", LOOKS_AT_ONCE).run(stop),
-            workers.outbox().run(stop),
-            workers.secret_cleanup().run(stop),
+            context.worker("runs", concurrency).run(shutdown),
+            context.worker("checks", CHECK_CONCURRENCY).run(shutdown),
+            context.outbox().run(shutdown),
+            context.secret_cleanup().run(shutdown),
         )
 
 

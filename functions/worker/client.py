@@ -1,12 +1,12 @@
-"""The worker's calls to the database. Every one after `claim` carries (execution, lease), and `lost` means: no more.
+"""The worker's calls to the database. Each one after `claim` carries the execution's id and lease token.
 
-An unreachable database is waited for: what a call could not say is said again, and saying it twice does it once.
+While the database is unavailable a call is repeated until it is answered. Every call may be repeated: the second time
+it changes nothing. A call that takes a lease token returns `lost` once the lease has ended; then the worker stops.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import uuid
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LeaseResult = Literal["continue", "cancel", "lost"]
-Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch | Step, None]]"
+Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch | DatabaseStep, None]]"
 
-SHORTEST_WAIT_SECONDS = 0.05
-LONGEST_WAIT_SECONDS = 2.0
-MAX_COMPLETIONS = 100  # that worker_complete_all takes
-MAX_COMPLETIONS_WITH_CLAIM = 20  # a commit saved is worth so many; more are finished while the claim is under way
+# Between two attempts while the database is unavailable; the wait doubles from the first to the second.
+MIN_RETRY_SECONDS = 0.05
+MAX_RETRY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What `claim` hands out. `seq` is the last committed batch; `connection` holds the secret, or by which name it is
-    kept outside (`secret_ref`), so it has no repr.
+    """An execution as `claim` returns it.
+
+    `seq` is the number of the last committed batch, 0 before the first. `connection` is {kind, config} with the secret
+    itself or, where an external store keeps it, its name (`secret_ref`); it and `destination` are left out of the repr.
     """
 
     id: str
@@ -55,7 +56,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a batch hands to the execution's receiver before it is committed."""
+    """An event for the execution's webhook, sent before its batch is committed. `records`: how many it contains."""
 
     event: str
     payload: dict[str, Any]
@@ -66,8 +67,8 @@ class Delivery:
 class Batch:
     """Records of one resource ({key, data} each), with the checkpoint to resume from once they are stored.
 
-    `errors` are sentences, one per record of the source that cannot be stored; `done`: the resource's last batch;
-    `fetched`: how many records were read where they are not among `records`, because they are delivered or passed on.
+    `errors` holds one sentence for each record that cannot be stored. `done` marks the resource's last batch.
+    `fetched` is the number of records read, where it differs from `records` because they are delivered or passed on.
     """
 
     resource: str
@@ -82,50 +83,56 @@ class Batch:
 
 
 @dataclass
-class Step:
-    """Work that the database does itself, a short transaction at a time: the function, and whether there is more."""
+class DatabaseStep:
+    """Work that the database does itself, in short transactions: the function to call, and whether to call it again."""
 
     rpc: str
-    more: bool = True
-
-
-@dataclass
-class CompletionBatcher:
-    """What ends in one turn of the event loop, and the claim for what takes its place."""
-
-    ending: list[Execution] = field(default_factory=list)
-    wanted: dict[str, Any] | None = None
-    passed: asyncio.Task[tuple[set[tuple[str, int]], list[dict[str, Any]] | None]] = field(init=False)
+    has_more: bool = True
 
 
 def service_caller(key: str) -> Caller:
-    """A key that is no JWT travels in `apikey` alone."""
+    """The caller of the worker's functions: `service_role`. A key that is no JWT travels in `apikey` alone."""
     return Caller(token=key if is_jwt(key) else None, claims={"role": "service_role"})
 
 
-class Protocol:
+class WorkerClient:
+    """Calls the worker's SQL functions. Every method raises ApiError for what the database refuses."""
+
     def __init__(self, transport: AsyncTransport, caller: Caller) -> None:
         self._transport = transport
         self._caller = caller
-        self._moment: CompletionBatcher | None = None
 
-    async def claim(self, worker: str, families: Sequence[str], limit: int, lease_seconds: int) -> list[Execution]:
-        """In one call and one commit with what ends at the same moment, if that is little."""
-        wanted = {"worker": worker, "families": list(families), "max_executions": limit, "lease_seconds": lease_seconds}
-        rows = None
-        moment = self._moment
-        if moment and not moment.wanted and len(moment.ending) <= MAX_COMPLETIONS_WITH_CLAIM:
-            moment.wanted = wanted
-            _, rows = await asyncio.shield(moment.passed)
-        if rows is None:
-            rows = await self._call("worker_claim", **wanted)
+    async def claim(
+        self, worker: str, families: Sequence[str], max_executions: int, lease_seconds: int
+    ) -> list[Execution]:
+        """Return at most `max_executions` queued executions, each with a lease that ends after `lease_seconds`."""
+        rows = await self._call("worker_claim", **_claim_arguments(worker, families, max_executions, lease_seconds))
         return [Execution(**row) for row in rows]
 
+    async def complete_and_claim(
+        self,
+        lease_tokens: Mapping[str, int],
+        worker: str,
+        families: Sequence[str],
+        max_executions: int,
+        lease_seconds: int,
+    ) -> tuple[list[str], list[Execution]]:
+        """`complete_all` and `claim` in one commit: the ids that are completed, and the claimed executions."""
+        claim = _claim_arguments(worker, families, max_executions, lease_seconds)
+        response = await self._call("worker_complete_and_claim", leases=dict(lease_tokens), **claim)
+        return response["completed"], [Execution(**row) for row in response["claimed"]]
+
+    async def complete_all(self, lease_tokens: Mapping[str, int]) -> list[str]:
+        """Complete executions, given as {id: lease token}. Return the ids of those that are; locked rows are not."""
+        return cast("list[str]", await self._call("worker_complete_all", leases=dict(lease_tokens)))
+
     async def heartbeat(self, execution: Execution) -> LeaseResult:
+        """Extend the lease by its length from now."""
         return cast("LeaseResult", await self._lease_call("worker_heartbeat", execution))
 
     async def commit_batch(self, execution: Execution, seq: int, batch: Batch) -> LeaseResult:
-        response = await self._lease_call(
+        """Store batch number `seq` with its checkpoint. `continue` and `cancel`: it is stored. `lost`: nothing is."""
+        result = await self._lease_call(
             "worker_commit_batch",
             execution,
             seq=seq,
@@ -138,101 +145,98 @@ class Protocol:
             method=batch.method,
             fetched=batch.fetched,
         )
-        return cast("LeaseResult", response)
+        return cast("LeaseResult", result)
 
-    async def step(self, execution: Execution, step: Step) -> LeaseResult:
+    async def run_step(self, execution: Execution, step: DatabaseStep) -> LeaseResult:
+        """Call the step's function once and set `step.has_more`."""
         response = await self._call(step.rpc, execution_id=execution.id, lease_token=execution.lease_token)
-        step.more = response.get("more", False)
+        step.has_more = response.get("more", False)
         return cast("LeaseResult", response["result"])
 
     async def begin_delivery(self, execution: Execution, seq: int, delivery: Delivery) -> dict[str, Any]:
-        """{answer} as every lease holder's call; with `continue` also wanted, and if it is, delivery and created_at."""
-        arguments = {"seq": seq, "event": delivery.event, "records": delivery.records}
+        """Record an attempt to deliver batch number `seq`.
+
+        Return {result}; with `continue` also `wanted`, and where the webhook wants the event {delivery, created_at}.
+        """
         response = await self._call(
-            "worker_begin_delivery", execution_id=execution.id, lease_token=execution.lease_token, **arguments
+            "worker_begin_delivery",
+            execution_id=execution.id,
+            lease_token=execution.lease_token,
+            seq=seq,
+            event=delivery.event,
+            records=delivery.records,
         )
         return cast("dict[str, Any]", response)
 
     async def stop(self, execution: Execution, reason: str) -> str:
+        """Cancel the execution on behalf of its receiver. Return its status, or `lost`."""
         return str(await self._lease_call("worker_stop", execution, reason=reason))
 
-    async def claim_events(self, limit: int) -> list[dict[str, Any]]:
-        return cast("list[dict[str, Any]]", await self._call("worker_claim_events", max_events=limit))
-
-    async def ack_event(self, event: Mapping[str, Any], *, delivered: bool) -> None:
-        await self._call("worker_ack_event", delivery_id=event["id"], attempt=event["attempt"], delivered=delivered)
-
-    async def claim_deleted_secrets(self, limit: int) -> list[dict[str, str]]:
-        """Those that the store outside has still: {id, name}."""
-        return cast("list[dict[str, str]]", await self._call("worker_claim_deleted_secrets", max_secrets=limit))
-
-    async def ack_deleted_secret(self, secret: Mapping[str, str]) -> None:
-        await self._call("worker_ack_deleted_secret", secret_id=secret["id"])
-
-    async def finish(self, execution: Execution) -> str:
-        """Those that end at the same moment end in one call and one commit."""
-        moment = self._moment
-        if not moment:
-            self._moment = moment = CompletionBatcher()
-            moment.passed = asyncio.create_task(self._pass(moment))
-        moment.ending.append(execution)
-        completed, _ = await asyncio.shield(moment.passed)
-        if (execution.id, execution.lease_token) in completed:
-            return "completed"
+    async def complete(self, execution: Execution) -> str:
+        """End the execution. Return its status, or `lost`."""
         return str(await self._lease_call("worker_complete", execution))
 
-    async def _pass(self, moment: CompletionBatcher) -> tuple[set[tuple[str, int]], list[dict[str, Any]] | None]:
-        """Which of them, with which lease, are completed, and what was claimed, if it was. Who is not among them asks
-        alone, and so does a claim without an answer.
-        """
-        await asyncio.sleep(0)  # for the others of this moment
-        self._moment = None
-        leases = {execution.id: execution.lease_token for execution in moment.ending[:MAX_COMPLETIONS]}
-        completed: list[str] = []
-        claimed = None
-        with contextlib.suppress(Exception):  # each hears of it when it asks
-            if moment.wanted:
-                response = await self._call("worker_complete_and_claim", leases=leases, **moment.wanted)
-                completed, claimed = response["completed"], response["claimed"]
-            for _ in range(2):  # whoever claims just now may hold some for a moment
-                left = {id_: lease_token for id_, lease_token in leases.items() if id_ not in completed}
-                if len(left) > 1:
-                    completed += await self._call("worker_complete_all", leases=left)
-        return {(id_, leases[id_]) for id_ in completed}, claimed
-
     async def fail(self, execution: Execution, code: str, message: str, *, retry: bool) -> str:
+        """End this attempt. Return `queued` where another follows, `failed`, `cancelled` or `lost`."""
         error = {"code": code, "message": message}
         return str(await self._lease_call("worker_fail", execution, error=error, retry=retry))
 
     async def release(self, execution: Execution, reason: str) -> str:
+        """Give the lease back; the checkpoint is kept. Return `queued`, or `cancelled` where a cancel was requested."""
         return str(await self._lease_call("worker_release", execution, reason=reason))
 
     async def reap(self) -> None:
-        """The tick. Logs each condition of tenant isolation that the database finds violated."""
+        """Run the tick: take back expired leases, purge what is old. Log each violation of tenant isolation found."""
         for problem in (await self._call("worker_reap")).get("warnings", []):
             log.warning("tenant isolation check failed", extra={"problem": problem})
 
-    async def waiting(self, families: Sequence[str]) -> dict[str, Any]:
+    async def queue_stats(self, families: Sequence[str]) -> dict[str, Any]:
         """What could be claimed now: {executions, oldest_seconds}."""
         return cast("dict[str, Any]", await self._call("worker_queue_stats", families=list(families)))
+
+    async def claim_events(self, max_events: int) -> list[dict[str, Any]]:
+        """Events about ended executions that are due: the fields of a WebhookMessage and `attempt`."""
+        return cast("list[dict[str, Any]]", await self._call("worker_claim_events", max_events=max_events))
+
+    async def ack_event(self, event: Mapping[str, Any], *, delivered: bool) -> None:
+        """Record how an attempt to send the event ended. The database decides whether another follows."""
+        await self._call("worker_ack_event", delivery_id=event["id"], attempt=event["attempt"], delivered=delivered)
+
+    async def claim_deleted_secrets(self, max_secrets: int) -> list[dict[str, str]]:
+        """Secrets that no connection uses and the external store still has: {id, name} each."""
+        return cast("list[dict[str, str]]", await self._call("worker_claim_deleted_secrets", max_secrets=max_secrets))
+
+    async def ack_deleted_secret(self, secret: Mapping[str, str]) -> None:
+        """Record that the external store no longer has the secret."""
+        await self._call("worker_ack_deleted_secret", secret_id=secret["id"])
 
     async def _lease_call(self, name: str, execution: Execution, **arguments: Any) -> Any:  # noqa: ANN401
         response = await self._call(name, execution_id=execution.id, lease_token=execution.lease_token, **arguments)
         return response["result"]
 
-    async def _call(self, name: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever JSON the function answers)
+    async def _call(self, name: str, **arguments: Any) -> Any:  # noqa: ANN401 (the JSON that the function returns)
         headers = {"x-request-id": str(uuid.uuid4())}
-        wait = SHORTEST_WAIT_SECONDS
+        wait = MIN_RETRY_SECONDS
         while True:
             try:
                 return exact_json.loads(await self._transport.call_async(name, arguments, self._caller, headers))
-            except ApiError as problem:
-                if problem.status != 503:
+            except ApiError as error:
+                if error.status != 503:
                     raise
-                if wait == SHORTEST_WAIT_SECONDS:
-                    log.warning("waiting for the database", extra={"call": name, "error": str(problem.__cause__)})
+                if wait == MIN_RETRY_SECONDS:
+                    log.warning("waiting for the database", extra={"call": name, "error": str(error.__cause__)})
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311
-            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+            wait = min(2 * wait, MAX_RETRY_SECONDS)
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._transport.aclose()
+
+
+def _claim_arguments(worker: str, families: Sequence[str], max_executions: int, lease_seconds: int) -> dict[str, Any]:
+    return {
+        "worker": worker,
+        "families": list(families),
+        "max_executions": max_executions,
+        "lease_seconds": lease_seconds,
+    }

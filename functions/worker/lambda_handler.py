@@ -1,39 +1,46 @@
-"""The worker as a Lambda function: SQS messages ask for work, a schedule sends a tick each minute."""
+"""The worker as a Lambda function: SQS messages request work, a schedule sends a tick every minute.
+
+A message names no execution. The worker claims and runs what is queued until nothing is left, or until shortly before
+the process is stopped: then it releases what still runs, with its checkpoint, and asks for another worker.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+import logging
+import os
+from typing import TYPE_CHECKING, Any, cast
 
 from functions._shared.dispatch import QUEUES
 from functions._shared.lambda_adapter import start_process
-from functions.worker import cloud
+from functions._shared.services import make_dispatcher, with_secrets
+from functions.worker.context import FAMILIES, worker_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from functions._shared.lambda_adapter import Handler
+    from functions._shared.dispatch import Dispatcher, Queue
+
+log = logging.getLogger(__name__)
+
+# Kept back of an invocation's time: to release what runs (WORKER_SHUTDOWN_SECONDS, 8 by default) and to send events.
+RESERVE_SECONDS = 15.0
 
 
-def worker_handler(work: Callable[[int, float], bool], tick: Callable[[float], None]) -> Handler:
-    """`work(count, seconds)` serves `count` messages and returns whether it could. `tick(seconds)` runs every minute.
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Serve the messages of a queue, or a tick (any other event).
 
-    `seconds` are left until the process is stopped. Messages that are not ours go back to the queue, and all of them
-    if no work could be done.
+    Messages that are not ours go back to the queue, and all of them if no work could be done.
     """
-    start_process()
-
-    def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401
-        seconds = context.get_remaining_time_in_millis() / 1000
-        if "Records" not in event:
-            tick(seconds)
-            return {}
-        ours = [record for record in event["Records"] if _is_ours(record)]
-        done = not ours or work(len(ours), seconds)
-        failed = [record for record in event["Records"] if not done or record not in ours]
-        return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in failed]}
-
-    return handler
+    seconds = context.get_remaining_time_in_millis() / 1000
+    if "Records" not in event:
+        tick(seconds)
+        return {}
+    ours = [record for record in event["Records"] if _is_ours(record)]
+    done = not ours or work(len(ours), seconds)
+    failed = [record for record in event["Records"] if not done or record not in ours]
+    return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in failed]}
 
 
 def _is_ours(record: Mapping[str, Any]) -> bool:
@@ -43,4 +50,47 @@ def _is_ours(record: Mapping[str, Any]) -> bool:
         return False
 
 
-handler = worker_handler(cloud.work, cloud.tick)
+def work(count: int, seconds: float) -> bool:
+    """Run at most `count` executions at once, for at most `seconds`. Return False if no claim was answered."""
+    environment = with_secrets(os.environ)
+    return asyncio.run(_work(environment, cast("Queue", environment.get("WORKER_QUEUE", "runs")), count, seconds))
+
+
+async def _work(environment: Mapping[str, str], queue: Queue, count: int, seconds: float) -> bool:
+    shutdown = asyncio.Event()
+    asyncio.get_running_loop().call_later(max(seconds - RESERVE_SECONDS, 0), shutdown.set)
+    async with worker_context(environment) as context:
+        worker = context.worker(queue, count)
+        await worker.run(shutdown, until_idle=True)
+        if worker.is_idle:
+            await context.outbox().drain()
+    if worker.has_claimed and not worker.is_idle:
+        _dispatcher(environment).notify(queue, count)
+    return worker.has_claimed
+
+
+def tick(seconds: float) -> None:
+    """Reap, send events that are due, delete secrets, and ask for workers where executions are queued.
+
+    Raises TimeoutError shortly before `seconds` have passed.
+    """
+    asyncio.run(_tick(with_secrets(os.environ), seconds))
+
+
+async def _tick(environment: Mapping[str, str], seconds: float) -> None:
+    async with asyncio.timeout(max(seconds - 5, 1)), worker_context(environment) as context:
+        await context.client.reap()
+        for queue, families in FAMILIES.items():
+            stats = await context.client.queue_stats(list(families))
+            log.info("queue stats", extra={"queue": queue, **stats})  # the template makes a metric of these lines
+            if stats["executions"]:
+                _dispatcher(environment).notify(queue, stats["executions"])
+        await context.outbox().drain()
+        await context.secret_cleanup().drain()
+
+
+def _dispatcher(environment: Mapping[str, str]) -> Dispatcher:
+    return make_dispatcher(environment.get("QUEUE_URL"), environment.get("CHECK_QUEUE_URL"))
+
+
+start_process()

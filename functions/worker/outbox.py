@@ -1,64 +1,46 @@
-"""Events about ended executions, sent after their end: no lease stands behind them, a repetition is harmless."""
+"""Sends events about ended executions to webhooks. No lease is held, because sending an event twice is harmless."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from functions.worker.connectors.webhook import WebhookMessage, WebhookRejected, WebhookUnavailable
-from functions.worker.tasks import run_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from functions.worker.client import Protocol
-    from functions.worker.connectors.webhook import Post
+    from functions.worker.client import WorkerClient
+    from functions.worker.connectors.webhook import Send
 
 log = logging.getLogger(__name__)
 
-MAX_CONCURRENT = 10
+MAX_EVENTS = 10
 
 
+@dataclass(frozen=True)
 class Outbox:
-    def __init__(self, protocol: Protocol, post: Post, tick_seconds: float) -> None:
-        self._protocol = protocol
-        self._post = post
-        self._tick_seconds = tick_seconds
+    """The step of a PeriodicTask."""
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; what is being sent then is sent again by the next worker."""
-        await run_until(stop, self._send_for_ever())
+    client: WorkerClient
+    send: Send
 
-    async def drain(self) -> None:
-        """Until nothing is due."""
-        while await self._send_some():
-            pass
-
-    async def _send_for_ever(self) -> None:
-        while True:
-            try:
-                more = await self._send_some()
-            except Exception:
-                log.exception("no events")
-                more = False
-            if not more:
-                await asyncio.sleep(self._tick_seconds)
-
-    async def _send_some(self) -> bool:
-        """Whether more may be due."""
-        events = await self._protocol.claim_events(MAX_CONCURRENT)
+    async def send_due(self) -> bool:
+        """Send up to MAX_EVENTS events at once. Return whether more may be due."""
+        events = await self.client.claim_events(MAX_EVENTS)
         await asyncio.gather(*map(self._send, events))
-        return len(events) == MAX_CONCURRENT
+        return len(events) == MAX_EVENTS
 
     async def _send(self, event: Mapping[str, Any]) -> None:
         message = WebhookMessage(**{name: value for name, value in event.items() if name != "attempt"})
         try:
-            await self._post(message)
+            await self.send(message)
             delivered = True
         except (WebhookRejected, WebhookUnavailable):
             delivered = False
-        except Exception:  # of ours; the others' letters do not wait for it
-            log.exception("an event was not sent", extra={"delivery_id": message.id})
+        except Exception:  # a bug of the worker: the other events are sent all the same
+            log.exception("could not send event", extra={"delivery_id": message.id})
             delivered = False
-        await self._protocol.ack_event(event, delivered=delivered)
+        await self.client.ack_event(event, delivered=delivered)

@@ -1,58 +1,45 @@
-"""Secrets outside the database that no connection has any more, forgotten there too."""
+"""Deletes secrets from the external store that no connection uses any more."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from functions._shared.secret_store import SecretUnavailable
-from functions.worker.tasks import run_until
 
 if TYPE_CHECKING:
     from functions._shared.secret_store import SecretStore
-    from functions.worker.client import Protocol
+    from functions.worker.client import WorkerClient
 
 log = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 60.0
-MAX_CONCURRENT = 100
+INTERVAL_SECONDS = 60.0
+MAX_SECRETS = 100
 
 
-async def forget_secrets(protocol: Protocol, secrets: SecretStore) -> int:
-    """How many were forgotten. Where the store does not answer, the rest is handed out again in five minutes."""
-    claimed = await protocol.claim_deleted_secrets(MAX_CONCURRENT)
-    for number, secret in enumerate(claimed):
-        try:
-            await asyncio.to_thread(secrets.delete, secret["name"])
-        except SecretUnavailable as error:
-            log.warning("secrets are not forgotten yet", extra={"secret_id": secret["id"], "error": str(error)})
-            return number
-        await protocol.ack_deleted_secret(secret)
-    return len(claimed)
-
-
+@dataclass(frozen=True)
 class SecretCleanup:
-    """Without a store there is nothing to do."""
+    """The step of a PeriodicTask. `secrets` None: there is no external store, and nothing to do."""
 
-    def __init__(self, protocol: Protocol, secrets: SecretStore | None, sweep_seconds: float = SWEEP_SECONDS) -> None:
-        self._protocol = protocol
-        self._secrets = secrets
-        self._sweep_seconds = sweep_seconds
+    client: WorkerClient
+    secrets: SecretStore | None
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; what is under way then is done again by the next worker."""
-        await run_until(stop, self._sweep_for_ever())
+    async def delete_due(self) -> bool:
+        """Delete up to MAX_SECRETS. Return whether more may be due."""
+        return await self.delete_some() == MAX_SECRETS
 
-    async def drain(self) -> None:
-        """Until nothing is due."""
-        while self._secrets and await forget_secrets(self._protocol, self._secrets) == MAX_CONCURRENT:
-            pass
-
-    async def _sweep_for_ever(self) -> None:
-        while True:
+    async def delete_some(self) -> int:
+        """Return how many were deleted. If the store fails, the rest is claimed again in five minutes."""
+        if not self.secrets:
+            return 0
+        claimed = await self.client.claim_deleted_secrets(MAX_SECRETS)
+        for number, secret in enumerate(claimed):
             try:
-                await self.drain()
-            except Exception:
-                log.exception("no secrets forgotten")
-            await asyncio.sleep(self._sweep_seconds)
+                await asyncio.to_thread(self.secrets.delete, secret["name"])
+            except SecretUnavailable as error:
+                log.warning("could not delete secret", extra={"secret_id": secret["id"], "error": str(error)})
+                return number
+            await self.client.ack_deleted_secret(secret)
+        return len(claimed)

@@ -1,4 +1,4 @@
-"""Waiting for the first of several events, working until one, and ending tasks."""
+"""Helpers for asyncio tasks: wait for the first of several, run until an event, cancel and wait."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 
-async def wait_any(*events: asyncio.Event, seconds: float | None = None) -> None:
-    """Until one of them is set, or so many seconds have passed."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
+async def wait_any(*awaited: asyncio.Event | asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Return once an event is set, a future is done, or `seconds` have passed. The futures are not cancelled."""
+    waits = [asyncio.create_task(one.wait()) for one in awaited if isinstance(one, asyncio.Event)]
+    futures = [one for one in awaited if not isinstance(one, asyncio.Event)]
     try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*waits, *futures], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await end(*waits)
+        await cancel_and_wait(*waits)
 
 
-async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Has it done until `stop`, and ends it wherever it is then."""
-    working = asyncio.create_task(work)
-    await stop.wait()
-    await end(working)
+async def run_until(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until the event is set, then cancel it wherever it is."""
+    task = asyncio.create_task(work)
+    await event.wait()
+    await cancel_and_wait(task)
 
 
-async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Ends tasks and waits until they have ended; how they ended no longer matters."""
+async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait until they have ended. Their results and errors are dropped."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -711,7 +711,7 @@ def test_bulk_action__cancelled_among_thousands_of_items(project: Project, held:
         events, counted = audit(me.database, me.user), bulk_actions.counts(me.database, job_id)
         assert response.json()["status"] == "cancelled"
         holder.execute("rollback")
-        assert worker.wait_for("ended", job_id)["outcome"] == "lost"
+        assert worker.wait_for("execution ended", job_id)["outcome"] == "lost"
         assert audit(me.database, me.user) == events
         assert bulk_actions.counts(me.database, job_id) == counted
     done = counted["done"]
@@ -730,7 +730,7 @@ def test_bulk_action__cancelled_among_thousands_of_items(project: Project, held:
     # Another bulk action completes the rest.
     with worker_process(me.database) as worker:
         rest = me.created(max_limit=MANY)["job_id"]
-        assert worker.wait_for("ended", rest)["outcome"] == "completed"
+        assert worker.wait_for("execution ended", rest)["outcome"] == "completed"
     assert me.get(rest)["counts"] == {**NOTHING, "matched": MANY - done, "done": MANY - done}
 
 
@@ -749,7 +749,7 @@ def test_bulk_action__resumed_after_its_worker_is_killed(project: Project) -> No
             killed.process.wait()
         holder.execute("rollback")
     with worker_process(me.database, WORKER_LEASE_SECONDS="2") as successor:
-        assert successor.wait_for("ended", job_id)["outcome"] == "completed"
+        assert successor.wait_for("execution ended", job_id)["outcome"] == "completed"
     assert me.get(job_id)["counts"] == {**NOTHING, "matched": MANY, "done": MANY}
     cancels = me.database.one(
         "select count(*) as n, count(distinct execution_id) as items from app.execution_events where actor = %s",

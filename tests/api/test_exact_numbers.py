@@ -13,7 +13,7 @@ from functions._connections.errors import SourceRefused
 from functions._shared import exact_json
 from functions._shared.transports.postgres import PostgresTransport
 from functions.worker import supabase_transport
-from functions.worker.client import Batch, Protocol, service_caller
+from functions.worker.client import Batch, WorkerClient, service_caller
 from functions.worker.connectors.http import records
 from functions.worker.connectors.webhook import WebhookMessage
 from tests.support.project import Backend
@@ -44,15 +44,15 @@ def backend(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[B
 
 
 @contextlib.asynccontextmanager
-async def worker(backend: Backend, transport: Literal["postgres", "supabase"]) -> AsyncIterator[Protocol]:
+async def worker(backend: Backend, transport: Literal["postgres", "supabase"]) -> AsyncIterator[WorkerClient]:
     key = backend.auth.service_role_key()
     made = (
-        Protocol(PostgresTransport(backend.database.login("authenticator")), service_caller(""))
+        WorkerClient(PostgresTransport(backend.database.login("authenticator")), service_caller(""))
         if transport == "postgres"
-        else Protocol(await supabase_transport.connect(backend.url, key), service_caller(key))
+        else WorkerClient(await supabase_transport.connect(backend.url, key), service_caller(key))
     )
-    async with contextlib.aclosing(made) as protocol:
-        yield protocol
+    async with contextlib.aclosing(made) as client:
+        yield client
 
 
 @pytest.mark.parametrize("transport", ["postgres", "supabase"])
@@ -63,16 +63,16 @@ def test_numbers__from_a_source_to_the_database_and_back(
     job_id = database.start(database.member())
 
     async def scenario() -> Any:
-        async with worker(backend, transport) as protocol:
-            [execution] = await protocol.claim("w", ["historical_sync"], 1, 30)
+        async with worker(backend, transport) as client:
+            [execution] = await client.claim("w", ["historical_sync"], 1, 30)
             [read] = cast("list[object]", records.parse("things", BODY))
-            record = records.record("things", ["id"], read)
+            record = records.make_record("things", ["id"], read)
             checkpoint = {"at": Decimal(NUMBERS[0])}
             batch = Batch("things", [{"key": record.key, "data": record.data}], checkpoint, {})
-            assert await protocol.commit_batch(execution, 1, batch) == "continue"
-            await protocol.release(execution, "shutdown")
-            [again] = await protocol.claim("w", ["historical_sync"], 1, 30)
-            await protocol.finish(again)
+            assert await client.commit_batch(execution, 1, batch) == "continue"
+            await client.release(execution, "shutdown")
+            [again] = await client.claim("w", ["historical_sync"], 1, 30)
+            await client.complete(again)
             return again.checkpoint
 
     assert exact_json.dumps(asyncio.run(scenario())) == f'{{"at": {NUMBERS[0]}}}'

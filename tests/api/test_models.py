@@ -14,9 +14,9 @@ import pytest
 
 from functions._connections import source_check
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Protocol, service_caller
+from functions.worker.client import WorkerClient, service_caller
 from functions.worker.loop import Options, Worker
-from functions.worker.runners import CHECKS, given
+from functions.worker.runners import CHECKS, bind_source
 from tests.support.project import BOTH_TRANSPORTS, both_transports, one_transport, refusal
 from tests.support.syncs import MODEL, OPEN_LOCAL, UNKNOWN, Client, Shelf, accepted, at_once, walk
 
@@ -33,16 +33,16 @@ class CheckWorker:
     def __init__(self, database: Database) -> None:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
+        self._client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
         options = Options("checks", tick_seconds=0.05, listen_url=database.login("authenticator"))
-        worker = Worker(self._protocol, given(OPEN_LOCAL, CHECKS), options)
+        worker = Worker(self._client, bind_source(OPEN_LOCAL, CHECKS), options)
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(worker.run(self._stop)))
         self._thread.start()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        asyncio.run(self._protocol.aclose())
+        asyncio.run(self._client.aclose())
         self._loop.close()
 
 

@@ -25,11 +25,12 @@ from functions._shared.secret_store import (
     SecretUnavailable,
 )
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Protocol, service_caller
+from functions.worker.client import WorkerClient, service_caller
 from functions.worker.connectors import open_source
 from functions.worker.engine import Engine, Signals
-from functions.worker.runners import CHECKS, RUNNERS, given
-from functions.worker.secret_cleanup import SecretCleanup, forget_secrets
+from functions.worker.periodic_task import PeriodicTask
+from functions.worker.runners import CHECKS, RUNNERS, bind_source
+from functions.worker.secret_cleanup import SecretCleanup
 from tests.support.connections import CONFIG, GOOD, PATH, SECRET, created, everything_stored, ids
 from tests.support.project import BOTH_TRANSPORTS, Project, refusal
 from tests.support.wait import eventually, until
@@ -310,7 +311,7 @@ class Bench:
         self.user = database.member()
         self.shelf = Shelf(source={"token": source.credentials.token})
         self.secrets: SecretStore | None = self.shelf
-        self.protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
+        self.client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
         config, _ = source.connection(["airlines"], page_size=4)
         self.connection_id = database.connection(self.user.agency_id, config=config)
         self.keep("source", self.connection_id)
@@ -350,11 +351,11 @@ class Bench:
 
     async def _run(self) -> None:
         opening = partial(open_source, allow_private_addresses=True, secrets=self.secrets)
-        runners = given(opening, RUNNERS)
-        [execution] = await self.protocol.claim("w", list(runners), 1, 30)
+        runners = bind_source(opening, RUNNERS)
+        [execution] = await self.client.claim("w", list(runners), 1, 30)
         assert execution.connection is not None
         assert "secret" not in execution.connection
-        await Engine(self.protocol, 3600).run(execution, runners[execution.family], Signals())
+        await Engine(self.client, 3600).run(execution, runners[execution.family], Signals())
 
     def rotate(self) -> None:
         """At the source and in the store."""
@@ -378,7 +379,7 @@ def bench(database: Database, caplog: pytest.LogCaptureFixture) -> Iterator[Benc
         made = Bench(database, source)
         first = source.credentials.token
         yield made
-        asyncio.run(made.protocol.aclose())
+        asyncio.run(made.client.aclose())
     assert first not in caplog.text
     assert first not in everything_stored(database)
 
@@ -452,8 +453,8 @@ def test_a_look_tells_whoever_waits(bench: Bench) -> None:
 
         async def source_check() -> None:
             opening = partial(open_source, allow_private_addresses=True, secrets=bench.shelf)
-            [execution] = await bench.protocol.claim("w", list(CHECKS), 1, 30)
-            await Engine(bench.protocol, 3600).run(execution, given(opening, CHECKS)["source_check"], Signals())
+            [execution] = await bench.client.claim("w", list(CHECKS), 1, 30)
+            await Engine(bench.client, 3600).run(execution, bind_source(opening, CHECKS)["source_check"], Signals())
 
         bench.shelf.is_down = True
         asyncio.run(source_check())
@@ -474,22 +475,22 @@ def left(bench: Bench) -> int:
 
 
 def test_a_deleted_connections_secret_is_forgotten_outside_too(bench: Bench) -> None:
-    assert asyncio.run(forget_secrets(bench.protocol, bench.shelf)) == 0
+    assert asyncio.run(SecretCleanup(bench.client, bench.shelf).delete_some()) == 0
     delete(bench)
     bench.shelf.is_down = True
-    assert asyncio.run(forget_secrets(bench.protocol, bench.shelf)) == 0
+    assert asyncio.run(SecretCleanup(bench.client, bench.shelf).delete_some()) == 0
     assert (left(bench), len(bench.shelf.secrets)) == (1, 1)
     bench.shelf.is_down = False
-    assert asyncio.run(forget_secrets(bench.protocol, bench.shelf)) == 0  # handed out already
+    assert asyncio.run(SecretCleanup(bench.client, bench.shelf).delete_some()) == 0  # handed out already
     bench.database.admin.execute("update app.secrets set delete_at = now()")
-    assert asyncio.run(forget_secrets(bench.protocol, bench.shelf)) == 1
+    assert asyncio.run(SecretCleanup(bench.client, bench.shelf).delete_some()) == 1
     assert (left(bench), bench.shelf.secrets) == (0, {})
 
 
 def test_what_is_forgotten_at_aws_is_marked_there(bench: Bench, aws: SecretsManagerStore) -> None:
     aws.put("source", SECRET)
     delete(bench)
-    assert asyncio.run(forget_secrets(bench.protocol, aws)) == 1
+    assert asyncio.run(SecretCleanup(bench.client, aws).delete_some()) == 1
     assert kept(aws) == {}
     assert left(bench) == 0
 
@@ -507,7 +508,8 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_when_told(bench: Bench) -> Non
 
     async def scenario() -> None:
         stop = asyncio.Event()
-        sweeping = asyncio.create_task(SecretCleanup(bench.protocol, store, 0.01).run(stop))
+        cleanup = PeriodicTask("secret cleanup", SecretCleanup(bench.client, store).delete_due, 0.01)
+        sweeping = asyncio.create_task(cleanup.run(stop))
 
         def is_forgotten() -> bool:
             bench.database.admin.execute("update app.secrets set delete_at = now()")

@@ -119,10 +119,10 @@ def main() -> None:
 
         before = len(bench.steps())
         job_id = bench.create(executions)
-        worker.wait_for("begun", job_id)
+        worker.wait_for("execution started", job_id)
         begun = time.time()
         ended: list[float] = []
-        waiter = threading.Thread(target=lambda: ended.append(worker.wait_for("ended", job_id, 3600)["time"]))
+        waiter = threading.Thread(target=lambda: ended.append(worker.wait_for("execution ended", job_id, 3600)["time"]))
         waiter.start()
         waits = bench.cancel_singles_while(lambda: not ended)
         waiter.join()
@@ -141,7 +141,7 @@ def main() -> None:
                 time.sleep(PAUSE_SECONDS)
             time.sleep(random.uniform(0, 0.1))
             cancels.append(bench.cancel(job_id))
-            worker.wait_for("ended", job_id)
+            worker.wait_for("execution ended", job_id)
         _print("a cancel of the bulk action itself", cancels)
 
 

@@ -72,11 +72,11 @@ def _stops(transport: Contender, environment: Mapping[str, str], cancels: int, s
     options = {"WORKER_ALLOW_PRIVATE_ADDRESSES": "true", "WORKER_CONCURRENCY": "1", **environment}
     with WorkerProcess(log=True, **options) as worker:
         for _ in range(cancels):
-            job_id = worker.wait_for("begun")["execution_id"]
+            job_id = worker.wait_for("execution started")["execution_id"]
             time.sleep(INTO_THE_FETCH_SECONDS + random.uniform(0, spread))
             load.run(transport.port, 1, transport.requests([job_id]))
             answered = time.time()
-            taken.append(worker.wait_for("ended", job_id)["time"] - answered)
+            taken.append(worker.wait_for("execution ended", job_id)["time"] - answered)
     return taken
 
 

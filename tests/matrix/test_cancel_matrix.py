@@ -906,7 +906,7 @@ def test_cancel__ends_a_slow_fetch_and_stores_nothing_afterwards(running: Worker
     )
 
     at_response = fixture.snapshot(started)
-    outcome = worker.wait_for("ended", started.execution_id)["outcome"]
+    outcome = worker.wait_for("execution ended", started.execution_id)["outcome"]
     row, stored, events = fixture.snapshot(started)
     assert (row["status"], row["seq"], stored) == ("cancelled", 3, 3 * PAGE)
     assert len(running.source.requests) == 4
@@ -942,7 +942,7 @@ def test_cancel__races_with_completion(running: WorkerFixture) -> None:
         at_response = fixture.snapshot(started)
         row = until(lambda: (row := fixture.row(started)) and row["finished_at"] and row)  # noqa: B023
         if row["started_at"]:
-            worker.wait_for("ended", started.execution_id)
+            worker.wait_for("execution ended", started.execution_id)
         final = fixture.snapshot(started)
         if (status, body) == running.expected(started, "completed", "completed"):
             assert (row["status"], final[1]) == ("completed", total)
@@ -993,7 +993,7 @@ def test_cancel__worker_suspended(running: WorkerFixture, reaper: str) -> None:
     assert running.cancel(started) == running.expected(started, "cancelled", "cancelled")
 
     running.resume(worker)
-    assert worker.wait_for("ended", started.execution_id)["outcome"] == "lost"
+    assert worker.wait_for("execution ended", started.execution_id)["outcome"] == "lost"
     assert fixture.snapshot(started) == ended
     fixture.check_fenced(started, lease_token)
 
@@ -1017,7 +1017,7 @@ def test_cancel__worker_killed_while_cancelling(running: WorkerFixture) -> None:
     )
     # The next execution is claimed, and this one never again.
     following = fixture.started_again("planes")
-    successor.wait_for("begun", following.execution_id)
+    successor.wait_for("execution started", following.execution_id)
     running.cancel(following)
-    successor.wait_for("ended", following.execution_id)
+    successor.wait_for("execution ended", following.execution_id)
     assert fixture.snapshot(started) == final

@@ -272,7 +272,7 @@ class Scenario:
         `may_arrive` is the number of deliveries whose request had been sent and had not reached the receiver.
         """
         if now.row["started_at"] and worker:
-            assert worker.wait_for("ended", self.run_id)["outcome"] == "lost"
+            assert worker.wait_for("execution ended", self.run_id)["outcome"] == "lost"
         if self.webhook:
             last = until(self.last_event_settled)
             assert last == "delivered"
@@ -437,7 +437,7 @@ def test_stop_sync_job_run__receiver_unreachable(scenario: Scenario) -> None:
     until(lambda: deliveries(scenario.database, scenario.run_id) and scenario.fetched == 1)  # the first page, meanwhile
     _, now = scenario.stopped(in_flight=1)
     assert (now.row["seq"], now.counts) == (0, [])
-    assert scenario.environment.worker.wait_for("ended", scenario.run_id)["outcome"] == "lost"
+    assert scenario.environment.worker.wait_for("execution ended", scenario.run_id)["outcome"] == "lost"
     last = until(lambda: (last := deliveries(scenario.database, scenario.run_id)[-1])["attempts"] >= 1 and last)
     assert (last["number"], last["event"], last["status"]) == (-1, "sync_job_run:stopped", "queued")
     assert (scenario.row, scenario.fetched) == (now.row, now.fetched)

@@ -18,9 +18,9 @@ from functions.bulk_sync.get_bulk_sync_execution import OneBulkSyncExecution
 from functions.model.get_model import OneModel
 from functions.model_sync.get_model_sync import OneModelSync
 from functions.model_sync.get_model_sync_execution import OneModelSyncExecution
-from functions.worker.client import Execution, Step
+from functions.worker.client import DatabaseStep, Execution
 from functions.worker.connectors import open_source
-from functions.worker.runners import RUNNERS, given
+from functions.worker.runners import RUNNERS, bind_source
 from tests.support.project import BOTH_TRANSPORTS
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 BY_HAND = {"frequency": "manual"}
 DIRECT = BOTH_TRANSPORTS[:1]
 OPEN_LOCAL = partial(open_source, allow_private_addresses=True)  # a Shelf is
-LOCAL = given(OPEN_LOCAL, RUNNERS)
+LOCAL = bind_source(OPEN_LOCAL, RUNNERS)
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,8 @@ class Hand:
             raise
         self._runner = asyncio.Runner()
         self.seq: int = self.claimed["seq"]
-        self._batches: AsyncGenerator[Batch | Step, None] = LOCAL[self.claimed["family"]](Execution(**self.claimed))
+        execution = Execution(**self.claimed)
+        self._batches: AsyncGenerator[Batch | DatabaseStep, None] = LOCAL[execution.family](execution)
 
     def _claim(self, family: str) -> dict[str, Any]:
         """The execution; with it, whatever earlier tests left in the queue."""
@@ -298,7 +299,7 @@ class Hand:
 
     async def _next(self) -> Batch | None:
         batch = await anext(self._batches, None)
-        assert not isinstance(batch, Step)
+        assert not isinstance(batch, DatabaseStep)
         return batch
 
     def commit(self, batch: Batch, seq: int | None = None) -> str:

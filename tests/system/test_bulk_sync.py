@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Execution, Protocol, service_caller
+from functions.worker.client import Execution, WorkerClient, service_caller
 from functions.worker.engine import Engine, Signals
-from tests.support.flights import Logged
+from tests.support.historical_syncs import LoggedWorker
 from tests.support.project import BOTH_TRANSPORTS
 from tests.support.syncs import BULK, DIRECT, LOCAL, Client, Hand, Shelf, rows, run
 from tests.support.wait import until
@@ -400,11 +400,11 @@ def ended(database: Database, execution_id: str) -> str:
     """How the execution ends with a real engine."""
     with Hand(database, execution_id) as claimed:
         execution = Execution(**claimed.claimed)
-    protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
+    client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
     try:
-        return asyncio.run(Engine(protocol, 5).run(execution, LOCAL["bulk_sync"], Signals()))
+        return asyncio.run(Engine(client, 5).run(execution, LOCAL["bulk_sync"], Signals()))
     finally:
-        asyncio.run(protocol.aclose())
+        asyncio.run(client.aclose())
 
 
 @through_both_doors
@@ -512,7 +512,7 @@ def test_killed_again_and_again(mortal_database: Database, shelf: Shelf, tmp_pat
     workers = []
     try:
         for kill in range(4):
-            worker = Logged(tmp_path / f"{kill}.log", options)
+            worker = LoggedWorker(tmp_path / f"{kill}.log", options)
             workers.append(worker)
             if kill == 3:
                 break

@@ -258,9 +258,9 @@ def test_the_tick_says_what_the_alarm_reads(database: Database) -> None:
     with cloud.function(cloud.built(bundle.WORKER), "functions.worker.lambda_handler.handler", given) as invoke:
         invoke({"tick": True}, seconds=60)
         lines = [json.loads(line) for line in invoke.logged().splitlines()]
-    values = [line[member] for line in lines if line["message"] == "waiting"]
+    values = [line[member] for line in lines if line["message"] == "queue stats"]
     assert values == [0, 0]  # of runs, and of looks
-    assert transformed["FilterPattern"] == '{ $.message = "waiting" }'
+    assert transformed["FilterPattern"] == '{ $.message = "queue stats" }'
 
 
 # AWS, with what is left of its SDK

@@ -1,6 +1,6 @@
-"""What is handed to a receiver: in order, one at a time, signed, as often as it takes, and never after the end.
+"""Deliveries to webhooks: in order, one at a time, signed, retried, and none that begins after the end of the run.
 
-The engine and the outbox here are the worker's, the receiver answers over HTTP, the database is real.
+The engine and the outbox are the worker's, the receiver is an HTTP server, the database is real.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from functions._local.postgres import free_port
 from functions._local.worker_process import WorkerProcess
 from functions._shared.transports.postgres import PostgresTransport
 from functions.worker import engine, outbox
-from functions.worker.client import Protocol, service_caller
+from functions.worker.client import WorkerClient, service_caller
 from functions.worker.connectors import open_source, webhook
 from functions.worker.connectors.http.network import make_client
 from functions.worker.engine import Engine, Signals
 from functions.worker.outbox import Outbox
-from functions.worker.runners import RUNNERS, given
+from functions.worker.runners import RUNNERS, bind_source
 from tests.support.sync_job_runs import ACCOUNTS, LIST_ACCOUNTS, Receiver, Tree, WebhookMessage, deliveries
 from tests.support.wait import eventually, until
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from functions.worker.client import Execution
     from tests.support.database import Database, User
 
-UNREAD = object()
+NO_CHECK = object()
 NEVER = 3600.0
 PAGE = 2
 
 
-class Bench:
-    """One agency's runs that deliver, and a worker that a test calls."""
+class Scenario:
+    """One agency's runs with a webhook, and the parts of a worker that a test calls."""
 
     def __init__(self, database: Database, source: Tree, receiver: Receiver) -> None:
         self.database = database
@@ -48,16 +48,16 @@ class Bench:
         self.receiver = receiver
         self.user: User = database.member()
         self.webhook: dict[str, Any] = {}
-        self.protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
-        self._runners = given(partial(open_source, allow_private_addresses=True), RUNNERS)
+        self.client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
+        self._runners = bind_source(partial(open_source, allow_private_addresses=True), RUNNERS)
 
     def call(self, name: str, /, **arguments: Any) -> Any:
-        """As the agency's user."""
+        """Call a function as the agency's user."""
         with self.database.session(self.user.claims) as session:
             return session.call(name, **arguments)
 
     def run(self, *resources: Any, receives: dict[str, Any] | None = None, **members: Any) -> str:
-        """A queued run that delivers to a webhook of its own."""
+        """Create a queued run with a webhook of its own."""
         self.webhook = self.call("create_webhook", **{"target_url": self.receiver.url, **(receives or {})})
         job = self.call("create_sync_job", resources=[*(resources or [LIST_ACCOUNTS])])
         account = self.database.connection(self.user.agency_id, config=self.source.config(PAGE))
@@ -65,45 +65,45 @@ class Bench:
         return str(self.call("create_sync_job_run", **ids, **members)["id"])
 
     async def claim(self, lease_seconds: int = 3600) -> Execution:
-        [execution] = await self.protocol.claim("w", ["sync_job_run"], 1, lease_seconds)
+        [execution] = await self.client.claim("w", ["sync_job_run"], 1, lease_seconds)
         return execution
 
-    async def _work(self, signals: Signals) -> str:
+    async def _work(self, signals: Signals, *, lease_seconds: int = 3600, heartbeat_seconds: float = NEVER) -> str:
         async with make_client(allow_private_addresses=True) as client:
-            made = Engine(self.protocol, NEVER, None, partial(webhook.post, client=client))
-            return await made.run(await self.claim(), self._runners["sync_job_run"], signals)
+            made = Engine(self.client, heartbeat_seconds, None, partial(webhook.send, client=client))
+            return await made.run(await self.claim(lease_seconds), self._runners["sync_job_run"], signals)
 
     def work(self) -> str:
-        """Runs the one that waits; how it ended."""
+        """Run the queued run. Return how it ended."""
         return asyncio.run(self._work(Signals()))
 
-    def run_until(self, condition: Callable[[], Any], then: Callable[[], Any]) -> str:
-        """`then` is done as soon as the condition is true."""
+    def run_until(self, condition: Callable[[], Any], then: Callable[[], Any], **options: Any) -> str:
+        """Run the queued run and call `then` as soon as the condition is true."""
 
         async def both() -> str:
             signals = Signals()
-            working = asyncio.create_task(self._work(signals))
+            working = asyncio.create_task(self._work(signals, **options))
             await eventually(condition)
-            if await asyncio.to_thread(then) is not UNREAD:
-                signals.hint.set()
+            if await asyncio.to_thread(then) is not NO_CHECK:
+                signals.check_now.set()
             return await working
 
         return asyncio.run(both())
 
     def send(self, *, times: int = 1) -> None:
-        """What the outbox does of its own accord, so many times."""
+        """Claim and send due events, `times` times."""
 
         async def sending() -> None:
             async with make_client(allow_private_addresses=True) as client:
-                box = Outbox(self.protocol, partial(webhook.post, client=client), NEVER)
+                box = Outbox(self.client, partial(webhook.send, client=client))
                 for _ in range(times):
-                    events = await self.protocol.claim_events(outbox.MAX_CONCURRENT)
+                    events = await self.client.claim_events(outbox.MAX_EVENTS)
                     await asyncio.gather(*map(box._send, events))
 
         asyncio.run(sending())
 
-    def due(self, run_id: str) -> None:
-        """As if all waits were over."""
+    def end_waits(self, run_id: str) -> None:
+        """End all waits for a retry."""
         with self.database.connect() as connection:
             connection.execute("set session_replication_role = replica")  # no guard
             connection.execute(
@@ -125,69 +125,70 @@ class Bench:
             for one in deliveries(self.database, run_id)
         ]
 
-    def audit(self, run_id: str) -> list[tuple[str, int | None]]:
+    def events_in_flight(self, run_id: str) -> list[tuple[str, int | None]]:
         return [(event["event"], event["in_flight"]) for event in self.database.events(run_id)]
 
 
 @pytest.fixture
-def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def scene(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
     monkeypatch.setattr(engine, "DELIVERY_WAITS_SECONDS", (0.0, 0.0))
     with Tree() as source, Receiver() as receiver:
-        made = Bench(database, source, receiver)
+        made = Scenario(database, source, receiver)
         yield made
-        asyncio.run(made.protocol.aclose())
+        asyncio.run(made.client.aclose())
 
 
-def ids(*numbers: int) -> list[str]:
+def keys(*numbers: int) -> list[str]:
     return [f"a{number}" for number in numbers]
 
 
-# How it goes when nothing goes wrong
+# Without failures
 
 
-def test_letters_come_in_order_one_at_a_time_and_signed(bench: Bench) -> None:
-    bench.source.family(5)
-    run_id = bench.run()
-    assert bench.work() == "completed"
-    bench.send()
+def test_deliver__in_order_one_at_a_time_and_signed(scene: Scenario) -> None:
+    scene.source.family(5)
+    run_id = scene.run()
+    assert scene.work() == "completed"
+    scene.send()
 
-    messages = bench.receiver.of(run_id)
-    assert [(one.event, one.keys) for one in messages] == [
-        ("started", []), ("record", ids(0, 1)), ("record", ids(2, 3)), ("record", ids(4)), ("completed", []),
+    messages = scene.receiver.of(run_id)
+    assert [(message.event, message.keys) for message in messages] == [
+        ("started", []), ("record", keys(0, 1)), ("record", keys(2, 3)), ("record", keys(4)), ("completed", []),
     ]  # fmt: skip
-    assert bench.receiver.most_under_way == 1
-    known = deliveries(bench.database, run_id)
-    assert [letter.id for letter in messages] == [str(one["id"]) for one in known]
-    assert len({letter.id for letter in messages}) == 5
-    assert bench.deliveries(run_id) == [
+    assert scene.receiver.most_under_way == 1
+    known = deliveries(scene.database, run_id)
+    assert [message.id for message in messages] == [str(one["id"]) for one in known]
+    assert len({message.id for message in messages}) == 5
+    assert scene.deliveries(run_id) == [
         (1, "started", "delivered", 1, 0),
         (2, "record", "delivered", 1, 2),
         (3, "record", "delivered", 1, 2),
         (4, "record", "delivered", 1, 1),
         (-1, "completed", "delivered", 1, 0),
     ]
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 5, "persisted": 5}}}
-    assert bench.database.all("select from app.records") == []
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 5, "persisted": 5}}}
+    assert scene.database.all("select from app.records") == []
 
 
-def test_what_a_letter_says(bench: Bench) -> None:
-    bench.source.family(1)
-    run_id = bench.run()
-    bench.work()
-    bench.send()
-    for letter, known in zip(bench.receiver.of(run_id), deliveries(bench.database, run_id), strict=True):
-        assert {*letter.body} == {"id", "event", "payload", "environment_id", "webhook_id", "created_at"}
-        assert letter.body["event"] == known["event"]
-        assert (letter.body["environment_id"], letter.body["webhook_id"]) == (bench.user.agency_id, bench.webhook["id"])
-        at = bench.database.one("select %s::timestamptz = %s as same", (letter.body["created_at"], known["created_at"]))
-        assert at["same"]
-        assert letter.headers["content-type"] == "application/json"
-        assert letter.headers["idempotency-key"] == letter.id
-        assert letter.is_signed_with(bench.webhook["secret"])
-        assert not letter.is_signed_with(bench.webhook["secret"].upper())
-        assert bench.webhook["secret"] not in letter.content.decode() + str(letter.headers)
-    started, record, completed = (letter.body["payload"] for letter in bench.receiver.of(run_id))
-    run = bench.call("get_sync_job_run", run_id=run_id)
+def test_message__fields_headers_and_signature(scene: Scenario) -> None:
+    scene.source.family(1)
+    run_id = scene.run()
+    scene.work()
+    scene.send()
+    for message, known in zip(scene.receiver.of(run_id), deliveries(scene.database, run_id), strict=True):
+        assert {*message.body} == {"id", "event", "payload", "environment_id", "webhook_id", "created_at"}
+        assert message.body["event"] == known["event"]
+        assert message.body["environment_id"] == scene.user.agency_id
+        assert message.body["webhook_id"] == scene.webhook["id"]
+        times = (message.body["created_at"], known["created_at"])
+        assert scene.database.one("select %s::timestamptz = %s as same", times)["same"]
+        assert message.headers["content-type"] == "application/json"
+        assert message.headers["idempotency-key"] == message.id
+        assert message.is_signed_with(scene.webhook["secret"])
+        assert not message.is_signed_with(scene.webhook["secret"].upper())
+        assert scene.webhook["secret"] not in message.content.decode() + str(message.headers)
+    started, record, completed = (message.body["payload"] for message in scene.receiver.of(run_id))
+    run = scene.call("get_sync_job_run", run_id=run_id)
     about = {"sync_job_run_id": run_id, "sync_job_id": run["sync_job_id"]}
     assert started == about
     records = [{"id": "a0", "name": "account 0"}]
@@ -195,18 +196,18 @@ def test_what_a_letter_says(bench: Bench) -> None:
     assert completed == run
 
 
-def test_a_receiver_is_told_of_the_end_also_where_there_was_nothing(bench: Bench) -> None:
-    run_id = bench.run()
-    assert bench.work() == "completed"
-    bench.send()
-    assert bench.receiver.events(run_id) == ["started", "completed"]
+def test_deliver__no_records__started_and_completed_only(scene: Scenario) -> None:
+    run_id = scene.run()
+    assert scene.work() == "completed"
+    scene.send()
+    assert scene.receiver.events(run_id) == ["started", "completed"]
 
 
-# Who is told what
+# Which events a webhook receives
 
 
 @pytest.mark.parametrize(
-    ("event_types", "events_to_send", "told"),
+    ("event_types", "events_to_send", "received"),
     [
         ([], None, ["started", "record", "record", "completed"]),
         (["record"], None, ["record", "record"]),
@@ -217,166 +218,168 @@ def test_a_receiver_is_told_of_the_end_also_where_there_was_nothing(bench: Bench
         (["unheard-of"], None, []),
     ],
 )
-def test_either_side_narrows_what_is_told(
-    bench: Bench, event_types: list[str], events_to_send: list[str] | None, told: list[str]
+def test_subscription__webhook_and_run_both_restrict_the_events(
+    scene: Scenario, event_types: list[str], events_to_send: list[str] | None, received: list[str]
 ) -> None:
-    bench.source.family(4)
-    named = {"event_types": [f"sync_job_run:{event}" for event in event_types]}
-    members = {} if events_to_send is None else {"events_to_send": [f"sync_job_run:{one}" for one in events_to_send]}
-    run_id = bench.run(receives=named, **members)
-    assert bench.work() == "completed"
-    bench.send()
-    assert bench.receiver.events(run_id) == told
-    assert [event for _, event, *_ in bench.deliveries(run_id)] == told
-    persisted = 4 if "record" in told else 0
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": persisted}}}
+    scene.source.family(4)
+    subscription = {"event_types": [f"sync_job_run:{event}" for event in event_types]}
+    members = {}
+    if events_to_send is not None:
+        members["events_to_send"] = [f"sync_job_run:{event}" for event in events_to_send]
+    run_id = scene.run(receives=subscription, **members)
+    assert scene.work() == "completed"
+    scene.send()
+    assert scene.receiver.events(run_id) == received
+    assert [event for _, event, *_ in scene.deliveries(run_id)] == received
+    persisted = 4 if "record" in received else 0
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": persisted}}}
 
 
-def test_one_that_is_not_active_is_told_nothing(bench: Bench) -> None:
-    bench.source.family(4)
-    run_id = bench.run(receives={"is_active": False})
-    assert bench.work() == "completed"
-    bench.send()
-    assert (bench.receiver.messages, bench.deliveries(run_id)) == ([], [])
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 0}}}
+def test_webhook__inactive__receives_nothing(scene: Scenario) -> None:
+    scene.source.family(4)
+    run_id = scene.run(receives={"is_active": False})
+    assert scene.work() == "completed"
+    scene.send()
+    assert (scene.receiver.messages, scene.deliveries(run_id)) == ([], [])
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 0}}}
 
 
-def test_one_that_is_made_inactive_is_told_nothing_more(bench: Bench) -> None:
-    bench.source.family(6)
-    run_id = bench.run()
+def test_webhook__deactivated_during_a_run__receives_nothing_more(scene: Scenario) -> None:
+    scene.source.family(6)
+    run_id = scene.run()
 
-    def then_leave(letter: WebhookMessage) -> None:
-        if letter.keys == ids(0, 1):
-            bench.call("update_webhook", webhook_id=bench.webhook["id"], is_active=False)
+    def then_leave(message: WebhookMessage) -> None:
+        if message.keys == keys(0, 1):
+            scene.call("update_webhook", webhook_id=scene.webhook["id"], is_active=False)
 
-    bench.receiver.answer = then_leave
-    assert bench.work() == "completed"
-    bench.send()
-    assert bench.receiver.events(run_id) == ["started", "record"]
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 6, "persisted": 2}}}
-
-
-def test_a_webhook_that_is_deleted_stops_its_runs_and_hears_nothing_of_it(bench: Bench) -> None:
-    bench.source.family(6)
-    run_id = bench.run()
-    gate = threading.Event()
-    bench.receiver.answer = lambda letter: gate.wait() and None if letter.event == "record" else None
-    arrived = partial(bench.receiver.of, run_id, "record")
-    assert bench.run_until(arrived, lambda: bench.call("delete_webhook", webhook_id=bench.webhook["id"])) == "lost"
-    gate.set()
-    assert bench.audit(run_id) == [("start", None), ("claim", None), ("cancel", 1)]
-    bench.send()
-    assert bench.receiver.events(run_id) == ["started", "record"]
-    assert not bench.database.all("select from app.deliveries where status in ('queued', 'sending')")
+    scene.receiver.answer = then_leave
+    assert scene.work() == "completed"
+    scene.send()
+    assert scene.receiver.events(run_id) == ["started", "record"]
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 6, "persisted": 2}}}
 
 
-# When the receiver does not take it
+def test_webhook__deleted_during_a_run__stops_it_without_an_event(scene: Scenario) -> None:
+    scene.source.family(6)
+    run_id = scene.run()
+    resume = threading.Event()
+    scene.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+    arrived = partial(scene.receiver.of, run_id, "record")
+    assert scene.run_until(arrived, lambda: scene.call("delete_webhook", webhook_id=scene.webhook["id"])) == "lost"
+    resume.set()
+    assert scene.events_in_flight(run_id) == [("start", None), ("claim", None), ("cancel", 1)]
+    scene.send()
+    assert scene.receiver.events(run_id) == ["started", "record"]
+    assert not scene.database.all("select from app.deliveries where status in ('queued', 'sending')")
 
 
-def test_every_attempt_is_the_same_letter(bench: Bench) -> None:
-    bench.source.family(4)
-    run_id = bench.run()
+# Receivers that fail
+
+
+def test_deliver__retried__same_id_and_content(scene: Scenario) -> None:
+    scene.source.family(4)
+    run_id = scene.run()
     answers = iter([200, 500, 429, 200])
-    bench.receiver.answer = lambda _: next(answers, 200)
-    assert bench.work() == "completed"
-    tries = [(one.event, one.id, one.content, one.headers["x-truto-signature"]) for one in bench.receiver.of(run_id)]
+    scene.receiver.answer = lambda _: next(answers, 200)
+    assert scene.work() == "completed"
+    tries = [(one.event, one.id, one.content, one.headers["x-truto-signature"]) for one in scene.receiver.of(run_id)]
     assert [event for event, *_ in tries] == ["started", "record", "record", "record", "record"]
     assert tries[1] == tries[2] == tries[3] != tries[4]
-    assert bench.receiver.keys(run_id) == ids(0, 1, 2, 3)
-    assert bench.deliveries(run_id)[1] == (2, "record", "delivered", 3, 2)
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
+    assert scene.receiver.keys(run_id) == keys(0, 1, 2, 3)
+    assert scene.deliveries(run_id)[1] == (2, "record", "delivered", 3, 2)
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
 
 
-def test_400_to_the_first_letter_stops_the_run(bench: Bench) -> None:
-    bench.source.family(9)
-    run_id = bench.run()
-    bench.receiver.answer = lambda letter: 400 if letter.event == "started" else 200
-    assert bench.work() == "lost"
-    bench.send()
-    run = bench.call("get_sync_job_run", run_id=run_id)
+def test_deliver__started_rejected_with_400__stops_the_run(scene: Scenario) -> None:
+    scene.source.family(9)
+    run_id = scene.run()
+    scene.receiver.answer = lambda message: 400 if message.event == "started" else 200
+    assert scene.work() == "lost"
+    scene.send()
+    run = scene.call("get_sync_job_run", run_id=run_id)
     assert (run["status"], run["resource_stats"]) == ("stopped", {})
-    assert bench.receiver.events(run_id) == ["started", "stopped"]
-    row = bench.database.execution(run_id)
+    assert scene.receiver.events(run_id) == ["started", "stopped"]
+    row = scene.database.execution(run_id)
     assert (row["cancelled_by"], row["cancel_reason"]) == ("service_role", "refused by the receiver")
-    assert len(bench.source.asked) <= 1  # the first page is fetched while the receiver is asked
+    assert len(scene.source.asked) <= 1  # the first page is fetched during the first delivery
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 302, 503])
-def test_a_letter_that_is_not_taken_is_tried_three_times_and_then_the_run_waits(bench: Bench, status: int) -> None:
-    bench.source.family(5)
-    run_id = bench.run()
-    bench.receiver.answer = lambda letter: status if letter.keys == ids(2, 3) else 200
-    assert bench.work() == "queued"
-    row = bench.database.execution(run_id)
+def test_deliver__not_accepted__three_attempts_then_the_run_is_queued(scene: Scenario, status: int) -> None:
+    scene.source.family(5)
+    run_id = scene.run()
+    scene.receiver.answer = lambda message: status if message.keys == keys(2, 3) else 200
+    assert scene.work() == "queued"
+    row = scene.database.execution(run_id)
     assert (row["status"], row["attempts"], row["error"]["code"]) == ("queued", 1, "receiver_unavailable")
     assert row["run_at"] > row["started_at"]
-    assert bench.audit(run_id) == [("start", None), ("claim", None), ("release", 1)]
-    assert bench.deliveries(run_id)[2] == (3, "record", "unknown", 3, 2)
-    assert bench.status(run_id) == "running"
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 2, "persisted": 2}}}
+    assert scene.events_in_flight(run_id) == [("start", None), ("claim", None), ("release", 1)]
+    assert scene.deliveries(run_id)[2] == (3, "record", "unknown", 3, 2)
+    assert scene.status(run_id) == "running"
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 2, "persisted": 2}}}
 
-    bench.receiver.answer = lambda _: None
-    bench.due(run_id)
-    assert bench.work() == "completed"
-    messages = bench.receiver.of(run_id)
-    assert [letter.keys for letter in messages] == [[], ids(0, 1), *[ids(2, 3)] * 4, ids(4)]
-    assert len({(letter.id, letter.content) for letter in messages[2:6]}) == 1
-    assert bench.deliveries(run_id)[2] == (3, "record", "delivered", 4, 2)
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 5, "persisted": 5}}}
+    scene.receiver.answer = lambda _: None
+    scene.end_waits(run_id)
+    assert scene.work() == "completed"
+    messages = scene.receiver.of(run_id)
+    assert [message.keys for message in messages] == [[], keys(0, 1), *[keys(2, 3)] * 4, keys(4)]
+    assert len({(message.id, message.content) for message in messages[2:6]}) == 1
+    assert scene.deliveries(run_id)[2] == (3, "record", "delivered", 4, 2)
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 5, "persisted": 5}}}
 
 
-def test_a_receiver_that_stays_away_fails_the_run_in_the_end(bench: Bench) -> None:
-    bench.source.family(2)
-    run_id = bench.run()
-    bench.receiver.answer = lambda letter: 500 if letter.event == "record" else 200
+def test_deliver__receiver_stays_unavailable__run_fails(scene: Scenario) -> None:
+    scene.source.family(2)
+    run_id = scene.run()
+    scene.receiver.answer = lambda message: 500 if message.event == "record" else 200
     for outcome in (*["queued"] * 4, "failed"):
-        bench.due(run_id)
-        assert bench.work() == outcome
-    bench.send()
-    assert bench.receiver.events(run_id) == ["started", *["record"] * 15, "failed"]
-    assert len({letter.id for letter in bench.receiver.of(run_id, "record")}) == 1
-    run = bench.call("get_sync_job_run", run_id=run_id)
-    assert run["status"] == bench.receiver.of(run_id)[-1].body["payload"]["status"] == "failed"
-    assert bench.audit(run_id)[-1] == ("fail", 1)
-    # Nothing of it was delivered as far as anybody knows.
+        scene.end_waits(run_id)
+        assert scene.work() == outcome
+    scene.send()
+    assert scene.receiver.events(run_id) == ["started", *["record"] * 15, "failed"]
+    assert len({message.id for message in scene.receiver.of(run_id, "record")}) == 1
+    run = scene.call("get_sync_job_run", run_id=run_id)
+    assert run["status"] == scene.receiver.of(run_id)[-1].body["payload"]["status"] == "failed"
+    assert scene.events_in_flight(run_id)[-1] == ("fail", 1)
+    # Whether the receiver has the records is unknown, so none is counted.
     assert run["resource_stats"] == {ACCOUNTS: {"list": {"fetched": 0, "persisted": 0}}}
 
 
-def test_nobody_at_the_address(bench: Bench) -> None:
-    bench.source.family(2)
-    run_id = bench.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
-    assert bench.work() == "queued"
-    assert bench.deliveries(run_id) == [(1, "started", "unknown", 3, 0)]
-    bench.call("stop_sync_job_run", run_id=run_id)
-    bench.send()
-    assert bench.deliveries(run_id)[1] == (-1, "stopped", "queued", 1, 0)
+def test_deliver__connection_refused__run_is_queued(scene: Scenario) -> None:
+    scene.source.family(2)
+    run_id = scene.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
+    assert scene.work() == "queued"
+    assert scene.deliveries(run_id) == [(1, "started", "unknown", 3, 0)]
+    scene.call("stop_sync_job_run", run_id=run_id)
+    scene.send()
+    assert scene.deliveries(run_id)[1] == (-1, "stopped", "queued", 1, 0)
 
 
-def test_a_receiver_that_takes_too_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deliver__timeout__run_is_queued(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "TIMEOUT_SECONDS", 0.05)
-    bench.source.family(2)
-    run_id = bench.run()
-    gate = threading.Event()
-    bench.receiver.answer = lambda letter: gate.wait() and None if letter.event == "record" else None
-    assert bench.work() == "queued"
-    gate.set()
-    assert bench.deliveries(run_id)[1] == (2, "record", "unknown", 3, 2)
-    assert bench.database.execution(run_id)["error"]["code"] == "receiver_unavailable"
+    scene.source.family(2)
+    run_id = scene.run()
+    resume = threading.Event()
+    scene.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+    assert scene.work() == "queued"
+    resume.set()
+    assert scene.deliveries(run_id)[1] == (2, "record", "unknown", 3, 2)
+    assert scene.database.execution(run_id)["error"]["code"] == "receiver_unavailable"
 
 
-def test_an_address_within_is_not_called_by_a_worker_that_may_not(bench: Bench) -> None:
-    letter = webhook.WebhookMessage("i", "e", {}, "now", "a", "w", bench.receiver.url, "s")
+def test_send__private_address__not_called(scene: Scenario) -> None:
+    message = webhook.WebhookMessage("i", "e", {}, "now", "a", "w", scene.receiver.url, "s")
 
     async def post() -> None:
         async with make_client(allow_private_addresses=False) as client:
-            await webhook.post(letter, client)
+            await webhook.send(message, client)
 
     with pytest.raises(webhook.WebhookUnavailable):
         asyncio.run(post())
-    assert bench.receiver.messages == []
+    assert scene.receiver.messages == []
 
 
-def test_a_redirect_is_not_followed(bench: Bench) -> None:
+def test_send__redirect__not_followed(scene: Scenario) -> None:
     followed: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -385,66 +388,66 @@ def test_a_redirect_is_not_followed(bench: Bench) -> None:
 
     async def post() -> None:
         async with httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True) as client:
-            letter = webhook.WebhookMessage("i", "e", {}, "now", "a", "w", "https://example.com/events", "s")
-            await webhook.post(letter, client)
+            message = webhook.WebhookMessage("i", "e", {}, "now", "a", "w", "https://example.com/events", "s")
+            await webhook.send(message, client)
 
     with pytest.raises(webhook.WebhookUnavailable):
         asyncio.run(post())
     assert followed == ["https://example.com/events"]
 
 
-# When the worker goes
+# Workers that end
 
 
-def test_a_lease_that_is_lost_while_delivering(bench: Bench) -> None:
-    """The reaper gives up what was under way; the heir sends the same letter again, and the zombie nothing."""
-    bench.source.family(4)
-    run_id = bench.run()
-    arrived, gate = threading.Event(), threading.Event()
+def test_deliver__lease_lost_during_an_attempt__next_worker_repeats_it(scene: Scenario) -> None:
+    """The attempt becomes unknown. The next worker sends the same message; the first one sends nothing more."""
+    scene.source.family(4)
+    run_id = scene.run()
+    arrived, resume = threading.Event(), threading.Event()
 
-    def answer(letter: WebhookMessage) -> None:
-        if letter.keys == ids(0, 1) and not arrived.is_set():
+    def answer(message: WebhookMessage) -> None:
+        if message.keys == keys(0, 1) and not arrived.is_set():
             arrived.set()
-            gate.wait()
+            resume.wait()
 
-    bench.receiver.answer = answer
+    scene.receiver.answer = answer
     outcomes: list[str] = []
-    zombie = threading.Thread(target=lambda: outcomes.append(bench.work()))
-    zombie.start()
+    first_worker = threading.Thread(target=lambda: outcomes.append(scene.work()))
+    first_worker.start()
     arrived.wait(30)
-    bench.database.expire_lease(run_id)
-    with bench.database.worker() as other:
+    scene.database.expire_lease(run_id)
+    with scene.database.worker() as other:
         assert other.call("worker_reap")["released"] == 1
-    assert bench.deliveries(run_id) == [(1, "started", "delivered", 1, 0), (2, "record", "unknown", 1, 2)]
-    assert bench.audit(run_id)[-1] == ("release", 1)
+    assert scene.deliveries(run_id) == [(1, "started", "delivered", 1, 0), (2, "record", "unknown", 1, 2)]
+    assert scene.events_in_flight(run_id)[-1] == ("release", 1)
 
-    assert bench.work() == "completed"
-    before = bench.deliveries(run_id)
-    gate.set()
-    zombie.join()
+    assert scene.work() == "completed"
+    before = scene.deliveries(run_id)
+    resume.set()
+    first_worker.join()
     assert outcomes == ["lost"]
-    assert bench.deliveries(run_id) == before
-    first, second = (letter for letter in bench.receiver.of(run_id, "record") if letter.keys == ids(0, 1))
+    assert scene.deliveries(run_id) == before
+    first, second = (message for message in scene.receiver.of(run_id, "record") if message.keys == keys(0, 1))
     assert (first.id, first.content) == (second.id, second.content)
-    assert bench.receiver.keys(run_id) == ids(0, 1, 2, 3)
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
+    assert scene.receiver.keys(run_id) == keys(0, 1, 2, 3)
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
 
 
-def test_nothing_begins_with_a_lease_that_is_lost(bench: Bench) -> None:
-    run_id = bench.run()
-    with bench.database.worker() as worker:
+def test_begin_delivery__lease_lost__nothing_begins(scene: Scenario) -> None:
+    run_id = scene.run()
+    with scene.database.worker() as worker:
         claimed = worker.claim(3600, "sync_job_run")
         of = {"execution_id": run_id, "lease_token": claimed["lease_token"]}
         begun = worker.call("worker_begin_delivery", **of, seq=1, event="sync_job_run:record", records=3)
         assert (begun["result"], begun["wanted"]) == ("continue", True)
         again = worker.call("worker_begin_delivery", **of, seq=1, event="sync_job_run:record", records=3)
         assert again == begun
-        assert bench.deliveries(run_id) == [(1, "record", "sending", 2, 3)]
+        assert scene.deliveries(run_id) == [(1, "record", "sending", 2, 3)]
         for seq in (0, 2, -1, 10**12):
             refused = worker.refusal("worker_begin_delivery", **of, seq=seq, event="sync_job_run:record")
             assert (refused.sqlstate, refused.code, refused.members) == ("PT409", "unexpected_seq", {"expected_seq": 1})
-        bench.call("stop_sync_job_run", run_id=run_id)
-        before = bench.database.fingerprint()
+        scene.call("stop_sync_job_run", run_id=run_id)
+        before = scene.database.fingerprint()
         calls: dict[str, dict[str, Any]] = {
             "worker_begin_delivery": {"seq": 1, "event": "sync_job_run:record", "records": 3},
             "worker_stop": {"reason": "because"},
@@ -460,192 +463,231 @@ def test_nothing_begins_with_a_lease_that_is_lost(bench: Bench) -> None:
             assert worker.call("worker_begin_delivery", **{**of, "lease_token": lease_token}, seq=1, event="e") == {
                 "result": "lost"
             }
-        assert bench.database.fingerprint() == before
+        assert scene.database.fingerprint() == before
 
 
 @pytest.fixture
-def workers(bench: Bench) -> Iterator[Callable[[], WorkerProcess]]:
+def workers(scene: Scenario) -> Iterator[Callable[[], WorkerProcess]]:
     with ExitStack() as stack:
 
         def another() -> WorkerProcess:
             quick = {"WORKER_LEASE_SECONDS": "3600", "WORKER_HEARTBEAT_SECONDS": "0.1", "WORKER_TICK_SECONDS": "0.05"}
-            url = bench.database.login("authenticator")
+            url = scene.database.login("authenticator")
             private = {"WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}
             return stack.enter_context(WorkerProcess(log=True, DATABASE_URL=url, **quick, **private))
 
         yield another
 
 
-def kill(worker: WorkerProcess) -> None:
+def kill_worker(worker: WorkerProcess) -> None:
     worker.process.send_signal(signal.SIGKILL)
     worker.process.wait()
 
 
 @pytest.mark.parametrize("event", ["started", "record", "completed"])
-def test_a_worker_that_is_killed_while_it_delivers(
-    bench: Bench, workers: Callable[[], WorkerProcess], event: str
+def test_worker__killed_during_a_delivery__next_worker_repeats_it(
+    scene: Scenario, workers: Callable[[], WorkerProcess], event: str
 ) -> None:
-    """Its heir sends the same letter again; the end is told, though who ended it is gone."""
-    bench.source.family(4)
-    run_id = bench.run()
-    gate = threading.Event()
-    bench.receiver.answer = lambda letter: gate.wait() and None if letter.event == event else None
+    """The next worker sends the same message again, also the event about the end."""
+    scene.source.family(4)
+    run_id = scene.run()
+    resume = threading.Event()
+    scene.receiver.answer = lambda message: resume.wait() and None if message.event == event else None
     dead = workers()
-    until(lambda: bench.receiver.of(run_id, event))
-    kill(dead)
-    gate.set()
-    bench.receiver.answer = lambda _: None
-    [first, *_] = bench.receiver.of(run_id, event)
+    until(lambda: scene.receiver.of(run_id, event))
+    kill_worker(dead)
+    resume.set()
+    scene.receiver.answer = lambda _: None
+    [first, *_] = scene.receiver.of(run_id, event)
     if event == "completed":
-        assert bench.status(run_id) == "completed"
-        assert bench.deliveries(run_id)[-1][2:4] == ("queued", 1)
-        bench.due(run_id)
+        assert scene.status(run_id) == "completed"
+        assert scene.deliveries(run_id)[-1][2:4] == ("queued", 1)
+        scene.end_waits(run_id)
     else:
-        assert ("sending", 1) in {one[2:4] for one in bench.deliveries(run_id)}
-        bench.database.expire_lease(run_id)
+        assert ("sending", 1) in {one[2:4] for one in scene.deliveries(run_id)}
+        scene.database.expire_lease(run_id)
     workers()
-    until(lambda: (one := bench.deliveries(run_id)[-1])[0] == -1 and one[2] == "delivered")
-    assert bench.receiver.keys(run_id) == ids(0, 1, 2, 3)
-    same = [letter for letter in bench.receiver.of(run_id, event) if letter.id == first.id]
+    until(lambda: (one := scene.deliveries(run_id)[-1])[0] == -1 and one[2] == "delivered")
+    assert scene.receiver.keys(run_id) == keys(0, 1, 2, 3)
+    same = [message for message in scene.receiver.of(run_id, event) if message.id == first.id]
     assert len(same) == 2
     if event != "completed":
         assert same[0].content == same[1].content
-    events = list(dict.fromkeys(letter.event for letter in bench.receiver.of(run_id)))
+    events = list(dict.fromkeys(message.event for message in scene.receiver.of(run_id)))
     assert events == ["started", "record", "completed"]
-    assert bench.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
+    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
 
 
-def test_a_worker_that_shuts_down_while_it_delivers_gives_it_back(
-    bench: Bench, workers: Callable[[], WorkerProcess]
-) -> None:
-    bench.source.family(4)
-    run_id = bench.run()
-    gate = threading.Event()
-    bench.receiver.answer = lambda letter: gate.wait() and None if letter.keys == ids(0, 1) else None
+def test_worker__shut_down_during_a_delivery__released(scene: Scenario, workers: Callable[[], WorkerProcess]) -> None:
+    scene.source.family(4)
+    run_id = scene.run()
+    resume = threading.Event()
+    scene.receiver.answer = lambda message: resume.wait() and None if message.keys == keys(0, 1) else None
     first = workers()
-    until(lambda: bench.receiver.of(run_id, "record"))
+    until(lambda: scene.receiver.of(run_id, "record"))
     first.close()
-    assert bench.audit(run_id)[-1] == ("release", 1)
-    assert bench.deliveries(run_id)[-1] == (2, "record", "unknown", 1, 2)
-    gate.set()
-    bench.receiver.answer = lambda _: None
-    assert bench.work() == "completed"
-    assert bench.receiver.keys(run_id) == ids(0, 1, 2, 3)
-    assert bench.audit(run_id)[2:] == [("release", 1), ("claim", None), ("complete", 0)]
+    assert scene.events_in_flight(run_id)[-1] == ("release", 1)
+    assert scene.deliveries(run_id)[-1] == (2, "record", "unknown", 1, 2)
+    resume.set()
+    scene.receiver.answer = lambda _: None
+    assert scene.work() == "completed"
+    assert scene.receiver.keys(run_id) == keys(0, 1, 2, 3)
+    assert scene.events_in_flight(run_id)[2:] == [("release", 1), ("claim", None), ("complete", 0)]
 
 
-# Events about the end: nobody's lease stands behind them
+def test_heartbeat__delivery_longer_than_the_lease__lease_survives(scene: Scenario) -> None:
+    scene.source.family(2)
+    run_id = scene.run()
+    resume = threading.Event()
+    scene.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+
+    def reap_after_expiry() -> object:
+        expiry = scene.database.execution(run_id)["lease_expires_at"]
+        until(lambda: scene.database.one("select clock_timestamp() > %s as past", (expiry,))["past"])
+        with scene.database.worker() as reaper:
+            reaper.call("worker_reap")
+        resume.set()
+        return NO_CHECK
+
+    arrived = partial(scene.receiver.of, run_id, "record")
+    assert scene.run_until(arrived, reap_after_expiry, lease_seconds=1, heartbeat_seconds=0.02) == "completed"
+    assert scene.events_in_flight(run_id) == [("start", None), ("claim", None), ("complete", 0)]
+    assert scene.deliveries(run_id)[1] == (2, "record", "delivered", 1, 2)
 
 
-def ended(bench: Bench) -> tuple[str, dict[str, Any]]:
-    """A run that was stopped, and the event that says so, handed out once."""
-    run_id = bench.run()
-    bench.call("stop_sync_job_run", run_id=run_id)
-    with bench.database.worker() as worker:
+# Events about ended runs, which are sent without a lease
+
+
+def stopped_run(scene: Scenario) -> tuple[str, dict[str, Any]]:
+    """A run that was stopped, and its event, claimed once."""
+    run_id = scene.run()
+    scene.call("stop_sync_job_run", run_id=run_id)
+    with scene.database.worker() as worker:
         [event] = worker.call("worker_claim_events")
     return run_id, event
 
 
-def test_an_event_is_handed_out_to_one_worker_for_a_minute(bench: Bench) -> None:
-    run_id, event = ended(bench)
+def test_claim_events__not_acknowledged__claimable_again_after_a_minute(scene: Scenario) -> None:
+    run_id, event = stopped_run(scene)
     assert {*event} == {
         "id", "attempt", "event", "payload", "created_at", "environment_id", "webhook_id", "url", "secret",
     }  # fmt: skip
-    assert (event["attempt"], event["event"], event["url"]) == (1, "sync_job_run:stopped", bench.receiver.url)
-    assert (event["secret"], event["webhook_id"]) == (bench.webhook["secret"], bench.webhook["id"])
-    assert event["payload"] == bench.call("get_sync_job_run", run_id=run_id)
-    with bench.database.worker() as worker:
+    assert (event["attempt"], event["event"], event["url"]) == (1, "sync_job_run:stopped", scene.receiver.url)
+    assert (event["secret"], event["webhook_id"]) == (scene.webhook["secret"], scene.webhook["id"])
+    assert event["payload"] == scene.call("get_sync_job_run", run_id=run_id)
+    with scene.database.worker() as worker:
         assert worker.call("worker_claim_events") == []
-        wait = bench.database.one("select due_at - now() as wait from app.deliveries where status = 'queued'")["wait"]
+        wait = scene.database.one("select due_at - now() as wait from app.deliveries where status = 'queued'")["wait"]
         assert 50 < wait.total_seconds() <= 60
-        bench.due(run_id)
+        scene.end_waits(run_id)
         [again] = worker.call("worker_claim_events")
         assert again == {**event, "attempt": 2}
 
 
-def test_two_workers_are_never_handed_the_same_event(bench: Bench) -> None:
+def test_claim_events__two_workers__disjoint(scene: Scenario) -> None:
     for _ in range(25):
-        run_id = bench.run()
-        bench.call("stop_sync_job_run", run_id=run_id)
-    with bench.database.worker() as one, bench.database.worker() as other:
+        run_id = scene.run()
+        scene.call("stop_sync_job_run", run_id=run_id)
+    with scene.database.worker() as one, scene.database.worker() as other:
         with one.connection.transaction():
             first = one.call("worker_claim_events", max_events=10)
-            second = other.call("worker_claim_events", max_events=10)  # does not wait
+            second = other.call("worker_claim_events", max_events=10)  # not blocked by the first
         third = other.call("worker_claim_events", max_events=100)
     handed = [event["id"] for event in (*first, *second, *third)]
     assert [len(first), len(second), len(third)] == [10, 10, 5]
     assert len(set(handed)) == 25
 
 
-def test_an_attempt_that_took_too_long_says_nothing(bench: Bench) -> None:
-    run_id, late = ended(bench)
-    bench.due(run_id)
-    with bench.database.worker() as worker:
+def test_ack_event__late_attempt__lost(scene: Scenario) -> None:
+    run_id, late = stopped_run(scene)
+    scene.end_waits(run_id)
+    with scene.database.worker() as worker:
         [event] = worker.call("worker_claim_events")
-        before = bench.database.fingerprint()
+        before = scene.database.fingerprint()
         for delivered in (True, False):
             answer = worker.call(
                 "worker_ack_event", delivery_id=late["id"], attempt=late["attempt"], delivered=delivered
             )
             assert answer == {"result": "lost"}
-        assert bench.database.fingerprint() == before
+        assert scene.database.fingerprint() == before
         settled = {"delivery_id": event["id"], "attempt": event["attempt"]}
         assert worker.call("worker_ack_event", **settled, delivered=True) == {"result": "delivered"}
         assert worker.call("worker_ack_event", **settled, delivered=False) == {"result": "lost"}
-    assert bench.deliveries(run_id) == [(-1, "stopped", "delivered", 2, 0)]
+    assert scene.deliveries(run_id) == [(-1, "stopped", "delivered", 2, 0)]
 
 
-def test_an_event_is_tried_five_times(bench: Bench) -> None:
-    bench.receiver.answer = lambda _: 503
-    run_id = bench.run()
-    bench.call("stop_sync_job_run", run_id=run_id)
+def test_outbox__receiver_unavailable__five_attempts(scene: Scenario) -> None:
+    scene.receiver.answer = lambda _: 503
+    run_id = scene.run()
+    scene.call("stop_sync_job_run", run_id=run_id)
     waits = []
     for attempt in range(1, 6):
-        bench.send(times=2)  # the second finds nothing due
-        [one] = deliveries(bench.database, run_id)
+        scene.send(times=2)  # nothing is due the second time
+        [one] = deliveries(scene.database, run_id)
         assert (one["attempts"], one["status"]) == (attempt, "queued" if attempt < 5 else "failed")
         if one["due_at"]:
-            left = bench.database.one("select %s - now() as wait", (one["due_at"],))["wait"].total_seconds()
+            left = scene.database.one("select %s - now() as wait", (one["due_at"],))["wait"].total_seconds()
             waits.append(round(left))
-        bench.due(run_id)
-    bench.send()
-    assert len(bench.receiver.of(run_id)) == 5
-    assert len({(letter.id, letter.content) for letter in bench.receiver.of(run_id)}) == 1
+        scene.end_waits(run_id)
+    scene.send()
+    assert len(scene.receiver.of(run_id)) == 5
+    assert len({(message.id, message.content) for message in scene.receiver.of(run_id)}) == 1
     assert [2**n - wait in {0, 1} for n, wait in enumerate(waits, 1)] == [True] * 4
 
 
-def test_an_event_whose_workers_all_die_is_given_up_at_some_time(bench: Bench) -> None:
-    run_id, _ = ended(bench)
-    with bench.database.worker() as worker:
+def test_claim_events__never_acknowledged__fails_after_ten_claims(scene: Scenario) -> None:
+    run_id, _ = stopped_run(scene)
+    with scene.database.worker() as worker:
         for attempt in range(2, 11):
-            bench.due(run_id)
+            scene.end_waits(run_id)
             assert [event["attempt"] for event in worker.call("worker_claim_events")] == [attempt]
-        bench.due(run_id)
+        scene.end_waits(run_id)
         assert worker.call("worker_claim_events") == []
-    assert bench.deliveries(run_id) == [(-1, "stopped", "failed", 10, 0)]
+    assert scene.deliveries(run_id) == [(-1, "stopped", "failed", 10, 0)]
 
 
-def test_an_event_of_a_deleted_webhook_is_given_up(bench: Bench) -> None:
-    run_id = bench.run()
-    bench.call("stop_sync_job_run", run_id=run_id)
-    bench.call("delete_webhook", webhook_id=bench.webhook["id"])
-    with bench.database.worker() as worker:
+def test_claim_events__webhook_deleted__fails(scene: Scenario) -> None:
+    run_id = scene.run()
+    scene.call("stop_sync_job_run", run_id=run_id)
+    scene.call("delete_webhook", webhook_id=scene.webhook["id"])
+    with scene.database.worker() as worker:
         assert worker.call("worker_claim_events") == []
-    assert bench.deliveries(run_id) == [(-1, "stopped", "failed", 0, 0)]
+    assert scene.deliveries(run_id) == [(-1, "stopped", "failed", 0, 0)]
 
 
-def test_the_outbox_goes_on_past_what_it_cannot_send(bench: Bench) -> None:
-    """One receiver is away, one answers: each is told as often as it takes."""
-    bench.receiver.answer = lambda _: None
-    lost = bench.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
-    bench.call("stop_sync_job_run", run_id=lost)
-    taken = bench.run()
-    bench.call("stop_sync_job_run", run_id=taken)
-    bench.send()
-    assert [bench.deliveries(one)[0][2:4] for one in (lost, taken)] == [("queued", 1), ("delivered", 1)]
+def test_outbox__one_receiver_unavailable__others_receive_theirs(scene: Scenario) -> None:
+    """The other event is sent and acknowledged."""
+    scene.receiver.answer = lambda _: None
+    lost = scene.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
+    scene.call("stop_sync_job_run", run_id=lost)
+    taken = scene.run()
+    scene.call("stop_sync_job_run", run_id=taken)
+    scene.send()
+    assert [scene.deliveries(one)[0][2:4] for one in (lost, taken)] == [("queued", 1), ("delivered", 1)]
+
+
+def test_outbox__one_event_raises__others_are_sent_and_acknowledged(
+    scene: Scenario, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [scene.run() for _ in range(3)]
+    for run_id in runs:
+        scene.call("stop_sync_job_run", run_id=run_id)
+    event_ids = [str(deliveries(scene.database, run_id)[0]["id"]) for run_id in runs]
+    sent: list[str] = []
+
+    async def send(message: webhook.WebhookMessage) -> None:
+        if message.id == event_ids[1]:
+            raise ValueError("a bug")
+        sent.append(message.id)
+
+    asyncio.run(Outbox(scene.client, send).send_due())
+    assert sorted(sent) == sorted([event_ids[0], event_ids[2]])
+    assert [scene.deliveries(run_id)[0][2:4] for run_id in runs] == [("delivered", 1), ("queued", 1), ("delivered", 1)]
+    [record] = [record for record in caplog.records if record.message == "could not send event"]
+    assert vars(record)["delivery_id"] == event_ids[1]
 
 
 @pytest.mark.parametrize("limit", [0, -1, 101])
-def test_limits_of_claim_events(bench: Bench, limit: int) -> None:
-    with bench.database.worker() as worker:
+def test_claim_events__invalid_limit(scene: Scenario, limit: int) -> None:
+    with scene.database.worker() as worker:
         assert worker.refusal("worker_claim_events", max_events=limit).code == "invalid_limit"

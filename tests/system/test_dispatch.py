@@ -1,4 +1,4 @@
-"""Who is woken, when, and what becomes of it where AWS does not do as it should."""
+"""functions/_shared/dispatch.py: which endpoints notify workers, when, and how errors of AWS are handled."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
-# Those whose success leaves something to be run, or an end to be told to a webhook.
-WAKING = {
+# Endpoints whose success queues an execution, or an event about an end.
+NOTIFYING = {
     "create_bulk_action",
     "create_sync_job_run",
     "delete_connection",
@@ -36,46 +36,46 @@ WAKING = {
 }
 
 
-class Woken:
-    """A dispatcher that keeps what it was asked for, and what had been called by then."""
+class RecordingDispatcher:
+    """Records each notification, with the functions that had been called before."""
 
     def __init__(self, stub: Stub) -> None:
         self._stub = stub
-        self.asked: list[tuple[str, int, list[str]]] = []
+        self.requests: list[tuple[str, int, list[str]]] = []
 
     def notify(self, queue: dispatch.Queue, count: int = 1) -> None:
         called = [step[1] for step in self._stub.steps if step[0] == "call"]
-        self.asked.append((queue, count, called))
+        self.requests.append((queue, count, called))
 
 
-def start(stub: Stub) -> tuple[int, Woken]:
-    woken = Woken(stub)
-    services = Services(stub.services.settings, stub.services.authenticator, stub, woken)
+def start(stub: Stub) -> tuple[int, RecordingDispatcher]:
+    dispatcher = RecordingDispatcher(stub)
+    services = Services(stub.services.settings, stub.services.authenticator, stub, dispatcher)
     body = {"connection_id": UNKNOWN, "date_from": "2013-01-01", "date_to": "2013-01-02"}
     request = Request("POST", "/start-historical-sync", body=json.dumps(body).encode())
-    return registry.handle(request, services).status, woken
+    return registry.handle(request, services).status, dispatcher
 
 
-def test_after_the_commit_a_worker_is_woken() -> None:
-    assert start(Stub())[1].asked == [("runs", 1, ["start_historical_sync"])]
+def test_endpoint__success__notifies_after_the_call() -> None:
+    assert start(Stub())[1].requests == [("runs", 1, ["start_historical_sync"])]
 
 
 @pytest.mark.parametrize("failure", [ApiError(409, "already_active", "No."), RuntimeError()])
-def test_what_was_refused_wakes_nobody(failure: Exception) -> None:
-    status, woken = start(Stub(answer=failure))
+def test_endpoint__error__does_not_notify(failure: Exception) -> None:
+    status, dispatcher = start(Stub(answer=failure))
     assert status in (409, 500)
-    assert woken.asked == []
+    assert dispatcher.requests == []
 
 
-def test_which_do() -> None:
-    assert {endpoint.name for endpoint in registry.endpoints() if endpoint.notifies_worker} == WAKING
+def test_endpoints__which_notify_workers() -> None:
+    assert {endpoint.name for endpoint in registry.endpoints() if endpoint.notifies_worker} == NOTIFYING
 
 
-# What AWS is told
+# SQS
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 11, 25])
-def test_a_message_for_each_worker(account: None, count: int) -> None:
+def test_sqs__one_message_for_each_worker(account: None, count: int) -> None:
     with mock_aws():
         sqs = aws.client("sqs")
         runs, checks = (sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("runs", "checks"))
@@ -87,27 +87,27 @@ def test_a_message_for_each_worker(account: None, count: int) -> None:
         assert "Messages" not in sqs.receive_message(QueueUrl=checks)
 
 
-def test_without_queues_nobody_is_told() -> None:
+def test_dispatcher__no_queues__polling() -> None:
     assert isinstance(make_dispatcher(None, None), dispatch.PollingDispatcher)
     make_dispatcher(None, None).notify("runs", 3)
 
 
 @pytest.mark.parametrize("missing", ["QUEUE_URL", "CHECK_QUEUE_URL"])
-def test_half_of_the_queues_is_a_mistake(missing: str) -> None:
+def test_settings__one_queue_missing__rejected(missing: str) -> None:
     both = {"QUEUE_URL": "https://q.example/a", "CHECK_QUEUE_URL": "https://q.example/b"}
     with pytest.raises(RuntimeError, match="Set both QUEUE_URL and CHECK_QUEUE_URL, or neither"):
         from_environment({"SUPABASE_URL": "http://p", "SUPABASE_ANON_KEY": "k", **both, missing: ""})
 
 
-class Troubled:
-    """SQS as it answers when it does not: each of these in turn, the last for ever."""
+class FakeSqs:
+    """Returns each of these responses in turn, and the last from then on."""
 
     def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
         self.answers = list(answers)
-        self.asked = 0
+        self.requests = 0
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        self.asked += 1
+        self.requests += 1
         status, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         start_response(f"{status} X", [("content-type", "application/x-amz-json-1.0")])
         return [json.dumps(body).encode()]
@@ -121,8 +121,8 @@ REFUSED = (200, {"Successful": [], "Failed": [{"Id": "0", "Code": "InternalError
 
 
 @pytest.fixture
-def answering(account: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Troubled]:
-    sqs = Troubled(SENT)
+def fake_sqs(account: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSqs]:
+    sqs = FakeSqs(SENT)
     server = WebServer(sqs)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
@@ -131,21 +131,21 @@ def answering(account: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Troubl
 
 
 def notify(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What is logged."""
+    """Notify and return what is logged."""
     with caplog.at_level(logging.WARNING, "functions"):
-        make_dispatcher("http://127.0.0.1/1/runs", "http://127.0.0.1/1/looks").notify("runs")
+        make_dispatcher("http://127.0.0.1/1/runs", "http://127.0.0.1/1/checks").notify("runs")
     return [f"{record.message}: {record.error}" for record in caplog.records]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("trouble", [THROTTLED, BROKEN])
-def test_what_passes_is_tried_again(answering: Troubled, caplog: pytest.LogCaptureFixture, trouble: Any) -> None:
-    answering.answers = [trouble, trouble, SENT]
+@pytest.mark.parametrize("error", [THROTTLED, BROKEN])
+def test_sqs__passing_error__retried(fake_sqs: FakeSqs, caplog: pytest.LogCaptureFixture, error: Any) -> None:
+    fake_sqs.answers = [error, error, SENT]
     assert notify(caplog) == []
-    assert answering.asked == 3
+    assert fake_sqs.requests == 3
 
 
 @pytest.mark.parametrize(
-    ("trouble", "tries", "name"),
+    ("error", "tries", "name"),
     [
         (THROTTLED, 3, "RequestThrottled"),
         (BROKEN, 3, "InternalError"),
@@ -153,17 +153,17 @@ def test_what_passes_is_tried_again(answering: Troubled, caplog: pytest.LogCaptu
         (REFUSED, 1, "InternalError"),
     ],
 )
-def test_what_does_not_pass_is_logged_and_nobodys_error(
-    answering: Troubled, caplog: pytest.LogCaptureFixture, trouble: Any, tries: int, name: str
+def test_sqs__lasting_error__logged_and_not_raised(
+    fake_sqs: FakeSqs, caplog: pytest.LogCaptureFixture, error: Any, tries: int, name: str
 ) -> None:
-    answering.answers = [trouble]
+    fake_sqs.answers = [error]
     [line] = notify(caplog)
-    assert answering.asked == tries
+    assert fake_sqs.requests == tries
     assert line.startswith("could not notify workers")
     assert name in line
 
 
-def test_a_queue_out_of_reach_is_nobodys_error(
+def test_sqs__unreachable__logged_and_not_raised(
     account: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

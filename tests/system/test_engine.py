@@ -1,4 +1,4 @@
-"""functions/worker/engine.py: scripted runners, the real database."""
+"""functions/worker/engine.py with scripted runners and a real database."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ import pytest
 
 from functions._connections.errors import SourceRefused, SourceUnavailable
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Batch, Protocol, service_caller
+from functions.worker.client import Batch, WorkerClient, service_caller
 from functions.worker.engine import Engine, Signals
 from tests.support.wait import eventually
+from tests.support.worker_clients import client_behind_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
     from functions.worker.client import Execution
     from tests.support.database import Database
+    from tests.support.proxy import Proxy
 
 FAMILIES = ["historical_sync", "bulk_sync"]
 SOON = 0.02
 NEVER = 3600.0
 
 
-class Bench:
-    """An engine over one database. Nothing but what a test names interrupts an execution: heartbeats come `NEVER`."""
+class EngineFixture:
+    """Engines with one database. By default no heartbeat and no time budget interrupts an execution."""
 
-    def __init__(self, database: Database, protocol: Protocol) -> None:
+    def __init__(self, database: Database, client: WorkerClient) -> None:
         self.database = database
-        self.protocol = protocol
+        self.client = client
 
     async def claim(self, lease_seconds: int = 30) -> Execution:
-        [execution] = await self.protocol.claim("w", FAMILIES, 1, lease_seconds)
+        [execution] = await self.client.claim("w", FAMILIES, 1, lease_seconds)
         return execution
 
     async def run(
@@ -45,21 +47,21 @@ class Bench:
         lease_seconds: int = 30,
         signals: Signals | None = None,
     ) -> str:
-        """Claims the one execution that waits, runs it, and answers how it ended; no task of it is left."""
-        engine = Engine(self.protocol, heartbeat_seconds, time_budget_seconds)
+        """Claim and run the queued execution. Return how it ended; none of its tasks may be left."""
+        made = Engine(self.client, heartbeat_seconds, time_budget_seconds)
         claimed, before = await self.claim(lease_seconds), asyncio.all_tasks()
-        ended = await engine.run(claimed, runner, signals or Signals())
+        ended = await made.run(claimed, runner, signals or Signals())
         assert asyncio.all_tasks() <= before
         return ended
 
-    def due(self, job_id: str) -> None:
-        """Ends the wait of an execution that is to be tried again."""
+    def end_retry_wait(self, job_id: str) -> None:
+        """End the wait of an execution that will be retried."""
         with self.database.connect() as connection:
             connection.execute("set session_replication_role = replica")  # no guard
             connection.execute("update app.executions set run_at = now() where id = %s", (job_id,))
 
-    def two_step(self, **columns: Any) -> str:
-        """An execution of a family that cancels in two steps."""
+    def start_bulk_sync(self, **columns: Any) -> str:
+        """Insert an execution of a family that cancels in two steps."""
         values = {"agency_id": self.database.agency(), "family": "bulk_sync", "max_attempts": 5} | columns
         with self.database.session({}, role="postgres") as session:
             row = session.execute(
@@ -78,87 +80,87 @@ class Bench:
 
 
 @pytest.fixture
-def bench(database: Database) -> Iterator[Bench]:
-    protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
-    yield Bench(database, protocol)
-    asyncio.run(protocol.aclose())
+def engine(database: Database) -> Iterator[EngineFixture]:
+    client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
+    yield EngineFixture(database, client)
+    asyncio.run(client.aclose())
 
 
-def batch(number: int, *keys: str, resource: str = "flights") -> Batch:
+def make_batch(number: int, *keys: str, resource: str = "flights") -> Batch:
     records = [{"key": key, "data": {"batch": number}} for key in keys or (f"k{number}",)]
     return Batch(resource, records, {"at": number}, {"windows_done": number, "windows_total": 3})
 
 
-def moves(database: Database, job_id: str) -> list[str]:
+def events(database: Database, job_id: str) -> list[str]:
     return [event["event"] for event in database.events(job_id)]
 
 
 async def three_batches(_: Execution) -> AsyncGenerator[Batch, None]:
     for number in (1, 2, 3):
-        yield batch(number)
+        yield make_batch(number)
 
 
-class Slow:
-    """A runner that commits one batch and then fetches for ever; `ended` tells that it was stopped in order."""
+class SlowRunner:
+    """Commits one batch, then fetches until `resume`. `ended` is set when it is stopped in order."""
 
     def __init__(self) -> None:
         self.fetching = asyncio.Event()
-        self.go_on = asyncio.Event()
+        self.resume = asyncio.Event()
         self.ended = False
 
     async def __call__(self, _: Execution) -> AsyncGenerator[Batch, None]:
-        yield batch(1)
+        yield make_batch(1)
         try:
             self.fetching.set()
-            await self.go_on.wait()
+            await self.resume.wait()
         finally:
-            await asyncio.sleep(0)  # closing a connection takes a moment too
+            await asyncio.sleep(0)  # closing a connection takes a moment
             self.ended = True
-        yield batch(2)
+        yield make_batch(2)
 
 
-async def committed(database: Database, job_id: str, seq: int) -> None:
+async def wait_for_seq(database: Database, job_id: str, seq: int) -> None:
     await eventually(lambda: database.execution(job_id)["seq"] == seq)
 
 
-def test_batches_are_committed_in_order_and_the_execution_completes(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_run__commits_batches_in_order_and_completes(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
-    outcome = asyncio.run(bench.run(three_batches))
+    outcome = asyncio.run(engine.run(three_batches))
 
-    row = bench.database.execution(job_id)
+    row = engine.database.execution(job_id)
     assert outcome == row["status"] == "completed"
     assert (row["seq"], row["records"], row["checkpoint"]) == (3, 3, {"at": 3})
     assert row["progress"] == {"windows_done": 3, "windows_total": 3}
-    assert moves(bench.database, job_id) == ["start", "claim", "complete"]
-    stored = bench.database.all("select key, data, resource from app.records order by stored_at")
+    assert events(engine.database, job_id) == ["start", "claim", "complete"]
+    stored = engine.database.all("select key, data, resource from app.records order by stored_at")
     assert [(r["key"], r["data"], r["resource"]) for r in stored] == [
         (f"k{n}", {"batch": n}, "flights") for n in (1, 2, 3)
     ]
 
 
-def test_a_runner_without_batches_completes(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_run__no_batches__completes(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def nothing(_: Execution) -> AsyncGenerator[Batch, None]:
         return
         yield
 
-    assert asyncio.run(bench.run(nothing)) == "completed"
-    assert bench.database.execution(job_id)["checkpoint"] is None
+    assert asyncio.run(engine.run(nothing)) == "completed"
+    assert engine.database.execution(job_id)["checkpoint"] is None
 
 
-def test_the_runner_is_given_what_was_claimed(bench: Bench) -> None:
-    user = bench.database.member()
-    connection_id = bench.database.connection(user.agency_id, secret={"token": "s"})
-    bench.database.start(user, connection_id)
+def test_run__runner_receives_the_claimed_execution(engine: EngineFixture) -> None:
+    user = engine.database.member()
+    connection_id = engine.database.connection(user.agency_id, secret={"token": "s"})
+    engine.database.start(user, connection_id)
     seen: list[Execution] = []
 
     async def runner(execution: Execution) -> AsyncGenerator[Batch, None]:
         seen.append(execution)
-        yield batch(1)
+        yield make_batch(1)
 
-    asyncio.run(bench.run(runner))
+    asyncio.run(engine.run(runner))
     [execution] = seen
     assert execution.spec == {"date_from": "2013-01-01", "date_to": "2013-01-31", "resources": ["flights", "weather"]}
     assert (execution.checkpoint, execution.seq, execution.agency_id) == (None, 0, user.agency_id)
@@ -166,21 +168,21 @@ def test_the_runner_is_given_what_was_claimed(bench: Bench) -> None:
     assert execution.connection["secret"] == {"token": "s"}
 
 
-def test_the_next_page_is_fetched_while_one_is_committed(bench: Bench) -> None:
-    bench.database.start(bench.database.member())
-    row = bench.database
+def test_run__fetches_the_next_batch_during_a_commit(engine: EngineFixture) -> None:
+    engine.database.start(engine.database.member())
+    database = engine.database
 
     async def scenario() -> None:
         fetched_again = asyncio.Event()
 
         async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
-            yield batch(1)
+            yield make_batch(1)
             fetched_again.set()
-            yield batch(2)
+            yield make_batch(2)
 
-        with row.connect() as blocker:
-            running = asyncio.create_task(bench.run(runner))
-            await eventually(lambda: row.all("select from app.executions where status = 'running'"))
+        with database.connect() as blocker:
+            running = asyncio.create_task(engine.run(runner))
+            await eventually(lambda: database.all("select from app.executions where status = 'running'"))
             with blocker.transaction():
                 blocker.execute("lock app.records")  # no commit gets through
                 await asyncio.wait_for(fetched_again.wait(), 10)
@@ -189,288 +191,290 @@ def test_the_next_page_is_fetched_while_one_is_committed(bench: Bench) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("hinted", [True, False], ids=["hint", "heartbeat"])
-def test_a_cancel_stops_a_slow_fetch_where_it_stands(bench: Bench, *, hinted: bool) -> None:
-    user = bench.database.member()
-    job_id = bench.database.start(user)
+@pytest.mark.parametrize("check_now", [True, False], ids=["check_now", "heartbeat"])
+def test_cancel__during_a_slow_fetch__stops_the_runner(engine: EngineFixture, *, check_now: bool) -> None:
+    user = engine.database.member()
+    job_id = engine.database.start(user)
 
     async def scenario() -> str:
-        slow, signals = Slow(), Signals()
-        running = asyncio.create_task(bench.run(slow, signals=signals, heartbeat_seconds=NEVER if hinted else SOON))
-        await committed(bench.database, job_id, 1)
+        slow, signals = SlowRunner(), Signals()
+        running = asyncio.create_task(engine.run(slow, signals=signals, heartbeat_seconds=NEVER if check_now else SOON))
+        await wait_for_seq(engine.database, job_id, 1)
         await slow.fetching.wait()
-        with bench.database.session(user.claims) as session:
+        with engine.database.session(user.claims) as session:
             session.call("cancel_sync_job", job_id=job_id)
-        if hinted:
-            signals.hint.set()
+        if check_now:
+            signals.check_now.set()
         outcome = await running
         assert slow.ended
         return outcome
 
     assert asyncio.run(scenario()) == "lost"
-    row = bench.database.execution(job_id)
+    row = engine.database.execution(job_id)
     assert (row["status"], row["seq"], row["checkpoint"], row["records"]) == ("cancelled", 1, {"at": 1}, 1)
-    assert bench.records() == ["k1"]
-    assert moves(bench.database, job_id) == ["start", "claim", "cancel"]
+    assert engine.records() == ["k1"]
+    assert events(engine.database, job_id) == ["start", "claim", "cancel"]
 
 
-def test_a_hint_without_a_cancel_changes_nothing(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_check_now__without_cancel__continues(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def scenario() -> str:
-        slow, signals = Slow(), Signals()
-        running = asyncio.create_task(bench.run(slow, signals=signals))
-        await committed(bench.database, job_id, 1)
-        leased = bench.database.execution(job_id)["lease_expires_at"]
+        slow, signals = SlowRunner(), Signals()
+        running = asyncio.create_task(engine.run(slow, signals=signals))
+        await wait_for_seq(engine.database, job_id, 1)
+        leased = engine.database.execution(job_id)["lease_expires_at"]
         for _ in range(3):
-            signals.hint.set()
-            await eventually(lambda: not signals.hint.is_set())
-        await eventually(lambda: bench.database.execution(job_id)["lease_expires_at"] > leased)
-        slow.go_on.set()
+            signals.check_now.set()
+            await eventually(lambda: not signals.check_now.is_set())
+        await eventually(lambda: engine.database.execution(job_id)["lease_expires_at"] > leased)
+        slow.resume.set()
         return await running
 
     assert asyncio.run(scenario()) == "completed"
-    assert bench.records() == ["k1", "k2"]
+    assert engine.records() == ["k1", "k2"]
 
 
-def test_a_cancel_between_two_pages_is_heard_by_the_commit(bench: Bench) -> None:
-    user = bench.database.member()
-    job_id = bench.database.start(user)
+def test_cancel__between_batches__noticed_by_the_commit(engine: EngineFixture) -> None:
+    user = engine.database.member()
+    job_id = engine.database.start(user)
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
-        yield batch(1)
-        await committed(bench.database, job_id, 1)
-        with bench.database.session(user.claims) as session:
+        yield make_batch(1)
+        await wait_for_seq(engine.database, job_id, 1)
+        with engine.database.session(user.claims) as session:
             session.call("cancel_sync_job", job_id=job_id)
-        yield batch(2)
+        yield make_batch(2)
         await asyncio.Event().wait()
 
-    assert asyncio.run(bench.run(runner)) == "lost"
-    assert bench.records() == ["k1"]
-    assert bench.database.execution(job_id)["seq"] == 1
+    assert asyncio.run(engine.run(runner)) == "lost"
+    assert engine.records() == ["k1"]
+    assert engine.database.execution(job_id)["seq"] == 1
 
 
-def test_a_cancel_after_the_last_page_wins_over_the_outcome(bench: Bench) -> None:
-    user = bench.database.member()
-    job_id = bench.database.start(user)
+def test_cancel__after_the_last_batch__execution_stays_cancelled(engine: EngineFixture) -> None:
+    user = engine.database.member()
+    job_id = engine.database.start(user)
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
-        yield batch(1)
-        await committed(bench.database, job_id, 1)
-        with bench.database.session(user.claims) as session:
+        yield make_batch(1)
+        await wait_for_seq(engine.database, job_id, 1)
+        with engine.database.session(user.claims) as session:
             session.call("cancel_sync_job", job_id=job_id)
 
-    assert asyncio.run(bench.run(runner)) == "lost"
-    assert bench.database.execution(job_id)["status"] == "cancelled"
-    assert moves(bench.database, job_id) == ["start", "claim", "cancel"]
+    assert asyncio.run(engine.run(runner)) == "lost"
+    assert engine.database.execution(job_id)["status"] == "cancelled"
+    assert events(engine.database, job_id) == ["start", "claim", "cancel"]
 
 
 @pytest.mark.parametrize("error", [SourceUnavailable("source_unavailable", "Later."), ValueError("a bug")])
-def test_a_failure_after_a_cancel_is_not_written_down(bench: Bench, error: Exception) -> None:
-    user = bench.database.member()
-    job_id = bench.database.start(user)
+def test_cancel__before_a_failure__failure_is_not_recorded(engine: EngineFixture, error: Exception) -> None:
+    user = engine.database.member()
+    job_id = engine.database.start(user)
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
-        yield batch(1)
-        await committed(bench.database, job_id, 1)
-        with bench.database.session(user.claims) as session:
+        yield make_batch(1)
+        await wait_for_seq(engine.database, job_id, 1)
+        with engine.database.session(user.claims) as session:
             session.call("cancel_sync_job", job_id=job_id)
         raise error
 
-    assert asyncio.run(bench.run(runner)) == "lost"
-    row = bench.database.execution(job_id)
+    assert asyncio.run(engine.run(runner)) == "lost"
+    row = engine.database.execution(job_id)
     assert (row["status"], row["error"], row["attempts"]) == ("cancelled", None, 0)
 
 
-def test_a_worker_that_was_overtaken_stores_nothing(bench: Bench) -> None:
-    """Its lease ran out and another one took over: the first commit is answered `lost`."""
-    job_id = bench.database.start(bench.database.member())
+def test_lease__taken_over_by_another_worker__commit_stores_nothing(engine: EngineFixture) -> None:
+    """Its lease expired and another worker claimed the execution: the first commit returns `lost`."""
+    job_id = engine.database.start(engine.database.member())
 
     async def runner(execution: Execution) -> AsyncGenerator[Batch, None]:
         if execution.lease_token > 1:
-            yield batch(1, "of the second")
+            yield make_batch(1, "of the second worker")
             return
-        await bench.protocol.release(execution, "as the reaper would")
-        assert await bench.run(runner) == "completed"
-        yield batch(1, "of the first")
+        await engine.client.release(execution, "as the reaper would")
+        assert await engine.run(runner) == "completed"
+        yield make_batch(1, "of the first worker")
 
-    assert asyncio.run(bench.run(runner)) == "lost"
-    assert bench.records() == ["of the second"]
-    assert moves(bench.database, job_id) == ["start", "claim", "release", "claim", "complete"]
+    assert asyncio.run(engine.run(runner)) == "lost"
+    assert engine.records() == ["of the second worker"]
+    assert events(engine.database, job_id) == ["start", "claim", "release", "claim", "complete"]
 
 
-@pytest.mark.parametrize("hinted", [True, False], ids=["hint", "heartbeat"])
-def test_a_two_step_cancel_is_acknowledged_in_the_middle_of_a_fetch(bench: Bench, *, hinted: bool) -> None:
-    job_id = bench.two_step(connection_id=None)
+@pytest.mark.parametrize("check_now", [True, False], ids=["check_now", "heartbeat"])
+def test_cancel_in_two_steps__during_a_fetch__acknowledged(engine: EngineFixture, *, check_now: bool) -> None:
+    job_id = engine.start_bulk_sync(connection_id=None)
 
     async def scenario() -> str:
-        slow, signals = Slow(), Signals()
+        slow, signals = SlowRunner(), Signals()
 
         async def runner(execution: Execution) -> AsyncGenerator[Batch, None]:
-            async for one in slow(execution):
-                yield Batch("flights", [], one.checkpoint, one.progress)
+            async for batch in slow(execution):
+                yield Batch("flights", [], batch.checkpoint, batch.progress)
 
-        running = asyncio.create_task(bench.run(runner, signals=signals, heartbeat_seconds=NEVER if hinted else SOON))
-        await committed(bench.database, job_id, 1)
-        bench.request_cancel(job_id)
-        if hinted:
-            signals.hint.set()
+        running = asyncio.create_task(
+            engine.run(runner, signals=signals, heartbeat_seconds=NEVER if check_now else SOON)
+        )
+        await wait_for_seq(engine.database, job_id, 1)
+        engine.request_cancel(job_id)
+        if check_now:
+            signals.check_now.set()
         return await running
 
     assert asyncio.run(scenario()) == "cancelled"
-    row = bench.database.execution(job_id)
+    row = engine.database.execution(job_id)
     assert (row["status"], row["seq"], row["cancel_reason"]) == ("cancelled", 1, "enough")
-    assert moves(bench.database, job_id) == ["start", "claim", "request_cancel", "acknowledge"]
+    assert events(engine.database, job_id) == ["start", "claim", "request_cancel", "acknowledge"]
 
 
-def test_a_two_step_cancel_between_pages_stores_the_page_under_way_and_no_other(bench: Bench) -> None:
-    job_id = bench.two_step()
+def test_cancel_in_two_steps__between_batches__stores_the_current_batch_only(engine: EngineFixture) -> None:
+    job_id = engine.start_bulk_sync()
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
         yield Batch("flights", [], {"at": 1}, {})
-        await committed(bench.database, job_id, 1)
-        bench.request_cancel(job_id)
+        await wait_for_seq(engine.database, job_id, 1)
+        engine.request_cancel(job_id)
         yield Batch("flights", [], {"at": 2}, {})
         yield Batch("flights", [], {"at": 3}, {})
 
-    assert asyncio.run(bench.run(runner)) == "cancelled"
-    row = bench.database.execution(job_id)
+    assert asyncio.run(engine.run(runner)) == "cancelled"
+    row = engine.database.execution(job_id)
     assert (row["seq"], row["checkpoint"]) == (2, {"at": 2})
-    assert moves(bench.database, job_id)[-1] == "acknowledge"
+    assert events(engine.database, job_id)[-1] == "acknowledge"
 
 
-def test_a_failure_while_cancelling_is_no_new_attempt(bench: Bench) -> None:
-    job_id = bench.two_step()
+def test_cancel_in_two_steps__before_a_failure__acknowledged(engine: EngineFixture) -> None:
+    job_id = engine.start_bulk_sync()
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
         yield Batch("flights", [], {"at": 1}, {})
-        await committed(bench.database, job_id, 1)
-        bench.request_cancel(job_id)
+        await wait_for_seq(engine.database, job_id, 1)
+        engine.request_cancel(job_id)
         raise SourceUnavailable("source_unavailable", "Later.")
 
-    assert asyncio.run(bench.run(runner)) == "cancelled"
-    assert moves(bench.database, job_id)[-1] == "acknowledge"
+    assert asyncio.run(engine.run(runner)) == "cancelled"
+    assert events(engine.database, job_id)[-1] == "acknowledge"
 
 
-def test_shut_down_or_out_of_time_it_is_released_and_goes_on_from_its_checkpoint(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_release__shutdown_and_out_of_time__resumes_from_checkpoint(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
-    async def scenario(slow: Slow, signals: Signals) -> None:
-        running = asyncio.create_task(bench.run(slow, signals=signals))
-        await committed(bench.database, job_id, 1)
-        signals.stop.set()
+    async def scenario(slow: SlowRunner, signals: Signals) -> None:
+        running = asyncio.create_task(engine.run(slow, signals=signals))
+        await wait_for_seq(engine.database, job_id, 1)
+        signals.shutdown.set()
         assert await running == "queued"
         assert slow.ended
 
     async def fetches_for_ever(execution: Execution) -> AsyncGenerator[Batch, None]:
         assert (execution.checkpoint, execution.seq) == ({"at": 1}, 1)
         await asyncio.Event().wait()
-        yield batch(2)
+        yield make_batch(2)
 
     async def rest(execution: Execution) -> AsyncGenerator[Batch, None]:
         assert (execution.checkpoint, execution.seq) == ({"at": 1}, 1)
-        yield batch(2)
+        yield make_batch(2)
 
     def released(reason: str) -> None:
-        row = bench.database.execution(job_id)
+        row = engine.database.execution(job_id)
         assert (row["status"], row["checkpoint"], row["attempts"], row["error"]) == ("queued", {"at": 1}, 0, None)
-        event = bench.database.events(job_id)[-1]
+        event = engine.database.events(job_id)[-1]
         assert (event["event"], event["reason"], event["actor"]) == ("release", reason, "worker:w")
 
-    asyncio.run(scenario(Slow(), Signals()))
+    asyncio.run(scenario(SlowRunner(), Signals()))
     released("shutdown")
-    assert asyncio.run(bench.run(fetches_for_ever, time_budget_seconds=SOON)) == "queued"
+    assert asyncio.run(engine.run(fetches_for_ever, time_budget_seconds=SOON)) == "queued"
     released("out_of_time")
-    assert asyncio.run(bench.run(rest)) == "completed"
-    assert bench.records() == ["k1", "k2"]
-    assert bench.database.execution(job_id)["records"] == 2
+    assert asyncio.run(engine.run(rest)) == "completed"
+    assert engine.records() == ["k1", "k2"]
+    assert engine.database.execution(job_id)["records"] == 2
 
 
-def test_a_worker_that_shuts_down_at_once_leaves_everything_as_it_was(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_shutdown__before_the_first_batch__queued_without_an_attempt(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def scenario() -> str:
         signals = Signals()
-        signals.stop.set()
-        return await bench.run(Slow(), signals=signals)
+        signals.shutdown.set()
+        return await engine.run(SlowRunner(), signals=signals)
 
     assert asyncio.run(scenario()) == "queued"
-    assert bench.database.execution(job_id)["attempts"] == 0
+    assert engine.database.execution(job_id)["attempts"] == 0
 
 
-def test_an_unavailable_source_is_tried_again_later_until_the_attempts_are_used_up(bench: Bench) -> None:
-    job_id = bench.two_step(max_attempts=2)
+def test_source_unavailable__retried_until_the_last_attempt(engine: EngineFixture) -> None:
+    job_id = engine.start_bulk_sync(max_attempts=2)
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
-        raise SourceUnavailable("source_unavailable", 'The source answered 503 for "flights". Try again later.')
+        raise SourceUnavailable("source_unavailable", 'The source returned 503 for "flights". Try again later.')
         yield
 
-    assert asyncio.run(bench.run(runner)) == "queued"
-    row = bench.database.execution(job_id)
-    assert (row["attempts"], row["run_at"] > bench.database.one("select now()")["now"]) == (1, True)
+    assert asyncio.run(engine.run(runner)) == "queued"
+    row = engine.database.execution(job_id)
+    assert (row["attempts"], row["run_at"] > engine.database.one("select now()")["now"]) == (1, True)
     assert row["error"] == {
         "code": "source_unavailable",
-        "message": 'The source answered 503 for "flights". Try again later.',
+        "message": 'The source returned 503 for "flights". Try again later.',
     }
-    assert asyncio.run(bench.protocol.claim("w", FAMILIES, 1, 30)) == []
+    assert asyncio.run(engine.client.claim("w", FAMILIES, 1, 30)) == []
 
-    bench.due(job_id)
-    assert asyncio.run(bench.run(runner)) == "failed"
-    assert bench.database.execution(job_id)["error"]["code"] == "source_unavailable"
-    assert moves(bench.database, job_id) == ["start", "claim", "release", "claim", "fail"]
+    engine.end_retry_wait(job_id)
+    assert asyncio.run(engine.run(runner)) == "failed"
+    assert engine.database.execution(job_id)["error"]["code"] == "source_unavailable"
+    assert events(engine.database, job_id) == ["start", "claim", "release", "claim", "fail"]
 
 
-def test_progress_between_two_failures_gives_all_attempts_back(bench: Bench) -> None:
-    job_id = bench.two_step(max_attempts=2)
+def test_source_unavailable__after_progress__attempts_start_again(engine: EngineFixture) -> None:
+    job_id = engine.start_bulk_sync(max_attempts=2)
 
     async def runner(execution: Execution) -> AsyncGenerator[Batch, None]:
         yield Batch("flights", [], {"at": execution.seq + 1}, {})
         raise SourceUnavailable("source_unavailable", "Later.")
 
     for nth in (1, 2, 3):
-        assert asyncio.run(bench.run(runner)) == "queued"
-        row = bench.database.execution(job_id)
+        assert asyncio.run(engine.run(runner)) == "queued"
+        row = engine.database.execution(job_id)
         assert (row["attempts"], row["checkpoint"]) == (1, {"at": nth})
-        bench.due(job_id)
+        engine.end_retry_wait(job_id)
 
 
-def test_the_page_before_a_failed_fetch_is_stored(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_source_unavailable__batch_before_it_is_stored(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
-        yield batch(1)
+        yield make_batch(1)
         raise SourceUnavailable("source_unavailable", "Later.")
 
-    assert asyncio.run(bench.run(runner)) == "queued"
-    assert bench.records() == ["k1"]
-    assert bench.database.execution(job_id)["checkpoint"] == {"at": 1}
+    assert asyncio.run(engine.run(runner)) == "queued"
+    assert engine.records() == ["k1"]
+    assert engine.database.execution(job_id)["checkpoint"] == {"at": 1}
 
 
-def test_a_source_that_refuses_fails_the_execution_at_once(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_source_refused__fails_without_retry(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
         raise SourceRefused("source_unauthorized", "Check the secret.")
         yield
 
-    assert asyncio.run(bench.run(runner)) == "failed"
-    row = bench.database.execution(job_id)
+    assert asyncio.run(engine.run(runner)) == "failed"
+    row = engine.database.execution(job_id)
     assert row["error"] == {"code": "source_unauthorized", "message": "Check the secret."}
-    assert moves(bench.database, job_id) == ["start", "claim", "fail"]
+    assert events(engine.database, job_id) == ["start", "claim", "fail"]
 
 
-def test_a_bug_is_tried_again_logged_in_full_and_shown_to_nobody(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+def test_runner_bug__retried_and_logged_and_not_published(
+    engine: EngineFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job_id = bench.database.start(bench.database.member())
+    job_id = engine.database.start(engine.database.member())
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
         raise KeyError("internals")
         yield
 
     with caplog.at_level(logging.ERROR):
-        assert asyncio.run(bench.run(runner)) == "queued"
-    row = bench.database.execution(job_id)
+        assert asyncio.run(engine.run(runner)) == "queued"
+    row = engine.database.execution(job_id)
     assert (row["error"]["code"], row["attempts"]) == ("internal_error", 1)
     assert "internals" not in str(row["error"])
     [record] = caplog.records
@@ -479,85 +483,154 @@ def test_a_bug_is_tried_again_logged_in_full_and_shown_to_nobody(
     assert vars(record)["execution_id"] == job_id
 
 
-def test_a_batch_that_is_too_large_fails_for_good(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_commit__batch_too_large__fails_without_retry(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
-        yield batch(1, *[f"k{n}" for n in range(5001)])
+        yield make_batch(1, *[f"k{n}" for n in range(5001)])
 
-    assert asyncio.run(bench.run(runner)) == "failed"
-    assert bench.database.execution(job_id)["error"]["code"] == "batch_too_large"
-    assert bench.records() == []
+    assert asyncio.run(engine.run(runner)) == "failed"
+    assert engine.database.execution(job_id)["error"]["code"] == "batch_too_large"
+    assert engine.records() == []
 
 
-def test_a_value_that_the_database_cannot_hold_fails_for_good(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_commit__value_not_storable__fails_without_retry(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def runner(_: Execution) -> AsyncGenerator[Batch, None]:
         yield Batch("flights", [{"key": "k", "data": {"text": "a\0b"}}], {}, {})
 
-    assert asyncio.run(bench.run(runner)) == "failed"
-    assert bench.database.execution(job_id)["error"]["code"] == "invalid_value"
+    assert asyncio.run(engine.run(runner)) == "failed"
+    assert engine.database.execution(job_id)["error"]["code"] == "invalid_value"
 
 
-def test_heartbeats_keep_the_lease_during_a_slow_page(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
-    database = bench.database
+def test_heartbeat__slow_fetch__lease_survives(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def scenario() -> str:
-        slow = Slow()
-        running = asyncio.create_task(bench.run(slow, heartbeat_seconds=SOON, lease_seconds=1))
-        await committed(database, job_id, 1)
-        expiry = database.execution(job_id)["lease_expires_at"]
-        await eventually(lambda: database.one("select clock_timestamp() > %s as past", (expiry,))["past"])
-        with database.worker() as session:
-            assert session.call("worker_reap") == {"released": 0, "failed": 0, "cancelled": 0}
-        slow.go_on.set()
+        slow = SlowRunner()
+        running = asyncio.create_task(engine.run(slow, heartbeat_seconds=SOON, lease_seconds=1))
+        await wait_for_seq(engine.database, job_id, 1)
+        await reap_after_expiry(engine.database, job_id)
+        slow.resume.set()
         return await running
 
     assert asyncio.run(scenario()) == "completed"
-    assert moves(database, job_id) == ["start", "claim", "complete"]
+    assert events(engine.database, job_id) == ["start", "claim", "complete"]
 
 
-def test_a_lost_lease_ends_the_runner_by_heartbeat(bench: Bench) -> None:
-    job_id = bench.database.start(bench.database.member())
+def test_heartbeat__lease_lost__stops_the_runner(engine: EngineFixture) -> None:
+    job_id = engine.database.start(engine.database.member())
 
     async def scenario() -> str:
-        slow = Slow()
-        running = asyncio.create_task(bench.run(slow, heartbeat_seconds=NEVER, lease_seconds=1, signals=signals))
-        await committed(bench.database, job_id, 1)
-        with bench.database.worker() as session:
+        slow = SlowRunner()
+        running = asyncio.create_task(engine.run(slow, heartbeat_seconds=NEVER, lease_seconds=1, signals=signals))
+        await wait_for_seq(engine.database, job_id, 1)
+        with engine.database.worker() as session:
             await eventually(lambda: session.call("worker_reap")["released"] == 1)
-        signals.hint.set()
+        signals.check_now.set()
         outcome = await running
         assert slow.ended
         return outcome
 
     signals = Signals()
     assert asyncio.run(scenario()) == "lost"
-    row = bench.database.execution(job_id)
+    row = engine.database.execution(job_id)
     assert (row["status"], row["attempts"]) == ("queued", 1)
 
 
 @pytest.mark.fresh_database
-def test_a_watch_that_fails_stops_the_runner_before_anything_else_is_said(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+def test_heartbeat__unexpected_error__runner_stops_before_the_failure_is_recorded(
+    engine: EngineFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The heartbeat breaks in a way nobody foresaw: the execution is handed back, and nobody works on it meanwhile."""
-    job_id = bench.database.start(bench.database.member())
-    bench.database.admin.execute("alter function public.worker_heartbeat rename to no_heartbeat")
+    """When the execution is queued again, no task works on it any more."""
+    job_id = engine.database.start(engine.database.member())
+    engine.database.admin.execute("alter function public.worker_heartbeat rename to no_heartbeat")
 
     async def scenario() -> str:
-        slow, signals = Slow(), Signals()
-        running = asyncio.create_task(bench.run(slow, signals=signals))
-        await committed(bench.database, job_id, 1)
-        with bench.database.connect() as blocker, blocker.transaction():
+        slow, signals = SlowRunner(), Signals()
+        running = asyncio.create_task(engine.run(slow, signals=signals))
+        await wait_for_seq(engine.database, job_id, 1)
+        with engine.database.connect() as blocker, blocker.transaction():
             blocker.execute("select from app.executions where id = %s for update", (job_id,))
-            signals.hint.set()
-            await eventually(lambda: slow.ended)  # `fail` still waits for the lock
+            signals.check_now.set()
+            await eventually(lambda: slow.ended)  # `fail` waits for the lock
             assert not running.done()
         return await running
 
     with caplog.at_level(logging.ERROR):
         assert asyncio.run(scenario()) == "queued"
-    assert bench.database.execution(job_id)["error"]["code"] == "internal_error"
+    assert engine.database.execution(job_id)["error"]["code"] == "internal_error"
+
+
+@pytest.mark.parametrize("reason", ["shutdown", "out_of_time"])
+def test_watch__database_frozen__stops_the_runner(database: Database, reason: str) -> None:
+    """A heartbeat waits for the database. Shutdown and time budget do not wait for the heartbeat."""
+    job_id = database.start(database.member())
+    budget = 2.0 if reason == "out_of_time" else None
+
+    async def scenario(engine: EngineFixture, proxy: Proxy) -> str:
+        slow, signals = SlowRunner(), Signals()
+        running = asyncio.create_task(
+            engine.run(slow, signals=signals, heartbeat_seconds=SOON, time_budget_seconds=budget)
+        )
+        await wait_for_seq(database, job_id, 1)
+        await slow.fetching.wait()
+        proxy.freeze()
+        await asyncio.sleep(10 * SOON)  # a heartbeat is under way
+        if reason == "shutdown":
+            signals.shutdown.set()
+        await eventually(lambda: slow.ended, seconds=5)
+        proxy.thaw()
+        return await running
+
+    with client_behind_proxy(database) as (client, _, proxy):
+        assert asyncio.run(scenario(EngineFixture(database, client), proxy)) == "queued"
+    event = database.events(job_id)[-1]
+    assert (event["event"], event["reason"]) == ("release", reason)
+
+
+class HeldCalls:
+    """The direct transport. Calls of one function are held back until `resume`; the others are not."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._transport = PostgresTransport(url)
+        self._name = name
+        self.held = asyncio.Event()
+        self.resume = asyncio.Event()
+
+    async def call_async(self, name: str, *rest: Any) -> bytes:
+        if name == self._name:
+            self.held.set()
+            await self.resume.wait()
+        return await self._transport.call_async(name, *rest)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+def test_heartbeat__commit_longer_than_the_lease__lease_survives(database: Database) -> None:
+    job_id = database.start(database.member())
+    transport = HeldCalls(database.login("authenticator"), "worker_commit_batch")
+    client = WorkerClient(transport, service_caller(""))
+
+    async def scenario() -> str:
+        engine = EngineFixture(database, client)
+        running = asyncio.create_task(engine.run(three_batches, heartbeat_seconds=SOON, lease_seconds=1))
+        await transport.held.wait()
+        await reap_after_expiry(database, job_id)
+        transport.resume.set()
+        outcome = await running
+        await client.aclose()
+        return outcome
+
+    assert asyncio.run(scenario()) == "completed"
+    assert events(database, job_id) == ["start", "claim", "complete"]
+
+
+async def reap_after_expiry(database: Database, job_id: str) -> None:
+    """Reap when the lease would have expired without heartbeats."""
+    expiry = database.execution(job_id)["lease_expires_at"]
+    await eventually(lambda: database.one("select clock_timestamp() > %s as past", (expiry,))["past"])
+    with database.worker() as session:
+        session.call("worker_reap")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from functions._connections.errors import SourceRefused
 from functions._local.source import RESOURCES, Source, table
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Batch, Execution, Protocol, service_caller
+from functions.worker.client import Batch, Execution, WorkerClient, service_caller
 from functions.worker.connectors import open_source
 from functions.worker.engine import Engine, Signals
 from functions.worker.runners import pages
@@ -301,14 +301,14 @@ def test_records_are_the_source_s_rows_exactly(database: Database, source: Sourc
         started = session.call(
             "start_historical_sync", connection_id=connection_id, date_from="2013-07-03", date_to="2013-07-04"
         )
-    protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
+    client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
 
     async def scenario() -> str:
-        [claimed] = await protocol.claim("w", ["historical_sync"], 1, 30)
-        return await Engine(protocol, 5).run(claimed, RUN, Signals())
+        [claimed] = await client.claim("w", ["historical_sync"], 1, 30)
+        return await Engine(client, 5).run(claimed, RUN, Signals())
 
     assert asyncio.run(scenario()) == "completed"
-    asyncio.run(protocol.aclose())
+    asyncio.run(client.aclose())
     total = 0
     for resource in ("flights", "weather", "airlines"):
         expected = rows(resource, "2013-07-03", "2013-07-04")

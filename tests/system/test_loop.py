@@ -1,6 +1,6 @@
-"""functions/worker/loop.py in this process: the real database, scripted runners.
+"""functions/worker/loop.py in this process, with a real database and scripted runners.
 
-What must come by a hint is tested with ticks and heartbeats that never come.
+Tests of notifications use ticks and heartbeats that never come.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Batch, Protocol, service_caller
+from functions.worker.client import Batch, WorkerClient, service_caller
 from functions.worker.loop import Options, Worker
 from tests.support.proxy import Proxy
 from tests.support.wait import eventually
@@ -36,43 +36,43 @@ def url(database: Database) -> str:
 
 
 @contextlib.contextmanager
-def opened(url: str) -> Iterator[Protocol]:
-    protocol = Protocol(PostgresTransport(url), service_caller(""))
+def worker_client(url: str) -> Iterator[WorkerClient]:
+    client = WorkerClient(PostgresTransport(url), service_caller(""))
     try:
-        yield protocol
+        yield client
     finally:
-        asyncio.run(protocol.aclose())
+        asyncio.run(client.aclose())
 
 
 @contextlib.asynccontextmanager
-async def working(protocol: Protocol, runner: Runner, **options: Any) -> AsyncIterator[asyncio.Event]:
-    """A worker that runs inside the block; the event stops it."""
-    stop = asyncio.Event()
+async def running_worker(client: WorkerClient, runner: Runner, **options: Any) -> AsyncIterator[asyncio.Event]:
+    """Run a worker inside the block. The event shuts it down."""
+    shutdown = asyncio.Event()
     values = {"heartbeat_seconds": NEVER, "tick_seconds": SOON} | options
-    worker = Worker(protocol, {"historical_sync": runner}, Options("w", **values))
-    running = asyncio.create_task(worker.run(stop))
+    worker = Worker(client, {"historical_sync": runner}, Options("w", **values))
+    running = asyncio.create_task(worker.run(shutdown))
     try:
-        yield stop
+        yield shutdown
     finally:
-        stop.set()
+        shutdown.set()
         await running
 
 
-class Script:
-    """A runner: one batch, then a fetch that takes until `go_on`. It keeps a diary of what it did, by execution."""
+class ScriptedRunner:
+    """A runner: one batch, then a fetch that takes until `resume`. Records the ids of executions begun and ended."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.ended: list[str] = []
         self.most_at_once = 0
-        self.go_on = asyncio.Event()
+        self.resume = asyncio.Event()
 
     async def __call__(self, execution: Execution) -> AsyncGenerator[Batch, None]:
         self.begun.append(execution.id)
         try:
             self.most_at_once = max(self.most_at_once, len(self.begun) - len(self.ended))
             yield Batch("flights", [{"key": execution.id, "data": {}}], {"at": execution.seq + 1}, {})
-            await self.go_on.wait()
+            await self.resume.wait()
         finally:
             self.ended.append(execution.id)
 
@@ -85,7 +85,7 @@ def status(database: Database, job_id: str) -> str:
     return str(database.execution(job_id)["status"])
 
 
-def moves(database: Database, job_id: str) -> list[str]:
+def events(database: Database, job_id: str) -> list[str]:
     return [event["event"] for event in database.events(job_id)]
 
 
@@ -102,121 +102,121 @@ async def cancel(database: Database, job_id: str) -> None:
         session.call("cancel_sync_job", job_id=job_id)
 
 
-def test_never_more_than_the_concurrency_and_all_in_the_end(database: Database, url: str) -> None:
+def test_claim__at_most_the_concurrency__all_complete(database: Database, url: str) -> None:
     user = database.member()
     jobs = [database.start(user) for _ in range(7)]
 
-    async def scenario(protocol: Protocol) -> int:
-        script = Script()
-        async with working(protocol, script, concurrency=3):
+    async def scenario(client: WorkerClient) -> int:
+        script = ScriptedRunner()
+        async with running_worker(client, script, concurrency=3):
             await eventually(lambda: len(script.begun) == 3)
             await eventually(lambda: database.one("select sum(seq) from app.executions")["sum"] == 3)
             assert (count(database, "running"), count(database, "queued")) == (3, 4)
-            script.go_on.set()
+            script.resume.set()
             await eventually(lambda: count(database, "completed") == 7)
         return script.most_at_once
 
-    with opened(url) as protocol:
-        assert asyncio.run(scenario(protocol)) == 3
-    assert all(moves(database, job) == ["start", "claim", "complete"] for job in jobs)
+    with worker_client(url) as client:
+        assert asyncio.run(scenario(client)) == 3
+    assert all(events(database, job) == ["start", "claim", "complete"] for job in jobs)
 
 
-def test_an_end_makes_room_at_once(database: Database, url: str) -> None:
-    """No tick comes: each of the three is claimed because the one before it has ended."""
+def test_claim__follows_a_completion_without_a_tick(database: Database, url: str) -> None:
+    """No tick comes: each is claimed because the one before it has ended."""
     user = database.member()
     for _ in range(3):
         database.start(user)
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        script.go_on.set()
-        async with working(protocol, script, concurrency=1, tick_seconds=NEVER):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        script.resume.set()
+        async with running_worker(client, script, concurrency=1, tick_seconds=NEVER):
             await eventually(lambda: count(database, "completed") == 3)
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
 
 
-def test_from_one_to_the_next_in_one_call(database: Database, url: str) -> None:
-    """The end of one, and the claim of what takes its place, are one commit: the two events carry one request's id."""
+def test_claim__same_commit_as_the_completion(database: Database, url: str) -> None:
+    """The audit events of a completion and of the claim that follows have the same request id."""
     user = database.member()
     jobs = [database.start(user) for _ in range(3)]
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        script.go_on.set()
-        async with working(protocol, script, concurrency=1, tick_seconds=NEVER):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        script.resume.set()
+        async with running_worker(client, script, concurrency=1, tick_seconds=NEVER):
             await eventually(lambda: count(database, "completed") == 3)
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
     ended = [database.events(job)[-1]["request_id"] for job in jobs[:2]]
     assert ended == [database.events(job)[1]["request_id"] for job in jobs[1:]]
 
 
-def test_a_start_wakes_and_a_cancel_is_heard_without_tick_or_heartbeat(database: Database, url: str) -> None:
+def test_notification__start_and_cancel__noticed_without_tick_and_heartbeat(database: Database, url: str) -> None:
     user = database.member()
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
         jobs: list[str] = []
-        async with working(protocol, script, tick_seconds=NEVER, listen_url=url, concurrency=9):
+        async with running_worker(client, script, tick_seconds=NEVER, listen_url=url, concurrency=9):
             await eventually(lambda: listeners(database))
-            for nth in range(1, 5):  # more than once: connecting wakes it too
+            for nth in range(1, 5):  # more than once, because connecting makes it claim too
                 jobs.append(database.start(user))
                 await eventually(lambda: set(script.begun) == set(jobs))
                 await eventually(lambda: database.one("select sum(seq) from app.executions")["sum"] == nth)  # noqa: B023
             await cancel(database, jobs[1])
             await eventually(lambda: script.ended)
-            assert script.ended == [jobs[1]]  # a hint is for one
+            assert script.ended == [jobs[1]]  # a notification concerns one execution
             assert count(database, "running") == 3
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
 
 
-def test_what_was_said_before_anybody_listened_is_heard(database: Database, url: str) -> None:
-    """The listener connects late; the cancel came before."""
+def test_notification__before_listening__noticed_on_connecting(database: Database, url: str) -> None:
+    """The listener connects late, after the cancel."""
     job_id = database.start(database.member())
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
         with Proxy(database.server.port) as proxy:
             proxy.freeze()
             late = url.replace(f":{database.server.port}/", f":{proxy.port}/")
-            async with working(protocol, script, tick_seconds=NEVER, listen_url=late):
+            async with running_worker(client, script, tick_seconds=NEVER, listen_url=late):
                 await eventually(lambda: database.execution(job_id)["seq"] == 1)
                 await cancel(database, job_id)
                 assert not listeners(database)
                 proxy.thaw()
                 await eventually(lambda: script.ended)
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
 
 
-def test_without_a_session_connection_ticks_and_heartbeats_are_enough(database: Database, url: str) -> None:
+def test_no_listen_url__start_by_tick_and_cancel_by_heartbeat(database: Database, url: str) -> None:
     user = database.member()
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        async with working(protocol, script, heartbeat_seconds=SOON):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        async with running_worker(client, script, heartbeat_seconds=SOON):
             job_id = database.start(user)
             await eventually(lambda: script.begun == [job_id])
             await cancel(database, job_id)
             await eventually(lambda: script.ended == [job_id])
         assert not listeners(database)
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
 
 
-def test_a_listener_that_lost_its_connection_listens_again(database: Database, url: str) -> None:
+def test_listener__connection_lost__listens_again(database: Database, url: str) -> None:
     user = database.member()
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        async with working(protocol, script, listen_url=url):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        async with running_worker(client, script, listen_url=url):
             job_id = database.start(user)
             await eventually(lambda: database.execution(job_id)["seq"] == 1)
             [first] = await eventually(lambda: listeners(database))
@@ -225,37 +225,37 @@ def test_a_listener_that_lost_its_connection_listens_again(database: Database, u
             await cancel(database, job_id)
             await eventually(lambda: script.ended == [job_id])
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
 
 
-def test_a_listener_that_cannot_connect_ends_nothing(database: Database, url: str) -> None:
+def test_listener__cannot_connect__worker_continues(database: Database, url: str) -> None:
     nowhere = url.replace(f":{database.server.port}/", ":9/")
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        script.go_on.set()
-        async with working(protocol, script, listen_url=nowhere):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        script.resume.set()
+        async with running_worker(client, script, listen_url=nowhere):
             database.start(user)
             await eventually(lambda: count(database, "completed") == 1)
 
     user = database.member()
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
 
 
-def test_stopping_releases_what_runs_with_its_checkpoint(database: Database, url: str) -> None:
+def test_shutdown__releases_with_checkpoint(database: Database, url: str) -> None:
     user = database.member()
     jobs = [database.start(user) for _ in range(3)]
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        async with working(protocol, script):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        async with running_worker(client, script):
             await eventually(lambda: database.one("select sum(seq) from app.executions")["sum"] == 3)
         assert sorted(script.ended) == sorted(jobs)
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
     for job_id in jobs:
         row = database.execution(job_id)
         assert (row["status"], row["checkpoint"], row["attempts"]) == ("queued", {"at": 1}, 0)
@@ -263,110 +263,110 @@ def test_stopping_releases_what_runs_with_its_checkpoint(database: Database, url
         assert (event["event"], event["reason"]) == ("release", "shutdown")
 
 
-class HeldBack:
-    """The direct door; while held back, the answer of a call of that name has been made and does not arrive."""
+class HeldResponses:
+    """The direct transport. While `hold` is set, responses of one function arrive only after `resume`."""
 
     def __init__(self, url: str, name: str) -> None:
         self._rpc = PostgresTransport(url)
         self._name = name
         self.hold = threading.Event()
-        self.go_on = threading.Event()
+        self.resume = threading.Event()
         self.waiting = threading.Event()
 
     async def call_async(self, name: str, arguments: Mapping[str, Any], caller: Caller, *rest: Any) -> bytes:
         response = await self._rpc.call_async(name, arguments, caller, *rest)
         if name == self._name and self.hold.is_set():
             self.waiting.set()
-            assert await asyncio.to_thread(self.go_on.wait, 30)
+            assert await asyncio.to_thread(self.resume.wait, 30)
         return response
 
     async def aclose(self) -> None:
         await self._rpc.aclose()
 
 
-def test_what_is_claimed_while_stopping_is_released_too(database: Database, url: str) -> None:
+def test_shutdown__during_a_claim__claimed_execution_is_released(database: Database, url: str) -> None:
     job_id = database.start(database.member())
 
-    async def scenario(protocol: Protocol) -> None:
-        async with working(protocol, Script()) as stop:
+    async def scenario(client: WorkerClient) -> None:
+        async with running_worker(client, ScriptedRunner()) as shutdown:
             await eventually(rpc.waiting.is_set)
-            stop.set()
-            asyncio.get_running_loop().call_later(0.2, rpc.go_on.set)
+            shutdown.set()
+            asyncio.get_running_loop().call_later(0.2, rpc.resume.set)
 
-    rpc = HeldBack(url, "worker_claim")
+    rpc = HeldResponses(url, "worker_claim")
     rpc.hold.set()
-    protocol = Protocol(rpc, service_caller(""))
-    asyncio.run(scenario(protocol))
-    asyncio.run(protocol.aclose())
-    assert moves(database, job_id) == ["start", "claim", "release"]
+    client = WorkerClient(rpc, service_caller(""))
+    asyncio.run(scenario(client))
+    asyncio.run(client.aclose())
+    assert events(database, job_id) == ["start", "claim", "release"]
     assert database.execution(job_id)["attempts"] == 0
 
 
-def test_an_execution_that_comes_back_to_the_same_worker_is_a_new_one(database: Database, url: str) -> None:
-    """Its lease ran out unnoticed (a stopped process) and this very worker claims it again before it knows."""
+def test_claim__execution_whose_lease_expired_here__runs_beside_the_old_task(database: Database, url: str) -> None:
+    """Its lease expired unnoticed, as in a stopped process, and the same worker claims it again."""
     job_id = database.start(database.member())
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        async with working(protocol, script, heartbeat_seconds=SOON, lease_seconds=1, concurrency=2):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        async with running_worker(client, script, heartbeat_seconds=SOON, lease_seconds=1, concurrency=2):
             await eventually(lambda: database.execution(job_id)["seq"] == 1)
             rpc.hold.set()
-            await eventually(rpc.waiting.is_set)  # the heartbeat's answer is on its way for ever: the lease runs out
+            await eventually(rpc.waiting.is_set)  # the heartbeat's response does not arrive, and the lease expires
             await eventually(lambda: script.begun == [job_id, job_id])
             await eventually(lambda: database.execution(job_id)["seq"] == 2)
             rpc.hold.clear()
-            rpc.go_on.set()
+            rpc.resume.set()
             await eventually(lambda: script.ended)
             await eventually(lambda: database.execution(job_id)["lease_token"] == 3)
             assert status(database, job_id) == "running"
-        # The second one is still known: stopping released it.
+        # The worker still knows the second task: shutdown released it.
         assert script.ended == [job_id, job_id]
 
-    rpc = HeldBack(url, "worker_heartbeat")
-    protocol = Protocol(rpc, service_caller(""))
-    asyncio.run(scenario(protocol))
-    asyncio.run(protocol.aclose())
-    assert moves(database, job_id) == ["start", "claim", "release", "claim", "release"]
+    rpc = HeldResponses(url, "worker_heartbeat")
+    client = WorkerClient(rpc, service_caller(""))
+    asyncio.run(scenario(client))
+    asyncio.run(client.aclose())
+    assert events(database, job_id) == ["start", "claim", "release", "claim", "release"]
     assert database.events(job_id)[-1]["reason"] == "shutdown"
 
 
-def test_an_idle_worker_forgets_answers_of_yesterday(database: Database, url: str) -> None:
+def test_reap__idle_worker__purges_old_idempotency_keys(database: Database, url: str) -> None:
     key = "insert into app.idempotency_keys (actor, function, key, request, response, created_at)"
     database.admin.execute(f"{key} values ('user:a', 'f', 'k', '{{}}', '{{}}', now() - interval '25 hours')")
 
-    async def scenario(protocol: Protocol) -> None:
-        async with working(protocol, Script()):
+    async def scenario(client: WorkerClient) -> None:
+        async with running_worker(client, ScriptedRunner()):
             await eventually(lambda: database.all("select from app.idempotency_keys") == [])
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
 
 
-def test_a_full_worker_still_reaps(database: Database, url: str) -> None:
+def test_reap__worker_at_its_concurrency__still_reaps(database: Database, url: str) -> None:
     user = database.member()
     lost = database.start(user)
     with database.worker() as session:
-        session.claim(lease_seconds=1)  # by a worker that is never heard of again
+        session.claim(lease_seconds=1)  # by a worker that dies
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
         database.start(user)
-        async with working(protocol, script, concurrency=1):
+        async with running_worker(client, script, concurrency=1):
             await eventually(lambda: script.begun)
             await eventually(lambda: status(database, lost) == "queued")
             assert len(script.begun) == 1
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
     events = database.events(lost)
     assert [(event["event"], event["actor"]) for event in events[2:]] == [("release", "reaper")]
 
 
-def test_a_worker_that_never_comes_to_the_end_of_the_queue_still_reaps(database: Database, url: str) -> None:
+def test_reap__queue_never_empty__still_reaps(database: Database, url: str) -> None:
     user = database.member()
     lost = database.start(user)
     with database.worker() as session:
-        session.claim()  # by a worker that is never heard of again
+        session.claim()  # by a worker that dies
     for _ in range(120):
         database.start(user)
     queued: list[bool] = []
@@ -377,12 +377,12 @@ def test_a_worker_that_never_comes_to_the_end_of_the_queue_still_reaps(database:
         queued.append(status(database, lost) == "queued")
         yield Batch("flights", [{"key": execution.id, "data": {}}], {}, {}, done=True)
 
-    async def scenario(protocol: Protocol) -> None:
-        async with working(protocol, short, concurrency=1, tick_seconds=0.1):
+    async def scenario(client: WorkerClient) -> None:
+        async with running_worker(client, short, concurrency=1, tick_seconds=0.1):
             await eventually(lambda: count(database, "completed") == 121)
 
-    with opened(url) as protocol:
-        asyncio.run(scenario(protocol))
+    with worker_client(url) as client:
+        asyncio.run(scenario(client))
     assert queued[0] is False
     assert any(queued), "it was taken back when nothing else was left"
 
@@ -395,9 +395,9 @@ def test_an_execution_that_cannot_even_be_failed_ends_no_worker(
     database.admin.execute("alter function public.worker_fail rename to no_fail")
     broken = database.start(user)
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        script.go_on.set()
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        script.resume.set()
 
         async def runner(execution: Execution) -> AsyncGenerator[Batch, None]:
             if execution.id == broken and execution.lease_token == 1:
@@ -405,53 +405,53 @@ def test_an_execution_that_cannot_even_be_failed_ends_no_worker(
             async for batch in script(execution):
                 yield batch
 
-        async with working(protocol, runner, lease_seconds=1):
-            await eventually(lambda: "given up" in caplog.text)
+        async with running_worker(client, runner, lease_seconds=1):
+            await eventually(lambda: "execution task crashed" in caplog.text)
             other = database.start(user)
             await eventually(lambda: status(database, other) == "completed")
             await eventually(lambda: status(database, broken) == "completed")
 
-    with caplog.at_level(logging.ERROR), opened(url) as protocol:
-        asyncio.run(scenario(protocol))
-    assert moves(database, broken) == ["start", "claim", "release", "claim", "complete"]
+    with caplog.at_level(logging.ERROR), worker_client(url) as client:
+        asyncio.run(scenario(client))
+    assert events(database, broken) == ["start", "claim", "release", "claim", "complete"]
 
 
 @pytest.mark.fresh_database
-def test_a_claim_that_fails_ends_no_worker(database: Database, url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """In the middle of a migration, say: what runs goes on, and so does the worker once claims work again."""
+def test_claim__fails__worker_continues(database: Database, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """For example during a migration. What runs continues, and the worker claims again once it can."""
     user = database.member()
     running = database.start(user)
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        async with working(protocol, script):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        async with running_worker(client, script):
             await eventually(lambda: database.execution(running)["seq"] == 1)
             database.admin.execute("alter function public.worker_claim rename to no_claim")
-            await eventually(lambda: "no claim" in caplog.text)
-            database.admin.execute("alter function public.no_claim rename to claim")
+            await eventually(lambda: "claim failed" in caplog.text)
+            database.admin.execute("alter function public.no_claim rename to worker_claim")
             database.start(user)
             await eventually(lambda: len(script.begun) == 2)
             assert status(database, running) == "running"
 
-    with caplog.at_level(logging.ERROR), opened(url) as protocol:
-        asyncio.run(scenario(protocol))
-    assert moves(database, running) == ["start", "claim", "release"]
+    with caplog.at_level(logging.ERROR), worker_client(url) as client:
+        asyncio.run(scenario(client))
+    assert events(database, running) == ["start", "claim", "release"]
 
 
-def test_a_database_that_is_away_does_not_hold_up_the_stop(mortal_database: Database) -> None:
+def test_shutdown__database_unavailable__bounded(mortal_database: Database) -> None:
     database = mortal_database
     job_id = database.start(database.member())
 
-    async def scenario(protocol: Protocol) -> None:
-        script = Script()
-        async with working(protocol, script, shutdown_seconds=SOON):
+    async def scenario(client: WorkerClient) -> None:
+        script = ScriptedRunner()
+        async with running_worker(client, script, shutdown_seconds=SOON):
             await eventually(lambda: database.execution(job_id)["seq"] == 1)
             database.server.stop()
         assert script.ended == [job_id]
 
     try:
-        with opened(database.login("authenticator")) as protocol:
-            asyncio.run(scenario(protocol))
+        with worker_client(database.login("authenticator")) as client:
+            asyncio.run(scenario(client))
     finally:
         database.server.restart()
         database.reconnect()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Execution, Protocol, service_caller
+from functions.worker.client import Execution, WorkerClient, service_caller
 from functions.worker.engine import Engine, Signals
 from functions.worker.runners.model_sync import mapped
 from tests.support.project import BOTH_TRANSPORTS, refusal
@@ -385,13 +385,13 @@ def test_a_source_that_refuses_in_the_middle(scene: Scenario) -> None:
     execution_id = scene.client.started(sync_id)
     with Hand(scene.database, execution_id) as hand:
         execution = Execution(**hand.claimed)
-    protocol = Protocol(PostgresTransport(scene.database.login("authenticator")), service_caller(""))
-    assert asyncio.run(Engine(protocol, 5).run(execution, LOCAL["model_sync"], Signals())) == "failed"
-    asyncio.run(protocol.aclose())
+    client = WorkerClient(PostgresTransport(scene.database.login("authenticator")), service_caller(""))
+    assert asyncio.run(Engine(client, 5).run(execution, LOCAL["model_sync"], Signals())) == "failed"
+    asyncio.run(client.aclose())
     shown = scene.client.execution(sync_id, execution_id)
     assert (shown["status"], shown["counts"]["insert"], shown["counts"]["error"]) == ("failed", 1, 1)
     assert shown["errors"] == [
-        'The source answered 401 for "airlines". Check the secret and what it may read.',
+        'The source returned 401 for "airlines". Check the secret and what it may read.',
         'The record [1] has no value for its identity "code".',
     ]
 

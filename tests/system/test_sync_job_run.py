@@ -13,7 +13,7 @@ import pytest
 
 from functions._shared.transports.postgres import PostgresTransport
 from functions.worker import engine
-from functions.worker.client import Protocol, service_caller
+from functions.worker.client import WorkerClient, service_caller
 from functions.worker.connectors import open_source, webhook
 from functions.worker.connectors.http import HttpConnector
 from functions.worker.connectors.http.network import make_client
@@ -52,7 +52,7 @@ class Bench:
         self.receiver = receiver
         self.user = database.member()
         self.account = database.connection(self.user.agency_id, config=source.config(PAGE))
-        self.protocol = Protocol(PostgresTransport(database.login("authenticator")), service_caller(""))
+        self.client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
         self.open = partial(open_source, allow_private_addresses=True)
         self.after_commit: Callable[[str], None] = lambda _: None
 
@@ -83,12 +83,12 @@ class Bench:
                 done += 1
                 while batches is not None and done >= batches:
                     if self.seq(run_id) == done:
-                        signals.stop.set()
+                        signals.shutdown.set()
                     await asyncio.sleep(0.001)
 
         async with make_client(allow_private_addresses=True) as client:
-            made = Engine(self.protocol, 3600, None, partial(webhook.post, client=client))
-            [execution] = await self.protocol.claim("w", ["sync_job_run"], 1, 3600)
+            made = Engine(self.client, 3600, None, partial(webhook.send, client=client))
+            [execution] = await self.client.claim("w", ["sync_job_run"], 1, 3600)
             assert execution.id == run_id
             return await made.run(execution, runner, signals)
 
@@ -129,7 +129,7 @@ def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench
     with Tree() as source, Receiver() as receiver:
         made = Bench(database, source, receiver)
         yield made
-        asyncio.run(made.protocol.aclose())
+        asyncio.run(made.client.aclose())
 
 
 # What is read

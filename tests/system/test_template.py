@@ -273,7 +273,7 @@ def test_an_execution_that_waits_is_an_alarm() -> None:
     """And nobody who looks, too."""
     waiting = properties("OldestQueuedMetric")
     assert waiting["LogGroupName"] == {"Ref": "TickLog"}
-    assert waiting["FilterPattern"] == '{ $.message = "waiting" }'
+    assert waiting["FilterPattern"] == '{ $.message = "queue stats" }'
     [metric] = waiting["MetricTransformations"]
     assert metric["MetricValue"] == "$.oldest_seconds"
     alarm = alarms()["OldestQueuedAlarm"]

@@ -17,7 +17,7 @@ from functions._build.dump import built
 from functions._local import schema
 from functions._local.source import Source, table
 from tests.support.database import Database
-from tests.support.flights import Scenario
+from tests.support.historical_syncs import Scenario
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -138,12 +138,12 @@ def _apply(connection: psycopg.Connection[tuple[object, ...]], file: Path) -> No
 def test_upgrade__running_execution_completes(project: UpgradedProject) -> None:
     scenario = project.scenario
     job_id = scenario.start()
-    scenario.work()
-    scenario.committed(job_id, 3)
+    scenario.start_worker()
+    scenario.wait_for_seq(job_id, 3)
     project.upgrade()
     assert scenario.row(job_id)["status"] == "running"
     assert project.is_upgraded()
-    scenario.completes(job_id)
+    scenario.assert_completed(job_id)
     assert scenario.events(job_id) == ["start", "claim", "complete"]
 
 
@@ -151,11 +151,11 @@ def test_upgrade__queued_execution_is_claimed_and_cancelled(project: UpgradedPro
     scenario = project.scenario
     job_id = scenario.start()
     project.upgrade()
-    worker = scenario.work()
-    scenario.committed(job_id, 2)
+    worker = scenario.start_worker()
+    scenario.wait_for_seq(job_id, 2)
     assert scenario.cancel(job_id) == {"job_id": job_id, "status": "cancelled"}
     row = scenario.row(job_id)
-    until(lambda: worker.said("ended"))
+    until(lambda: [line for line in worker.lines if line["message"].endswith("ended")])  # as the baseline logs it
     assert scenario.row(job_id) == row
 
 
@@ -165,8 +165,8 @@ def test_upgrade__two_step_cancel_is_acknowledged(project: UpgradedProject) -> N
     source_id = scenario.database.connection(scenario.user.agency_id, config=config, secret=secret)
     sync_id = scenario.database.bulk_sync(scenario.user, source_connection_id=source_id)
     execution_id = scenario.database.execute(scenario.user, sync_id)
-    scenario.work()
-    scenario.committed(execution_id, 2)
+    scenario.start_worker()
+    scenario.wait_for_seq(execution_id, 2)
     project.upgrade()
     with scenario.database.session(scenario.user.claims) as session:
         session.call("cancel_bulk_sync", sync_id=sync_id)
@@ -178,10 +178,10 @@ def test_upgrade__dead_worker_is_replaced(project: UpgradedProject) -> None:
     """A second worker of the baseline takes over after the migration, from the checkpoint before it."""
     scenario = project.scenario
     job_id = scenario.start()
-    worker = scenario.work()
-    scenario.committed(job_id, 3)
+    worker = scenario.start_worker()
+    scenario.wait_for_seq(job_id, 3)
     worker.close()
     project.upgrade()
-    scenario.work()
-    scenario.completes(job_id)
+    scenario.start_worker()
+    scenario.assert_completed(job_id)
     assert scenario.events(job_id) == ["start", "claim", "release", "claim", "complete"]

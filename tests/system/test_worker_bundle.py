@@ -18,10 +18,10 @@ from functions._local.gateway import forward, gateway
 from functions._local.source import Source, table
 from functions._local.web_server import WebServer
 from functions._shared import aws
-from functions.worker.cloud import RESERVE_SECONDS
+from functions.worker.lambda_handler import RESERVE_SECONDS
 from tests.support import cloud
 from tests.support import postgrest as rest
-from tests.support.flights import Scenario
+from tests.support.historical_syncs import Scenario
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -133,8 +133,9 @@ def test_a_message_has_the_run_done(deployed: Deployed) -> None:
     with deployed.process() as invoke:
         assert deployed.call_for_all(invoke) == 1
         log = [json.loads(line) for line in invoke.logged().splitlines()]
-    deployed.scene.completes(job_id)
-    assert [line["message"] for line in log if line.get("execution_id") == job_id] == ["begun", "ended"]
+    deployed.scene.assert_completed(job_id)
+    messages = [line["message"] for line in log if line.get("execution_id") == job_id]
+    assert messages == ["execution started", "execution ended"]
 
 
 def test_a_long_sync_goes_from_one_invocation_to_the_next(deployed: Deployed) -> None:
@@ -143,7 +144,7 @@ def test_a_long_sync_goes_from_one_invocation_to_the_next(deployed: Deployed) ->
     with deployed.process() as invoke:
         invocations = deployed.call_for_all(invoke, RESERVE_SECONDS + 0.7)
     assert invocations > 2
-    deployed.scene.completes(job_id)
+    deployed.scene.assert_completed(job_id)
     assert deployed.scene.row(job_id)["attempts"] == 0
 
 
@@ -153,7 +154,7 @@ def test_one_that_was_killed_is_taken_over(deployed: Deployed) -> None:
     job_id = deployed.start()
     with deployed.process() as invoke, ThreadPoolExecutor(1) as pool:
         response = pool.submit(invoke, deployed.runs.receive(), 60)
-        deployed.scene.committed(job_id, 1)
+        deployed.scene.wait_for_seq(job_id, 1)
         invoke.process.kill()
         with pytest.raises(cloud.HandlerFailed):
             response.result()
@@ -162,7 +163,7 @@ def test_one_that_was_killed_is_taken_over(deployed: Deployed) -> None:
     with deployed.process() as invoke:
         until(lambda: invoke({"tick": True}) == {} and deployed.scene.row(job_id)["status"] == "queued")
         deployed.call_for_all(invoke)
-    deployed.scene.completes(job_id)
+    deployed.scene.assert_completed(job_id)
     assert deployed.scene.row(job_id)["attempts"] <= 1
     assert [move for move in deployed.scene.events(job_id) if move == "complete"] == ["complete"]
 
@@ -186,7 +187,7 @@ def test_what_nobody_understands_ends_among_the_dead_letters(deployed: Deployed)
     with deployed.process() as invoke:
         assert deployed.call_for_all(invoke) == ATTEMPTS
     assert deployed.runs.dead_letters() == ["what is this?"]
-    deployed.scene.completes(job_id)
+    deployed.scene.assert_completed(job_id)
 
 
 def test_through_postgrest_with_the_key_in_a_secret(deployed: Deployed) -> None:
@@ -206,7 +207,7 @@ def test_through_postgrest_with_the_key_in_a_secret(deployed: Deployed) -> None:
         with deployed.process() as invoke:
             deployed.call_for_all(invoke)
             assert auth.service_role_key() not in invoke.logged()
-        deployed.scene.completes(job_id)
+        deployed.scene.assert_completed(job_id)
 
 
 def test_a_deployment_without_its_settings_says_which(deployed: Deployed) -> None:

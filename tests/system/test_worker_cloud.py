@@ -1,4 +1,4 @@
-"""functions/worker/cloud.py as the cloud calls it: messages from a queue (moto's), ticks, and little time."""
+"""functions/worker/lambda_handler.py as AWS Lambda calls it: messages of a queue (moto's), ticks, and limited time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from moto import mock_aws
 from functions._local.source import Source, table
 from functions._shared import aws
 from functions._shared.services import make_dispatcher
-from functions.worker import cloud, lambda_handler
-from tests.support.flights import Scenario
+from functions.worker import lambda_handler
+from tests.support.historical_syncs import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database
 
-PLENTY = 900.0
+INVOCATION_SECONDS = 900.0
 NOTHING_FAILED: Mapping[str, Any] = {"batchItemFailures": []}
 
 
 class Context:
-    """What is left of an invocation's time."""
+    """Lambda's context: the remaining time of an invocation."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -36,7 +36,7 @@ class Context:
 
 
 class Queue:
-    """One of moto's queues, and what Lambda makes of its messages."""
+    """One of moto's queues, with its messages as Lambda delivers them."""
 
     def __init__(self, name: str) -> None:
         self.url: str = aws.client("sqs").create_queue(QueueName=name)["QueueUrl"]
@@ -45,7 +45,7 @@ class Queue:
         aws.client("sqs").send_message(QueueUrl=self.url, MessageBody=body)
 
     def receive(self) -> dict[str, Any]:
-        """Every message there is, as one event, and gone from the queue."""
+        """All messages as one event. They are deleted from the queue."""
         records = []
         while messages := aws.client("sqs").receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -65,7 +65,7 @@ class Queue:
 
 
 class Cloud:
-    """A worker's functions, their queues, and what was started."""
+    """The worker's Lambda functions and their queues."""
 
     def __init__(self, scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scene = scene
@@ -82,7 +82,7 @@ class Cloud:
         self.dispatcher.notify("runs")
         return job_id
 
-    def invoke(self, event: Mapping[str, Any], seconds: float = PLENTY) -> dict[str, Any]:
+    def invoke(self, event: Mapping[str, Any], seconds: float = INVOCATION_SECONDS) -> dict[str, Any]:
         return lambda_handler.handler(dict(event), Context(seconds))
 
     def tick(self) -> None:
@@ -102,60 +102,60 @@ def in_cloud(account: None, scene: Scenario, monkeypatch: pytest.MonkeyPatch) ->
         yield Cloud(scene, monkeypatch)
 
 
-def test_a_message_has_the_run_done(in_cloud: Cloud) -> None:
+def test_message__runs_the_execution(in_cloud: Cloud) -> None:
     job_id = in_cloud.start()
     assert in_cloud.invoke(in_cloud.runs.receive()) == NOTHING_FAILED
-    in_cloud.scene.completes(job_id)
+    in_cloud.scene.assert_completed(job_id)
     assert in_cloud.runs.receive()["Records"] == []
 
 
-def test_a_message_received_twice_runs_it_once(in_cloud: Cloud) -> None:
+def test_message__received_twice__runs_once(in_cloud: Cloud) -> None:
     job_id = in_cloud.start()
     event = in_cloud.runs.receive()
     assert in_cloud.invoke(event) == in_cloud.invoke(event) == NOTHING_FAILED
-    in_cloud.scene.completes(job_id)
+    in_cloud.scene.assert_completed(job_id)
     assert in_cloud.scene.events(job_id) == ["start", "claim", "complete"]
 
 
-def test_one_invocation_does_all_there_is(in_cloud: Cloud) -> None:
-    """Messages are lost, executions are not: whoever is called goes on until nothing is left."""
+def test_invocation__runs_everything_queued(in_cloud: Cloud) -> None:
+    """A lost message loses no execution, because each invocation runs until nothing is queued."""
     jobs = [in_cloud.scene.start("weather") for _ in range(3)]
     in_cloud.dispatcher.notify("runs")
     in_cloud.invoke(in_cloud.runs.receive())
     assert {in_cloud.scene.row(job_id)["status"] for job_id in jobs} == {"completed"}
 
 
-def test_a_sync_longer_than_an_invocation_takes_several(in_cloud: Cloud) -> None:
-    """Each stops before its time is over, with a checkpoint and a message for the next."""
+def test_invocation__long_sync__continues_in_the_next(in_cloud: Cloud) -> None:
+    """Each invocation stops before its time is over, with a checkpoint and a message for the next."""
     in_cloud.scene.source.faults.delay_seconds = 0.1
     job_id = in_cloud.start()
     invocations = 0
     while (event := in_cloud.runs.receive())["Records"]:
         seq = in_cloud.scene.row(job_id)["seq"]
-        assert in_cloud.invoke(event, cloud.RESERVE_SECONDS + 0.7) == NOTHING_FAILED
+        assert in_cloud.invoke(event, lambda_handler.RESERVE_SECONDS + 0.7) == NOTHING_FAILED
         invocations += 1
         assert in_cloud.scene.row(job_id)["seq"] > seq
     assert invocations > 2
-    in_cloud.scene.completes(job_id)
+    in_cloud.scene.assert_completed(job_id)
     moves = ["claim", "release"] * (invocations - 1)
     assert in_cloud.scene.events(job_id) == ["start", *moves, "claim", "complete"]
-    assert in_cloud.scene.row(job_id)["attempts"] == 0  # none of them counts as a failure
+    assert in_cloud.scene.row(job_id)["attempts"] == 0  # a release is no failed attempt
 
 
-def test_a_message_that_is_none_goes_back_alone(in_cloud: Cloud) -> None:
+def test_message__malformed__returned_alone(in_cloud: Cloud) -> None:
     job_id = in_cloud.start()
-    strange = ["", "{}", "[]", "null", '{"lane": "x"}', '{"lane": []}', "\ufeff{", "9" * 5000]
-    for body in strange[1:]:
+    malformed = ["", "{}", "[]", "null", '{"queue": "x"}', '{"queue": []}', "\ufeff{", "9" * 5000]
+    for body in malformed[1:]:
         in_cloud.runs.put(body)
     event = in_cloud.runs.receive()
-    wrong = [record["messageId"] for record in event["Records"] if record["body"] in strange]
+    wrong = [record["messageId"] for record in event["Records"] if record["body"] in malformed]
     assert len(wrong) == 7
     response = in_cloud.invoke(event)
     assert [failure["itemIdentifier"] for failure in response["batchItemFailures"]] == wrong
-    in_cloud.scene.completes(job_id)
+    in_cloud.scene.assert_completed(job_id)
 
 
-def test_nothing_but_strange_messages_ask_nobody(in_cloud: Cloud) -> None:
+def test_message__only_malformed__database_not_called(in_cloud: Cloud) -> None:
     in_cloud.set("DATABASE_URL", "postgresql://nobody@127.0.0.1:9/x")
     in_cloud.runs.put("{}")
     event = in_cloud.runs.receive()
@@ -163,34 +163,34 @@ def test_nothing_but_strange_messages_ask_nobody(in_cloud: Cloud) -> None:
     assert failure == {"itemIdentifier": event["Records"][0]["messageId"]}
 
 
-def test_all_go_back_where_the_database_is_out_of_reach(in_cloud: Cloud) -> None:
+def test_message__database_unavailable__all_returned(in_cloud: Cloud) -> None:
     job_id = in_cloud.start()
     in_cloud.dispatcher.notify("runs")
     event = in_cloud.runs.receive()
     in_cloud.set("DATABASE_URL", "postgresql://nobody@127.0.0.1:9/x")
     in_cloud.set("WORKER_SHUTDOWN_SECONDS", "0.2")
-    response = in_cloud.invoke(event, cloud.RESERVE_SECONDS + 0.3)
-    assert [one["itemIdentifier"] for one in response["batchItemFailures"]] == [
+    response = in_cloud.invoke(event, lambda_handler.RESERVE_SECONDS + 0.3)
+    assert [failure["itemIdentifier"] for failure in response["batchItemFailures"]] == [
         record["messageId"] for record in event["Records"]
     ]
     assert in_cloud.scene.row(job_id)["status"] == "queued"
-    assert in_cloud.runs.receive()["Records"] == []  # they are on it already
+    assert in_cloud.runs.receive()["Records"] == []  # they were received before
 
 
-def test_a_tick_makes_up_for_a_lost_message(in_cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
+def test_tick__message_lost__sends_another(in_cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
     job_id = in_cloud.scene.start()
     with caplog.at_level(logging.INFO):
         in_cloud.tick()
-    said = {record.lane: record for record in caplog.records if record.message == "waiting"}  # type: ignore[attr-defined]
-    assert (said["runs"].executions, said["checks"].executions) == (1, 0)  # type: ignore[attr-defined]
+    logged = {record.queue: record for record in caplog.records if record.message == "queue stats"}  # type: ignore[attr-defined]
+    assert (logged["runs"].executions, logged["checks"].executions) == (1, 0)  # type: ignore[attr-defined]
     event = in_cloud.runs.receive()
     assert [json.loads(record["body"]) for record in event["Records"]] == [{"queue": "runs"}]
     assert in_cloud.checks.receive()["Records"] == []
     in_cloud.invoke(event)
-    in_cloud.scene.completes(job_id)
+    in_cloud.scene.assert_completed(job_id)
 
 
-def test_a_tick_takes_back_what_a_dead_worker_left(in_cloud: Cloud) -> None:
+def test_tick__expired_lease__queued_again(in_cloud: Cloud) -> None:
     job_id = in_cloud.scene.start()
     with in_cloud.scene.database.worker() as session:
         session.claim()
@@ -200,19 +200,19 @@ def test_a_tick_takes_back_what_a_dead_worker_left(in_cloud: Cloud) -> None:
     assert in_cloud.scene.events(job_id) == ["start", "claim", "release"]
 
 
-def test_a_tick_with_nothing_to_do_wakes_nobody(in_cloud: Cloud) -> None:
+def test_tick__nothing_queued__sends_no_message(in_cloud: Cloud) -> None:
     in_cloud.tick()
     assert in_cloud.runs.receive()["Records"] == in_cloud.checks.receive()["Records"] == []
 
 
-def test_a_tick_that_cannot_be_says_so(in_cloud: Cloud) -> None:
-    """An invocation that failed: the alarm hears of it."""
+def test_tick__database_unavailable__invocation_fails(in_cloud: Cloud) -> None:
+    """A failed invocation raises the alarm."""
     in_cloud.set("DATABASE_URL", "postgresql://nobody@127.0.0.1:9/x")
     with pytest.raises(TimeoutError):
         in_cloud.invoke({"tick": True}, 1)
 
 
-def test_a_lane_claims_its_own_only(in_cloud: Cloud) -> None:
+def test_queue__claims_its_own_families_only(in_cloud: Cloud) -> None:
     job_id = in_cloud.start()
     event = in_cloud.runs.receive()
     in_cloud.set("WORKER_QUEUE", "checks")
@@ -220,8 +220,8 @@ def test_a_lane_claims_its_own_only(in_cloud: Cloud) -> None:
     assert in_cloud.scene.row(job_id)["status"] == "queued"
 
 
-def test_a_cancel_is_heard_while_the_cloud_waits(in_cloud: Cloud) -> None:
-    """The same worker as anywhere: what was cancelled meanwhile is not gone on with."""
+def test_message__cancelled_before_the_invocation__not_run(in_cloud: Cloud) -> None:
+    """What was cancelled before the invocation is not run."""
     job_id = in_cloud.start()
     event = in_cloud.runs.receive()
     in_cloud.scene.cancel(job_id)
@@ -229,11 +229,11 @@ def test_a_cancel_is_heard_while_the_cloud_waits(in_cloud: Cloud) -> None:
     assert in_cloud.scene.events(job_id) == ["start", "cancel"]
 
 
-def test_settings_that_are_secret_come_from_a_secret(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings__read_from_a_secret(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = in_cloud.start()
     value = json.dumps({"DATABASE_URL": in_cloud.scene.database.login("authenticator")})
     aws.client("secretsmanager").create_secret(Name="the-settings", SecretString=value)
     monkeypatch.delenv("DATABASE_URL")
     in_cloud.set("SETTINGS_SECRET", "the-settings")
     assert in_cloud.invoke(in_cloud.runs.receive()) == NOTHING_FAILED
-    in_cloud.scene.completes(job_id)
+    in_cloud.scene.assert_completed(job_id)

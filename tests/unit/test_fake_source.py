@@ -597,10 +597,10 @@ def test_the_connector_reads_children_and_single_rows(source: Source, style: str
             walk = connector.pages("weather", (date(2013, 3, 1), date(2013, 3, 7)), None, {"origin": "EWR"})
             origins = [record.data["origin"] async for page in walk for record in page.records]
             assert origins == ["EWR"] * 168
-            [record] = (await connector.one("airlines", "AA")).records
+            [record] = (await connector.get_record("airlines", "AA")).records
             assert (record.key, record.data["name"]) == ('["AA"]', "American Airlines Inc.")
             with pytest.raises(SourceRefused) as refused:
-                await connector.one("airlines", "A/A")
+                await connector.get_record("airlines", "A/A")
             assert refused.value.code == "source_not_found"
 
     asyncio.run(run())

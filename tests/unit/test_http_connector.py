@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Handler = Callable[[httpx.Request], httpx.Response]
 
 CREDENTIALS = Credentials(token="the-token", api_key="the-key", username="reader", password="the:password")
-MAX_CONCURRENT = Backoff(attempts=3, base_seconds=0, retry_after_max_seconds=0)
+NO_WAIT = Backoff(attempts=3, base_seconds=0, retry_after_max_seconds=0)
 WEEK = (date(2013, 3, 1), date(2013, 3, 7))
 STYLES = ["page_number", "offset", "cursor", "link_header"]
 AUTHS = ["bearer", "api_key", "api_key_query", "basic"]
@@ -52,7 +52,7 @@ def _no_faults_left(source: Source) -> Iterator[None]:
 
 def local(connection: tuple[Any, Any], **options: Any) -> HttpConnector:
     """One that may read from this machine, where the source is."""
-    return HttpConnector(*connection, **{"allow_private_addresses": True, "backoff": MAX_CONCURRENT, **options})
+    return HttpConnector(*connection, **{"allow_private_addresses": True, "backoff": NO_WAIT, **options})
 
 
 async def walk(connector: HttpConnector, resource: str, *where: Any) -> list[Page]:
@@ -86,7 +86,7 @@ def read_mock(
     async def run() -> list[Page]:
         async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
             secret = {"token": "the-token"}
-            connector = HttpConnector(mock_config(pagination), secret, client=client, backoff=MAX_CONCURRENT, **options)
+            connector = HttpConnector(mock_config(pagination), secret, client=client, backoff=NO_WAIT, **options)
             return await walk(connector, "things", None, position)
 
     return asyncio.run(run())
@@ -460,7 +460,7 @@ def empty_pages(counter: Counter, _: httpx.Request) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    ("answer", "pagination", "requests"),
+    ("respond", "pagination", "requests"),
     [
         (same_cursor, CURSORS, 2),
         (two_cursors, CURSORS, 3),
@@ -471,11 +471,11 @@ def empty_pages(counter: Counter, _: httpx.Request) -> httpx.Response:
     ],
 )
 def test_an_endless_source_is_refused(
-    answer: Callable[[Counter, httpx.Request], httpx.Response], pagination: dict[str, object], requests: int
+    respond: Callable[[Counter, httpx.Request], httpx.Response], pagination: dict[str, object], requests: int
 ) -> None:
     counter = Counter()
     with pytest.raises(SourceRefused, match="without end") as refused:
-        read_mock(lambda request: answer(counter, request), pagination)
+        read_mock(lambda request: respond(counter, request), pagination)
     assert refused.value.code == "source_malformed"
     assert counter.requests == requests
 
@@ -629,7 +629,7 @@ def test_a_page_with_replacements_is_stored_by_postgres(postgres: Postgres) -> N
 
 
 @pytest.mark.parametrize(
-    ("answer", "pagination"),
+    ("response", "pagination"),
     [
         (things(1, meta={"next": True}), CURSORS),
         (things(1, meta={"next": {}}), CURSORS),
@@ -639,9 +639,9 @@ def test_a_page_with_replacements_is_stored_by_postgres(postgres: Postgres) -> N
         (httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"plain")), NO_PAGES),
     ],
 )
-def test_answers_that_cannot_be_followed_are_refused(answer: httpx.Response, pagination: dict[str, object]) -> None:
+def test_answers_that_cannot_be_followed_are_refused(response: httpx.Response, pagination: dict[str, object]) -> None:
     with pytest.raises(SourceRefused) as refused:
-        read_mock(lambda _: answer, pagination)
+        read_mock(lambda _: response, pagination)
     assert refused.value.code == "source_malformed"
 
 
@@ -1022,7 +1022,7 @@ def test_what_cannot_be_a_parameter_is_refused(value: object) -> None:
 
 def one(
     key: object,
-    answer: object = None,
+    response: object = None,
     config: Mapping[str, Any] | None = None,
     params: Mapping[str, object] | None = None,
 ) -> tuple[Page, httpx.URL]:
@@ -1030,12 +1030,12 @@ def one(
 
     def handler(request: httpx.Request) -> httpx.Response:
         seen.append(request.url)
-        return httpx.Response(200, content=json.dumps({"id": 1, "name": "a"} if answer is None else answer))
+        return httpx.Response(200, content=json.dumps({"id": 1, "name": "a"} if response is None else response))
 
     async def run() -> Page:
         async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
             connector = HttpConnector(config or mock_config(NO_PAGES), {"token": "the-token"}, client=client)
-            return await connector.one("things", key, params)
+            return await connector.get_record("things", key, params)
 
     page = asyncio.run(run())
     [url] = seen
@@ -1097,7 +1097,7 @@ def test_a_record_is_asked_for_with_the_configs_parameters_and_further_ones() ->
 
 
 @pytest.mark.parametrize(
-    ("records", "answer"),
+    ("records", "response"),
     [
         ("data", {"data": {"id": 1}, "total": 1}),
         ("data.item", {"data": {"item": {"id": 1}}}),
@@ -1108,15 +1108,15 @@ def test_a_record_is_asked_for_with_the_configs_parameters_and_further_ones() ->
         ("data.item", {"id": 1, "data": {}}),
     ],
 )
-def test_the_record_is_at_records_or_is_the_answer(records: str, answer: dict[str, object]) -> None:
-    page, _ = one("a", answer, mock_config(NO_PAGES, records=records))
+def test_the_record_is_at_records_or_is_the_answer(records: str, response: dict[str, object]) -> None:
+    page, _ = one("a", response, mock_config(NO_PAGES, records=records))
     assert keys([page]) == ["[1]"]
 
 
-@pytest.mark.parametrize("answer", [[], [{"id": 1}], "text", 7, {}, {"data": {}}, {"data": [{"id": 1}]}])
-def test_an_answer_that_is_no_record_is_refused(answer: object) -> None:
+@pytest.mark.parametrize("response", [[], [{"id": 1}], "text", 7, {}, {"data": {}}, {"data": [{"id": 1}]}])
+def test_an_answer_that_is_no_record_is_refused(response: object) -> None:
     with pytest.raises(SourceRefused) as refused:
-        one("a", answer)
+        one("a", response)
     assert refused.value.code == "source_malformed"
 
 
@@ -1126,7 +1126,7 @@ def test_a_record_is_asked_for_again_and_is_fit_to_be_stored(source: Source) -> 
 
     async def run() -> None:
         async with local(source.connection()) as connector:
-            await connector.one("airlines", "AA")
+            await connector.get_record("airlines", "AA")
 
     with pytest.raises(SourceRefused) as refused:
         asyncio.run(run())

@@ -10,7 +10,7 @@ import pytest
 from functions._connections.errors import SourceRefused
 from functions._local.source import Source
 from functions.worker.connectors.http import HttpConnector
-from functions.worker.runners.pages import chunks, position
+from functions.worker.runners.pages import chunks, resume_position
 
 WEEK = (date(2013, 3, 1), date(2013, 3, 7))
 
@@ -28,7 +28,7 @@ def connector() -> HttpConnector:
 
 
 def at(source: HttpConnector, params: Any = None, name: str = "a", days: Any = None, checkpoint: Any = None) -> Any:
-    return position(source, name, days, {"start": True}, checkpoint, params=params)
+    return resume_position(source, name, days, {"start": True}, checkpoint, params=params)
 
 
 def test_a_checkpoint_holds_for_the_very_question_alone() -> None:
@@ -48,21 +48,21 @@ def test_a_checkpoint_holds_for_the_very_question_alone() -> None:
     for params in others:
         again = at(source, params, checkpoint=stored)
         assert (again["page"], again["skip"], again["start"]) == (None, 0, True)
-        assert again["of"] != stored["of"]
-    assert len({at(source, params)["of"] for params in others[1:]}) == len(others) - 1
+        assert again["request_hash"] != stored["request_hash"]
+    assert len({at(source, params)["request_hash"] for params in others[1:]}) == len(others) - 1
 
 
 def test_without_parameters_the_question_is_what_it_was() -> None:
     source = connector()
     assert at(source) == at(source, {}) == at(source, {"x": None, "y": []})
     questions = [at(source), at(source, name="b"), at(source, days=WEEK), at(source, {"days": str(WEEK)})]
-    assert len({one["of"] for one in questions}) == len(questions)
+    assert len({one["request_hash"] for one in questions}) == len(questions)
 
 
 def test_a_checkpoint_of_before_there_were_parameters_still_holds() -> None:
     source = connector()
     question = f"a None {source.resources['a'].model_dump_json()}"
-    stored = {"page": {"page": 2}, "skip": 0, "of": hashlib.sha256(question.encode()).hexdigest()[:16]}
+    stored = {"page": {"page": 2}, "skip": 0, "request_hash": hashlib.sha256(question.encode()).hexdigest()[:16]}
     assert at(source, checkpoint=stored) == stored
 
 
@@ -79,7 +79,7 @@ def test_pieces_are_read_with_the_parameters() -> None:
         async def run() -> list[str]:
             async with HttpConnector(config, secret, allow_private_addresses=True) as source:
                 params = {"origin": "EWR"}
-                begin = position(source, "weather", WEEK, {}, None, params=params)
+                begin = resume_position(source, "weather", WEEK, {}, None, params=params)
                 read = chunks(source, "weather", WEEK, begin, {"complete": True}, params=params)
                 return [record["data"]["origin"] async for piece in read for record in piece.records]
 

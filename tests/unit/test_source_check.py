@@ -180,7 +180,7 @@ def test_who_waits_is_told_that_the_source_is_down(source: Source) -> None:
 
 def test_a_source_that_does_not_answer_is_given_up(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the connection's own timeout: nobody waits any more, and the next look does."""
-    monkeypatch.setattr(sys.modules[source_check.__module__], "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(sys.modules[source_check.__module__], "CHECK_SECONDS", 0.05)
     source.faults.delay_seconds = FOR_EVER
     error = refused(connection(source, "airports", timeout_seconds=3600))
     assert error.code == "source_unavailable"

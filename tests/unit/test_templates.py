@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from functions.worker.runners.templates import (
     MAX_DEPTH,
-    MAX_MADE,
+    MAX_SIZE,
     PlaceholderError,
-    fill,
-    looked_up,
+    look_up,
     names,
+    render,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ SCOPE: dict[str, Any] = {
     ],
 )
 def test_a_path_leads_to_a_value(template: str, filled: object) -> None:
-    assert fill(template, SCOPE) == filled
+    assert render(template, SCOPE) == filled
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_a_path_leads_to_a_value(template: str, filled: object) -> None:
     ],
 )
 def test_what_has_no_value_is_left_as_it_is(text: str) -> None:
-    assert fill(text, SCOPE) == text
-    assert fill(f"x {text}", SCOPE) == f"x {text}"
+    assert render(text, SCOPE) == text
+    assert render(f"x {text}", SCOPE) == f"x {text}"
 
 
 @pytest.mark.parametrize("path", ["__class__", "args.__class__", "args.ids.__len__", "args.name.upper", "args.keys"])
 def test_no_attribute_is_a_member(path: str) -> None:
-    assert fill(f"{{{{{path}:any}}}}", SCOPE) == f"{{{{{path}:any}}}}"
-    assert looked_up(path, SCOPE) is None
+    assert render(f"{{{{{path}:any}}}}", SCOPE) == f"{{{{{path}:any}}}}"
+    assert look_up(path, SCOPE) is None
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_no_attribute_is_a_member(path: str) -> None:
     ],
 )
 def test_the_first_that_there_is(template: str, filled: object) -> None:
-    assert fill(template, SCOPE) == filled
+    assert render(template, SCOPE) == filled
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_the_first_that_there_is(template: str, filled: object) -> None:
     ],
 )
 def test_defaults(template: str, filled: object) -> None:
-    assert fill(template, SCOPE) == filled
+    assert render(template, SCOPE) == filled
 
 
 @pytest.mark.parametrize(
@@ -224,10 +224,10 @@ def test_defaults(template: str, filled: object) -> None:
     ],
 )
 def test_types(value: object, kind: str, filled: object) -> None:
-    result = fill(f"{{{{a:{kind}}}}}", {"a": value})
+    result = render(f"{{{{a:{kind}}}}}", {"a": value})
     assert (result, type(result)) == (filled, type(filled))
     if kind == "str":
-        assert fill("{{a}}", {"a": value}) == filled
+        assert render("{{a}}", {"a": value}) == filled
 
 
 @pytest.mark.parametrize(
@@ -246,22 +246,22 @@ def test_types(value: object, kind: str, filled: object) -> None:
     ],
 )
 def test_within_a_text_every_type_is_text(value: object, kind: str, text: str) -> None:
-    assert fill(f"<{{{{a:{kind}}}}}>", {"a": value}) == f"<{text}>"
+    assert render(f"<{{{{a:{kind}}}}}>", {"a": value}) == f"<{text}>"
 
 
 @pytest.mark.parametrize("template", ["{{args.name:nonsense}}", "{{args.name:int:nonsense}}", "{{args.null:Str}}"])
 def test_an_unknown_type_raises(template: str) -> None:
     for each in (template, f"<{template}>", {"a": [template]}):
-        with pytest.raises(PlaceholderError, match="which there is not") as raised:
-            fill(each, SCOPE)
+        with pytest.raises(PlaceholderError, match="unknown type") as raised:
+            render(each, SCOPE)
         assert template in raised.value.message
         assert "Ada" not in raised.value.message
 
 
 def test_a_default_of_an_unknown_type_raises_once_it_is_needed() -> None:
-    assert fill("{{args.name?:12:30}}", SCOPE) == "Ada"
-    with pytest.raises(PlaceholderError, match='the type "30"'):
-        fill("{{none?:12:30}}", SCOPE)
+    assert render("{{args.name?:12:30}}", SCOPE) == "Ada"
+    with pytest.raises(PlaceholderError, match='unknown type "30"'):
+        render("{{none?:12:30}}", SCOPE)
 
 
 def test_undefined_removes_and_null_is_null() -> None:
@@ -274,23 +274,23 @@ def test_undefined_removes_and_null_is_null() -> None:
         "list": [1, "{{none:undefined}}", "{{none:null}}", {"x": "{{none:undefined}}"}],
         "there": "{{args.name:undefined}}",
     }
-    assert fill(template, SCOPE) == {
+    assert render(template, SCOPE) == {
         "null": None,
         "typed": None,
         "within": "abnull",
         "list": [1, None, {}],
         "there": "Ada",
     }
-    assert fill("{{none:undefined}}", SCOPE) is None
+    assert render("{{none:undefined}}", SCOPE) is None
 
 
 def test_templates_of_every_shape_are_filled_and_none_is_changed() -> None:
     template = {"a": [{"b": "{{args.number:int}}"}, ["{{args.name}}"], 1.5, True, None], "{{args.name}}": "key"}
     before = copy.deepcopy(template)
     scope = copy.deepcopy(SCOPE)
-    assert fill(template, scope) == {"a": [{"b": 5}, ["Ada"], 1.5, True, None], "{{args.name}}": "key"}
+    assert render(template, scope) == {"a": [{"b": 5}, ["Ada"], 1.5, True, None], "{{args.name}}": "key"}
     assert (template, scope) == (before, SCOPE)
-    assert [fill(value, SCOPE) for value in (None, 7, True)] == [None, 7, True]
+    assert [render(value, SCOPE) for value in (None, 7, True)] == [None, 7, True]
 
 
 HOSTILE = [
@@ -314,30 +314,30 @@ HOSTILE = [
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_value_is_data_and_is_never_filled_itself(value: str) -> None:
     scope = {"a": value, "b": {"c": [value]}, "secret": "hush", "j": json.dumps({"$truto_merge": value, "k": value})}
-    assert fill("{{a}}", scope) == value
-    assert fill("{{a}}{{secret}}{{a}}", scope) == f"{value}hush{value}"
-    assert fill("{{{{a}}}}", scope) == f"{{{{{value}}}}}"
-    assert fill({"x": "{{b:json}}", "y": ["{{b.c:any}}"]}, scope) == {"x": {"c": [value]}, "y": [[value]]}
-    assert fill({"x": 1, "$truto_merge": "{{j:json}}"}, scope) == {"x": 1, "$truto_merge": value, "k": value}
-    assert fill("{{j:json}}", scope) == {"$truto_merge": value, "k": value}
+    assert render("{{a}}", scope) == value
+    assert render("{{a}}{{secret}}{{a}}", scope) == f"{value}hush{value}"
+    assert render("{{{{a}}}}", scope) == f"{{{{{value}}}}}"
+    assert render({"x": "{{b:json}}", "y": ["{{b.c:any}}"]}, scope) == {"x": {"c": [value]}, "y": [[value]]}
+    assert render({"x": 1, "$truto_merge": "{{j:json}}"}, scope) == {"x": 1, "$truto_merge": value, "k": value}
+    assert render("{{j:json}}", scope) == {"$truto_merge": value, "k": value}
 
 
 def test_two_values_make_no_placeholder_between_them() -> None:
-    assert fill("{{a}}{{b}}", {"a": "{{sec", "b": "ret}}", "secret": "hush"}) == "{{secret}}"
-    assert fill("{{x{{a}}y}}", {"a": "}}{{secret}}", "secret": "hush"}) == "{{x}}{{secret}}y}}"
+    assert render("{{a}}{{b}}", {"a": "{{sec", "b": "ret}}", "secret": "hush"}) == "{{secret}}"
+    assert render("{{x{{a}}y}}", {"a": "}}{{secret}}", "secret": "hush"}) == "{{x}}{{secret}}y}}"
 
 
 @settings(max_examples=60)
 @given(st.recursive(st.text("{}a$.|:?& \0é"), lambda inner: st.lists(inner) | st.dictionaries(st.text("{}a"), inner)))
 def test_any_value_arrives_as_it_was(value: object) -> None:
-    assert fill({"x": ["{{v:any}}"]}, {"v": [value], "a": "never"}) == {"x": [[value]]}
+    assert render({"x": ["{{v:any}}"]}, {"v": [value], "a": "never"}) == {"x": [[value]]}
 
 
 @settings(max_examples=150)
 @given(st.text("{}ab.|:?0 -"), st.text("{}ab.|:?0 -"))
 def test_any_text_is_filled_or_left_or_refused(template: str, value: str) -> None:
     try:
-        filled = fill(["x" + template], {"a": value, "b": [value]})
+        filled = render(["x" + template], {"a": value, "b": [value]})
     except PlaceholderError:
         return
     assert isinstance(filled, list)
@@ -374,7 +374,7 @@ def test_merging(template: object, filled: object) -> None:
         "empty": {},
     }
     before = copy.deepcopy((template, scope))
-    assert fill(template, scope) == filled
+    assert render(template, scope) == filled
     assert (template, scope) == before
 
 
@@ -386,28 +386,28 @@ def nested(levels: int, innermost: object, wrap: Callable[[Any], object]) -> Any
 
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
 def test_a_template_is_so_deep_and_no_deeper(wrap: Callable[[Any], object]) -> None:
-    assert fill(nested(MAX_DEPTH, "{{a}}", wrap), {"a": "x"}) == nested(MAX_DEPTH, "x", wrap)
+    assert render(nested(MAX_DEPTH, "{{a}}", wrap), {"a": "x"}) == nested(MAX_DEPTH, "x", wrap)
     for levels in (MAX_DEPTH + 1, 100_000):
         template = nested(levels, "{{a}}", wrap)
         with pytest.raises(PlaceholderError, match="levels deep"):
-            fill(template, {"a": "x"})
+            render(template, {"a": "x"})
         assert names(template) == {"a"}
 
 
 def test_a_deep_value_is_passed_on_but_neither_merged_nor_written() -> None:
     deep = nested(100_000, "x", lambda inner: {"a": inner})
-    assert fill("{{v:any}}", {"v": deep}) is deep
-    assert fill("{{v" + ".a" * 100_000 + "}}", {"v": deep}) == "x"
+    assert render("{{v:any}}", {"v": deep}) is deep
+    assert render("{{v" + ".a" * 100_000 + "}}", {"v": deep}) == "x"
     for template in ("{{v}}", "<{{v:any}}>", {"$truto_merge": ["{{v:json}}", "{{v:json}}"]}):
         with pytest.raises(PlaceholderError, match="deep"):
-            fill(template, {"v": deep})
+            render(template, {"v": deep})
 
 
 def test_what_is_no_json_is_not_written_as_text() -> None:
     for value in (object(), {1, 2}, b"x", float("nan"), {"x": float("inf")}):
-        assert fill("{{v:any}}", {"v": value}) is value
+        assert render("{{v:any}}", {"v": value}) is value
         with pytest.raises(PlaceholderError, match="not JSON"):
-            fill("{{v}}", {"v": value})
+            render("{{v}}", {"v": value})
 
 
 @pytest.mark.parametrize(
@@ -425,20 +425,20 @@ def test_what_is_no_json_is_not_written_as_text() -> None:
 )
 def test_a_short_template_makes_no_endless_text(template: object) -> None:
     scope = {
-        "v": "x" * (MAX_MADE // 4),
-        "list": ["x"] * (MAX_MADE // 8),
-        "o": {"a": [0] * (MAX_MADE // 20)},
-        "wide": {str(number): 0 for number in range(MAX_MADE // 20)},
+        "v": "x" * (MAX_SIZE // 4),
+        "list": ["x"] * (MAX_SIZE // 8),
+        "o": {"a": [0] * (MAX_SIZE // 20)},
+        "wide": {str(number): 0 for number in range(MAX_SIZE // 20)},
     }
     with pytest.raises(PlaceholderError, match="characters together"):
-        fill(template, scope)
+        render(template, scope)
 
 
 def test_a_long_value_is_filled_whole() -> None:
-    value = "ü\0{{" * (MAX_MADE // 8)
-    assert fill(["{{v}}", "<{{v}}>"], {"v": value}) == [value, f"<{value}>"]
-    assert fill("{{" * 1_000_000, {}) == "{{" * 1_000_000
-    assert fill("{{" + "a" * 1_000_000, {}) == "{{" + "a" * 1_000_000
+    value = "ü\0{{" * (MAX_SIZE // 8)
+    assert render(["{{v}}", "<{{v}}>"], {"v": value}) == [value, f"<{value}>"]
+    assert render("{{" * 1_000_000, {}) == "{{" * 1_000_000
+    assert render("{{" + "a" * 1_000_000, {}) == "{{" + "a" * 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -455,8 +455,8 @@ def test_a_long_value_is_filled_whole() -> None:
         ("args.null", None),
     ],
 )
-def test_a_path_is_looked_up(path: str, value: object) -> None:
-    assert looked_up(path, SCOPE) == value
+def test_a_path_is_look_up(path: str, value: object) -> None:
+    assert look_up(path, SCOPE) == value
 
 
 def test_names_are_the_paths_of_all_placeholders() -> None:

@@ -1,4 +1,4 @@
-"""How systems are read: each connector turns a connection's config and secret into pages of records."""
+"""Connectors read external systems: each turns a connection's config and secret into pages of records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from functions._connections.errors import SourceRefused
 from functions.worker.connectors.http import HttpConnector
-from functions.worker.connectors.secret import revealed
+from functions.worker.connectors.secret import resolve_secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,17 +22,18 @@ OpenSource: TypeAlias = "Callable[[Mapping[str, Any] | None], AbstractAsyncConte
 async def open_source(
     connection: Mapping[str, Any] | None, *, allow_private_addresses: bool = False, secrets: SecretStore | None = None
 ) -> AsyncIterator[HttpConnector]:
-    """The connector of a connection {kind, config, secret or secret_ref}; SourceRefused if it cannot be read from.
+    """Open the connector of a connection {kind, config, secret or secret_ref}.
 
-    Users write connections: with `allow_private_addresses` one may lead to this machine and its network. `secrets` has
-    those that the database does not keep; each is asked for anew, so that one that was replaced is the next one used.
+    Users write connections, so only with `allow_private_addresses` may one lead to this machine and its network.
+    `secrets` is the external store, asked each time, so that a replaced secret is used from the next open on.
+    Raises SourceRefused if the connection cannot be read from, and what `resolve_secret` raises.
     """
     if connection is None or connection["kind"] != "http":
         raise SourceRefused("source_not_readable", "This connection cannot be read from.")
-    secret = await revealed(connection, secrets)
+    secret = await resolve_secret(connection, secrets)
 
     async def is_rotated() -> bool:
-        return await revealed(connection, secrets) != secret
+        return await resolve_secret(connection, secrets) != secret
 
     async with HttpConnector(
         connection["config"], secret, allow_private_addresses=allow_private_addresses, is_rotated=is_rotated

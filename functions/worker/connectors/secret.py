@@ -1,4 +1,4 @@
-"""A connection's secret, as it is now: the one that the database hands out, or what the store outside has."""
+"""The current secret of a connection, from the claimed execution or from the external store."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from functions._shared.secret_store import SecretStore
 
 
-async def revealed(connection: Mapping[str, Any], secrets: SecretStore | None) -> dict[str, Any]:
-    """Raises SourceUnavailable where the store does not answer, SourceRefused where it has none."""
+async def resolve_secret(connection: Mapping[str, Any], secrets: SecretStore | None) -> dict[str, Any]:
+    """Raises SourceUnavailable if the store does not respond, SourceRefused if it does not have the secret."""
     if "secret_ref" not in connection:
         return dict(connection["secret"])
     try:
         if secrets is None:
-            raise SecretUnavailable("the worker has no store of secrets")
+            raise SecretUnavailable("the worker has no secret store")
         return await asyncio.to_thread(secrets.get, connection["secret_ref"])
     except SecretUnavailable:
-        message = "The store of the connection's secret does not answer. Try again later."
+        message = "The secret store of this connection is unavailable. Try again later."
         raise SourceUnavailable("secret_unavailable", message) from None
     except SecretMissing:
-        message = "The store has no secret of this connection any more. Enter it again."
+        message = "The secret of this connection no longer exists in the store. Enter it again."
         raise SourceRefused("secret_missing", message) from None

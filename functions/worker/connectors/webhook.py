@@ -1,6 +1,6 @@
-"""Letters to receivers of events: signed, one attempt at a time. Whether another may follow, the database decides.
+"""Sends events to webhooks: signed, one attempt per call. The database decides whether another attempt follows.
 
-Source of body, header and signature: the published API's webhooks.
+Body, headers and signature are those of the published API's webhooks.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
     from functions.worker.client import Delivery, Execution
 
-    Post: TypeAlias = Callable[["WebhookMessage"], Awaitable[None]]
+    Send: TypeAlias = Callable[["WebhookMessage"], Awaitable[None]]
 
 TIMEOUT_SECONDS = 30.0
 
 
 class WebhookRejected(Exception):
-    """It answered 400: it does not want this."""
+    """The receiver responded 400: it does not want the event."""
 
 
 class WebhookUnavailable(Exception):
-    """It did not answer, or neither 2xx nor 400."""
+    """The receiver did not respond, or with neither 2xx nor 400."""
 
 
 @dataclass(frozen=True)
 class WebhookMessage:
-    """`id` is the same for every attempt, so that a receiver can tell a repetition."""
+    """One event for one webhook. `id` is the same for every attempt, so that receivers can recognize a repetition."""
 
     id: str
     event: str
@@ -49,6 +49,7 @@ class WebhookMessage:
 
     @classmethod
     def of(cls, execution: Execution, delivery: Delivery, begun: Mapping[str, Any]) -> Self:
+        """The event of an execution's batch; `begun` is what `WorkerClient.begin_delivery` returned."""
         assert execution.destination is not None
         return cls(
             id=begun["delivery"],
@@ -63,17 +64,19 @@ class WebhookMessage:
 
     @property
     def body(self) -> bytes:
+        """The event as JSON: all fields but `url` and `secret`."""
         members = ("id", "event", "payload", "environment_id", "webhook_id", "created_at")
         return exact_json.dumps({name: getattr(self, name) for name in members}).encode()
 
 
 def signature(body: bytes, secret: str) -> str:
+    """The value of the signature header."""
     mac = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     return f"format=sha256,v={mac}"
 
 
-async def post(message: WebhookMessage, client: httpx.AsyncClient) -> None:
-    """One attempt. Raises WebhookRejected or WebhookUnavailable."""
+async def send(message: WebhookMessage, client: httpx.AsyncClient) -> None:
+    """Make one attempt. Raises WebhookRejected or WebhookUnavailable."""
     body = message.body
     headers = {
         "content-type": "application/json",
@@ -85,8 +88,8 @@ async def post(message: WebhookMessage, client: httpx.AsyncClient) -> None:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             response = await client.send(request, stream=True, follow_redirects=False)
-            await response.aclose()  # what it says besides is not read: it may have no end
-    except (httpx.HTTPError, TimeoutError, SourceRefused):  # also an address that nobody may reach
+            await response.aclose()  # the body is not read, because it may be endless
+    except (httpx.HTTPError, TimeoutError, SourceRefused):  # SourceRefused: the address is not public
         raise WebhookUnavailable from None
     if response.status_code == httpx.codes.BAD_REQUEST:
         raise WebhookRejected

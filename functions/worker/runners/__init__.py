@@ -1,4 +1,4 @@
-"""What each family does when it runs: a generator of batches. Lease, commit, cancel and retry are the engine's."""
+"""What each family does when it runs: a generator of batches. The engine does lease, commit, cancel and retry."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ from functions.worker.runners.sync_job_run import sync_job_run
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from functions.worker.client import Batch, Execution, Runner, Step
+    from functions.worker.client import Batch, DatabaseStep, Execution, Runner
     from functions.worker.connectors import OpenSource
 
 
-class Reader(Protocol):
-    """A runner but for how to open a source."""
+class RunnerFactory(Protocol):
+    """Makes the batches of an execution. It becomes a Runner once `open_source` is bound."""
 
-    def __call__(self, execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch | Step, None]: ...
+    def __call__(self, execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch | DatabaseStep, None]: ...
 
 
-RUNNERS: Mapping[str, Reader] = {
+RUNNERS: Mapping[str, RunnerFactory] = {
     "historical_sync": historical_sync,
     "bulk_sync": bulk_sync,
     "model_sync": model_sync,
     "sync_job_run": sync_job_run,
     "bulk_action": bulk_action,
 }
-# In a lane of their own: somebody waits for them, whatever else is running.
-CHECKS: Mapping[str, Reader] = {"source_check": source_check}
+CHECKS: Mapping[str, RunnerFactory] = {"source_check": source_check}
 
 
-def given(open_source: OpenSource, readers: Mapping[str, Reader]) -> Mapping[str, Runner]:
-    """The same by family, with how to open a source: what a connection may reach is the worker's to say."""
-    return {family: partial(reader, open_source=open_source) for family, reader in readers.items()}
+def bind_source(open_source: OpenSource, factories: Mapping[str, RunnerFactory]) -> Mapping[str, Runner]:
+    """The runners by family. `open_source` decides which addresses a connection may reach."""
+    return {family: partial(factory, open_source=open_source) for family, factory in factories.items()}

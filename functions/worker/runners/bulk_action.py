@@ -1,10 +1,10 @@
-"""The database acts on its own rows; the worker asks for one short step after the other, so that it can be stopped."""
+"""Bulk actions: the database acts on its own rows, in short steps, so that the worker can be stopped between two."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from functions.worker.client import Step
+from functions.worker.client import DatabaseStep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from functions.worker.connectors import OpenSource
 
 
-async def bulk_action(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Step, None]:
-    step = Step("worker_run_bulk_action_step")
-    while step.more:
+async def bulk_action(execution: Execution, open_source: OpenSource) -> AsyncGenerator[DatabaseStep, None]:
+    step = DatabaseStep("worker_run_bulk_action_step")
+    while step.has_more:
         yield step

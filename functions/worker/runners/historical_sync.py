@@ -1,7 +1,7 @@
 """A date range, resource by resource and window by window.
 
-The checkpoint is where to go on: {resource, date, page, skip, of}, `date` the first day of the window (null for a
-resource without dates), the rest as pages.py says. After the last window it is {complete: true}.
+The checkpoint is where to go on: {resource, date, page, skip, request_hash}, `date` the first day of the window (null
+for a resource without dates), the rest as pages.py says. After the last window it is {complete: true}.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from functions.worker.client import Batch
-from functions.worker.runners.pages import chunks, get_resource, position
+from functions.worker.runners.pages import chunks, get_resource, resume_position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -86,18 +86,18 @@ async def historical_sync(execution: Execution, open_source: OpenSource) -> Asyn
         counts = {"windows_total": plan.total, "windows_before": execution.progress.get("windows_before", 0)}
         for window, following in pairwise(chain(plan.windows(checkpoint), [None])):
             assert window is not None
-            begin = position(source, window.resource, window.days, window.start, checkpoint)
+            begin = resume_position(source, window.resource, window.days, window.start, checkpoint)
             after = following.start if following else {"complete": True}
             ends_resource = not following or following.resource != window.resource
-            async for piece in chunks(source, window.resource, window.days, begin, after):
-                progress = {"windows_done": window.number + piece.is_last, **counts}
-                done = ends_resource and piece.is_last
-                yield Batch(window.resource, piece.records, piece.checkpoint, progress, done=done)
+            async for chunk in chunks(source, window.resource, window.days, begin, after):
+                progress = {"windows_done": window.number + chunk.is_last, **counts}
+                done = ends_resource and chunk.is_last
+                yield Batch(window.resource, chunk.records, chunk.checkpoint, progress, done=done)
 
 
 def make_plan(spec: dict[str, Any], source: HttpConnector) -> Plan:
     days: dict[str, int | None] = {}
     for name in spec["resources"]:
-        one = get_resource(source, name)
-        days[name] = one.window_days if one.date_filter else None
+        resource = get_resource(source, name)
+        days[name] = resource.window_days if resource.date_filter else None
     return Plan(date.fromisoformat(spec["date_from"]), date.fromisoformat(spec["date_to"]), days)

@@ -1,7 +1,7 @@
 """A model's records, mapped to rows of an object, where the execution's records land.
 
 A row's key is the JSON list of its identity's value, as a connector makes them, so a row that a bulk sync has stored is
-found again. The checkpoint is {page, skip, of} (see pages.py); after the last page {complete: true}.
+found again. The checkpoint is {page, skip, request_hash} (see pages.py); after the last page {complete: true}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from functions.worker.client import Batch
 from functions.worker.connectors.http.records import MAX_KEY_BYTES, key_of
-from functions.worker.runners.pages import chunks, get_resource, position
+from functions.worker.runners.pages import chunks, get_resource, resume_position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -26,10 +26,10 @@ async def model_sync(execution: Execution, open_source: OpenSource) -> AsyncGene
         return
     async with open_source(execution.connection) as source:
         get_resource(source, spec["resource"])
-        begin = position(source, spec["resource"], None, {}, checkpoint)
-        async for piece in chunks(source, spec["resource"], None, begin, {"complete": True}):
-            rows, errors = mapped(spec, piece.records)
-            yield Batch(spec["object"], rows, piece.checkpoint, {}, errors=errors, done=piece.is_last)
+        begin = resume_position(source, spec["resource"], None, {}, checkpoint)
+        async for chunk in chunks(source, spec["resource"], None, begin, {"complete": True}):
+            rows, errors = mapped(spec, chunk.records)
+            yield Batch(spec["object"], rows, chunk.checkpoint, {}, errors=errors, done=chunk.is_last)
 
 
 def mapped(spec: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -37,7 +37,7 @@ def mapped(spec: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> tup
     rows, errors = [], []
     identity = spec.get("identity")
     for record in records:
-        data = {one["target"]: record["data"].get(one["source"]["field"]) for one in spec["fields"]}
+        data = {mapping["target"]: record["data"].get(mapping["source"]["field"]) for mapping in spec["fields"]}
         key = record["key"]
         if identity:
             field = identity["source"]["field"]

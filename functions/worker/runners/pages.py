@@ -1,8 +1,8 @@
-"""From a source's pages to pieces that can be committed, and where to go on after each.
+"""From a source's pages to chunks that can be committed, and where to go on after each.
 
-A position is {page, skip, of} with whatever else its runner keeps there: `page` is the connector's position, `skip` how
-many of that page's records are stored already, `of` the question that page answers: where the connection's config or
-what is asked of it has changed meanwhile, what it answered to begins anew.
+A position is {page, skip, request_hash} with whatever else its runner keeps there: `page` is the connector's position,
+`skip` how many of that page's records are stored already, `request_hash` the hash of the request for it: where the
+connection's config or what is requested has changed since, reading begins anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from functions._connections.errors import SourceRefused
-from functions.worker.connectors.http.params import written
+from functions.worker.connectors.http.params import encode_params
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -28,7 +28,7 @@ BATCH_BYTES = 4 * 1024 * 1024  # of records of average size; worker_commit_batch
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """Records ({key, data} each) and the checkpoint that follows them; the last may be empty."""
 
     records: Sequence[dict[str, Any]]
@@ -43,7 +43,7 @@ def get_resource(source: HttpConnector, name: str) -> Resource:
     return source.resources[name]
 
 
-def position(  # noqa: PLR0913 (the last by name)
+def resume_position(  # noqa: PLR0913 (the last by name)
     source: HttpConnector,
     name: str,
     days: tuple[date, date] | None,
@@ -52,12 +52,14 @@ def position(  # noqa: PLR0913 (the last by name)
     *,
     params: Params | None = None,
 ) -> dict[str, Any]:
-    """Where to begin: where the checkpoint says, if it says so of this very question, else at `start`."""
-    question = f"{name} {days} {source.resources[name].model_dump_json()}"
-    if further := written(params):
-        question += f" {json.dumps(further, sort_keys=True)}"
-    of = hashlib.sha256(question.encode()).hexdigest()[:16]
-    return checkpoint if checkpoint and checkpoint.get("of") == of else {**start, "page": None, "skip": 0, "of": of}
+    """Where to begin: where the checkpoint says, if it says so of this very request, else at `start`."""
+    request = f"{name} {days} {source.resources[name].model_dump_json()}"
+    if encoded := encode_params(params):
+        request += f" {json.dumps(encoded, sort_keys=True)}"
+    request_hash = hashlib.sha256(request.encode()).hexdigest()[:16]
+    if checkpoint and checkpoint.get("request_hash") == request_hash:
+        return checkpoint
+    return {**start, "page": None, "skip": 0, "request_hash": request_hash}
 
 
 async def chunks(  # noqa: PLR0913 (the last by name)
@@ -68,23 +70,23 @@ async def chunks(  # noqa: PLR0913 (the last by name)
     after: dict[str, Any],
     *,
     params: Params | None = None,
-) -> AsyncGenerator[Piece, None]:
-    """What there is from `begin` on, at least one piece; `after` is the checkpoint behind the last."""
+) -> AsyncGenerator[Chunk, None]:
+    """What there is from `begin` on, at least one chunk; `after` is the checkpoint behind the last."""
     async for page in source.pages(name, days, begin["page"], params):
         following = {**begin, "page": page.next, "skip": 0}
-        for piece in _pieces_of(page, begin, after if page.next is None else following):
-            yield piece
+        for chunk in _chunks_of(page, begin, after if page.next is None else following):
+            yield chunk
         begin = following
 
 
-def _pieces_of(page: Page, begin: dict[str, Any], after: dict[str, Any]) -> Iterator[Piece]:
-    for records, end in cut(page, begin["skip"]):
+def _chunks_of(page: Page, begin: dict[str, Any], after: dict[str, Any]) -> Iterator[Chunk]:
+    for records, end in split_page(page, begin["skip"]):
         ends_page = end >= len(page.records)
         checkpoint = after if ends_page else {**begin, "skip": end}
-        yield Piece(records, checkpoint, ends_page and page.next is None)
+        yield Chunk(records, checkpoint, ends_page and page.next is None)
 
 
-def cut(page: Page, skip: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+def split_page(page: Page, skip: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
     """The page's records from `skip` on, as many at a time as a batch may hold, each with where the next begin.
 
     Once for a page of usual size, also for an empty one: its checkpoint moves on.

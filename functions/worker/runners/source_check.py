@@ -27,15 +27,15 @@ TYPES: Mapping[type, str] = {
     dict: "object",
 }
 
-# Tries included, and less than who asked waits (look.py): a slow source must not hold up everybody else's looks.
-LOOK_SECONDS = 8.0
+# Retries included, and less than the caller waits (_shared/source_check.py): a slow source must not delay other checks.
+CHECK_SECONDS = 8.0
 
 
 async def source_check(execution: Execution, open_source: OpenSource) -> AsyncGenerator[Batch, None]:
     if execution.checkpoint:
         return
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with asyncio.timeout(CHECK_SECONDS):
             name, page = await first_page(execution, open_source)
     except SourceUnavailable as error:  # who waits is told, instead of another try
         raise SourceRefused(error.code, error.message) from error

@@ -8,14 +8,15 @@ import os
 import psycopg
 
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Execution, Protocol, service_caller
+from functions.worker.client import Execution, WorkerClient, service_caller
+from functions.worker.completion_batcher import CompletionBatcher
 from tests.bench.engines.driver import run
 
 FAMILY = "historical_sync"
 
 
 async def main() -> None:
-    protocol = Protocol(PostgresTransport(os.environ["DATABASE_URL"]), service_caller(""))
+    batcher = CompletionBatcher(WorkerClient(PostgresTransport(os.environ["DATABASE_URL"]), service_caller("")))
     owner = await psycopg.AsyncConnection.connect(os.environ["OWNER_URL"], autocommit=True)
 
     async def fill(jobs: int) -> None:
@@ -29,9 +30,9 @@ async def main() -> None:
 
     async def take(batch: int) -> int:
         nonlocal running
-        running = running or await protocol.claim("bench", [FAMILY], batch, 30)
-        ending = asyncio.gather(*map(protocol.finish, running))
-        claiming = asyncio.create_task(protocol.claim("bench", [FAMILY], batch, 30))
+        running = running or await batcher.claim("bench", [FAMILY], batch, 30)
+        ending = asyncio.gather(*map(batcher.complete, running))
+        claiming = asyncio.create_task(batcher.claim("bench", [FAMILY], batch, 30))
         answers = await ending
         running = await claiming
         assert set(answers) <= {"completed"}, answers

@@ -11,7 +11,7 @@ import time
 import psycopg
 
 from functions._shared.transports.postgres import PostgresTransport
-from functions.worker.client import Batch, Protocol, service_caller
+from functions.worker.client import Batch, WorkerClient, service_caller
 from functions.worker.runners.pages import BATCH_RECORDS
 from tests.bench.loads.rows import KEY, read
 
@@ -33,19 +33,17 @@ def _queue() -> None:
 async def main() -> None:
     rows = read(sys.argv[1])
     _queue()
-    protocol = Protocol(PostgresTransport(os.environ["DATABASE_URL"]), service_caller(""))
-    [execution] = await protocol.claim("bench", [FAMILY], 1, 60)
+    client = WorkerClient(PostgresTransport(os.environ["DATABASE_URL"]), service_caller(""))
+    [execution] = await client.claim("bench", [FAMILY], 1, 60)
     begun = time.perf_counter()
     for seq, start in enumerate(range(0, len(rows), BATCH_RECORDS), execution.seq + 1):
         page = rows[start : start + BATCH_RECORDS]
         records = [{"key": "|".join(str(row[name]) for name in KEY), "data": row} for row in page]
-        response = await protocol.commit_batch(
-            execution, seq, Batch("flights", records, {"at": start}, {"rows": start})
-        )
+        response = await client.commit_batch(execution, seq, Batch("flights", records, {"at": start}, {"rows": start}))
         assert response == "continue", response
     seconds = time.perf_counter() - begun
-    await protocol.finish(execution)
-    await protocol.aclose()
+    await client.complete(execution)
+    await client.aclose()
     print(json.dumps({"seconds": seconds}))
 
 

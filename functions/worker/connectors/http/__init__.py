@@ -1,13 +1,13 @@
-"""Reads a REST API page by page, as a declarative configuration says (functions/_connections/http_config.py).
+"""Reads a REST API page by page, as its configuration declares (functions/_connections/http_config.py).
 
 connector.py    from a resource to its pages
 pagination.py   from one page to the next
-params.py       what is asked beside what the config says
+params.py       query parameters and keys that a caller adds
 transport.py    one request: limits of time and size, statuses, retries
-network.py      one connection: to an address of the public internet, and no other
-backoff.py      when to ask again
+network.py      one connection, to public addresses only
+backoff.py      waits between attempts, and the rate limit
 page.py         pages, records and positions
-records.py      from a body to records, with nothing in them that Postgres cannot store
+records.py      from a body to records that Postgres can store
 """
 
 from functions.worker.connectors.http.backoff import Backoff

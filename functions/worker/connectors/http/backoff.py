@@ -1,4 +1,4 @@
-"""When to ask: after a failure, and at all."""
+"""Waits between requests: after a failure, and for the rate limit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backoff:
-    """A wait is random below a bound that doubles from `base_seconds` to `max_seconds`, and no less than Retry-After.
+    """Waits between attempts: random, below a bound that doubles from `base_seconds` to `max_seconds`.
 
-    Retry-After counts up to `retry_after_max_seconds`. `sleep` is replaced where waiting would be a waste.
+    A wait is at least the source's Retry-After, but that counts up to `retry_after_max_seconds` only. Tests replace
+    `sleep`.
     """
 
     attempts: int = 5
@@ -31,31 +32,33 @@ class Backoff:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def wait(self, state: RetryCallState) -> float:
+        """The next wait in seconds, as tenacity calls it."""
         jittered = wait_random_exponential(multiplier=self.base_seconds, max=self.max_seconds)(state)
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, SourceUnavailable) else None
-        return max(jittered, min(asked or 0.0, self.retry_after_max_seconds))
+        requested = error.retry_after if isinstance(error, SourceUnavailable) else None
+        return max(jittered, min(requested or 0.0, self.retry_after_max_seconds))
 
 
 class RateLimiter:
-    """Spaces requests evenly; None lets them all pass."""
+    """Spaces requests evenly. `per_second` None: no limit."""
 
     def __init__(self, per_second: float | None, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._interval = 1 / per_second if per_second else 0.0
         self._sleep = sleep
         self._free_at = -math.inf
 
-    async def turn(self) -> None:
+    async def wait(self) -> None:
+        """Wait until the next request may be sent."""
         if self._interval:
             now = asyncio.get_running_loop().time()
-            turn = max(now, self._free_at)
-            self._free_at = turn + self._interval
-            if turn > now:
-                await self._sleep(turn - now)
+            start = max(now, self._free_at)
+            self._free_at = start + self._interval
+            if start > now:
+                await self._sleep(start - now)
 
 
 def retry_after(text: str | None) -> float | None:
-    """Seconds, from either form of Retry-After; None when there is none to be read."""
+    """Seconds, from either form of Retry-After (a number or a date). None if it is missing or invalid."""
     try:
         return max(0.0, float(int(text or "")))
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""From a resource to its pages."""
+"""Reads the pages and records of a connection's resources."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from functions.worker.connectors.http.backoff import Backoff
 from functions.worker.connectors.http.network import make_client
 from functions.worker.connectors.http.page import Page
 from functions.worker.connectors.http.pagination import (
-    Answer,
+    PageResponse,
     PaginationGuard,
-    at,
-    following,
-    held,
+    get_path,
+    next_position,
     page_params,
     param_names,
+    position_value,
 )
-from functions.worker.connectors.http.params import make_url, segment, written
-from functions.worker.connectors.http.records import parse, record
+from functions.worker.connectors.http.params import encode_params, make_url, path_segment
+from functions.worker.connectors.http.records import make_record, parse
 from functions.worker.connectors.http.transport import MAX_BODY_BYTES, UNAUTHORIZED, Transport
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 class HttpConnector:
     """Reads the resources of one connection over one pool of connections; an async context manager.
 
-    `client` is used if given, and then not closed; otherwise the connector makes and closes its own, which reaches
-    public addresses only unless `allow_private_addresses`. `is_rotated` tells whether the secret has been replaced by
-    now: then its refusal is a SecretRotated. Cancelling a task that reads aborts its request at once.
-    Raises SourceRefused when config or secret are not valid.
+    A given `client` is not closed. Without one the connector makes and closes its own, which connects to public
+    addresses only unless `allow_private_addresses`. `is_rotated` returns whether the secret has been replaced: then
+    SecretRotated is raised where the source refuses it. Cancelling a task that reads aborts its request at once.
+    Raises SourceRefused if config or secret are invalid.
     """
 
     def __init__(  # noqa: PLR0913 (all but two by name)
@@ -77,37 +77,37 @@ class HttpConnector:
         position: Position | None = None,
         params: Params | None = None,
     ) -> AsyncGenerator[Page, None]:
-        """Yields the resource's pages, from the first or from `position`; at least one, and the last has no `next`.
+        """Yield the resource's pages from `position` on, or from the first. At least one; the last has no `next`.
 
-        `window` is the first and the last date, both inclusive; None reads all. `params` are further query parameters:
-        texts, numbers, booleans, lists of them for one that is sent repeatedly, None for one that is not. Raises
-        SourceUnavailable once the attempts are used up, SourceRefused for what another attempt would not mend, as a
-        parameter that is the config's, and ValueError for a window on a resource without date_filter.
+        `window` is the first and the last date, both inclusive; None reads all. `params` are added query parameters:
+        text, numbers, booleans, a list to send one repeatedly, None to leave it out. Raises SourceUnavailable after
+        the last attempt, SourceRefused for what another attempt would not change, such as a parameter that the
+        connector itself sends, and ValueError for a window on a resource without date_filter.
         """
-        get_resource = self._resource(resource)
-        asked = self._params(get_resource, window, params)
-        walk = PaginationGuard(resource, position)
+        declared = self._resource(resource)
+        query = self._params(declared, window, params)
+        guard = PaginationGuard(resource, position)
         while True:
-            page = await self._page(resource, get_resource, asked, position)
-            walk.check(page)
+            page = await self._page(resource, declared, query, position)
+            guard.check(page)
             yield page
             if page.next is None:
                 return
             position = page.next
 
-    async def one(self, resource: str, key: object, params: Params | None = None) -> Page:
-        """A page of one record, which the source keeps at the resource's path, a slash and the key, text or number.
+    async def get_record(self, resource: str, key: object, params: Params | None = None) -> Page:
+        """Return a page of one record, which the source has at the resource's path plus a slash and the key.
 
-        Where `records` leads to an object in the answer, as in {"data": {...}}, that is the record; else the answer
-        itself is. Raises as `pages` does, for a record that there is not SourceRefused with "source_not_found".
+        If the resource's `records` leads to an object in the response, as in {"data": {...}}, that object is the
+        record; else the whole response is. Raises as `pages` does; "source_not_found" if there is no such record.
         """
-        get_resource = self._resource(resource)
-        path = f"{self._config.base_url}{get_resource.path.rstrip('/')}/{segment(resource, key)}"
-        _, content = await self._get(resource, make_url(path, self._params(get_resource, None, params)))
+        declared = self._resource(resource)
+        path = f"{self._config.base_url}{declared.path.rstrip('/')}/{path_segment(resource, key)}"
+        _, content = await self._get(resource, make_url(path, self._params(declared, None, params)))
         body = parse(resource, content)
-        held_there = at(body, get_resource.records)
-        data = held_there if isinstance(held_there, dict) else body
-        return Page([record(resource, get_resource.primary_key, data)], None, len(content))
+        nested = get_path(body, declared.records)
+        data = nested if isinstance(nested, dict) else body
+        return Page([make_record(resource, declared.primary_key, data)], None, len(content))
 
     async def _get(self, name: str, url: httpx.URL) -> tuple[httpx.Response, bytes]:
         try:
@@ -126,14 +126,14 @@ class HttpConnector:
     def _params(
         self, resource: Resource, window: tuple[date, date] | None, params: Params | None
     ) -> dict[str, str | list[str]]:
-        """The config's own, then the caller's, which take the place of none that the connector sends."""
+        """The config's parameters and the caller's, which must not replace any that the connector sends."""
         own = _static_params(resource, window)
         taken = {name.lower() for name in (*own, *param_names(resource.pagination), *self._credentials.query)}
-        further = written(params)
-        if overridden := next((name for name in further if name.lower() in taken), None):
-            message = f'The parameter "{overridden}" is the connection\'s own. Ask without it.'
+        added = encode_params(params)
+        if overridden := next((name for name in added if name.lower() in taken), None):
+            message = f'The parameter "{overridden}" is the connection\'s own. Remove it.'
             raise SourceRefused("source_params_invalid", message)
-        return {**own, **further}
+        return {**own, **added}
 
     async def _page(
         self, name: str, resource: Resource, params: Mapping[str, str | list[str]], position: Position | None
@@ -141,17 +141,17 @@ class HttpConnector:
         url = self._url(resource, params, position)
         response, content = await self._get(name, url)
         body = parse(name, content)
-        rows = at(body, resource.records)
+        rows = get_path(body, resource.records)
         if not isinstance(rows, list):
-            malformed(f'The answer for "{name}" has no list at "{resource.records}". Correct records in the config.')
+            malformed(f'The response for "{name}" has no list at "{resource.records}". Correct records in the config.')
         link = self._next_link(response) if isinstance(resource.pagination, LinkHeader) else None
-        answer = Answer(body, len(rows), link)
-        records = [record(name, resource.primary_key, row) for row in rows]
-        return Page(records, following(resource.pagination, position, answer), len(content))
+        page_response = PageResponse(body, len(rows), link)
+        records = [make_record(name, resource.primary_key, row) for row in rows]
+        return Page(records, next_position(resource.pagination, position, page_response), len(content))
 
     def _url(self, resource: Resource, params: Mapping[str, str | list[str]], position: Position | None) -> httpx.URL:
         if isinstance(resource.pagination, LinkHeader) and position is not None:
-            return self._same_origin(held(position, "link", ""), self._base)
+            return self._same_origin(position_value(position, "link", ""), self._base)
         paging = {name: str(value) for name, value in page_params(resource.pagination, position).items()}
         return make_url(self._config.base_url + resource.path, {**params, **paging})
 
@@ -159,7 +159,7 @@ class HttpConnector:
         try:
             url = page.join(link)
         except httpx.InvalidURL:
-            malformed("The next link is not an URL. Choose another pagination style.")
+            malformed("The next link is not a URL. Choose another pagination style.")
         if (url.scheme, url.host, url.port) != (self._base.scheme, self._base.host, self._base.port):
             message = "The next link leads to another host, where the credentials must not go. Check the source."
             raise SourceRefused("source_refused", message)
@@ -170,7 +170,7 @@ class HttpConnector:
         if not link:
             return None
         url = self._same_origin(link, response.url)
-        for name in self._credentials.query:  # a source may repeat the key in its link, and positions are stored
+        for name in self._credentials.query:  # the link may contain the API key, and positions are stored
             url = url.copy_remove_param(name)
         return url.raw_path.decode("ascii")
 

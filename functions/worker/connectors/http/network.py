@@ -1,7 +1,7 @@
-"""Where a connection may lead: to the public internet, unless private addresses are allowed.
+"""Connects to public addresses only, unless private addresses are allowed.
 
-Anybody can write a base_url, and the worker stands where they do not: next to the database and the cloud's metadata.
-So the check is made when a connection is, on the address that is really connected to.
+Every user can write a base_url, and the worker can reach the database and the cloud's metadata service. Therefore each
+address is checked at the moment it is connected to.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     Resolver: TypeAlias = Callable[[str], Awaitable[list[str]]]
 
-# As httpx's own.
+# httpx's own default.
 KEEPALIVE_SECONDS: Final = 5.0
-# For each of a host's addresses but the last, which has all the time that is left.
+# For each address of a host but the last, which has all the time that is left.
 ADDRESS_SECONDS: Final = 3.0
 
 _ERRORS: Final = (
@@ -40,26 +40,26 @@ _ERRORS: Final = (
 
 
 def make_client(*, allow_private_addresses: bool) -> httpx.AsyncClient:
-    """Whatever is allowed, the environment's proxies and certificates are the worker's own: a customer's credentials
-    stay clear of them, and a proxy would connect to addresses that nobody has looked at.
+    """A client that ignores the environment's proxies and certificates in any case: a customer's credentials must not
+    pass through them, and a proxy would connect to addresses that were not checked.
     """
     transport = PooledTransport(None if allow_private_addresses else PublicNetwork())
     return httpx.AsyncClient(transport=transport, trust_env=False)
 
 
 async def resolve(host: str) -> list[str]:
-    """The host's addresses, as the system finds them and in its order. Raises OSError."""
-    # As bytes, since Python refuses text that is no IDNA with an error of another kind.
+    """The host's addresses in the order of the system's resolver. Raises OSError."""
+    # Bytes, because Python raises another kind of error for text that is not valid IDNA.
     found = await asyncio.get_running_loop().getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses and refuses all others with SourceRefused.
+    """Connects to public addresses. Raises SourceRefused for all others.
 
-    A name is resolved here, once, and what is connected to is an address that was looked at: a name that leads
-    elsewhere a moment later (DNS rebinding) gains nothing. TLS begins afterwards and is still asked for by the name.
-    Unix sockets stay what they are in the base class: not there.
+    A name is resolved once, here, and the connection goes to a checked address. Therefore a name that resolves to
+    another address a moment later (DNS rebinding) has no effect. TLS still verifies the name. Unix sockets are not
+    supported, as in the base class.
     """
 
     def __init__(self, resolver: Resolver = resolve, network: httpcore.AsyncNetworkBackend | None = None) -> None:
@@ -82,13 +82,13 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         return await self._network.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def _public_addresses(self, host: str) -> list[str]:
-        """All of the host's, each once. One that is not public condemns the rest, or the order would decide."""
+        """The host's addresses without repetitions. If one is not public all are refused, whatever their order."""
         try:
             addresses = [ip_address(text) for text in await self._resolve(host)]
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         if not all(is_public(address) for address in addresses):
-            # Which address it is says something about our network.
+            # The message must not contain the address, because it would describe the worker's network.
             message = "base_url leads to an address that is not public. Set it to one that the internet can reach."
             raise SourceRefused("source_address_not_allowed", message)
         return [str(address) for address in dict.fromkeys(addresses)]
@@ -96,12 +96,12 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """One for all connections of the process: to read the certificates takes 20 ms in which the worker does nothing."""
+    """One context for the process, because reading the certificates blocks the event loop for 20 ms."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
-    """As httpx's own transport, which takes no network. None is the network as it is."""
+    """httpx's transport, with a network backend, which httpx's own does not accept. None: httpcore's default."""
 
     def __init__(self, network: httpcore.AsyncNetworkBackend | None, ssl_context: ssl.SSLContext | None = None) -> None:
         self._pool = httpcore.AsyncConnectionPool(
@@ -145,7 +145,7 @@ class _Body(httpx.AsyncByteStream):
 
 @contextlib.contextmanager
 def _httpx_errors() -> Iterator[None]:
-    """Each of httpcore's errors is known to httpx's callers under the same name, as one of httpx's."""
+    """Raise httpcore's errors as httpx's errors of the same names."""
     try:
         yield
     except _ERRORS as error:

@@ -1,6 +1,6 @@
-"""How each style of pagination asks for a page and finds the one after it.
+"""How each pagination style requests a page and finds the next one.
 
-A position is what asks for a page, ready to be stored as JSON; None asks for the first.
+A position identifies a page and can be stored as JSON; None is the first page.
 
 page_number   {"page": the page's number, "seen": records in the pages before it}
 offset        {"offset": records before the page}
@@ -27,8 +27,8 @@ MAX_EMPTY_PAGES: Final = 100  # in a row
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a style may need of an answer to find the next page."""
+class PageResponse:
+    """The parts of a response from which a style finds the next page."""
 
     body: object
     count: int  # records in this page
@@ -36,36 +36,37 @@ class Answer:
 
 
 def page_params(style: Style, position: Position | None) -> dict[str, object]:
-    """The parameters that ask for the page; a link carries its own."""
+    """The query parameters that request the page. A link contains its own."""
     size: dict[str, object] = {}
     if not isinstance(style, NoPagination) and style.size_param is not None:
         size[style.size_param] = style.size
     match style:
         case PageNumber():
-            return {style.param: held(position, "page", style.first), **size}
+            return {style.param: position_value(position, "page", style.first), **size}
         case Offset():
-            return {style.param: held(position, "offset", 0), **size}
+            return {style.param: position_value(position, "offset", 0), **size}
         case Cursor() if position is not None:
-            return {**size, style.param: held(position, "cursor", "")}
+            return {**size, style.param: position_value(position, "cursor", "")}
         case LinkHeader() if position is not None:
             return {}
     return size
 
 
 def param_names(style: Style) -> set[str]:
-    """The parameters that the style sends, on whichever page."""
+    """The names of the parameters that the style sends with any page."""
     return {name for name in (getattr(style, "param", None), getattr(style, "size_param", None)) if name}
 
 
-def following(style: Style, position: Position | None, response: Answer) -> Position | None:
+def next_position(style: Style, position: Position | None, response: PageResponse) -> Position | None:
+    """The position after the page with this response. None: it was the last."""
     match style:
         case PageNumber():
-            seen = held(position, "seen", 0) + response.count
-            page = held(position, "page", style.first) + 1
+            seen = position_value(position, "seen", 0) + response.count
+            page = position_value(position, "page", style.first) + 1
             return None if _ended(style, response, seen) else {"page": page, "seen": seen}
         case Offset():
-            # By the records received, not by the size asked for: the server may have sent fewer.
-            seen = held(position, "offset", 0) + response.count
+            # Counts the records received, not the size requested: the server may have sent fewer.
+            seen = position_value(position, "offset", 0) + response.count
             return None if _ended(style, response, seen) else {"offset": seen}
         case Cursor():
             cursor = _cursor(style, response)
@@ -75,18 +76,18 @@ def following(style: Style, position: Position | None, response: Answer) -> Posi
     return None
 
 
-def _ended(style: Counted, response: Answer, seen: int) -> bool:
+def _ended(style: Counted, response: PageResponse, seen: int) -> bool:
     if response.count == 0 or style.total is None:
         return response.count == 0
-    total = at(response.body, style.total)
+    total = get_path(response.body, style.total)
     if type(total) is not int:
-        malformed(f'The answer has no whole number at "{style.total}". Correct total in the pagination, or omit it.')
+        malformed(f'The response has no whole number at "{style.total}". Correct total in the pagination, or omit it.')
     return seen >= total
 
 
-def _cursor(style: Cursor, response: Answer) -> str:
-    """Empty at the end."""
-    cursor = at(response.body, style.next)
+def _cursor(style: Cursor, response: PageResponse) -> str:
+    """The next page's cursor; "" after the last page."""
+    cursor = get_path(response.body, style.next)
     if cursor is None:
         return ""
     if type(cursor) not in {str, int}:
@@ -94,20 +95,20 @@ def _cursor(style: Cursor, response: Answer) -> str:
     return str(cursor)
 
 
-def at(body: object, path: str) -> object:
-    """The member at a dotted path; the body itself for the empty path; None when there is none."""
+def get_path(body: object, path: str) -> object:
+    """The value at a dotted path, or None. The empty path is the body itself."""
     for name in path.split(".") if path else ():
         body = body.get(name) if isinstance(body, dict) else None
     return body
 
 
-def held(position: Position | None, name: str, first: T) -> T:
-    """The value the position holds under the name, of the type of `first`; `first` itself at the first page."""
+def position_value(position: Position | None, name: str, first: T) -> T:
+    """The position's value of that name, which has the type of `first`. `first` itself for the first page."""
     if position is None:
         return first
     value = position.get(name)
     if type(value) is not type(first):
-        # Most likely the pagination style was changed while a run was under way.
+        # Most likely the pagination style was changed during a run.
         raise SourceRefused(
             "source_position_invalid", "The stored position does not fit the pagination style. Start a new run."
         )
@@ -115,7 +116,7 @@ def held(position: Position | None, name: str, first: T) -> T:
 
 
 class PaginationGuard:
-    """Refuses a source whose pages would never end: it comes back to one it sent, or sends empty ones for ever."""
+    """Detects a source whose pages never end: it repeats a page, or returns empty ones without end."""
 
     def __init__(self, name: str, position: Position | None) -> None:
         self._name = name

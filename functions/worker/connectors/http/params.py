@@ -1,4 +1,4 @@
-"""What a caller asks of a source beside what the config says: query parameters, and the key of one record."""
+"""What a caller adds to a request: query parameters, and the key of one record."""
 
 from __future__ import annotations
 
@@ -18,39 +18,41 @@ if TYPE_CHECKING:
 
 Params: TypeAlias = "Mapping[str, object]"
 
-MAX_URL_CHARS: Final = 32 * 1024  # half of what httpx takes: a key in the query is added later
+MAX_URL_CHARS: Final = 32 * 1024  # half of what httpx accepts, because an API key in the query is added later
 
-# An encoded slash is one that some servers decode before they look where a path leads.
-_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|\Z)|[\0-\x1f\x7f]")
+# Dot segments, because some servers decode slashes before they resolve a path; control characters.
+_UNSAFE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|\Z)|[\0-\x1f\x7f]")
 
 
-def written(params: Params | None) -> dict[str, list[str]]:
-    """Each parameter's texts: one, or as many as a list has. None is left out. Raises SourceRefused."""
+def encode_params(params: Params | None) -> dict[str, list[str]]:
+    """The values of each parameter as text: several for a list, none for None. Raises SourceRefused."""
     texts = {name: _texts(name, value) for name, value in (params or {}).items()}
-    return {name: several for name, several in texts.items() if several}
+    return {name: values for name, values in texts.items() if values}
 
 
-def segment(resource: str, key: object) -> str:
-    """The key as one segment of a path, which leads nowhere else. Raises SourceRefused."""
+def path_segment(resource: str, key: object) -> str:
+    """The key, encoded as one segment of a path. Raises SourceRefused for one that would leave that path."""
     if isinstance(key, bool) or not isinstance(key, str | int):
-        raise _refusal(f'The key of a record of "{resource}" is neither text nor a whole number.')
+        raise _invalid(f'The key of a record of "{resource}" must be text or a whole number.')
     try:
         text = str(key)
         encoded = quote(text, safe="")
     except ValueError:  # half of a surrogate pair, or a number of thousands of digits
-        raise _refusal(f'The key of a record of "{resource}" cannot be written in an URL.') from None
-    if not text or _ELSEWHERE.search(text):
-        raise _refusal(f'The key of a record of "{resource}" is empty, leads elsewhere or has control characters.')
+        raise _invalid(f'The key of a record of "{resource}" cannot be written in a URL.') from None
+    if not text or _UNSAFE.search(text):
+        raise _invalid(
+            f'The key of a record of "{resource}" must not be empty, contain dot segments or control characters.'
+        )
     return encoded
 
 
 def make_url(text: str, params: Mapping[str, str | list[str]]) -> httpx.URL:
-    """Raises SourceRefused for one that is too long."""
+    """Raises SourceRefused for a URL that is invalid or longer than MAX_URL_CHARS."""
     with contextlib.suppress(httpx.InvalidURL):
         url = httpx.URL(text, params=params)
         if len(url.raw_path) <= MAX_URL_CHARS:
             return url
-    raise _refusal(f"The parameters make an URL of more than {MAX_URL_CHARS} characters. Ask for less at once.")
+    raise _invalid(f"The parameters make a URL of more than {MAX_URL_CHARS} characters. Use shorter parameters.")
 
 
 def _texts(name: str, value: object) -> list[str]:
@@ -60,9 +62,9 @@ def _texts(name: str, value: object) -> list[str]:
         texts = [_text(element) for element in elements if element is not None]
         "".join([name, *texts]).encode()
     except TypeError:
-        raise _refusal(f'The parameter "{shown}" is neither text, number nor boolean, nor a list of them.') from None
+        raise _invalid(f'The parameter "{shown}" must be text, a number, a boolean or a list of these.') from None
     except ValueError:
-        raise _refusal(f'The parameter "{shown}" cannot be written in an URL.') from None
+        raise _invalid(f'The parameter "{shown}" cannot be written in a URL.') from None
     return texts
 
 
@@ -79,5 +81,5 @@ def _text(value: object) -> str:
     raise TypeError
 
 
-def _refusal(message: str) -> SourceRefused:
+def _invalid(message: str) -> SourceRefused:
     return SourceRefused("source_params_invalid", message)

@@ -1,4 +1,4 @@
-"""From a body to records.
+"""From a response body to records.
 
 Postgres stores neither U+0000 nor half of a surrogate pair, which JSON may hold in any text. Each becomes U+FFFD, the
 replacement character: in keys and data alike, and also in cursors, as those are stored too. Leaving them out would
@@ -15,23 +15,23 @@ from functions._connections.errors import malformed
 from functions._shared import exact_json
 from functions.worker.connectors.http.page import Record
 
-EXACT = Context(prec=MAX_PREC)
-MAX_KEY_BYTES = 2000  # as worker_commit_batch: the key is indexed
+MAX_KEY_BYTES = 2000  # the limit of worker_commit_batch, because the key is indexed
+_EXACT = Context(prec=MAX_PREC)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-# Also finds what is stored well: whole pairs, and a backslash followed by u0000.
+# Also finds some storable text: whole pairs, and an escaped backslash before u0000.
 _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 def parse(resource: str, body: bytes) -> object:
-    """The body's JSON, fit to be stored as jsonb. Raises SourceRefused."""
+    """Parse the body's JSON, with texts that jsonb can store. Raises SourceRefused."""
     try:
         text = body.decode(json.detect_encoding(body), "surrogatepass")
         parsed: object = exact_json.loads_storable(text)
-        # Looking through every text of a page takes longer than parsing it, and is hardly ever needed.
+        # Replacing in every text of a page takes longer than parsing it, and is rarely needed.
         suspect = _SUSPECT.search(text) or (not text.isascii() and _UNSTORABLE.search(text))
         return _storable(parsed) if suspect else parsed
     except (ValueError, RecursionError):
-        malformed(f'The answer for "{resource}" is not valid JSON. Check the resource\'s path with the source.')
+        malformed(f'The response for "{resource}" is not valid JSON. Check the resource\'s path with the source.')
 
 
 def _storable(value: object) -> object:
@@ -52,11 +52,11 @@ def key_of(values: list[object]) -> str:
 
 
 def _canonical(number: Decimal) -> int | Decimal:
-    return int(number) if number == number.to_integral_value() else number.normalize(EXACT)
+    return int(number) if number == number.to_integral_value() else number.normalize(_EXACT)
 
 
-def record(resource: str, primary_key: list[str], data: object) -> Record:
-    """Raises SourceRefused."""
+def make_record(resource: str, primary_key: list[str], data: object) -> Record:
+    """Raises SourceRefused for data that is no object or lacks a part of its key."""
     if not isinstance(data, dict):
         malformed(f'A record of "{resource}" is not a JSON object. Correct records in the config.')
     key = [data.get(name) for name in primary_key]
