@@ -620,11 +620,10 @@ def test_heartbeat__commit_longer_than_the_lease__lease_survives(database: Datab
         await transport.held.wait()
         await reap_after_expiry(database, job_id)
         transport.resume.set()
-        outcome = await running
-        await client.aclose()
-        return outcome
+        return await running
 
     assert asyncio.run(scenario()) == "completed"
+    asyncio.run(client.aclose())
     assert events(database, job_id) == ["start", "claim", "complete"]
 
 

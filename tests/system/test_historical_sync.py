@@ -7,6 +7,7 @@ import copy
 import json
 from collections import Counter
 from datetime import date, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ def rows(resource: str, first: str = "2013-01-01", last: str = "2014-01-01") -> 
     """What the source holds, read past it."""
     held = table(resource)
     start, stop = held.between(first, last) if RESOURCES[resource].dated else (0, len(held))
-    return [dict(row) for row in json.loads(b"[" + held.rows(start, stop) + b"]")]
+    return [dict(row) for row in json.loads(b"[" + held.rows(start, stop) + b"]", parse_float=Decimal)]
 
 
 def execution(

@@ -773,6 +773,7 @@ def test_no_secret_query_or_body_in_errors_and_logs(
     source: Source, auth: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "httpx")  # other tests lower it
     _, secret = source.connection(auth=auth)
     errors = list(failures(source, auth))
     told = "\n".join("".join(traceback.format_exception(error)) + error.message for error in errors)
