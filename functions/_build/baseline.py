@@ -21,7 +21,9 @@ OWN_TABLE_COMMENT = "Created and managed by the sync control plane."
 RELOAD = "notify pgrst, 'reload schema';\n"
 
 _CHECK = "create or replace function app.check_adopted_tables()"
-_ABOUT_ADOPTABLE = re.compile(r"^\s*(?:create|alter|drop|comment|grant|revoke)\b[^;]*?\b(?:table|on) (public\.(?:agencies|users))\b", re.M)
+_ABOUT_ADOPTABLE = re.compile(
+    r"^\s*(?:create|alter|drop|comment|grant|revoke)\b[^;]*?\b(?:table|on) (public\.(?:agencies|users))\b", re.MULTILINE
+)
 
 _HEADER = """\
 -- The first release. Written by `python -m functions._build.migrations baseline` from sql/schemas; see sql/README.md.
@@ -34,10 +36,11 @@ declare
   v_repairs text;
 begin
   if to_regclass('app.executions') is not null then
-    raise exception 'app.executions already exists, from a version before the first release. There is no upgrade from it.'
+    raise exception 'app.executions already exists, from a version before the first release. It cannot be upgraded.'
       ' Use a new project, or reset this database (supabase db reset) and push again.';
   elsif to_regnamespace('app') is not null then
-    raise exception 'The schema "app" already exists and is not ours. Rename it (alter schema app rename to ...) and push again.';
+    raise exception 'The schema "app" already exists and is not ours.'
+      ' Rename it (alter schema app rename to ...) and push again.';
   end if;
 
   execute $check$
@@ -47,7 +50,8 @@ begin
   into v_repairs from pg_temp.check_adopted_tables();
   drop function pg_temp.check_adopted_tables();
   if v_repairs is not null then
-    raise exception using message = 'This project has its own public.users or public.agencies, which cannot be adopted yet.'
+    raise exception using message =
+      'This project has its own public.users or public.agencies, which cannot be adopted yet.'
       ' users.agency_id decides which agency a user belongs to, so no user may be able to change it.'
       ' Check that your application does not need what these statements revoke, run them, and push again:'
       || E'\\n' || v_repairs;
@@ -77,7 +81,9 @@ def render(sql: Path = schema.SQL) -> str:
 
 def unless_adopted(table: str, statements: str) -> str:
     """Statements about a table that an existing project may have brought: they run only if the table is our own."""
-    return _UNLESS_ADOPTED.format(table=table, comment=OWN_TABLE_COMMENT, statements=indent(statements.rstrip(), "      "))
+    return _UNLESS_ADOPTED.format(
+        table=table, comment=OWN_TABLE_COMMENT, statements=indent(statements.rstrip(), "      ")
+    )
 
 
 def adoptable_table(statements: str) -> str | None:
@@ -88,7 +94,9 @@ def adoptable_table(statements: str) -> str | None:
     if not tables:
         return None
     if len(tables) > 1:
-        raise ValueError(f"{' and '.join(sorted(tables))} belong in files of their own, because a project may have them.")
+        raise ValueError(
+            f"{' and '.join(sorted(tables))} belong in files of their own, because a project may have them."
+        )
     return str(tables.pop())
 
 

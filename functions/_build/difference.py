@@ -121,7 +121,10 @@ class _Structure:
                 self._found.unsupported.append(
                     f"{entry}: the new column {name} is not null and has no default, so existing rows cannot have it."
                 )
-        return [_unless_adopted(entry, f"ALTER TABLE {entry.schema}.{_quoted(entry.name)} {change};\n") for change in changes]
+        return [
+            _unless_adopted(entry, f"ALTER TABLE {entry.schema}.{_quoted(entry.name)} {change};\n")
+            for change in changes
+        ]
 
     def _with_dependents(self, keys: set[Key]) -> set[Key]:
         """These and all that Postgres would refuse to leave behind without them."""
@@ -245,7 +248,8 @@ def _quoted(name: str) -> str:
 def overloads(connection: Connection) -> list[str]:
     """Functions of the API that PostgREST could not tell apart."""
     rows: Iterable[tuple[str]] = connection.execute(
-        "select proname from pg_proc where pronamespace = 'public'::regnamespace group by 1 having count(*) > 1 order by 1"
+        "select proname from pg_proc where pronamespace = 'public'::regnamespace"
+        " group by proname having count(*) > 1 order by proname"
     )
     return [name for (name,) in rows]
 

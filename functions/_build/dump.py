@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 PG_DUMP = wheel_bin_directory() / "pg_dump"  # reads every server from 9.2 on
 
 _HEADING = re.compile(
-    r"^--\n-- (?:Data for )?Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>.*); Owner: .*\n--\n\n", re.MULTILINE
+    r"^--\n-- (?:Data for )?Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>.*); Owner: .*\n--\n\n",
+    re.MULTILINE,
 )
 _OWNER = re.compile(r"^ALTER .* OWNER TO \S+;\n*", re.MULTILINE)
 _TRAILER = re.compile(r"\s*(?:--\n-- PostgreSQL database dump complete\n.*|(?:SET default_\w+ = .*;\s*)+)\Z", re.DOTALL)

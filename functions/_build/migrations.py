@@ -20,7 +20,7 @@ from functions._local.postgres import Postgres
 if TYPE_CHECKING:
     from pathlib import Path
 
-FROZEN = "frozen.sha256"
+FROZEN = "frozen.sha256"  # in sql/: the CLI names every file of migrations/ that it skips
 
 _HEADER = """\
 -- Written by `make migration`. Read it before it lands; to write it again, delete it and run the command again.
@@ -40,9 +40,9 @@ class FrozenError(Exception):
 
 def frozen_hashes(sql: Path = schema.SQL) -> dict[str, str]:
     """The SHA-256 of every landed migration, by file name; `sha256sum --check` reads the same file."""
-    file = sql / "migrations" / FROZEN
+    file = sql / FROZEN
     lines = file.read_text().splitlines() if file.exists() else []
-    return {name: digest for digest, name in (line.split("  ") for line in lines)}
+    return {path.removeprefix("migrations/"): digest for digest, path in (line.split("  ") for line in lines)}
 
 
 def check_frozen(sql: Path = schema.SQL) -> None:
@@ -60,8 +60,8 @@ def check_frozen(sql: Path = schema.SQL) -> None:
 def freeze(sql: Path = schema.SQL) -> None:
     """Records every migration as landed."""
     check_frozen(sql)
-    lines = [f"{_sha256(file)}  {file.name}\n" for file in schema.migrations(sql)]
-    (sql / "migrations" / FROZEN).write_text("".join(lines))
+    lines = [f"{_sha256(file)}  migrations/{file.name}\n" for file in schema.migrations(sql)]
+    (sql / FROZEN).write_text("".join(lines))
 
 
 def write_baseline(sql: Path = schema.SQL) -> Path:

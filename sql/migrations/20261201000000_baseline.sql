@@ -6,10 +6,11 @@ declare
   v_repairs text;
 begin
   if to_regclass('app.executions') is not null then
-    raise exception 'app.executions already exists, from a version before the first release. There is no upgrade from it.'
+    raise exception 'app.executions already exists, from a version before the first release. It cannot be upgraded.'
       ' Use a new project, or reset this database (supabase db reset) and push again.';
   elsif to_regnamespace('app') is not null then
-    raise exception 'The schema "app" already exists and is not ours. Rename it (alter schema app rename to ...) and push again.';
+    raise exception 'The schema "app" already exists and is not ours.'
+      ' Rename it (alter schema app rename to ...) and push again.';
   end if;
 
   execute $check$
@@ -110,7 +111,8 @@ begin
   into v_repairs from pg_temp.check_adopted_tables();
   drop function pg_temp.check_adopted_tables();
   if v_repairs is not null then
-    raise exception using message = 'This project has its own public.users or public.agencies, which cannot be adopted yet.'
+    raise exception using message =
+      'This project has its own public.users or public.agencies, which cannot be adopted yet.'
       ' users.agency_id decides which agency a user belongs to, so no user may be able to change it.'
       ' Check that your application does not need what these statements revoke, run them, and push again:'
       || E'\n' || v_repairs;

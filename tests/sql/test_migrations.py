@@ -59,7 +59,7 @@ def landed(tmp_path: Path) -> Path:
 
 def test_freeze__records_what_sha256sum_checks(landed: Path) -> None:
     command = ["sha256sum", "--check", "--strict", migrations.FROZEN]
-    assert subprocess.run(command, cwd=landed / "migrations", check=False, capture_output=True).returncode == 0
+    assert subprocess.run(command, cwd=landed, check=False, capture_output=True).returncode == 0
 
 
 def test_frozen_migration__changed(landed: Path) -> None:

@@ -296,7 +296,7 @@ def test_function__a_default_depends_on_it(folder: SqlFolder) -> None:
     folder.edit("09_parts.sql", "id int", "agency_id uuid default app.agency_id('app.agency')")
     first = folder.path / "migrations" / "20200101000000_first.sql"
     first.write_text("".join(file.read_text() for file in schema.declared(folder.path)))
-    (folder.path / "migrations" / migrations.FROZEN).unlink()
+    (folder.path / migrations.FROZEN).unlink()
     migrations.freeze(folder.path)
     folder.edit("02_agency_id.sql", "(setting text)", "(name text)")
     folder.edit("02_agency_id.sql", "current_setting(setting,", "current_setting(name,")
