@@ -74,7 +74,7 @@ migration: $(INSTALLED)
 openapi: $(INSTALLED)
 	@$(BIN)/python -m functions._build.openapi
 
-## Write the README's endpoint table
+## Write the endpoint table of functions/README.md
 readme: $(INSTALLED)
 	@$(BIN)/python -m functions._build.readme
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database
 
+pytestmark = pytest.mark.conventions
+
 README = ROOT / "README.md"
 DEPLOYING = ROOT / "functions" / "DEPLOYING.md"
 CHAOS = ROOT / "tests" / "chaos" / "README.md"
