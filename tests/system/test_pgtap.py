@@ -1,4 +1,4 @@
-"""sql/tests, the pgTAP suite that `supabase test db` runs in Docker: here by the same pg_prove without it."""
+"""sql/tests is the pgTAP suite that `supabase test db` runs in Docker. Here the same pg_prove runs without Docker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def prepared(debian_clone: Callable[[], AbstractContextManager[Database]]) -> It
 
 
 @pytest.mark.parametrize("file", SUITE, ids=lambda file: file.name)
-def test_the_suite_passes_and_leaves_nothing(prepared: Database, file: Path) -> None:
+def test_pgtap__passes_and_changes_nothing(prepared: Database, file: Path) -> None:
     before = prepared.fingerprint()
     parameters = psycopg.conninfo.conninfo_to_dict(prepared.login("postgres"))
     result = subprocess.run(
@@ -61,5 +61,5 @@ def test_the_suite_passes_and_leaves_nothing(prepared: Database, file: Path) -> 
     assert prepared.fingerprint() == before
 
 
-def test_there_is_a_suite() -> None:
+def test_pgtap__every_file_is_found() -> None:
     assert {file.name for file in SUITE} == {"grants.test.sql", "next_status.test.sql", "tenancy.test.sql"}

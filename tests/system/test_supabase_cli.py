@@ -1,4 +1,4 @@
-"""The real Supabase CLI against a real Postgres, without Docker: what it pushes, advises, lints and generates."""
+"""The real Supabase CLI pushes, lints, advises and generates types through `.supabase`, without Docker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FROM_NPM = NODE_MODULES / "@supabase" / "cli-linux-x64" / "bin" / "supabase"
 PROJECT = schema.ROOT / ".supabase"  # its folder `supabase` is a link to sql/
 
-# It speaks to the database alone: nothing is sent home, and no newer version is looked for.
+# No telemetry and no check for updates.
 QUIET = {"DO_NOT_TRACK": "1", "SUPABASE_TELEMETRY_DISABLED": "1", "SUPABASE_NO_UPDATE_NOTIFIER": "1"}
 
 
@@ -49,7 +49,7 @@ class Supabase:
         )
 
     def response(self, url: str, *arguments: str) -> dict[str, Any]:
-        """What a command that succeeds says, without its target."""
+        """The JSON output of a command that succeeds, without its target."""
         result = self(url, *arguments)
         response = json.loads(result.stdout) if result.stdout.startswith("{") else {"said": result.stdout}
         assert result.returncode == 0, (response, result.stderr)
@@ -66,7 +66,7 @@ def supabase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supabase]:
 
 @pytest.fixture(scope="module")
 def pushed(postgres: Postgres, supabase: Supabase) -> Iterator[str]:
-    """The name of a database that was empty until `supabase db push`, as the role that has no superuser's rights."""
+    """The name of a database that `supabase db push` has built, as a role that is not a superuser."""
     with built(postgres, []) as name:
         response = supabase.response(postgres.url(name, user="postgres"), "db", "push", "--yes")
         assert response["migrations"] == [file.name for file in schema.migrations()]
@@ -74,13 +74,13 @@ def pushed(postgres: Postgres, supabase: Supabase) -> Iterator[str]:
 
 
 @pytest.mark.sql
-def test_a_push_builds_the_declared_schema(postgres: Postgres, pushed: str) -> None:
+def test_push__builds_the_declared_schema(postgres: Postgres, pushed: str) -> None:
     with built(postgres, schema.declared()) as declared:
         assert dump(postgres, pushed).splitlines() == dump(postgres, declared).splitlines()
 
 
 @pytest.mark.sql
-def test_a_second_push_has_nothing_to_do(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
+def test_push__second_time_has_nothing_to_do(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
     response = supabase.response(postgres.url(pushed, user="postgres"), "db", "push", "--yes")
     assert (response["upToDate"], response["migrations"]) == (True, [])
 
@@ -98,13 +98,13 @@ def test_push__stops_at_tables_that_cannot_be_adopted(postgres: Postgres, supaba
 
 
 @pytest.mark.sql
-def test_the_advisors_find_nothing_to_warn_of(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
+def test_advisors__no_warning(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
     url = postgres.url(pushed, user="postgres")
     assert supabase.response(url, "db", "advisors", "--fail-on=warn")["results"] == []
 
 
 @pytest.mark.sql
-def test_types_are_generated_for_what_callers_use(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
+def test_generated_types__public_objects_only(postgres: Postgres, pushed: str, supabase: Supabase) -> None:
     types = supabase(postgres.url(pushed, user="postgres"), "gen", "types", "--lang=typescript", "--schema=public")
     assert types.returncode == 0, types.stderr
     assert '"cancel_sync_job"' in types.stdout
@@ -114,20 +114,20 @@ def test_types_are_generated_for_what_callers_use(postgres: Postgres, pushed: st
 
 @pytest.fixture(scope="module")
 def checked(debian_clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
-    """With plpgsql_check, which looks into functions that no test has called, and a Vault, as a project has."""
+    """With plpgsql_check, which also checks functions that no test calls, and with Supabase Vault."""
     with debian_clone() as made:
         made.admin.execute(VAULT.read_bytes())
         made.admin.execute("create extension plpgsql_check")
         yield made
 
 
-def test_lint_finds_no_error_in_any_function(checked: Database, supabase: Supabase) -> None:
+def test_lint__no_error_in_functions(checked: Database, supabase: Supabase) -> None:
     response = supabase.response(checked.login("postgres"), "db", "lint", "--level=error", "--fail-on=error")
     assert response["results"] == []
 
 
-def test_lint_finds_no_error_in_any_trigger(checked: Database) -> None:
-    """The CLI leaves trigger functions out: they can only be checked with their table."""
+def test_lint__no_error_in_trigger_functions(checked: Database) -> None:
+    """The CLI does not check trigger functions, because that needs their table."""
     found = checked.all(
         "select tgname, relation::text, finding.* from pg_trigger, lateral (select tgrelid::regclass) as r (relation),"
         " lateral plpgsql_check_function_tb(tgfoid, tgrelid) as finding where not tgisinternal and level = 'error'"
