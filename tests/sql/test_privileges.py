@@ -404,8 +404,15 @@ def function_files() -> list[Path]:
     return [file for file in schema.declared() if "create or replace function" in file.read_text()]
 
 
-@pytest.mark.parametrize("file", function_files(), ids=lambda file: file.stem)
-def test_files__one_function_with_its_name_and_grants(file: Path) -> None:
+def test_files__one_function_with_its_name_and_grants() -> None:
+    wrong = [str(file.relative_to(schema.ROOT)) for file in function_files() if not is_well_formed(file)]
+    assert wrong == [], (
+        "Each file has a comment, one `create or replace function` with the name of the file, in public if its folder is"
+        " public/ and else in app, then `revoke all on function … from public` and at most one `grant execute`."
+    )
+
+
+def is_well_formed(file: Path) -> bool:
     name = ("public" if file.parent.name == "public" else "app") + "." + re.sub(r"^\d+_", "", file.stem)
     shape = (
         rf"(--.*\n)+"
@@ -414,8 +421,7 @@ def test_files__one_function_with_its_name_and_grants(file: Path) -> None:
         rf"(grant execute on function {name} to [a-z_, ]+;\n)?"
     )
     text = file.read_text()
-    assert re.fullmatch(shape, text)
-    assert text.count("create or replace function") == 1
+    return re.fullmatch(shape, text) is not None and text.count("create or replace function") == 1
 
 
 def test_files__public_folders_hold_the_api(catalog: Database) -> None:
