@@ -407,7 +407,7 @@ def function_files() -> list[Path]:
 def test_files__one_function_with_its_name_and_grants() -> None:
     wrong = [str(file.relative_to(schema.ROOT)) for file in function_files() if not is_well_formed(file)]
     assert wrong == [], (
-        "Each file has a comment, one `create or replace function` with the name of the file, in public if its folder is"
+        "Each file has a comment, one `create or replace function` with the file's name, in public if its folder is"
         " public/ and else in app, then `revoke all on function … from public` and at most one `grant execute`."
     )
 
