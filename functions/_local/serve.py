@@ -1,7 +1,7 @@
 """`make serve`: serves the functions and runs a worker until Ctrl-C, on the embedded stack or on a Supabase project.
 
 When ready, it prints one line to stdout: `ready {json}`. PORT is the port (54321). SOURCE_DELAY_MS delays each page of
-the local data API. With SUPABASE_URL, SUPABASE_ANON_KEY and SUPABASE_SERVICE_ROLE_KEY set, it serves that project.
+the local data API. With SUPABASE_URL, SUPABASE_PUBLISHABLE_KEY and SUPABASE_SECRET_KEY set, it serves that project.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 REGION = "eu-central-1"
 GIVEN = {
     "SupabaseUrl": "https://abc.supabase.co",
-    "SupabaseAnonKey": "k",
+    "SupabasePublishableKey": "k",
     "FunctionUrl": "true",
     "Release": "1795354680",
 }
@@ -188,7 +188,7 @@ def variables(name: str) -> dict[str, Any]:
 
 def test_no_secret_is_a_setting() -> None:
     for name in FUNCTIONS:
-        assert not {"SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL"} & set(variables(name))
+        assert not {"SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL"} & set(variables(name))
     assert "SettingsSecret" in source()["Parameters"]
 
 
