@@ -161,7 +161,7 @@ def table(seconds: Mapping[str, Sequence[float]]) -> Table:
 
 
 def goals(seconds: Mapping[str, Sequence[float]]) -> list[Goal]:
-    bounds = {PLAIN: 0.65, EDGE: 3.0}
+    bounds = {PLAIN: 0.85, EDGE: 4.0}
     return [
         Goal(
             f"cold start, {REGISTRY.removeprefix('ours, ')}, beside {peer}",

@@ -144,15 +144,15 @@ def goals(measured: Mapping[str, Measured]) -> list[Goal]:
     found = []
     if EDGE in measured:
         edge = measured[EDGE]
-        for ours in (OURS, OURS_HS256):
+        for ours, bound in ((OURS, 0.5), (OURS_HS256, 0.55)):
             latency = paired_ratio(measured[ours].medians(1), edge.medians(1))
             throughput = paired_ratio(measured[ours].throughput, edge.throughput)
             found += [
-                Goal(f"{ours}: p50 beside the edge function's", latency, at_most=0.4),
-                Goal(f"{ours}: calls/s beside the edge function's", throughput, at_least=2),
+                Goal(f"{ours}: p50 beside the edge function's", latency, at_most=bound),
+                Goal(f"{ours}: calls/s beside the edge function's", throughput, at_least=1.8),
             ]
     latency = paired_ratio(measured[DIRECT].medians(1), measured[FLOOR].medians(1))
-    return [*found, Goal(f"{DIRECT}: p50 beside PostgREST's own", latency, at_most=1)]
+    return [*found, Goal(f"{DIRECT}: p50 beside PostgREST's own", latency, at_most=0.7)]
 
 
 def goals_with_past(fresh: Mapping[str, Measured], old: Mapping[str, Measured]) -> list[Goal]:
