@@ -162,8 +162,6 @@ def test_worker__an_unknown_key_is_an_internal_error(hosted: Hosted) -> None:
 
 
 @pytest.mark.parametrize(("bearer", "expected"), [({}, 200), ({"authorization": f"Bearer {SECRET}"}, 401)])
-def test_gateway__bearer_with_a_project_key_is_refused(
-    hosted: Hosted, bearer: dict[str, str], expected: int
-) -> None:
+def test_gateway__bearer_with_a_project_key_is_refused(hosted: Hosted, bearer: dict[str, str], expected: int) -> None:
     response = httpx.post(f"{hosted.url}/rest/v1/rpc/worker_reap", json={}, headers={"apikey": SECRET, **bearer})
     assert response.status_code == expected
