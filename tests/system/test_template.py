@@ -21,7 +21,6 @@ from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
 from functions._build import bundle
-from functions._build.readme import README
 from functions._local.schema import ROOT
 
 if TYPE_CHECKING:
@@ -101,8 +100,8 @@ def test_lint_would_find_something() -> None:
     assert lint(json.dumps(template), get_rules([], [], [], {}), [REGION])
 
 
-def test_an_endpoint_and_a_family_are_split_off_as_readme_says() -> None:
-    [block] = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+def test_an_endpoint_and_a_family_are_split_off_as_deploying_says() -> None:
+    [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "functions" / "DEPLOYING.md").read_text(), re.DOTALL)
     added: dict[str, Any] = yaml_parse(block)
     template = source()
     for function in added.values():
