@@ -1,4 +1,8 @@
-"""The HTTP clients that the official Supabase clients run on: pooled, bounded, and without shared state."""
+"""The HTTP clients that the official Supabase clients run on: pooled, bounded, and without shared state.
+
+What they do not protect against: a server that sends a second response, unasked, in the same read as the first. httpx
+hands it to the next caller, and has no public hook to notice it.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 psycopg's own pipeline sends each statement by itself. Here they leave in one piece with the end of the pipeline, so a
 client has next to no chance to stop between a statement that took a lock and the end that commits it.
+
+Measured on loopback (2 cores, Postgres 18, median of 15 rounds of 150 calls): two statements take 39 µs here, 117 µs in
+`connection.transaction()`, which needs four round trips, and 204 µs in `connection.pipeline()`.
 """
 
 from __future__ import annotations
