@@ -102,7 +102,7 @@ class Deployed:
 
     def start(self) -> str:
         job_id = self.scene.start()
-        self.runs.put('{"lane": "runs"}')
+        self.runs.put('{"queue": "runs"}')
         return job_id
 
     def process(self) -> Any:
