@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.database import Database, User
 
 PAUSE_SECONDS = 0.3
-SECRET = "the-settings"
+SECRET = "the-settings-of-a-snapshot"  # the stand-in for AWS is one for all tests of a process
 
 # Imports the handler, and then does what it reads: {"state": …}, {"restore": name} forks, {"to": name, "event": …}.
 SCRIPT = """
