@@ -16,7 +16,7 @@ from functions._shared import registry, services
 from functions._shared.http import Request
 from functions._shared.settings import from_environment
 from functions._shared.transports import DatabaseError
-from functions.worker.deployment import make_protocol
+from functions.worker.context import make_worker_client
 from tests.support.project import Backend
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def test_worker__the_secret_key_alone_is_the_service_role(hosted: Hosted, name: 
     hosted.gateway.seen.clear()
 
     async def claim() -> Any:
-        async with contextlib.aclosing(await make_protocol(hosted.environment(**{name: SECRET}))) as protocol:
-            [execution] = await protocol.claim("w", ["historical_sync"], 1, 30)
-            await protocol.finish(execution)
+        async with contextlib.aclosing(await make_worker_client(hosted.environment(**{name: SECRET}))) as client:
+            [execution] = await client.claim("w", ["historical_sync"], 1, 30)
+            await client.complete(execution)
             return execution.id
 
     assert asyncio.run(claim()) == job_id
@@ -134,8 +134,8 @@ def test_worker__the_secret_key_wins_over_the_service_role_key(hosted: Hosted) -
     hosted.gateway.seen.clear()
 
     async def reap() -> None:
-        async with contextlib.aclosing(await make_protocol(hosted.environment(**keys))) as protocol:
-            await protocol.reap()
+        async with contextlib.aclosing(await make_worker_client(hosted.environment(**keys))) as client:
+            await client.reap()
 
     asyncio.run(reap())
     assert hosted.gateway.seen == [(SECRET, None)]
@@ -144,8 +144,8 @@ def test_worker__the_secret_key_wins_over_the_service_role_key(hosted: Hosted) -
 def test_worker__a_publishable_key_may_not_claim(hosted: Hosted) -> None:
     async def claim() -> None:
         environment = hosted.environment(SUPABASE_SECRET_KEY=PUBLISHABLE)
-        async with contextlib.aclosing(await make_protocol(environment)) as protocol:
-            await protocol.claim("w", ["historical_sync"], 1, 30)
+        async with contextlib.aclosing(await make_worker_client(environment)) as client:
+            await client.claim("w", ["historical_sync"], 1, 30)
 
     with pytest.raises(Exception, match="forbidden"):
         asyncio.run(claim())
@@ -154,8 +154,8 @@ def test_worker__a_publishable_key_may_not_claim(hosted: Hosted) -> None:
 def test_worker__an_unknown_key_is_an_internal_error(hosted: Hosted) -> None:
     async def reap() -> None:
         environment = hosted.environment(SUPABASE_SECRET_KEY="sb_secret_of_another_project")
-        async with contextlib.aclosing(await make_protocol(environment)) as protocol:
-            await protocol.reap()
+        async with contextlib.aclosing(await make_worker_client(environment)) as client:
+            await client.reap()
 
     with pytest.raises(DatabaseError, match="HTTP 401"):
         asyncio.run(reap())
