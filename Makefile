@@ -46,7 +46,7 @@ check: $(INSTALLED)
 conventions: $(INSTALLED)
 	@$(BIN)/pytest --quiet -m conventions $$(grep -rl --include='test_*.py' mark.conventions tests/unit tests/sql tests/api tests/system)
 
-## Measure speed, compared with the alternatives; ONLY=doors|cold|engine|records|stop for one part
+## Measure speed, compared with the alternatives; ONLY=transports|cold|engine|records|stop for one part
 bench: $(INSTALLED) $(FROM_NPM) $(BENCH_FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)
 	@$(BIN)/python -m tests.bench
 

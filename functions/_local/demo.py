@@ -1,6 +1,6 @@
-"""`make demo`: a real sync is cancelled half-way over HTTP; nothing lands after it; then it is brought to its end.
+"""`make demo`: cancels a real sync half-way over HTTP, shows that nothing is stored afterwards, and resumes it.
 
-FAMILY says which: historical-sync (the default), bulk-sync, model-sync, sync-job-run.
+FAMILY is historical-sync (the default), bulk-sync, model-sync or sync-job-run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functions._local.demo_scenarios import SCENARIOS
 from functions._local.stack import Stack
 
 if TYPE_CHECKING:
-    from functions._local.demo_scenarios import Look, Scenario
+    from functions._local.demo_scenarios import Progress, Scenario
     from functions._local.worker_process import WorkerProcess
 
 BAR = 40
@@ -28,87 +28,89 @@ WATCH_SECONDS = 2.0
 def main() -> None:
     family = os.environ.get("FAMILY") or "historical-sync"
     if family not in SCENARIOS:
-        sys.exit(f"FAMILY is one of {', '.join(SCENARIOS)}.")
+        sys.exit(f"Unknown FAMILY. Use {', '.join(SCENARIOS)}.")
     begun = time.monotonic()
-    print("Starting Postgres, the Auth stand-in, a data API with the flights of 2013, the functions and a worker …")
+    print("Starting Postgres, a stand-in for Auth, a data API with the flights of 2013, the functions and a worker …")
     with Stack() as stack, stack.worker(log=True) as worker:
         user = stack.users[0]
         with closing(Client(stack.ready()["functions_url"], str(user["access_token"]))) as client:
-            scene = SCENARIOS[family](client, user)
-            print(f"Ready in {time.monotonic() - begun:.1f} s. {user['email']} starts a {family}: {scene.what}.\n")
-            _run(scene, worker, stack)
-        print("\nIt kept its word: the 200 is the truth.")
+            scenario = SCENARIOS[family](client, user)
+            print(
+                f"Ready in {time.monotonic() - begun:.1f} s. {user['email']} starts a {family}: {scenario.description}.\n"
+            )
+            _run(scenario, worker, stack)
+        print("\nThe 200 is the truth.")
 
 
-def _run(scene: Scenario, worker: WorkerProcess, stack: Stack) -> None:
+def _run(scenario: Scenario, worker: WorkerProcess, stack: Stack) -> None:
     with psycopg.connect(stack.database_url, autocommit=True) as database:
-        execution = scene.start()
-        _watch(scene, execution, until_percent=50)
-        call, response = scene.cancel(execution)
-        answered = time.time()
+        execution = scenario.start()
+        _watch(scenario, execution, until_percent=50)
+        call, response = scenario.cancel(execution)
+        responded_at = time.time()
         print(f"\n{call} → 200 {response}")
-        stopped = (worker.wait_for("execution ended", execution)["time"] - answered) * 1000
+        stopped = (worker.wait_for("execution ended", execution)["time"] - responded_at) * 1000
         print(f"The worker stopped {abs(stopped):.1f} ms {'after' if stopped >= 0 else 'before'} the 200 arrived.")
-        print(f"The execution is {_end(scene, execution).status}.")
-        _prove(database, execution)
+        print(f"The status of the execution is {_wait_for_end(scenario, execution).status}.")
+        _show_that_nothing_is_stored(database, execution)
 
-        rest, sentence = scene.go_on(execution)
-        print(f"\n{sentence}")
-        end = _end(scene, rest)
-        _require(end.status == "completed", f"it completes (it is {end.status})")
-        stored = _one(database, "select count(*) from app.records where execution_id = %s", rest)
-        everything = _one(database, "select count(*) from app.records where connection_id = %s", scene.destination)
-        print(f"Completed: {stored:,} rows are its own, {everything:,} are there in all.")
-        _require(end.records >= stored > 0, "it has stored what it counted")
+        rest, message = scenario.resume(execution)
+        print(f"\n{message}")
+        end = _wait_for_end(scenario, rest)
+        _require(end.status == "completed", f"The execution completes. Its status is {end.status}.")
+        stored = _count(database, "select count(*) from app.records where execution_id = %s", rest)
+        total = _count(database, "select count(*) from app.records where connection_id = %s", scenario.destination)
+        print(f"Completed. It stored {stored:,} records. The connection now has {total:,}.")
+        _require(end.records >= stored > 0, "The execution stored what it counted.")
 
 
-def _watch(scene: Scenario, execution: str, until_percent: int) -> None:
-    """Draws the execution's progress until it is there; a line now and then where nobody watches a terminal."""
+def _watch(scenario: Scenario, execution: str, until_percent: int) -> None:
+    """Draws the progress until `until_percent`: one line in a terminal, else a line for every 10 %."""
     shown = -1
     while True:
-        source_check = scene.source_check(execution)
-        percent = 100 * source_check.records // scene.total
-        there = percent >= until_percent
-        if sys.stdout.isatty() or there or percent >= shown + 10:
+        progress = scenario.progress(execution)
+        percent = 100 * progress.records // scenario.total
+        reached = percent >= until_percent
+        if sys.stdout.isatty() or reached or percent >= shown + 10:
             shown = percent
-            print(_bar(source_check, percent), end="" if sys.stdout.isatty() else "\n", flush=True)
-        if there:
+            print(_bar(progress, percent), end="" if sys.stdout.isatty() else "\n", flush=True)
+        if reached:
             return
-        _require(not source_check.has_ended, f"it runs (it is {source_check.status})")
+        _require(not progress.has_ended, f"The execution runs. Its status is {progress.status}.")
         time.sleep(0.05)
 
 
-def _bar(source_check: Look, percent: int) -> str:
+def _bar(progress: Progress, percent: int) -> str:
     filled = "█" * (BAR * percent // 100)
     start = "\r" if sys.stdout.isatty() else ""
-    return f"{start}  {filled:░<{BAR}} {percent:3} %  {source_check.records:>9,} records  {source_check.status:<12}"
+    return f"{start}  {filled:░<{BAR}} {percent:3} %  {progress.records:>9,} records  {progress.status:<12}"
 
 
-def _end(scene: Scenario, execution: str) -> Look:
-    while not (source_check := scene.source_check(execution)).has_ended:
+def _wait_for_end(scenario: Scenario, execution: str) -> Progress:
+    while not (progress := scenario.progress(execution)).has_ended:
         time.sleep(0.02)
-    return source_check
+    return progress
 
 
-def _prove(database: psycopg.Connection[Any], execution: str) -> None:
+def _show_that_nothing_is_stored(database: psycopg.Connection[Any], execution: str) -> None:
     count = "select records from app.executions where id = %s"
     stored = "select count(*) from app.records where execution_id = %s"
-    before = _one(database, count, execution), _one(database, stored, execution)
+    before = _count(database, count, execution), _count(database, stored, execution)
     checks = 0
     end = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < end:
         checks += 1
-        now = _one(database, count, execution), _one(database, stored, execution)
-        _require(now == before, "nothing moves any more")
+        now = _count(database, count, execution), _count(database, stored, execution)
+        _require(now == before, "Nothing changes after the cancel.")
         time.sleep(0.05)
     late = "select count(*) from app.records r join app.executions e on e.id = r.execution_id"
     late += " where e.id = %s and r.stored_at > e.finished_at"
-    _require(_one(database, late, execution) == 0, "no record is younger than the cancel")
-    print(f"Records then: {before[1]:,}. Looked at {checks} times in {WATCH_SECONDS:.0f} s: {before[1]:,} each time,")
-    print("and none is younger than the cancel.")
+    _require(_count(database, late, execution) == 0, "No record is newer than the cancel.")
+    print(f"{before[1]:,} records are stored: the same number in {checks} checks during {WATCH_SECONDS:.0f} s.")
+    print("No record is newer than the cancel.")
 
 
-def _one(database: psycopg.Connection[Any], query: str, value: str) -> int:
+def _count(database: psycopg.Connection[Any], query: str, value: str) -> int:
     row = database.execute(query, (value,)).fetchone()
     assert row is not None
     return int(row[0])
@@ -116,7 +118,7 @@ def _one(database: psycopg.Connection[Any], query: str, value: str) -> int:
 
 def _require(holds: bool, what: str) -> None:
     if not holds:
-        sys.exit(f"\nThe demo failed: expected that {what}.")
+        sys.exit(f"\nThe demo failed. Expected: {what}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the demo shows of each family: how it is started, watched, cancelled and brought to its end.
+"""The demo's scenario for each family: how an execution is started, watched, cancelled and resumed.
 
-Each is a few calls of the published API; whoever reads one knows how to use the family.
+Each scenario is a few calls of the published API, and an example of how to use the family.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Look:
-    """An execution as its API shows it: its status, and how many records are stored."""
+class Progress:
+    """An execution's status and its number of stored records, as its API shows them."""
 
     status: str
     records: int
@@ -30,9 +30,9 @@ class Look:
 
 
 class Scenario:
-    """`total`: the records of a whole run. `id` in the answers of `start` and `go_on` is the execution's."""
+    """`total`: the number of records of a complete run. `start` and `resume` return an execution's id."""
 
-    what: ClassVar[str]
+    description: ClassVar[str]
     total: ClassVar[int]
 
     def __init__(self, client: Client, user: Mapping[str, Any]) -> None:
@@ -42,26 +42,26 @@ class Scenario:
 
     @property
     def destination(self) -> str:
-        """The connection whose records these are."""
+        """The connection that receives the records."""
         return self.records
 
     def start(self) -> str:
         raise NotImplementedError
 
-    def source_check(self, execution: str) -> Look:
+    def progress(self, execution: str) -> Progress:
         raise NotImplementedError
 
     def cancel(self, execution: str) -> tuple[str, dict[str, Any]]:
-        """The call as one writes it, and its answer."""
+        """The call, as it is written, and its response."""
         raise NotImplementedError
 
-    def go_on(self, execution: str) -> tuple[str, str]:
-        """The new execution's id, and a sentence about it."""
+    def resume(self, execution: str) -> tuple[str, str]:
+        """The id of the new execution, and a message about it."""
         raise NotImplementedError
 
 
 class HistoricalSync(Scenario):
-    what = "the flights of 2013, day by day"
+    description = "the flights of 2013, day by day"
     total = RESOURCES["flights"].count
 
     @property
@@ -73,22 +73,22 @@ class HistoricalSync(Scenario):
         body = {"connection_id": self.source, "resources": ["flights"], **dates}
         return str(self.client.post("/start-historical-sync", body)["job_id"])
 
-    def source_check(self, execution: str) -> Look:
+    def progress(self, execution: str) -> Progress:
         job = self.client.get("/get-historical-sync", job_id=execution)
-        return Look(job["status"], job["progress"]["records"])
+        return Progress(job["status"], job["progress"]["records"])
 
     def cancel(self, execution: str) -> tuple[str, dict[str, Any]]:
-        body = {"job_id": execution, "reason": "The demo has seen enough"}
+        body = {"job_id": execution, "reason": "Cancelled by the demo"}
         return "cancel-historical-sync", self.client.post("/cancel-historical-sync", body)
 
-    def go_on(self, execution: str) -> tuple[str, str]:
+    def resume(self, execution: str) -> tuple[str, str]:
         position = self.client.get("/get-historical-sync", job_id=execution)["position"]["date"]
         rest = str(self.client.post("/retry-historical-sync", {"job_id": execution})["job_id"])
-        return rest, f"retry-historical-sync → 201: a new job goes on at the checkpoint, {position}."
+        return rest, f"retry-historical-sync → 201. A new job continues at the checkpoint, {position}."
 
 
 class _Defined(Scenario):
-    """A sync that is defined once and started again and again."""
+    """A sync with a definition that is started again and again."""
 
     path: ClassVar[str]
 
@@ -110,7 +110,7 @@ class _Defined(Scenario):
 
 
 class BulkSync(_Defined):
-    what = "five resources of the source, whole, to a connection of type records"
+    description = "five whole streams of the source, to a connection of type records"
     total = sum(resource.count for resource in RESOURCES.values())
     path = "/api/bulk/syncs"
 
@@ -124,18 +124,21 @@ class BulkSync(_Defined):
         }
         return str(self.client.post(self.path, body)["data"]["id"])
 
-    def source_check(self, execution: str) -> Look:
+    def progress(self, execution: str) -> Progress:
         now = self.execution(execution)
-        return Look(now["status"], now["record_count"])
+        return Progress(now["status"], now["record_count"])
 
-    def go_on(self, execution: str) -> tuple[str, str]:
+    def resume(self, execution: str) -> tuple[str, str]:
         schemas = self.execution(execution)["schemas"]
-        done = [one["schema"] for one in schemas if one["status"] == "completed"]
-        return self.start(), f"It was cancelled with {', '.join(done) or 'no schema'} complete; started again, it ends."
+        done = [schema["schema"] for schema in schemas if schema["status"] == "completed"]
+        return (
+            self.start(),
+            f"When it was cancelled, these streams were complete: {', '.join(done) or 'none'}. It starts again.",
+        )
 
 
 class ModelSync(_Defined):
-    what = "three fields of each flight, as new rows of the object departures"
+    description = "three fields of each flight, as new rows of the object departures"
     total = RESOURCES["flights"].count
     path = "/api/syncs"
 
@@ -143,7 +146,7 @@ class ModelSync(_Defined):
         fields = {"carrier": "airline", "dest": "to", "dep_delay": "minutes_late"}
         return self._sync("flights", fields, {"mode": "append"}, "departures")
 
-    def _sync(self, resource: str, fields: Mapping[str, str], members: Mapping[str, Any], target: str) -> str:
+    def _sync(self, resource: str, fields: Mapping[str, str], options: Mapping[str, Any], target: str) -> str:
         query = {"name": resource, "connection_id": self.source, "configuration": {"resource": resource}}
         model = self.client.post("/api/models", query)["data"]["id"]
         mappings = [{"source": {"model_id": model, "field": one}, "target": to} for one, to in fields.items()]
@@ -152,37 +155,37 @@ class ModelSync(_Defined):
             "fields": mappings,
             "target": {"connection_id": self.records, "object": target},
             "schedule": {"frequency": "manual"},
-            **members,
+            **options,
         }
-        if "identity" in members:
-            body["identity"] = {**members["identity"], "source": {"model_id": model, **members["identity"]["source"]}}
+        if "identity" in options:
+            body["identity"] = {**options["identity"], "source": {"model_id": model, **options["identity"]["source"]}}
         return str(self.client.post(self.path, body)["data"]["id"])
 
-    def source_check(self, execution: str) -> Look:
+    def progress(self, execution: str) -> Progress:
         now = self.execution(execution)
-        return Look(now["status"], now["counts"]["total"])
+        return Progress(now["status"], now["counts"]["total"])
 
-    def go_on(self, execution: str) -> tuple[str, str]:
-        """Another sync, twice: what is there is found again by its identity."""
+    def resume(self, execution: str) -> tuple[str, str]:
+        """Starts another sync twice: the second run finds the rows of the first by their identity."""
         stopped = self.execution(execution)["counts"]
         identity = {"source": {"field": "tailnum"}, "target": "tail_number", "function": "Equality"}
-        members = {"mode": "updateOrCreate", "identity": identity}
-        self.sync = self._sync("planes", {"model": "type", "year": "built"}, members, "aircraft")
-        first = self.execution(self._ended(self.start()))["counts"]
-        sentence = (
-            f"It had inserted {stopped['insert']:,} rows. Another, of the planes, matched by tail number: "
-            f"{first['insert']:,} inserted, {first['update']:,} updated; and once more:"
+        options = {"mode": "updateOrCreate", "identity": identity}
+        self.sync = self._sync("planes", {"model": "type", "year": "built"}, options, "aircraft")
+        first = self.execution(self._wait_for(self.start()))["counts"]
+        message = (
+            f"It had inserted {stopped['insert']:,} rows. Another sync matches planes by tail number: it inserted "
+            f"{first['insert']:,} and updated {first['update']:,}. It runs once more."
         )
-        return self.start(), sentence
+        return self.start(), message
 
-    def _ended(self, execution: str) -> str:
-        while not self.source_check(execution).has_ended:
+    def _wait_for(self, execution: str) -> str:
+        while not self.progress(execution).has_ended:
             time.sleep(0.05)
         return execution
 
 
 class SyncJobRun(Scenario):
-    what = "the airlines, and for each as it arrives its flights"
+    description = "the airlines, and the flights of each airline"
     total = RESOURCES["flights"].count
 
     def __init__(self, client: Client, user: Mapping[str, Any]) -> None:
@@ -214,17 +217,17 @@ class SyncJobRun(Scenario):
         }
         return str(self.client.post("/sync-job-run", body)["id"])
 
-    def source_check(self, execution: str) -> Look:
+    def progress(self, execution: str) -> Progress:
         run = self.client.get(f"/sync-job-run/{execution}")
-        return Look(run["status"], run["resource_stats"].get("flights", {}).get("list", {}).get("persisted", 0))
+        return Progress(run["status"], run["resource_stats"].get("flights", {}).get("list", {}).get("persisted", 0))
 
     def cancel(self, execution: str) -> tuple[str, dict[str, Any]]:
         run = self.client.delete(f"/sync-job-run/{execution}")
         return "DELETE sync-job-run/{id}", {name: run[name] for name in ("id", "status", "resource_stats")}
 
-    def go_on(self, execution: str) -> tuple[str, str]:
+    def resume(self, execution: str) -> tuple[str, str]:
         stats = self.client.get(f"/sync-job-run/{execution}")["resource_stats"]
-        return self.start(), f"It had read {stats}. Another run begins anew and ends."
+        return self.start(), f"Its counts were {stats}. Another run starts from the beginning."
 
 
 SCENARIOS: Mapping[str, type[Scenario]] = {
