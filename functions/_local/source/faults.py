@@ -1,4 +1,4 @@
-"""What a source can do wrong when asked to, and how it limits its clients."""
+"""Faults on request, and the rate limit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Fault:
 
 
 class Faults:
-    """Faults that requests for a resource meet, in the order queued, one each; safe to use from any thread.
+    """Each request for a resource takes the next fault of the queue. Safe to use from any thread.
 
-    `delay_seconds` holds back every answer for a resource, faulty or not.
+    `delay_seconds` delays every response for a resource.
     """
 
     def __init__(self, delay_seconds: float = 0.0) -> None:
@@ -28,14 +28,14 @@ class Faults:
         self._queue: deque[Fault] = deque()
 
     def status(self, status: int, *, times: int = 1, retry_after: int | str | None = None) -> None:
-        """Answer an HTTP status such as 500, 503 or 429; `retry_after` is in seconds, or an HTTP date."""
+        """Responds with this status. `retry_after` is in seconds, or an HTTP date."""
         self._queue.extend([Fault("status", status, retry_after)] * times)
 
     def invalid_json(self, *, times: int = 1) -> None:
         self._queue.extend([Fault("invalid_json")] * times)
 
     def truncate(self, *, times: int = 1) -> None:
-        """Close the connection after half of the body that Content-Length announces."""
+        """Closes the connection after half of the body."""
         self._queue.extend([Fault("truncate")] * times)
 
     def delay(self, seconds: float, *, times: int = 1) -> None:
@@ -53,7 +53,7 @@ class Faults:
 
 
 class Bucket:
-    """A token bucket that holds one second's worth of requests."""
+    """A token bucket for the requests of one second."""
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second

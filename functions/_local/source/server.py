@@ -1,4 +1,4 @@
-"""The server: who may ask, what is asked, and what is answered."""
+"""The server of the data API."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final, Self
 from functions._local.source import paging
 from functions._local.source.connection import Credentials, config
 from functions._local.source.data import FIRST_DATE, LAST_DATE, RESOURCES
-from functions._local.source.documentation import documentation
+from functions._local.source.errors import HttpError
 from functions._local.source.faults import Bucket, Faults
-from functions._local.source.refusal import RefusedError
 from functions._local.web_server import WebServer
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ LOGGED_REQUESTS: Final = 100_000
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """`query` is the query string as sent; `time` is in seconds since the epoch."""
+    """`query` is the raw query string, `time` the seconds since the epoch."""
 
     method: str
     path: str
@@ -39,10 +38,10 @@ class LoggedRequest:
 
 
 class Source:
-    """The server: `start` and `close` it, or use it as a context manager.
+    """The server. Call `start` and `close`, or use it as a context manager.
 
-    `port` 0 takes a free one. `requests_per_second` limits all clients together; None does not. `delay_seconds` is the
-    first value of `faults.delay_seconds`. Rows are shared by all Sources of the process and loaded on first request.
+    `port` 0 takes a free one. `requests_per_second` limits all clients together. `delay_seconds` is the initial value
+    of `faults.delay_seconds`. Rows are loaded with the first request.
     """
 
     resources: Final = tuple(RESOURCES)  # largest first
@@ -65,7 +64,7 @@ class Source:
         self._closing = threading.Event()
 
     def start(self) -> Self:
-        """Raises OSError when the port is taken, RuntimeError when already started."""
+        """Raises OSError if the port is taken, RuntimeError if it is already started."""
         if self._server:
             raise RuntimeError("The source is already started.")
         self._closing.clear()
@@ -73,7 +72,7 @@ class Source:
         return self
 
     def close(self) -> None:
-        """Interrupts delays, ends open connections, and returns when no thread is left; harmless when not started."""
+        """Interrupts delays, closes connections, and ends all threads. Does nothing if it is not started."""
         self._closing.set()
         if self._server:
             self._server.close()
@@ -87,7 +86,7 @@ class Source:
 
     @property
     def url(self) -> str:
-        """Raises RuntimeError when not started."""
+        """Raises RuntimeError if it is not started."""
         if not self._server:
             raise RuntimeError("The source is not started.")
         return self._server.url
@@ -104,10 +103,10 @@ class Source:
         pagination: str = "page_number",
         page_size: int = paging.MAX_PAGE_SIZE,
     ) -> tuple[dict[str, object], dict[str, str]]:
-        """A config and a secret for the HTTP connector; every resource unless named.
+        """A configuration and a secret for the HTTP connector, of all resources or the named ones.
 
-        `auth` is bearer, api_key, api_key_query or basic; `pagination` page_number, offset, cursor or link_header.
-        Any other name, or an unknown resource, raises KeyError.
+        `auth`: bearer, api_key, api_key_query or basic. `pagination`: page_number, offset, cursor or link_header.
+        Raises KeyError for other names.
         """
         described = resources or self.resources
         return config(self.url, described, auth, pagination, page_size), self.credentials.secret(auth)
@@ -116,35 +115,35 @@ class Source:
         method, path, query = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", "")
         self._log.append(LoggedRequest(method, path, query, time.time()))
         try:
-            status, headers, body = self._answer(method, path, query, environ)
-        except RefusedError as refused:
-            headers = [("Content-Type", "application/json"), *refused.headers]
-            status, body = refused.status, json.dumps({"error": str(refused)}).encode()
+            status, headers, body = self._respond(method, path, query, environ)
+        except HttpError as error:
+            headers = [("Content-Type", "application/json"), *error.headers]
+            status, body = error.status, json.dumps({"error": str(error)}).encode()
         if not any(name == "Content-Length" for name, _ in headers):
             headers.append(("Content-Length", str(len(body))))
         start_response(f"{status} {HTTPStatus(status).phrase}", headers)
         return [body]
 
-    def _answer(
+    def _respond(
         self, method: str, path: str, query: str, environ: WSGIEnvironment
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         name, slash, rest = path[1:].partition("/")
         key = rest if slash else None
         if path != "/" and name not in RESOURCES:
-            raise RefusedError(404, f"unknown resource; known are {', '.join(RESOURCES)}")
+            raise HttpError(404, f"unknown resource; known are {', '.join(RESOURCES)}")
         if key is not None and len(RESOURCES[name].primary_key) > 1:
-            raise RefusedError(404, "rows of several key columns cannot be asked for one by one")
+            raise HttpError(404, "single rows need a key of one column")
         if method != "GET":
-            raise RefusedError(405, "only GET is allowed", Allow="GET")
+            raise HttpError(405, "only GET is allowed", Allow="GET")
         if not name:
-            return 200, [("Content-Type", "text/html; charset=utf-8")], documentation()
+            return 200, [("Content-Type", "application/json")], json.dumps({"resources": self.resources}).encode()
         fault = self.faults.take()
-        self._hold_back(fault)
+        self._delay(fault)
         headers = [("Content-Type", "application/json")]
         if fault and fault.kind == "invalid_json":
             return 200, headers, b'{"data": [{"'
-        parameters = self._admit(paging.parse(query, name, key), environ)
-        body, following = (paging.one(name, key), None) if key is not None else paging.page(name, parameters)
+        parameters = self._authenticate(paging.parse(query, name, key), environ)
+        body, following = (paging.row(name, key), None) if key is not None else paging.page(name, parameters)
         if following is not None:
             headers.append(("Link", f'<{self.url}/{name}?{following}>; rel="next"'))
         if fault and fault.kind == "truncate":
@@ -152,19 +151,19 @@ class Source:
             body = body[: len(body) // 2]
         return 200, headers, body
 
-    def _hold_back(self, fault: Fault | None) -> None:
+    def _delay(self, fault: Fault | None) -> None:
         seconds = self.faults.delay_seconds + (fault.seconds if fault else 0.0)
         if seconds and self._closing.wait(seconds):
-            raise RefusedError(503, "the source is closing")
+            raise HttpError(503, "the source is closing")
         if fault and fault.kind == "status":
             headers = {} if fault.retry_after is None else {"Retry_After": str(fault.retry_after)}
-            raise RefusedError(fault.status, "a fault that was asked for", **headers)
+            raise HttpError(fault.status, "requested fault", **headers)
 
-    def _admit(self, query: dict[str, str], environ: WSGIEnvironment) -> dict[str, str]:
+    def _authenticate(self, query: dict[str, str], environ: WSGIEnvironment) -> dict[str, str]:
         in_query = query.pop("api_key", "")
         api_key = environ.get("HTTP_X_API_KEY", in_query)
         if not self.credentials.accepts(environ.get("HTTP_AUTHORIZATION", ""), api_key):
-            raise RefusedError(401, "send valid credentials", WWW_Authenticate='Bearer, Basic realm="source"')
+            raise HttpError(401, "send valid credentials", WWW_Authenticate='Bearer, Basic realm="source"')
         if self._bucket and (seconds := self._bucket.take()):
-            raise RefusedError(429, "too many requests", Retry_After=str(math.ceil(seconds)))
+            raise HttpError(429, "too many requests", Retry_After=str(math.ceil(seconds)))
         return query

@@ -1,10 +1,10 @@
-"""An answer other than what was asked for."""
+"""Error responses of the data API."""
 
 from __future__ import annotations
 
 
-class RefusedError(Exception):
-    """An answer other than a page; `headers` are sent with it."""
+class HttpError(Exception):
+    """An error response, with `headers`."""
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
