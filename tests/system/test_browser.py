@@ -1,4 +1,4 @@
-"""A page of another origin calls the functions with supabase-js, in a real browser: it enforces what CORS says."""
+"""A page of another origin calls the functions with supabase-js in a real browser, which enforces CORS."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from functions._local.postgres import free_port
-from tests.support.clients import Call, call, cases, refused, succeeded
-from tests.support.clients.cases import CANCEL, GET, REFUSALS, START
+from tests.support.clients import Call, call, cases, error_fields, succeeded
+from tests.support.clients.cases import CANCEL, ERRORS, GET, START
 from tests.support.clients.javascript import Browser
 from tests.support.project import JANUARY, SETUPS, Project
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.project import Projects
 
-# One of each status is enough here: what is in them is the same for every client.
-STATUSES = {status: code for code, (status, _) in reversed(REFUSALS.items())}
+# One error for each status, because their contents are the same for every client.
+STATUSES = {status: code for code, (status, _) in reversed(ERRORS.items())}
 READABLE = {"cache-control", "content-length", "content-type", "x-request-id"}
 
 
@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def project(projects: Projects) -> Iterator[Project]:
-    """Of an origin that the browser has never seen: what a preflight allows it remembers."""
+    """A project with a new origin, because the browser caches preflights."""
     with Project(SETUPS[0], projects.backend(SETUPS[0].signing)) as made:
         yield made
         made.database.check_invariants()
@@ -40,22 +40,22 @@ def methods_asked(project: Project) -> list[str]:
     return [request.method for request in project.asked]
 
 
-def test_from_start_to_retry(browser: Browser, project: Project) -> None:
+def test_browser__start_to_retry(browser: Browser, project: Project) -> None:
     cases.from_start_to_retry(browser, project)
     assert {request.headers["origin"] for request in project.asked} == {browser.origin}
 
 
 @pytest.mark.parametrize("code", STATUSES.values())
-def test_a_refusal_can_be_read(browser: Browser, project: Project, code: str) -> None:
-    cases.is_refused(browser, project, code)
+def test_browser__error_is_readable(browser: Browser, project: Project, code: str) -> None:
+    cases.returns_error(browser, project, code)
 
 
-def test_a_failure_can_be_read(browser: Browser, project: Project) -> None:
-    """Retry-After of a 503 too."""
+def test_browser__server_error_is_readable(browser: Browser, project: Project) -> None:
+    """Also the Retry-After of a 503."""
     cases.fails(browser, project)
 
 
-def test_all_headers_pass_the_preflight(browser: Browser, project: Project) -> None:
+def test_preflight__all_headers(browser: Browser, project: Project) -> None:
     user = project.database.member()
     body = {"connection_id": project.database.connection(user.agency_id), **JANUARY}
     headers = {"idempotency-key": "start", "x-request-id": "of-the-page"}
@@ -76,7 +76,7 @@ def test_all_headers_pass_the_preflight(browser: Browser, project: Project) -> N
     assert request.query == {"forceFunctionRegion": "us-east-1"}
 
 
-def test_a_header_that_is_not_listed_stays_with_the_page(browser: Browser, project: Project) -> None:
+def test_preflight__header_not_allowed(browser: Browser, project: Project) -> None:
     user = project.database.member()
     job = {"job_id": project.job(user)}
     with project.unchanged():
@@ -85,14 +85,14 @@ def test_a_header_that_is_not_listed_stays_with_the_page(browser: Browser, proje
     assert methods_asked(project) == ["OPTIONS"]
 
 
-def test_a_method_that_is_not_listed_stays_with_the_page(browser: Browser, project: Project) -> None:
+def test_preflight__method_not_allowed(browser: Browser, project: Project) -> None:
     response = browser(call(project, project.token(project.database.member()), CANCEL, {}, method="PUT"))
     assert (response.error, response.cause) == ("FunctionsFetchError", "TypeError")
     assert methods_asked(project) == ["OPTIONS"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_origin_that_is_not_allowed_can_do_nothing(browser: Browser, projects: Projects, method: str) -> None:
+def test_preflight__origin_not_allowed(browser: Browser, projects: Projects, method: str) -> None:
     backend = projects.backend(SETUPS[0].signing)
     with Project(SETUPS[0], backend, cors_allowed_origins=("https://app.example",)) as project:
         user = project.database.member()
@@ -106,7 +106,7 @@ def test_an_origin_that_is_not_allowed_can_do_nothing(browser: Browser, projects
         assert methods_asked(project) == ["OPTIONS"]
 
 
-def test_an_origin_that_is_allowed(browser: Browser, projects: Projects) -> None:
+def test_preflight__origin_allowed(browser: Browser, projects: Projects) -> None:
     origins = ("https://app.example", browser.origin)
     with Project(SETUPS[0], projects.backend(SETUPS[0].signing), cors_allowed_origins=origins) as project:
         user = project.database.member()
@@ -115,9 +115,9 @@ def test_an_origin_that_is_allowed(browser: Browser, projects: Projects) -> None
         assert succeeded(response, 200) == {"job_id": job_id, "status": "cancelled"}
         assert set(response.headers) >= READABLE
         again = browser(call(project, token, CANCEL, {"job_id": job_id}))
-        assert refused(again, 400, "not_cancellable") == {"current_status": "cancelled"}
+        assert error_fields(again, 400, "not_cancellable") == {"current_status": "cancelled"}
 
 
-def test_nobody_is_listening(browser: Browser, project: Project) -> None:
+def test_browser__no_server(browser: Browser, project: Project) -> None:
     response = browser(Call(f"http://127.0.0.1:{free_port()}", project.auth.anon_key(), CANCEL, {}))
     assert (response.error, response.cause) == ("FunctionsFetchError", "TypeError")

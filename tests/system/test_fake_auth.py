@@ -1,4 +1,4 @@
-"""The stand-in for the Auth server, asked over a real socket, answers as the real one was seen to."""
+"""The stand-in for the Auth server, over a real socket. It responds like the real one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECRET = "a-secret-of-the-project-that-is-long-enough"
 
 @contextlib.contextmanager
 def serve(application: WSGIApplication) -> Iterator[str]:
-    """Serves on a loopback port of its own; gives the URL."""
+    """Serves on a loopback port, and yields the URL."""
     sockets: dict[int, Any] = {}
     server = create_server(application, sockets, host="127.0.0.1", port=0, threads=8)
     assert isinstance(server, BaseWSGIServer)
@@ -68,7 +68,7 @@ def encoded(part: object) -> str:
 
 
 def hmac_token(header: object, claims: object, secret: bytes) -> str:
-    """An HS256 signature over anything at all; a library would refuse to make it."""
+    """An HS256 signature over any content, which a library would reject."""
     message = f"{encoded(header)}.{encoded(claims)}"
     return f"{message}.{encoded(hmac.digest(secret, message.encode(), hashlib.sha256))}"
 
@@ -125,7 +125,7 @@ def assert_error(response: httpx.Response, status: int, code: str) -> None:
     assert (body["code"], body["error_code"]) == (status, code)
 
 
-def test_a_valid_token_gives_the_user(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
+def test_user__valid_token(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     response = ask(client, auth.sign_in(user_id))
     assert response.status_code == 200
     user = response.json()
@@ -135,7 +135,7 @@ def test_a_valid_token_gives_the_user(client: httpx.Client, auth: AuthServer, us
 
 
 @pytest.mark.parametrize("header", [None, "", "Basic YTpi", "Bearer", "BEARER a.b.c", "Bearer a b", "token"])
-def test_no_bearer_token_is_401(client: httpx.Client, header: str | None) -> None:
+def test_user__no_bearer_token(client: httpx.Client, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
     assert_error(client.get("/auth/v1/user", headers=headers), 401, "no_authorization")
 
@@ -163,18 +163,16 @@ BAD_TOKENS: Mapping[str, Callable[[AuthServer, str], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_TOKENS)
-def test_a_bad_token_is_403_bad_jwt(client: httpx.Client, auth: AuthServer, user_id: str, name: str) -> None:
+def test_user__bad_token(client: httpx.Client, auth: AuthServer, user_id: str, name: str) -> None:
     assert_error(ask(client, BAD_TOKENS[name](auth, user_id)), 403, "bad_jwt")
 
 
-def test_ids_that_are_none_are_refused(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
+def test_user__malformed_ids(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     assert_error(ask(client, auth.mint("somebody")), 400, "bad_jwt")
     assert_error(ask(client, auth.mint(user_id, session_id="some")), 400, "bad_jwt")
 
 
-def test_nobody_and_deleted_users_are_not_found(
-    client: httpx.Client, auth: AuthServer, people: Database, user_id: str
-) -> None:
+def test_user__unknown_or_deleted(client: httpx.Client, auth: AuthServer, people: Database, user_id: str) -> None:
     assert_error(ask(client, auth.mint(uuid.uuid4())), 403, "user_not_found")
     softly = new_user(people)
     tokens = auth.sign_in(user_id), auth.sign_in(softly)
@@ -185,7 +183,7 @@ def test_nobody_and_deleted_users_are_not_found(
         assert_error(ask(client, token), 403, "user_not_found")
 
 
-def test_a_session_that_ended_is_not_found(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
+def test_user__ended_session(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     assert_error(ask(client, auth.mint(user_id)), 403, "session_not_found")
     token, other = auth.sign_in(user_id), auth.sign_in(user_id)
     auth.sign_out(token)
@@ -196,13 +194,13 @@ def test_a_session_that_ended_is_not_found(client: httpx.Client, auth: AuthServe
 @pytest.mark.parametrize(
     "overrides", [{}, {"aud": "other"}, {"iss": "https://other.example/auth/v1"}, {"role": "anon"}, {"aud": None}]
 )
-def test_what_the_server_does_not_check_passes(
+def test_user__unchecked_claims(
     client: httpx.Client, auth: AuthServer, user_id: str, overrides: dict[str, Any]
 ) -> None:
     assert ask(client, auth.mint(user_id, session_id=None, **overrides)).status_code == 200
 
 
-def test_log_out_ends_the_session_of_the_bearer(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
+def test_logout__ends_the_session(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     token, other = auth.sign_in(user_id), auth.sign_in(user_id)
     headers = {"Authorization": f"Bearer {token}"}
     response = client.post("/auth/v1/logout", headers=headers)
@@ -215,7 +213,7 @@ def test_log_out_ends_the_session_of_the_bearer(client: httpx.Client, auth: Auth
     assert client.post("/auth/v1/logout", headers=headers).status_code == 204
 
 
-def test_the_public_keys(client: httpx.Client, signing: Signing) -> None:
+def test_jwks__public_keys(client: httpx.Client, signing: Signing) -> None:
     keys = client.get("/auth/v1/.well-known/jwks.json").json()["keys"]
     if signing == "HS256":
         assert keys == []
@@ -226,9 +224,7 @@ def test_the_public_keys(client: httpx.Client, signing: Signing) -> None:
     assert named == ("ES256", "P-256", "EC", "sig", ["verify"])
 
 
-def test_tokens_of_the_secret_and_of_earlier_keys_outlive_a_rotation(
-    client: httpx.Client, auth: AuthServer, user_id: str
-) -> None:
+def test_rotation__earlier_tokens_stay_valid(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     session = claims_of(auth.sign_in(user_id))
     old, of_secret = auth.sign_in(user_id), hmac_token({"alg": "HS256"}, session, SECRET.encode())
     before = client.get("/auth/v1/.well-known/jwks.json").json()["keys"]
@@ -240,7 +236,7 @@ def test_tokens_of_the_secret_and_of_earlier_keys_outlive_a_rotation(
     assert [ask(client, token).status_code for token in (old, of_secret, new)] == [200, 200, 200]
 
 
-def test_the_secret_does_not_pass_for_a_public_key(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
+def test_user__secret_with_the_kid_of_a_key(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     session = claims_of(auth.sign_in(user_id))
     auth.rotate_key()
     [*_, key] = client.get("/auth/v1/.well-known/jwks.json").json()["keys"]
@@ -248,7 +244,7 @@ def test_the_secret_does_not_pass_for_a_public_key(client: httpx.Client, auth: A
     assert_error(ask(client, token), 403, "bad_jwt")
 
 
-def test_an_access_token_holds_the_full_claims(auth: AuthServer, user_id: str, signing: Signing) -> None:
+def test_mint__claims(auth: AuthServer, user_id: str, signing: Signing) -> None:
     token = auth.sign_in(user_id)
     claims = claims_of(token)
     assert jwt.get_unverified_header(token)["alg"] == signing
@@ -261,19 +257,19 @@ def test_an_access_token_holds_the_full_claims(auth: AuthServer, user_id: str, s
     assert claims["exp"] - claims["iat"] == 3600
 
 
-def test_the_api_keys_name_their_role_and_no_user(auth: AuthServer) -> None:
+def test_api_keys__role_and_no_user(auth: AuthServer) -> None:
     for key, role in ((auth.anon_key(), "anon"), (auth.service_role_key(), "service_role")):
         claims = jwt.decode(key, SECRET, algorithms=["HS256"])
         assert (claims["iss"], claims["role"]) == ("supabase", role)
         assert "sub" not in claims
 
 
-def test_nobody_cannot_sign_in(auth: AuthServer) -> None:
+def test_sign_in__unknown_user(auth: AuthServer) -> None:
     with pytest.raises(LookupError):
         auth.sign_in(uuid.uuid4())
 
 
-def test_the_keys_for_postgrest_verify_every_token(auth: AuthServer, user_id: str) -> None:
+def test_jwks_for_postgrest__verify_every_token(auth: AuthServer, user_id: str) -> None:
     keys = {key["alg"]: jwt.PyJWK(key).key for key in json.loads(auth.jwks_for_postgrest())["keys"]}
     for token in (auth.sign_in(user_id), auth.anon_key()):
         algorithm = jwt.get_unverified_header(token)["alg"]
@@ -282,7 +278,7 @@ def test_the_keys_for_postgrest_verify_every_token(auth: AuthServer, user_id: st
     assert '"d"' not in auth.jwks_for_postgrest()
 
 
-def test_paths(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
+def test_paths__unknown_or_wrong_method(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     headers = {"Authorization": f"Bearer {auth.sign_in(user_id)}"}
     assert client.get("/auth/v1/health").status_code == 200
     assert client.get("/user", headers=headers).status_code == 200
@@ -290,16 +286,14 @@ def test_paths(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     assert client.post("/auth/v1/user", headers=headers).status_code == 404
 
 
-def test_the_official_client_understands_it(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
+def test_official_client(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     official = SyncGoTrueClient(url=str(client.base_url.join("/auth/v1")), http_client=client)
     answer = official.get_user(auth.sign_in(user_id))
     assert answer is not None
     assert answer.user.id == user_id
 
 
-def test_it_goes_on_after_the_database_dropped_its_connections(
-    client: httpx.Client, auth: AuthServer, people: Database, user_id: str
-) -> None:
+def test_database__connections_dropped(client: httpx.Client, auth: AuthServer, people: Database, user_id: str) -> None:
     token = auth.sign_in(user_id)
     dropped = people.all(
         "select pg_terminate_backend(pid, 5000) as done from pg_stat_activity"
@@ -309,7 +303,7 @@ def test_it_goes_on_after_the_database_dropped_its_connections(
     assert ask(client, token).status_code == 200
 
 
-def test_no_database_is_503() -> None:
+def test_database__unreachable() -> None:
     url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
     with contextlib.closing(AuthServer(url, issuer_url=ISSUER, jwt_secret=SECRET)) as auth:
         with serve(auth) as server, httpx.Client(base_url=server, trust_env=False) as client:

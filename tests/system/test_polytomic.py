@@ -1,4 +1,4 @@
-"""The vendor's published clients, unmodified, against `make serve`: the base URL is all that is changed."""
+"""The vendor's published clients, unmodified, against `make serve`. Only the base URL differs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ import pytest
 from functions._local.gateway import forward
 from functions._local.web_server import WebServer
 from functions._shared.http import PREFIX
-from tests.support.clients.polytomic import CURRENT, CURRENT_ASYNC, NPM, PYTHON_1, RELEASES, Client, Published, Refused
+from tests.support.clients.polytomic import (
+    CURRENT,
+    CURRENT_ASYNC,
+    NPM,
+    PYTHON_1,
+    RELEASES,
+    Client,
+    ClientError,
+    Published,
+)
 from tests.support.serve import Serve, bearer, serving
 from tests.support.wait import until
 
@@ -68,13 +77,13 @@ def client(
 @dataclass(frozen=True)
 class Exchange:
     request: str
-    asked: dict[str, str]  # the headers
+    sent_headers: dict[str, str]
     status: int
-    answered: dict[str, str]
+    received_headers: dict[str, str]
 
 
 class Wire:
-    """Between a client and the functions: `exchanges` is what went over it, `fail_once` what happens to the next."""
+    """A proxy between a client and the functions. It records each exchange, and can make the next one fail."""
 
     def __init__(self, ready: dict[str, Any]) -> None:
         self.exchanges: list[Exchange] = []
@@ -86,24 +95,26 @@ class Wire:
         self.url = f"{self._server.url}{PREFIX}"
 
     def without_database_once(self) -> None:
-        """The functions cannot reach the database while they have the next request."""
+        """The functions cannot reach the database during the next request."""
         self._next = self._without_database
 
-    def lose_answer_once(self) -> None:
-        """The functions do what the next request says; the caller hears from a gateway that they are not there."""
-        self._next = self._without_answer
+    def lose_response_once(self) -> None:
+        """The functions handle the next request, but the caller gets the error of a gateway."""
+        self._next = self._without_response
 
     def statuses(self, method: str) -> list[int]:
         return [one.status for one in self.exchanges if one.request.startswith(f"{method} ")]
 
     def _pass_on(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
-        asked = {name[5:].replace("_", "-").lower(): v for name, v in environ.items() if name.startswith("HTTP_")}
-        asked["content-type"] = environ.get("CONTENT_TYPE", "")
-        asked["content-length"] = environ.get("CONTENT_LENGTH", "")
+        sent_headers = {
+            name[5:].replace("_", "-").lower(): v for name, v in environ.items() if name.startswith("HTTP_")
+        }
+        sent_headers["content-type"] = environ.get("CONTENT_TYPE", "")
+        sent_headers["content-length"] = environ.get("CONTENT_LENGTH", "")
 
         def noted(status: str, headers: list[tuple[str, str]]) -> object:
-            self.exchanges.append(Exchange(request, asked, int(status[:3]), dict(headers)))
+            self.exchanges.append(Exchange(request, sent_headers, int(status[:3]), dict(headers)))
             return start_response(status, headers)
 
         how, self._next = self._next, self._forward
@@ -113,7 +124,7 @@ class Wire:
         with no_database(self._database_url):
             return self._forward(environ, start_response)
 
-    def _without_answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _without_response(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._forward(environ, lambda *_: lambda _: None)
         start_response("503 Service Unavailable", [("content-length", "0"), ("retry-after", "1")])
         return [b""]
@@ -131,7 +142,7 @@ class Wire:
 
 @contextmanager
 def no_database(database_url: str) -> Iterator[None]:
-    """Ends the connections of functions and worker, and refuses new ones."""
+    """Ends the connections of functions and worker, and rejects new ones."""
     others = (
         "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
         " where usename = current_user and pid <> pg_backend_pid()"
@@ -193,7 +204,7 @@ def cancel(client: Client, api: str, sync_id: str) -> dict[str, Any]:
 
 
 def current(client: Client, api: str, sync_id: str, *statuses: str) -> dict[str, Any]:
-    """The current execution, polled until it has one of these."""
+    """The current execution, polled until it has one of these statuses."""
 
     def reached() -> dict[str, Any] | None:
         execution: dict[str, Any] = client(f"{api}.get_status", sync_id)["data"]["current_execution"]
@@ -204,23 +215,23 @@ def current(client: Client, api: str, sync_id: str, *statuses: str) -> dict[str,
 
 
 def delete(client: Client, what: str, id_: str) -> None:
-    """The first time it goes, the second time it is not found."""
+    """The first delete succeeds, the second returns 404."""
     assert client(f"{what}.{client.release.delete}", id_) is None
-    is_refused(client, 404, "NotFoundError", lambda: client(f"{what}.get", id_))
+    returns_error(client, 404, "NotFoundError", lambda: client(f"{what}.get", id_))
 
 
-def is_refused(client: Client, status: int, error: str, call: Callable[[], object]) -> Any:
-    """The error's body. `error` is its type where the release has one for it."""
+def returns_error(client: Client, status: int, error: str, call: Callable[[], object]) -> Any:
+    """The error's body. `error` is its type, if the release has one for it."""
     typed = client.release.typed_unauthorized if status == 401 else client.release.typed_errors
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ClientError) as raised:
         call()
     expected = error if typed else client.release.untyped_error
-    assert (refused.value.status, refused.value.error) == (status, expected), refused.value
-    return refused.value.body
+    assert (raised.value.status, raised.value.error) == (status, expected), raised.value
+    return raised.value.body
 
 
 def timeless(value: dict[str, Any]) -> dict[str, Any]:
-    """Without the times: in the answer to a creation some clients leave them as they were sent."""
+    """Without times, because some clients do not parse them in the response of a create."""
     return {name: member for name, member in value.items() if not name.endswith("_at")}
 
 
@@ -231,7 +242,7 @@ def ids(listed: dict[str, Any]) -> list[str]:
 # Connections
 
 
-def test_connections(client: Client, user: dict[str, Any]) -> None:
+def test_connections__lifecycle(client: Client, user: dict[str, Any]) -> None:
     source = client("connections.get", user["connection_id"])["data"]
     assert source["type"]["id"] == "http"
     assert "secret" not in source["configuration"]
@@ -246,9 +257,9 @@ def test_connections(client: Client, user: dict[str, Any]) -> None:
     if client.release.tests_connections:
         stored = {"type": "http", "connection_id": user["connection_id"]}
         client("connections.test_connection", **stored, configuration={})
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ClientError) as error:
             client("connections.test_connection", **stored, configuration=secret)
-        assert (refused.value.status, refused.value.body["key"]) == (400, "source_not_readable")
+        assert (error.value.status, error.value.body["key"]) == (400, "source_not_readable")
     delete(client, "connections", made["id"])
     delete(client, "connections", other["id"])
 
@@ -256,7 +267,7 @@ def test_connections(client: Client, user: dict[str, Any]) -> None:
 # Bulk syncs
 
 
-def test_a_bulk_sync_runs_to_its_end(client: Client, user: dict[str, Any]) -> None:
+def test_bulk_sync__completes(client: Client, user: dict[str, Any]) -> None:
     airports = client.typed(client.release.schema, id="airports") if client.release.schema else "airports"
     sync = new_bulk_sync(client, user, ["airlines", airports])
     sync_id = sync["id"]
@@ -284,7 +295,7 @@ def test_a_bulk_sync_runs_to_its_end(client: Client, user: dict[str, Any]) -> No
     delete(client, "bulk_sync", sync_id)
 
 
-def test_a_bulk_sync_is_cancelled_in_the_middle(client: Client, user: dict[str, Any]) -> None:
+def test_bulk_sync__cancelled(client: Client, user: dict[str, Any]) -> None:
     sync_id = new_bulk_sync(client, user, ["flights"])["id"]
     started = start(client, sync_id)
 
@@ -303,17 +314,17 @@ def test_a_bulk_sync_is_cancelled_in_the_middle(client: Client, user: dict[str, 
     delete(client, "bulk_sync", sync_id)
 
 
-def test_a_second_start_is_a_conflict(on_the_wire: Client, wire: Wire, user: dict[str, Any]) -> None:
+def test_bulk_sync__second_start_conflicts(on_the_wire: Client, wire: Wire, user: dict[str, Any]) -> None:
     client = on_the_wire
     sync_id = new_bulk_sync(client, user, ["flights"])["id"]
     started = start(client, sync_id)
     wire.exchanges.clear()
-    body = is_refused(client, 409, "ConflictError", lambda: start(client, sync_id))
+    body = returns_error(client, 409, "ConflictError", lambda: start(client, sync_id))
     assert (body["key"], body["status"], body["metadata"]) == ("already_active", 409, {"job_id": started["id"]})
     assert wire.statuses("POST") == [409] * (3 if client.release.retries else 1)
     if client.release is PYTHON_1:  # JSON, and none of it
-        asked = wire.exchanges[0].asked
-        assert (asked["content-type"], asked["content-length"] or "0") == ("application/json", "0")
+        sent_headers = wire.exchanges[0].sent_headers
+        assert (sent_headers["content-type"], sent_headers["content-length"] or "0") == ("application/json", "0")
     assert ids(client("bulk_sync.executions.list", sync_id)) == [started["id"]]
     delete(client, "bulk_sync", sync_id)  # which cancels
 
@@ -344,7 +355,7 @@ def new_model_sync(
     identity: dict[str, str],
     schedule: dict[str, str],
 ) -> dict[str, Any]:
-    """`fields` and `identity` are targets by field of the model."""
+    """`fields` and `identity`: targets by field of the model."""
 
     def source(field: str) -> dict[str, Any]:
         return client.typed("Source", model_id=model_id, field=field)
@@ -366,7 +377,7 @@ def new_model_sync(
     return made
 
 
-def test_a_model_sync_runs_to_its_end(client: Client, user: dict[str, Any]) -> None:
+def test_model_sync__completes(client: Client, user: dict[str, Any]) -> None:
     model = new_model(client, user, "airlines", identifier="carrier")
     assert [field["name"] for field in model["fields"]] == ["carrier", "name"]
     assert timeless(client("models.get", model["id"])["data"]) == timeless(model)
@@ -399,14 +410,14 @@ def test_a_model_sync_runs_to_its_end(client: Client, user: dict[str, Any]) -> N
     assert client("model_sync.get_status", sync_id)["data"]["last_execution"] == executions[0]
     assert client("model_sync.executions.list", sync_id)["data"] == executions
     assert client("model_sync.executions.get", sync_id, executions[1]["id"])["data"] == executions[1]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ClientError) as error:
         client(f"models.{client.release.delete}", model["id"])
-    assert (refused.value.status, refused.value.body["key"]) == (422, "model_in_use")
+    assert (error.value.status, error.value.body["key"]) == (422, "model_in_use")
     delete(client, "model_sync", sync_id)
     delete(client, "models", model["id"])
 
 
-def test_a_model_sync_is_cancelled_in_the_middle(client: Client, user: dict[str, Any]) -> None:
+def test_model_sync__cancelled(client: Client, user: dict[str, Any]) -> None:
     model = new_model(client, user, "flights", fields=["carrier", "flight"])
     fields = {"carrier": "carrier", "flight": "number"}
     # No frequency, as in the clients' own example.
@@ -421,7 +432,7 @@ def test_a_model_sync_is_cancelled_in_the_middle(client: Client, user: dict[str,
 
     until(lambda: counts()["insert"])
     once = {} if client.release is NPM else {"request_options": {"max_retries": 0}}
-    body = is_refused(client, 409, "ConflictError", lambda: client("model_sync.start", sync_id, **once))
+    body = returns_error(client, 409, "ConflictError", lambda: client("model_sync.start", sync_id, **once))
     assert body["metadata"] == {"job_id": started["id"]}
     assert cancel(client, "model_sync", sync_id)["message"] == "Cancellation requested"
     execution = current(client, "model_sync", sync_id, "canceled")
@@ -435,31 +446,34 @@ def test_a_model_sync_is_cancelled_in_the_middle(client: Client, user: dict[str,
 # Errors
 
 
-def test_refusals_are_the_clients_own_errors(client: Client, user: dict[str, Any]) -> None:
-    def refused(status: int, error: str, call: Callable[[], object]) -> str:
-        body = is_refused(client, status, error, call)
+def test_errors__typed_by_the_client(client: Client, user: dict[str, Any]) -> None:
+    def error_fields(status: int, error: str, call: Callable[[], object]) -> str:
+        body = returns_error(client, status, error, call)
         assert (body["code"], body["status"], body["message"]) == (status, status, body["error"])
         return str(body["key"])
 
     def create(schemas: list[str], **more: Any) -> dict[str, Any]:
         return new_bulk_sync(client, user, schemas, **more)
 
-    assert refused(404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS)) == "bulk_sync_not_found"
-    assert refused(404, "NotFoundError", lambda: client("bulk_sync.get", "nobodys")) == "not_found"
-    assert refused(404, "NotFoundError", lambda: client("connections.get", "no/such")) == "no_such_function"
-    assert refused(400, "BadRequestError", lambda: create(["no such"])) == "unknown_schema"
+    assert error_fields(404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS)) == "bulk_sync_not_found"
+    assert error_fields(404, "NotFoundError", lambda: client("bulk_sync.get", "nobodys")) == "not_found"
+    assert error_fields(404, "NotFoundError", lambda: client("connections.get", "no/such")) == "no_such_function"
+    assert error_fields(400, "BadRequestError", lambda: create(["no such"])) == "unknown_schema"
     assert (
-        refused(422, "UnprocessableEntityError", lambda: create(["airlines"], policies=[NOBODYS]))
+        error_fields(422, "UnprocessableEntityError", lambda: create(["airlines"], policies=[NOBODYS]))
         == "unsupported_field"
     )
-    assert refused(403, "ForbiddenError", lambda: create(["airlines"], organization_id=NOBODYS)) == "other_organization"
+    assert (
+        error_fields(403, "ForbiddenError", lambda: create(["airlines"], organization_id=NOBODYS))
+        == "other_organization"
+    )
 
 
 @pytest.mark.parametrize("token", ["sync_" + 64 * "0", "eyJhbGciOiJub25lIn0.e30.", "guessed"])
-def test_a_wrong_key_is_unauthorized(published: Published, served: Serve, token: str) -> None:
+def test_errors__wrong_key(published: Published, served: Serve, token: str) -> None:
     client = published.connected(served.ready["functions_url"], token)
     for method in ("bulk_sync.list", "connections.list"):
-        body = is_refused(client, 401, "UnauthorizedError", partial(client, method))
+        body = returns_error(client, 401, "UnauthorizedError", partial(client, method))
         assert (body["code"], body["message"]) == (401, body["error"])
 
 
@@ -472,43 +486,41 @@ def test_a_wrong_key_is_unauthorized(published: Published, served: Serve, token:
     ids=str,
     indirect=["published"],
 )
-def test_the_answer_names_the_version_that_was_asked_for(
-    published: Published, wire: Wire, user: dict[str, Any], version: str | None
-) -> None:
+def test_version__in_the_response(published: Published, wire: Wire, user: dict[str, Any], version: str | None) -> None:
     client = published.connected(wire.url, user["access_token"], version)
     client("bulk_sync.list")
-    is_refused(client, 404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS))
+    returns_error(client, 404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS))
     sent = version or ("2025-09-18" if client.release.always_says_version else None)
-    for execute_pipeline in wire.exchanges:
-        assert execute_pipeline.asked.get("x-polytomic-version") == sent
-        assert execute_pipeline.answered["x-polytomic-version"] == (sent or "2025-09-18")
+    for exchange in wire.exchanges:
+        assert exchange.sent_headers.get("x-polytomic-version") == sent
+        assert exchange.received_headers["x-polytomic-version"] == (sent or "2025-09-18")
 
 
-def test_the_clients_own_retry_outlasts_an_outage(on_the_wire: Client, wire: Wire, user: dict[str, Any]) -> None:
+def test_retry__outlasts_an_outage(on_the_wire: Client, wire: Wire, user: dict[str, Any]) -> None:
     client = on_the_wire
     sync_id = new_bulk_sync(client, user, ["airlines"])["id"]
     asked_for = {} if client.release.retries else {"request_options": {"max_retries": 3}}
     wire.exchanges.clear()
     wire.without_database_once()
     started = start(client, sync_id, **asked_for)
-    [refused, accepted] = wire.exchanges
-    assert (refused.status, accepted.status) == (503, 200)
-    assert int(refused.answered["retry-after"]) > 0
+    [failed, accepted] = wire.exchanges
+    assert (failed.status, accepted.status) == (503, 200)
+    assert int(failed.received_headers["retry-after"]) > 0
     assert ids(client("bulk_sync.executions.list", sync_id)) == [started["id"]]
     current(client, "bulk_sync", sync_id, "completed")
     delete(client, "bulk_sync", sync_id)
 
 
 @pytest.mark.parametrize("published", [CURRENT, CURRENT_ASYNC], ids=str, indirect=True)  # the others send none
-def test_an_idempotency_key_starts_one_execution(on_the_wire: Client, wire: Wire, user: dict[str, Any]) -> None:
+def test_idempotency_key__one_execution(on_the_wire: Client, wire: Wire, user: dict[str, Any]) -> None:
     client = on_the_wire
     sync_id = new_bulk_sync(client, user, ["airlines"])["id"]
     key = f"nightly-{uuid.uuid4()}"
     wire.exchanges.clear()
-    wire.lose_answer_once()
+    wire.lose_response_once()
     started = start(client, sync_id, idempotency_key=key)
     assert wire.statuses("POST") == [503, 200]
-    assert {one.asked["idempotency-key"] for one in wire.exchanges} == {key}
+    assert {one.sent_headers["idempotency-key"] for one in wire.exchanges} == {key}
     assert start(client, sync_id, idempotency_key=key) == started
     assert ids(client("bulk_sync.executions.list", sync_id)) == [started["id"]]
     current(client, "bulk_sync", sync_id, "completed")

@@ -1,4 +1,4 @@
-"""What a front end's `supabase.functions.invoke` gets: supabase-js in Node, against both doors."""
+"""supabase-js in Node calls the functions, through both transports."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from functions._local.postgres import free_port
 from functions._shared.cors import ALLOW_HEADERS
-from tests.support.clients import Call, call, cases, refused, succeeded
-from tests.support.clients.cases import CANCEL, GET, LIST, REFUSALS
+from tests.support.clients import Call, call, cases, error_fields, succeeded
+from tests.support.clients.cases import CANCEL, ERRORS, GET, LIST
 from tests.support.clients.javascript import HERE, Node, node
 from tests.support.project import BOTH_TRANSPORTS, SETUPS
 from tests.support.wait import until
@@ -20,10 +20,10 @@ from tests.support.wait import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.clients import Answer, BodyAs, TokenAs
+    from tests.support.clients import BodyAs, CallResult, TokenAs
     from tests.support.project import Project
 
-ON_BOTH_DOORS = pytest.mark.parametrize("project", BOTH_TRANSPORTS, ids=str, indirect=True)
+BOTH = pytest.mark.parametrize("project", BOTH_TRANSPORTS, ids=str, indirect=True)
 ON_ONE = pytest.mark.parametrize("project", SETUPS[:1], ids=str, indirect=True)
 ON_POSTGREST = pytest.mark.parametrize("project", SETUPS[1:2], ids=str, indirect=True)
 
@@ -34,35 +34,35 @@ def client() -> Iterator[Node]:
         yield running
 
 
-@ON_BOTH_DOORS
-def test_from_start_to_retry(client: Node, project: Project) -> None:
+@BOTH
+def test_supabase_js__start_to_retry(client: Node, project: Project) -> None:
     cases.from_start_to_retry(client, project)
 
 
-@ON_BOTH_DOORS
-@pytest.mark.parametrize("code", REFUSALS)
-def test_a_refusal_can_be_read(client: Node, project: Project, code: str) -> None:
-    cases.is_refused(client, project, code)
+@BOTH
+@pytest.mark.parametrize("code", ERRORS)
+def test_supabase_js__error_is_readable(client: Node, project: Project, code: str) -> None:
+    cases.returns_error(client, project, code)
 
 
-@ON_BOTH_DOORS
-def test_a_failure_can_be_read(client: Node, project: Project) -> None:
+@BOTH
+def test_supabase_js__server_error_is_readable(client: Node, project: Project) -> None:
     cases.fails(client, project)
 
 
-@ON_BOTH_DOORS
+@BOTH
 @pytest.mark.parametrize("token_as", ["accessToken", "headers", "session"])
-def test_every_way_to_carry_a_token(client: Node, project: Project, token_as: TokenAs) -> None:
+def test_supabase_js__ways_to_send_a_token(client: Node, project: Project, token_as: TokenAs) -> None:
     user = project.database.member()
     job_id = project.job(user)
     response = client(call(project, project.token(user), LIST, method="GET", token_as=token_as))
     assert [job["job_id"] for job in succeeded(response, 200)["jobs"]] == [job_id]
 
 
-@ON_BOTH_DOORS
+@BOTH
 @pytest.mark.parametrize("token_as", ["accessToken", "session"])
-def test_functions_at_another_address_than_the_project(client: Node, project: Project, token_as: TokenAs) -> None:
-    """As README says for those in AWS: below the project's own address there are none here."""
+def test_supabase_js__functions_at_another_address(client: Node, project: Project, token_as: TokenAs) -> None:
+    """As functions/DEPLOYING.md describes for AWS. Below the project's own address there are no functions here."""
     user = project.database.member()
     job_id = project.job(user)
     asked = call(project, project.token(user), CANCEL, {"job_id": job_id}, token_as=token_as)
@@ -74,18 +74,18 @@ def test_functions_at_another_address_than_the_project(client: Node, project: Pr
 
 
 @ON_ONE
-def test_a_new_key_without_a_session_is_no_token(client: Node, project: Project) -> None:
-    """Unlike an anon key, supabase-js never sends it as one: there is no Authorization header."""
+def test_supabase_js__publishable_key_without_session(client: Node, project: Project) -> None:
+    """supabase-js does not send it as a token, unlike an anon key. There is no Authorization header."""
     response = client(call(project, None, CANCEL, {}, key="sb_publishable_0123456789"))
-    assert refused(response, 401, "missing_token") == {}
+    assert error_fields(response, 401, "missing_token") == {}
     assert project.asked[-1].headers["apikey"] == "sb_publishable_0123456789"
     assert "authorization" not in project.asked[-1].headers
 
 
 @ON_ONE
 @pytest.mark.parametrize("body_as", ["object", "string", "blob", "buffer"])
-def test_json_is_read_however_it_is_sent(client: Node, project: Project, body_as: BodyAs) -> None:
-    """Each is sent with a media type of its own."""
+def test_supabase_js__json_of_any_media_type(client: Node, project: Project, body_as: BodyAs) -> None:
+    """Each kind of body is sent with another media type."""
     user = project.database.member()
     job_id = project.job(user)
     response = client(call(project, project.token(user), CANCEL, {"job_id": job_id}, body_as=body_as))
@@ -93,15 +93,15 @@ def test_json_is_read_however_it_is_sent(client: Node, project: Project, body_as
 
 
 @ON_ONE
-def test_a_form_is_no_json(client: Node, project: Project) -> None:
+def test_supabase_js__form_is_rejected(client: Node, project: Project) -> None:
     user = project.database.member()
     response = client(call(project, project.token(user), CANCEL, {"job_id": project.job(user)}, body_as="form"))
-    assert refused(response, 400, "invalid_json") == {}
+    assert error_fields(response, 400, "invalid_json") == {}
 
 
 @ON_ONE
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_region_changes_nothing(client: Node, project: Project, method: str) -> None:
+def test_supabase_js__region(client: Node, project: Project, method: str) -> None:
     user = project.database.member()
     token, job_id = project.token(user), project.job(user)
     if method == "GET":
@@ -114,13 +114,13 @@ def test_a_region_changes_nothing(client: Node, project: Project, method: str) -
 
 
 @ON_ONE
-def test_nobody_is_listening(client: Node, project: Project) -> None:
+def test_supabase_js__no_server(client: Node, project: Project) -> None:
     response = client(Call(f"http://127.0.0.1:{free_port()}", project.auth.anon_key(), CANCEL, {}))
     assert (response.error, response.status, response.data) == ("FunctionsFetchError", None, None)
 
 
 @ON_ONE
-def test_a_call_that_was_aborted_before_it_began(client: Node, project: Project) -> None:
+def test_supabase_js__aborted_before_sending(client: Node, project: Project) -> None:
     user = project.database.member()
     job = {"job_id": project.job(user)}
     with project.unchanged():
@@ -128,8 +128,8 @@ def test_a_call_that_was_aborted_before_it_began(client: Node, project: Project)
     assert (response.error, response.cause) == ("FunctionsFetchError", "AbortError")
 
 
-@ON_BOTH_DOORS
-def test_a_caller_who_did_not_wait_asks_again_with_the_same_key(client: Node, project: Project) -> None:
+@BOTH
+def test_supabase_js__timeout_then_same_idempotency_key(client: Node, project: Project) -> None:
     user = project.database.member()
     token, job_id = project.token(user), project.job(user)
     body, headers = {"job_id": job_id}, {"idempotency-key": f"cancel {job_id}"}
@@ -138,7 +138,7 @@ def test_a_caller_who_did_not_wait_asks_again_with_the_same_key(client: Node, pr
         response = client(call(project, token, CANCEL, body, headers=headers, timeout=500))
     assert (response.error, response.cause) == ("FunctionsFetchError", "AbortError")
 
-    again: list[Answer] = []
+    again: list[CallResult] = []
 
     def answered() -> bool:
         again.append(client(call(project, token, CANCEL, body, headers=headers)))
@@ -147,19 +147,19 @@ def test_a_caller_who_did_not_wait_asks_again_with_the_same_key(client: Node, pr
     until(answered)
     assert succeeded(again[-1], 200) == {"job_id": job_id, "status": "cancelled"}
     without_key = client(call(project, token, CANCEL, body))
-    assert refused(without_key, 400, "not_cancellable") == {"current_status": "cancelled"}
+    assert error_fields(without_key, 400, "not_cancellable") == {"current_status": "cancelled"}
 
 
 @ON_POSTGREST
-def test_jobs_are_read_from_the_view(client: Node, project: Project) -> None:
+def test_supabase_js__select_from_the_view(client: Node, project: Project) -> None:
     mine, theirs = project.database.member(), project.database.member()
     job_id, _ = project.job(mine), project.job(theirs)
     response = client(call(project, project.token(mine), None))
     assert [row["job_id"] for row in response.data] == [job_id]
 
 
-def test_all_that_supabase_js_sends_is_allowed() -> None:
-    """Its own list of what it may send, in the version that is installed."""
+def test_cors__allows_all_headers_of_supabase_js() -> None:
+    """The list of headers in the installed version."""
     script = "import { corsHeaders } from '@supabase/supabase-js/cors'; console.log(JSON.stringify(corsHeaders))"
     command = [str(node()), "--input-type=module", "--eval", script]
     headers = json.loads(subprocess.run(command, cwd=HERE, check=True, capture_output=True, text=True).stdout)

@@ -9,8 +9,8 @@ import pytest
 from supabase_functions.utils import FunctionRegion
 
 from functions._local.postgres import free_port
-from tests.support.clients import Call, call, cases, refused, succeeded
-from tests.support.clients.cases import CANCEL, GET, LIST, REFUSALS
+from tests.support.clients import Call, call, cases, error_fields, succeeded
+from tests.support.clients.cases import CANCEL, ERRORS, GET, LIST
 from tests.support.clients.python import connected, invoke
 from tests.support.project import BOTH_TRANSPORTS, SETUPS
 
@@ -29,9 +29,9 @@ def test_from_start_to_retry(project: Project) -> None:
 
 
 @ON_BOTH_DOORS
-@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("code", ERRORS)
 def test_a_refusal_can_be_read(project: Project, code: str) -> None:
-    cases.is_refused(invoke, project, code)
+    cases.returns_error(invoke, project, code)
 
 
 @ON_BOTH_DOORS
@@ -109,4 +109,4 @@ def test_jobs_are_read_from_the_view(project: Project) -> None:
 
 @ON_POSTGREST
 def test_nobodys_call_is_refused_like_any(project: Project) -> None:
-    assert refused(invoke(call(project, None, LIST, method="GET")), 401, "invalid_token") == {}
+    assert error_fields(invoke(call(project, None, LIST, method="GET")), 401, "invalid_token") == {}

@@ -1,4 +1,4 @@
-"""The clients that others call the functions with, each as one callable that takes a call and gives its answer."""
+"""Clients of the functions, each as a callable that takes a call and returns its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TokenAs = Literal["accessToken", "headers", "session"]
 
 @dataclass(frozen=True)
 class Call:
-    """A `functions.invoke`; where `function` is None, a select from the jobs' view instead."""
+    """A `functions.invoke`, or a select from the jobs' view if `function` is None."""
 
     url: str
     key: str
@@ -33,8 +33,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """`error` is its class and `cause` that of the failure behind it, `headers` are those that the caller can read."""
+class CallResult:
+    """`error`: the class of the error. `cause`: the class of its cause. `headers`: those that the caller can read."""
 
     error: str | None = None
     cause: str | None = None
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Client(Protocol):
-    def __call__(self, call: Call, /) -> Answer: ...
+    def __call__(self, call: Call, /) -> CallResult: ...
 
 
 def call(
@@ -64,16 +64,16 @@ def call(
     return Call(url, key or project.auth.anon_key(), function, body, body_as, token, token_as, options, abort)
 
 
-def succeeded(response: Answer, status: int) -> dict[str, Any]:
-    """The members of a success, which every client must have parsed."""
+def succeeded(response: CallResult, status: int) -> dict[str, Any]:
+    """The fields of a success, which every client must have parsed."""
     assert (response.error, response.status) == (None, status), response
     assert isinstance(response.data, dict)
     assert response.headers["x-request-id"]
     return response.data
 
 
-def refused(response: Answer, status: int, code: str) -> dict[str, Any]:
-    """A refusal's members besides `error`, `code` and `requestId`, which every client must be able to read."""
+def error_fields(response: CallResult, status: int, code: str) -> dict[str, Any]:
+    """The fields of an error besides `error`, `code` and `requestId`, which every client must be able to read."""
     assert (response.error, response.status, response.data) == ("FunctionsHttpError", status, None), response
     members = dict(response.body)
     sentence, request_id = members.pop("error"), members.pop("requestId")

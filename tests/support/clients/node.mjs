@@ -1,4 +1,4 @@
-// A call per line of stdin, its answer as a line of stdout.
+// Reads a call per line from stdin, and writes its result to stdout.
 
 import { createInterface } from 'node:readline'
 import * as library from '@supabase/supabase-js'

@@ -1,4 +1,4 @@
-"""The vendor's published clients, each version in a process of its own, called by the names of the newest."""
+"""The vendor's published clients, each version in its own process, called by the method names of the newest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Release:
-    """A published version, and what it calls differently."""
+    """A published version, and its differences from the newest."""
 
     name: str
     versions: tuple[str | None, ...] = (None, "2023-04-25", "2024-02-08", "2025-09-18")  # that it can ask for
@@ -83,8 +83,8 @@ NPM = Release(
 RELEASES = [CURRENT, CURRENT_ASYNC, PYTHON_1, *([PYTHON_0] if sys.version_info < (3, 14) else []), NPM]
 
 
-class Refused(Exception):
-    """What the client has raised."""
+class ClientError(Exception):
+    """An error that the client has raised."""
 
     def __init__(self, error: str, status: int | None, body: Any) -> None:
         super().__init__(error, status, body)
@@ -94,7 +94,7 @@ class Refused(Exception):
 
 
 class Published:
-    """A release at work. `connected` makes clients of it."""
+    """A running release. `connected` creates its clients."""
 
     def __init__(self, release: Release) -> None:
         self.release = release
@@ -118,7 +118,7 @@ class Published:
         print(json.dumps(call), file=self._process.stdin, flush=True)
         response = json.loads(self._process.stdout.readline())
         if "error" in response:
-            raise Refused(**response)
+            raise ClientError(**response)
         return response["result"]
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ def _environment(release: Release) -> dict[str, str]:
 
 
 class Client:
-    """One client of a release: `client("bulk_sync.get", id)` is its method's result, as JSON, or raises Refused."""
+    """One client. `client("bulk_sync.get", id)` returns the method's result as JSON, or raises ClientError."""
 
     def __init__(self, published: Published, options: dict[str, str]) -> None:
         self._published = published
@@ -162,5 +162,5 @@ class Client:
         return self._published.ask({"constructor": constructor, "options": self._options, "call": call})
 
     def typed(self, name: str, **members: Any) -> dict[str, Any]:
-        """An object that the release has a type for; in JavaScript types are not there at runtime."""
+        """An object of a type of the release. JavaScript has no types at runtime."""
         return members if self.release is NPM else {"$type": name, **members}

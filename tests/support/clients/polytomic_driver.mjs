@@ -1,4 +1,4 @@
-// The vendor's client from npm, unmodified: a call per line of stdin, its answer as a line of stdout.
+// The vendor's client from npm, unmodified. Reads a call per line from stdin, and writes its result to stdout.
 
 import { createInterface } from 'node:readline'
 import { PolytomicClient } from 'polytomic'

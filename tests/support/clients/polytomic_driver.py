@@ -1,6 +1,6 @@
-"""The vendor's Python client that is on the path, unmodified: a call per line of stdin, its answer as a line of stdout.
+"""The vendor's Python client, unmodified. Reads a call per line from stdin, and writes its result to stdout.
 
-An object with `$type` is that type of the client's, made of its other members.
+An object with `$type` becomes an object of that type of the client.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""supabase-py, as `create_client` makes it."""
+"""supabase-py with `create_client`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httpx
 import supabase
 from supabase_functions.errors import FunctionsError
 
-from tests.support.clients import Answer
+from tests.support.clients import CallResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connected(call: Call, **http_options: Any) -> Iterator[tuple[supabase.Client, httpx.Client]]:
-    """The client of a call, and the connections that it uses: the library's own, but somebody closes them."""
+    """The client of a call, and its HTTP client, which is closed at the end."""
     with httpx.Client(http2=True, follow_redirects=True, **http_options) as http:
         options = supabase.ClientOptions(httpx_client=http, auto_refresh_token=False)
         if call.token and call.token_as == "headers":
@@ -32,7 +32,7 @@ def connected(call: Call, **http_options: Any) -> Iterator[tuple[supabase.Client
         yield client, http
 
 
-def invoke(call: Call) -> Answer:
+def invoke(call: Call) -> CallResult:
     assert call.function is not None
     options = {**call.options, **({} if call.body is None else {"body": call.body})}
     data: Any = None
@@ -46,7 +46,7 @@ def invoke(call: Call) -> Answer:
             failure = error
     [response] = responses
     if failure is None:
-        return Answer(data=data, status=response.status_code, headers=response.headers)
+        return CallResult(data=data, status=response.status_code, headers=response.headers)
     assert failure.status == response.status_code
     assert failure.message == response.json()["error"]
-    return Answer(type(failure).__name__, status=failure.status, headers=response.headers, body=response.json())
+    return CallResult(type(failure).__name__, status=failure.status, headers=response.headers, body=response.json())
