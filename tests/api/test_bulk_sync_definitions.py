@@ -78,7 +78,17 @@ def test_create_bulk_sync__defaults(client: Client) -> None:
         (["weather"] * 1000, ["weather"]),
         (None, ["flights", "weather"]),
     ],
-    ids=str,
+    ids=[
+        "one",
+        "in another order",
+        "twice",
+        "an object",
+        "an enabled object and a name",
+        "a disabled and an enabled one",
+        "an object with empty members",
+        "a thousand times",
+        "null",
+    ],
 )
 def test_create_bulk_sync__schemas_in_requested_order(client: Client, requested: Any, expected: list[str]) -> None:
     assert created(client, schemas=requested)["schemas"] == schemas(*expected)
@@ -97,7 +107,16 @@ def test_create_bulk_sync__schemas_in_requested_order(client: Client, requested:
         {"schedule": BY_HAND, "discover": False, "automatically_add_new_fields": "all", "source_configuration": {}},
         {},
     ],
-    ids=str,
+    ids=[
+        "schedule",
+        "default_schedule",
+        "schedule with empty members",
+        "both schedules",
+        "default_schedule with an id",
+        "empty schedules",
+        "members equal to the defaults",
+        "no schedule",
+    ],
 )
 def test_create_bulk_sync__accepts_the_format_of_every_version(client: Client, members: dict[str, Any]) -> None:
     body = client.body()
@@ -288,7 +307,11 @@ def test_create_bulk_sync__races_with_deletion_of_its_connection(client: Client)
 
 
 @both_transports
-@pytest.mark.parametrize("prefix", ["crm", "a.b", ".", "日本", "'; --", "x" * 100, " "])
+@pytest.mark.parametrize(
+    "prefix",
+    ["crm", "a.b", ".", "日本", "'; --", "x" * 100, " "],
+    ids=["word", "with a dot", "dot", "not ASCII", "SQL", "100 letters", "space"],
+)
 def test_create_bulk_sync__output_name_prefix(client: Client, prefix: str) -> None:
     sync = created(client, destination_configuration={"schema": prefix})
     assert sync["schemas"] == schemas("flights", "weather", prefix=f"{prefix}.")
@@ -322,7 +345,7 @@ def test_create_bulk_sync__output_name_too_long(client: Client, resource: str, p
         (["flights", "weather"], ["weather", "flights"], True),
         (["flights", "flights"], ["flights"], True),
     ],
-    ids=str,
+    ids=["null", "one", "all", "one twice"],
 )
 def test_start_bulk_sync__selected_schemas(
     client: Client, requested: Any, expected: list[str], is_partial: bool

@@ -298,7 +298,19 @@ def test_create_connection__invalid_configuration_names_the_member(project: Proj
         json.dumps({"x" * 500_000: 1}),
         json.dumps({"resources": {"x" * 500_000: 1}}),
     ],
-    ids=lambda text: text[:60],
+    ids=[
+        "number out of range",
+        "NaN",
+        "Infinity",
+        "base_url with NUL",
+        "header name with NUL",
+        "resource name with NUL",
+        "parameter with NUL",
+        "primary key with NUL",
+        "token with NUL",
+        "member name of 500,000 letters",
+        "resource name of 500,000 letters",
+    ],
 )
 @pytest.mark.parametrize("type_", ["http", "records"])
 def test_create_connection__configuration_that_cannot_be_stored(

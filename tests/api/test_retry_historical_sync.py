@@ -267,7 +267,7 @@ def test_retry_historical_sync__user_without_agency(project: Project) -> None:
         (b"null", "invalid_request"),
         (b'{"job_id": "', "invalid_json"),
     ],
-    ids=str,
+    ids=["no body", "empty", "other name", "null", "number", "list", "suffix", "array", "null body", "cut off"],
 )
 def test_retry_historical_sync__body_without_a_job_id(project: Project, body: object, code: str) -> None:
     token = project.token(project.database.user(None))

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import uuid
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
 import pytest
 
 from functions._local.source import RESOURCES, Source
-from functions._local.worker_process import WorkerProcess
 from functions._shared import registry
 from tests.sql.test_races import BATCH, ChaosWorker, batch, interleavings, perform
 from tests.support import documented
 from tests.support.database import HTTP_CONFIG, SERVICE, TRANSITIONS_TO, TWO_STEPS, rpc
 from tests.support.project import Backend, Project, Setup, both_transports, checksums, one_transport
 from tests.support.wait import until
+from tests.support.workers import SuspendableWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -836,35 +834,15 @@ class WorkerFixture:
         self.token = project.token(self.fixture.user)
         self._exit = ExitStack()
 
-    def worker(self, **options: str) -> WorkerProcess:
-        quick = {"WORKER_LEASE_SECONDS": "3600", "WORKER_HEARTBEAT_SECONDS": "0.1", "WORKER_TICK_SECONDS": "0.05"}
-        # The source runs on this machine.
-        needed = {"DATABASE_URL": self.database.login("authenticator"), "WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}
-        made = WorkerProcess(log=True, **(quick | needed | options))
-        self._exit.callback(made.close)
-        self._exit.callback(self.resume, made)
-        return made
+    def worker(self, **options: str) -> SuspendableWorker:
+        return self._exit.enter_context(SuspendableWorker(self.database, **options))
 
-    def working(self, **options: str) -> tuple[WorkerProcess, Started]:
+    def working(self, **options: str) -> tuple[SuspendableWorker, Started]:
         """Start a worker and a long execution, and wait until two batches are stored."""
         started = self.fixture.started("planes")
         worker = self.worker(**options)
         until(lambda: self.fixture.row(started)["seq"] >= 2)
         return worker, started
-
-    def suspend(self, worker: WorkerProcess) -> None:
-        """Send SIGSTOP and wait until the statements that the worker has sent have ended."""
-        worker.process.send_signal(signal.SIGSTOP)
-        until(lambda: psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED)
-        busy = (
-            "select from pg_stat_activity where state ~ 'active|transaction' and usename = 'authenticator'"
-            " and datname = current_database()"
-        )
-        until(lambda: not self.database.all(busy))
-
-    def resume(self, worker: WorkerProcess) -> None:
-        if worker.process.poll() is None:
-            worker.process.send_signal(signal.SIGCONT)
 
     def cancel(self, started: Started) -> Outcome:
         return self.fixture.outcome(self.fixture.cancel(self.project, self.token, started.target))
@@ -968,7 +946,7 @@ def test_cancel__worker_suspended(running: WorkerFixture, reaper: str) -> None:
     """
     fixture = running.fixture
     worker, started = running.working(WORKER_LEASE_SECONDS="2" if reaper == "lease" else "3600")
-    running.suspend(worker)
+    worker.suspend()
     lease_token = fixture.row(started)["lease_token"]
 
     assert running.cancel(started) == running.expected(
@@ -992,7 +970,7 @@ def test_cancel__worker_suspended(running: WorkerFixture, reaper: str) -> None:
         assert [events[-1][name] for name in ("event", "actor", "reason")] == ["expire", "reaper", reason]
     assert running.cancel(started) == running.expected(started, "cancelled", "cancelled")
 
-    running.resume(worker)
+    worker.resume()
     assert worker.wait_for("execution ended", started.execution_id)["outcome"] == "lost"
     assert fixture.snapshot(started) == ended
     fixture.check_fenced(started, lease_token)
@@ -1002,7 +980,7 @@ def test_cancel__worker_suspended(running: WorkerFixture, reaper: str) -> None:
 def test_cancel__worker_killed_while_cancelling(running: WorkerFixture) -> None:
     fixture = running.fixture
     worker, started = running.working(WORKER_LEASE_SECONDS="2")
-    running.suspend(worker)
+    worker.suspend()
     running.cancel(started)
     worker.process.kill()
     worker.process.wait()

@@ -8,7 +8,6 @@ response and once after the worker has logged the end of the run and the run's l
 from __future__ import annotations
 
 import random
-import signal
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,11 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from functions._local.postgres import free_port
-from functions._local.worker_process import WorkerProcess
 from functions.sync_job_run.get_sync_job_run import SyncJobRun
 from tests.support.project import Backend, Project, Setup, refusal
 from tests.support.sync_job_runs import (
@@ -39,6 +36,7 @@ from tests.support.sync_job_runs import (
     stored,
 )
 from tests.support.wait import until
+from tests.support.workers import SuspendableWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,17 +70,8 @@ class Environment:
         backend = Backend(database, "ES256")
         self._exit.callback(backend.close)
         self.project = self._exit.enter_context(Project(Setup(), backend))
-        self.worker = self.another_worker()
+        self.worker = self._exit.enter_context(SuspendableWorker(database))
         self.gates: list[Gate] = []
-
-    def another_worker(self, **options: str) -> WorkerProcess:
-        quick = {"WORKER_LEASE_SECONDS": "3600", "WORKER_HEARTBEAT_SECONDS": "0.1", "WORKER_TICK_SECONDS": "0.05"}
-        private = {"WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}
-        url = self.database.login("authenticator")
-        made = WorkerProcess(log=True, DATABASE_URL=url, **(quick | private | options))
-        self._exit.callback(made.close)
-        self._exit.callback(self.resume, made)
-        return made
 
     def gate(self) -> Gate:
         self.gates.append(Gate())
@@ -93,21 +82,7 @@ class Environment:
         self.receiver.answer = lambda _: None
         for gate in self.gates:
             gate.open()
-        self.resume(self.worker)
-
-    def suspend(self, worker: WorkerProcess) -> None:
-        """Send SIGSTOP and wait until the statements that the worker has sent have ended."""
-        worker.process.send_signal(signal.SIGSTOP)
-        until(lambda: psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED)
-        busy = (
-            "select from pg_stat_activity where state ~ 'active|transaction' and usename = 'authenticator'"
-            " and datname = current_database()"
-        )
-        until(lambda: not self.database.all(busy))
-
-    def resume(self, worker: WorkerProcess) -> None:
-        if worker.process.poll() is None:
-            worker.process.send_signal(signal.SIGCONT)
+        self.worker.resume()
 
     def close(self) -> None:
         self.reset()
@@ -267,7 +242,9 @@ class Scenario:
             "sync_job": self.job,
         }
 
-    def check_nothing_follows(self, now: Snapshot, *, may_arrive: int = 0, worker: WorkerProcess | None = None) -> None:
+    def check_nothing_follows(
+        self, now: Snapshot, *, may_arrive: int = 0, worker: SuspendableWorker | None = None
+    ) -> None:
         """Check, once all processes are idle, that the run is unchanged since the response except for its last event.
         `may_arrive` is the number of deliveries whose request had been sent and had not reached the receiver.
         """
@@ -320,12 +297,12 @@ each_destination = pytest.mark.parametrize("destination", DESTINATIONS)
 
 @each_destination
 def test_stop_sync_job_run__not_started(scenario: Scenario, destination: str) -> None:
-    scenario.environment.suspend(scenario.environment.worker)
+    scenario.environment.worker.suspend()
     scenario.source.family(4)
     scenario.run(destination)
     _, now = scenario.stopped(in_flight=None, was="queued")
     assert (now.row["started_at"], now.counts) == (None, [])
-    scenario.environment.resume(scenario.environment.worker)
+    scenario.environment.worker.resume()
     # The worker runs the next one and not this one.
     first, webhook, request, job = scenario.run_id, scenario.webhook, scenario.request, scenario.job
     scenario.run("stored")
@@ -375,12 +352,12 @@ def test_stop_sync_job_run__worker_suspended(scenario: Scenario, destination: st
     worker = scenario.environment.worker
     scenario.run(destination)
     until(lambda: scenario.row["seq"] >= 5)
-    scenario.environment.suspend(worker)
+    worker.suspend()
     until(lambda: not scenario.receiver.under_way[scenario.run_id])
     sending = [delivery["status"] for delivery in deliveries(scenario.database, scenario.run_id)].count("sending")
     _, now = scenario.stopped(in_flight=sending if destination == "delivered" else None)
     assert now.fetched < 100
-    scenario.environment.resume(worker)
+    worker.resume()
     scenario.check_nothing_follows(now, may_arrive=sending, worker=worker)
     assert scenario.fetched <= now.fetched + 2  # a request that was being sent, and the one after it
 
@@ -418,14 +395,14 @@ def test_stop_sync_job_run__during_failing_deliveries(scenario: Scenario, status
     start_delivering(scenario, lambda _: status)
     until(lambda: scenario.fetched == 3 and [code for _, code in scenario.receiver.answered].count(status) >= 1)
     until(lambda: deliveries(scenario.database, scenario.run_id)[-1]["number"] == 3)
-    scenario.environment.suspend(scenario.environment.worker)
+    scenario.environment.worker.suspend()
     received = len(
         [message for message in scenario.receiver.of(scenario.run_id, "record") if message.keys[:1] == ["a2"]]
     )
     recorded = deliveries(scenario.database, scenario.run_id)[-1]["attempts"]
     _, now = scenario.stopped(in_flight=1)
     assert now.row["records"] == PAGE
-    scenario.environment.resume(scenario.environment.worker)
+    scenario.environment.worker.resume()
     scenario.check_nothing_follows(now, may_arrive=recorded - received, worker=scenario.environment.worker)
     scenario.check_nothing_fetched_since(now)
 
@@ -452,7 +429,7 @@ def test_stop_sync_job_run__queued_after_failed_deliveries(scenario: Scenario) -
     """All attempts have failed. The run is queued again, and its delivery's outcome is unknown."""
     start_delivering(scenario, lambda _: 500)
     until(lambda: scenario.row["status"] == "queued" and scenario.row["attempts"] == 1, 60)
-    scenario.environment.suspend(scenario.environment.worker)
+    scenario.environment.worker.suspend()
     if scenario.row["status"] == "running":  # the worker has claimed it again
         pytest.skip("the worker has claimed the run again")
     waiting = scenario.snapshot()
@@ -460,7 +437,7 @@ def test_stop_sync_job_run__queued_after_failed_deliveries(scenario: Scenario) -
     assert scenario.client.get(scenario.run_id)["status"] == "running"  # it has started before
     assert (waiting.deliveries[-1]["status"], waiting.deliveries[-1]["attempts"]) == ("unknown", 3)
     _, now = scenario.stopped(in_flight=None, was="queued")
-    scenario.environment.resume(scenario.environment.worker)
+    scenario.environment.worker.resume()
     scenario.check_nothing_follows(now)
     scenario.check_nothing_fetched_since(now)
 
@@ -504,7 +481,7 @@ def test_stop_sync_job_run__rejected_callers_and_unknown_ids(scenario: Scenario)
         Client(scenario.environment.project, scenario.database.user(None)),
     )
     other_ids = [scenario.job["id"], scenario.account, str(uuid.uuid4())]
-    scenario.environment.suspend(scenario.environment.worker)  # its heartbeats would change the row
+    scenario.environment.worker.suspend()  # its heartbeats would change the row
     with scenario.environment.project.unchanged():
         assert error_of(stranger.stop(scenario.run_id)) == (404, "sync_job_run_not_found", {})
         assert error_of(without_agency.stop(scenario.run_id))[:2] == (403, "no_agency")
@@ -541,7 +518,7 @@ def test_stop_sync_job_run__repeated_with_an_idempotency_key(scenario: Scenario)
 
 def test_stop_sync_job_run__response_includes_the_batch_it_waited_for(scenario: Scenario) -> None:
     """The stop waits for a batch in another transaction, and its response includes that batch."""
-    scenario.environment.suspend(scenario.environment.worker)
+    scenario.environment.worker.suspend()
     scenario.source.family(9)
     scenario.run("stored")
     with scenario.database.worker() as worker, ThreadPoolExecutor(1) as pool:
