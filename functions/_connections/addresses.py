@@ -1,7 +1,7 @@
-"""Which addresses belong to everybody: those of the public internet.
+"""Which IP addresses belong to the public internet.
 
-The lists are IANA's registries of special-purpose addresses, and not `ipaddress.is_global`: that calls multicast
-global, and says otherwise from one patch release of Python to the next.
+The lists are IANA's registries of special-purpose addresses. `ipaddress.is_global` is not used, because it includes
+multicast and changes between patch releases of Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NOT_PUBLIC_4: Final = tuple(
         "10.0.0.0/8",  # private
         "100.64.0.0/10",  # carrier-grade NAT, and some clouds' metadata
         "127.0.0.0/8",  # loopback
-        "168.63.129.16/32",  # what Azure answers its own machines at
+        "168.63.129.16/32",  # the host service of Azure
         "169.254.0.0/16",  # link-local, and most clouds' metadata
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # IETF protocols, and Oracle's metadata
@@ -30,7 +30,7 @@ _NOT_PUBLIC_4: Final = tuple(
         "240.0.0.0/4",  # reserved, and broadcast
     )
 )
-# All that is given out lies in here: loopback, unique-local, link-local, multicast and mapped IPv4 do not.
+# All assigned public addresses. Excludes loopback, unique-local, link-local, multicast and mapped IPv4.
 _UNICAST_6: Final = IPv6Network("2000::/3")
 _NOT_PUBLIC_6: Final = tuple(
     IPv6Network(network)
@@ -41,12 +41,12 @@ _NOT_PUBLIC_6: Final = tuple(
         "3fff::/20",  # documentation
     )
 )
-# The only wrapping of IPv4 still in use: a network without IPv4 is shown public hosts under it (RFC 6052).
+# Public IPv4 hosts as networks without IPv4 see them (RFC 6052), the only embedding of IPv4 still in use.
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether the address leads to the same host from everywhere, and so to nothing that is ours alone."""
+    """Whether the address is reachable from everywhere, and so is not inside our own network."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
     if address.scope_id is not None:

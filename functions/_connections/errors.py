@@ -1,4 +1,4 @@
-"""How a read fails, whichever connector reads."""
+"""Errors of reading a source."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 class SourceError(Exception):
-    """A failed read. `code` is for programs; `message` says what to do, and holds no secret, query or response body."""
+    """A failed read. `code` is stable. `message` says what to do and quotes no secret, query or response body."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -15,7 +15,7 @@ class SourceError(Exception):
 
 
 class SourceUnavailable(SourceError):
-    """Worth trying again later; `retry_after` is the number of seconds the source asked to wait, if it did."""
+    """A later attempt may succeed. `retry_after`: seconds that the source asked to wait, if any."""
 
     def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(code, message)
@@ -23,16 +23,17 @@ class SourceUnavailable(SourceError):
 
 
 class SourceRefused(SourceError):
-    """Not worth trying again until someone changes the config, the secret or the source."""
+    """No attempt succeeds until someone changes the configuration, the secret or the source."""
 
 
 class SecretRotated(Exception):
-    """The source refuses a secret whose store has another by now: the execution begins again where it stands, with that
-    one. No SourceError, so that nothing passes over it as over a record that cannot be read.
+    """The source refused a secret that has been replaced. The execution continues from its checkpoint with the new one.
+
+    Not a SourceError, so that it is never handled like a record that cannot be read.
     """
 
 
 def malformed(message: str) -> NoReturn:
-    """Refuses an answer that cannot be read."""
-    # From None, as wherever a SourceError is raised: the error at hand may quote a body or an URL.
+    """Raises SourceRefused for a response that cannot be read."""
+    # From None, as with every SourceError, because the current exception may quote a body or a URL.
     raise SourceRefused("source_malformed", message) from None

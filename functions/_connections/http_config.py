@@ -1,4 +1,4 @@
-"""What the config and the secret of a connection of kind `http` may hold: the models below, and nothing else.
+"""Models of the configuration and the secret of a connection of type `http`. Other fields are refused.
 
     {"base_url": "https://api.example.com/v1",
      "auth": {"type": "bearer"},
@@ -9,7 +9,7 @@
                                "pagination": {"type": "cursor", "param": "cursor", "next": "next_cursor",
                                               "size_param": "limit", "size": 1000}}}}
 
-The secret for it is {"token": "..."}. A dotted path such as "meta.next" leads to a member within the answer's body.
+Its secret is {"token": "..."}. A dotted path such as "meta.next" is that of a member in the response body.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BearerAuth(Model):
 
 
 class ApiKeyAuth(Model):
-    """`name` of the header or of the query parameter."""
+    """`name`: of the header or the query parameter."""
 
     type: Literal["api_key"]
     place: Literal["header", "query"] = Field(alias="in")
@@ -84,7 +84,7 @@ class ApiKeySecret(Model):
 class BasicSecret(Model):
     """For basic."""
 
-    username: Annotated[str, StringConstraints(pattern=r"^[^:]*$")]  # RFC 7617 ends the user name at the colon
+    username: Annotated[str, StringConstraints(pattern=r"^[^:]*$")]  # RFC 7617: a user name ends at the colon
     password: str
 
 
@@ -93,11 +93,10 @@ class NoSecret(Model):
 
 
 class Counted(Model):
-    """A style that counts pages or records. `size_param` null: the size is not sent.
+    """Pagination that counts pages or records. With `size_param` null the size is not sent.
 
-    A page shorter than `size` is not taken for the last one: servers lower the size without saying so, and some filter
-    a page after cutting it, so the rest would be lost unnoticed. Only an empty page ends the walk, which costs one more
-    request; a source that states how many records there are saves it with `total`, a dotted path in the body.
+    Only an empty page is the last one. A short page is not, because some servers lower the size silently or filter a
+    page after cutting it. `total`, the dotted path of the total count, saves the request for the empty page.
     """
 
     size_param: Name | None
@@ -106,7 +105,7 @@ class Counted(Model):
 
 
 class PageNumber(Counted):
-    """`first` is the number of the first page."""
+    """`first`: the number of the first page."""
 
     type: Literal["page_number"]
     param: Name
@@ -119,7 +118,7 @@ class Offset(Counted):
 
 
 class Cursor(Model):
-    """`next` is the dotted path of the next page's cursor; null, "" or no member there is the end."""
+    """`next`: the dotted path of the next cursor. Null, "" or a missing member means the last page."""
 
     type: Literal["cursor"]
     param: Name
@@ -141,16 +140,16 @@ class NoPagination(Model):
 
 
 class DateFilter(Model):
-    """Names of the parameters for the first and the last date, both inclusive, sent as YYYY-MM-DD."""
+    """Names of the parameters for the first and the last date (inclusive), which are sent as YYYY-MM-DD."""
 
     first: Name = Field(alias="from")
     last: Name = Field(alias="to")
 
 
 class Resource(Model):
-    """One collection. `records` is the dotted path of the list in the body, "" when the body is the list.
+    """One collection. `records`: the dotted path of the list in the body, "" if the body is the list.
 
-    A sync asks for `window_days` of the dates at a time.
+    `window_days`: how many dates a sync reads at a time.
     """
 
     path: Annotated[str, StringConstraints(pattern=r"^/[^/?#\\\s][^?#\\\s]*$")]
@@ -163,7 +162,7 @@ class Resource(Model):
 
 
 class Config(Model):
-    """`timeout_seconds` bounds a whole request, from connecting to the last byte."""
+    """`timeout_seconds` bounds a whole request, from the connection to the last byte."""
 
     base_url: str
     auth: Annotated[BearerAuth | ApiKeyAuth | BasicAuth | NoAuth, Field(discriminator="type")]
@@ -178,7 +177,7 @@ class Config(Model):
         try:
             url = httpx.URL(text)
         except httpx.InvalidURL:
-            raise ValueError("must be an URL") from None
+            raise ValueError("must be a URL") from None
         if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
             raise ValueError("must be https://host/path without credentials, query or fragment")
         if url.scheme == "http" and not _is_loopback(url.host):
@@ -203,12 +202,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def read_config(value: Mapping[str, object], *, allow_private_addresses: bool = False) -> Config:
-    """Raises SourceRefused. Where a name leads is not known before it is connected to: network.py looks."""
+    """Raises SourceRefused. The worker's network.py checks addresses, because a name can resolve to any of them."""
     try:
         return Config.model_validate(dict(value), context={"allow_private_addresses": allow_private_addresses})
     except ValidationError as error:
-        # The whole error would quote the input.
+        # Only the first problem, without the input, which may be secret.
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in problem["loc"])[:200]
-    message = f"The config is not valid at {place}: {problem['msg']}. Correct it and start again."
+    what = problem["msg"].removeprefix("Value error, ")
+    message = f"The config is not valid at {place}: {what}. Correct it and start again."
     raise SourceRefused("source_config_invalid", message)

@@ -1,4 +1,4 @@
-"""The secret, as a request carries it."""
+"""The headers and query parameters that carry a secret."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Credentials:
 
     @classmethod
     def of(cls, config: Config, secret: Mapping[str, object]) -> Self:
-        """Raises SourceRefused when the secret does not fit the config's auth."""
+        """Raises SourceRefused if the secret does not fit the configured auth."""
         match _read(config.auth.type, secret), config.auth:
             case TokenSecret(token=token), _:
                 return cls({"Authorization": f"Bearer {token}"}, {})
@@ -54,7 +54,7 @@ def _read(auth: str, secret: Mapping[str, object]) -> Model:
     try:
         return SECRETS[auth].model_validate(dict(secret))
     except ValidationError:
-        # Not even the names are quoted: a secret may have been put where its name belongs.
+        # No names are quoted either, because a secret may stand in place of a name.
         members = ", ".join(SECRETS[auth].model_fields) or "nothing"
     message = f"The secret for auth type {auth} must hold {members}, in printable text, and no more. Enter it again."
     raise SourceRefused("source_config_invalid", message)

@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line, to stderr: {time, level, message, …extra, exception}."""
+"""Logs to stderr, one JSON object per line: {time, level, message, …extra, exception}."""
 
 from __future__ import annotations
 
@@ -21,4 +21,6 @@ def to_stderr(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines hold whole URLs, and so secrets in queries
+    logging.getLogger("httpx").setLevel(
+        logging.WARNING
+    )  # its lines hold whole URLs, which may have secrets in the query
