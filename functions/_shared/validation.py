@@ -44,7 +44,7 @@ _MESSAGES = {
     "string_too_long": "must have at most {max_length} characters",
     "string_type": "must be a string",
     "string_unicode": "must be a valid Unicode string",
-    "too_long": "must have at most {max_length} items",
+    "too_long": "must have at most {max_length} {unit}",
     "uuid_parsing": "must be a UUID",
     "uuid_type": "must be a UUID",
 }
@@ -115,4 +115,8 @@ def _message(error: ErrorDetails) -> str:
     if error["type"] in _EMPTY:
         return "must not be empty"
     template = _MESSAGES.get(error["type"])
-    return template.format(**error.get("ctx", {})) if template else error["msg"].removeprefix("Value error, ")
+    if template is None:
+        return error["msg"].removeprefix("Value error, ")
+    context = error.get("ctx", {})
+    unit = "items" if context.get("field_type") == "List" else "characters"
+    return template.format(**context, unit=unit)

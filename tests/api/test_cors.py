@@ -1,4 +1,4 @@
-"""A browser may call every function, and reads every answer, from the origins that the deployment allows."""
+"""cors.py: browsers may call every function and read every response, from the allowed origins."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ STUBS = {
 }
 
 
-def list_of(value: str) -> set[str]:
+def words(value: str) -> set[str]:
     return {word.strip().lower() for word in value.split(",")}
 
 
 @pytest.mark.parametrize("path", ["/cancel-historical-sync", "/start-historical-sync", "/get-historical-sync"])
-def test_a_preflight_over_http(projects: Projects, path: str) -> None:
+def test_preflight__over_http(projects: Projects, path: str) -> None:
     project: Project = projects(SETUPS[0])
     asked = "authorization, x-client-info, apikey, content-type, x-region, x-request-id, idempotency-key"
     response = project.request(
@@ -35,26 +35,26 @@ def test_a_preflight_over_http(projects: Projects, path: str) -> None:
         headers={"origin": APP, "access-control-request-method": "POST", "access-control-request-headers": asked},
     )
     assert (response.status_code, response.content) == (204, b"")
-    assert list_of(asked) <= list_of(response.headers["access-control-allow-headers"])
+    assert words(asked) <= words(response.headers["access-control-allow-headers"])
     method = "GET" if path.startswith("/get") else "POST"
-    assert list_of(response.headers["access-control-allow-methods"]) == {method.lower(), "options"}
+    assert words(response.headers["access-control-allow-methods"]) == {method.lower(), "options"}
     assert int(response.headers["access-control-max-age"]) > 0
     assert "content-type" not in response.headers
 
 
-def test_a_preflight_of_no_function(projects: Projects) -> None:
+def test_preflight__unknown_path(projects: Projects) -> None:
     assert projects(SETUPS[0]).request("OPTIONS", "/nope", headers={"origin": APP}).status_code == 204
 
 
 @pytest.mark.parametrize("name", STUBS)
 @pytest.mark.parametrize("method", ["POST", "OPTIONS", "PUT"])
-def test_every_answer_is_for_every_origin_by_default(name: str, method: str) -> None:
+def test_cors__every_origin_by_default(name: str, method: str) -> None:
     response = POST.handle(
         Request(method, POST.path, headers={"origin": APP}, body=b'{"name": "x"}'), STUBS[name].services
     )
     assert response.headers["access-control-allow-origin"] == "*"
     assert "vary" not in response.headers
-    assert {"x-request-id", "retry-after"} <= list_of(response.headers["access-control-expose-headers"])
+    assert {"x-request-id", "retry-after"} <= words(response.headers["access-control-expose-headers"])
     assert "access-control-allow-credentials" not in response.headers
 
 
@@ -76,7 +76,7 @@ def test_every_answer_is_for_every_origin_by_default(name: str, method: str) -> 
         (None, None),
     ],
 )
-def test_an_allow_list_names_the_one_origin_that_asks(
+def test_cors__allow_list_names_the_requests_origin(
     name: str, method: str, origin: str | None, allowed: str | None
 ) -> None:
     stub = Stub(STUBS[name].caller, STUBS[name].answer, (APP, "http://localhost:3000"))
@@ -86,7 +86,7 @@ def test_an_allow_list_names_the_one_origin_that_asks(
     assert response.headers["vary"] == "Origin"
 
 
-def test_the_list_is_a_setting() -> None:
+def test_cors__allow_list_is_a_setting() -> None:
     environment = {"SUPABASE_URL": "http://p", "SUPABASE_ANON_KEY": "k"}
     assert from_environment(environment).cors_allowed_origins == ("*",)
     environment["CORS_ALLOWED_ORIGINS"] = f"{APP}, http://localhost:3000 "

@@ -1,4 +1,4 @@
-"""The way of every request: what is checked first, what is asked, and how an answer is spelled."""
+"""endpoint.py and validation.py: the order of checks, the RPCs, and the responses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def members(response: Response) -> dict[str, Any]:
     return parsed
 
 
-def test_the_databases_answer_passes_through_unparsed() -> None:
+def test_endpoint__response_bytes_pass_through_unparsed() -> None:
     stub = Stub(answer=b'{"ok":  true, "ok": 1e2}')
     response = stub.ask(request_id="r", headers={"authorization": "Bearer t"})
     assert (response.status, response.body) == (202, b'{"ok":  true, "ok": 1e2}')
@@ -54,20 +54,20 @@ def test_the_databases_answer_passes_through_unparsed() -> None:
     ]
 
 
-def test_defaults_are_sent_and_nulls_are_not() -> None:
+def test_arguments__defaults_are_sent_nulls_are_not() -> None:
     stub = Stub()
     stub.ask(body=b'{"name": "x", "note": null, "unknown": 1}')
     assert stub.steps[-1][2] == {"name": "x", "count": 1}
 
 
-def test_a_query_is_read_as_the_types_it_stands_for() -> None:
+def test_arguments__query_values_get_their_types() -> None:
     stub = Stub()
     assert stub.ask("GET", query={"name": "1", "count": "7", "unknown": "x"}).status == 200
     assert stub.steps[-1][2] == {"name": "1", "count": 7}
 
 
 @pytest.mark.parametrize("method", [*METHODS, ""])
-def test_another_method_asks_nobody(method: str) -> None:
+def test_endpoint__other_method_makes_no_call(method: str) -> None:
     stub = Stub()
     if method == "POST":
         return
@@ -78,14 +78,14 @@ def test_another_method_asks_nobody(method: str) -> None:
     assert stub.steps == []
 
 
-def test_a_preflight_asks_nobody() -> None:
+def test_endpoint__preflight_makes_no_call() -> None:
     stub = Stub()
     assert POST.handle(Request("OPTIONS", POST.path, body=b"{"), stub.services).status == 204
     assert stub.steps == []
 
 
 @pytest.mark.parametrize("body", [b"{", b"x" * (MAX_BODY_BYTES + 1)])
-def test_the_token_is_checked_before_the_body(body: bytes) -> None:
+def test_endpoint__token_is_checked_before_the_body(body: bytes) -> None:
     stub = Stub(caller=Unauthorized("expired_token"))
     response = stub.ask(body=body)
     assert response.status == 401
@@ -97,7 +97,7 @@ def test_the_token_is_checked_before_the_body(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "status"), [(b"{", 400), (b"[]", 400), (b"{}", 400), (b" " * (MAX_BODY_BYTES + 1), 413)]
 )
-def test_the_body_is_checked_before_the_database(body: bytes, status: int) -> None:
+def test_endpoint__body_is_checked_before_the_rpc(body: bytes, status: int) -> None:
     stub = Stub()
     assert stub.ask(body=body).status == status
     assert [step[0] for step in stub.steps] == ["authenticate"]
@@ -116,11 +116,11 @@ def test_the_body_is_checked_before_the_database(body: bytes, status: int) -> No
         (b'{"name": "x", "count": true}', "count must be an integer."),
     ],
 )
-def test_the_sentence_says_what_is_wrong(body: bytes, sentence: str) -> None:
+def test_validation__message_names_field_and_problem(body: bytes, sentence: str) -> None:
     assert members(Stub().ask(body=body))["error"] == sentence
 
 
-def test_no_sentence_repeats_what_was_sent() -> None:
+def test_validation__message_never_quotes_the_input() -> None:
     for body in (
         b'{"name": ["t0p"]}',
         b'{"name": {"t0p": "t0p"}}',
@@ -131,7 +131,7 @@ def test_no_sentence_repeats_what_was_sent() -> None:
         assert b"t0p" not in Stub().ask(body=body).body
 
 
-def test_a_problem_is_spelled_out() -> None:
+def test_endpoint__api_error_becomes_the_response() -> None:
     problem = ApiError(409, "a_code", "A sentence.", {"job_id": "j"}, {"x-more": "1"})
     response = Stub(answer=problem).ask(request_id="r")
     assert response.status == 409
@@ -151,7 +151,7 @@ def test_a_problem_is_spelled_out() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_breaks_is_logged_and_not_shown(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_endpoint__unexpected_error_is_logged_not_shown(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         response = Stub(answer=error).ask(request_id="r")
     assert response.status == 500
@@ -164,7 +164,7 @@ def test_whatever_breaks_is_logged_and_not_shown(error: Exception, caplog: pytes
 
 
 @pytest.mark.parametrize("stub", [Stub(caller=AuthUnavailable("why")), Stub(answer=database_unavailable())])
-def test_what_cannot_be_reached_is_logged_and_asked_again_later(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+def test_endpoint__unavailable_service_is_logged_with_retry_after(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         response = stub.ask()
     assert response.status == 503
@@ -172,7 +172,7 @@ def test_what_cannot_be_reached_is_logged_and_asked_again_later(stub: Stub, capl
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_what_the_caller_did_wrong_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_endpoint__caller_errors_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         Stub(caller=Unauthorized("invalid_token")).ask()
         Stub().ask(body=b"{")
@@ -181,11 +181,13 @@ def test_what_the_caller_did_wrong_is_not_logged(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize(("module", "path"), [("a.b_c.do_it_now", "/do-it-now"), ("get", "/get")])
-def test_the_url_is_the_modules_name_with_hyphens(module: str, path: str) -> None:
-    assert type(POST)(module, "GET", rpc="x", request=POST.request, response=POST.response).path == path
+def test_endpoint__default_path_and_rpc(module: str, path: str) -> None:
+    endpoint = Endpoint(module, "GET", request=POST.request, response=POST.response)
+    assert (endpoint.path, endpoint.rpc) == (path, module.rpartition(".")[2])
+    assert dataclasses.replace(endpoint, rpc="x", path="/y").path == "/y"
 
 
-def test_no_such_function() -> None:
+def test_registry__unknown_path() -> None:
     stub = Stub()
     for path in ("/", "", "/nope", "/cancel_historical_sync", "/_shared", "/worker", "/cancel-historical-sync/x"):
         for method in ("GET", "POST"):
@@ -195,23 +197,23 @@ def test_no_such_function() -> None:
     assert stub.steps == []
 
 
-# Members in the path
+# Path parameters
 
 ID, OTHER = "248df4b7-aa70-47b8-a036-33ac447e668d", "00000000-0000-4000-8000-000000000000"
 
 
-class OfThing(BaseModel):
+class ThingRequest(BaseModel):
     thing_id: UUID
     part_id: UUID
     name: PgText | None = None
     count: int | None = None
 
 
-def of_thing(method: str, **options: Any) -> Endpoint:
+def thing_endpoint(method: str, **options: Any) -> Endpoint:
     declared = {
         "path": "/api/things/{thing_id}/parts/{part_id}",
         "rpc": "do_it",
-        "request": OfThing,
+        "request": ThingRequest,
         "response": Answer,
     }
     return Endpoint("functions.family.of_thing", method, **{**declared, **options})
@@ -222,79 +224,79 @@ def ask(endpoint: Endpoint, stub: Stub, path: str = f"/api/things/{ID}/parts/{OT
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "POST", "PUT", "PATCH"])
-def test_the_paths_members_are_the_requests(method: str) -> None:
-    """Whatever query or body call by their names."""
+def test_path_parameters__override_query_and_body(method: str) -> None:
+    """Also if the query or body has fields with the same names."""
     stub = Stub()
     elsewhere = {"thing_id": OTHER, "name": "x"}
     parts = {"query": elsewhere} if method in {"GET", "DELETE"} else {"body": json.dumps(elsewhere).encode()}
-    assert ask(of_thing(method), stub, **parts).status == 200
+    assert ask(thing_endpoint(method), stub, **parts).status == 200
     assert stub.steps[-1][2] == {"thing_id": ID, "part_id": OTHER, "name": "x"}
 
 
-def test_without_a_body_the_path_is_the_request() -> None:
+def test_path_parameters__without_a_body() -> None:
     stub = Stub()
-    assert ask(of_thing("POST"), stub).status == 200
+    assert ask(thing_endpoint("POST"), stub).status == 200
     assert stub.steps[-1][2] == {"thing_id": ID, "part_id": OTHER}
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
 @pytest.mark.parametrize("nonsense", ["nope", "1", f"{ID}0", ID[:-1], f"{ID}\n", "%20", "'", "{thing_id}", ".."])
-def test_a_malformed_id_in_the_path_is_a_path_that_is_not_there(method: str, nonsense: str) -> None:
+def test_path_parameters__malformed_id_is_404(method: str, nonsense: str) -> None:
     stub = Stub()
     for path in (f"/api/things/{nonsense}/parts/{OTHER}", f"/api/things/{ID}/parts/{nonsense}"):
-        response = ask(of_thing(method), stub, path)
+        response = ask(thing_endpoint(method), stub, path)
         assert (response.status, members(response)["code"]) == (404, "not_found")
         assert nonsense not in response.body.decode() or len(nonsense) == 1
     assert [step[0] for step in stub.steps] == ["authenticate", "authenticate"]
 
 
-def test_what_is_wrong_with_the_path_is_said_before_what_is_wrong_with_the_rest() -> None:
-    response = ask(of_thing("POST"), Stub(), f"/api/things/nope/parts/{OTHER}", body=b'{"count": "x"}')
+def test_path_parameters__reported_before_body_errors() -> None:
+    response = ask(thing_endpoint("POST"), Stub(), f"/api/things/nope/parts/{OTHER}", body=b'{"count": "x"}')
     assert response.status == 404
-    response = ask(of_thing("POST"), Stub(), body=b'{"count": "x"}')
+    response = ask(thing_endpoint("POST"), Stub(), body=b'{"count": "x"}')
     assert (response.status, members(response)["field"]) == (400, "count")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"1", b"[[{}]]"])
-def test_a_body_that_is_no_object_has_no_room_for_the_paths_members(body: bytes) -> None:
-    response = ask(of_thing("POST"), Stub(), body=body)
+def test_path_parameters__body_is_not_an_object(body: bytes) -> None:
+    response = ask(thing_endpoint("POST"), Stub(), body=body)
     assert (response.status, members(response)["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_json_is_said_to_be_none(body: bytes) -> None:
-    response = ask(of_thing("POST"), Stub(), body=body)
+def test_path_parameters__body_is_not_json(body: bytes) -> None:
+    response = ask(thing_endpoint("POST"), Stub(), body=body)
     assert (response.status, members(response)["code"]) == (400, "invalid_json")
 
 
 @pytest.mark.parametrize(
     "path", ["/api/things", f"/api/things/{ID}", f"/api/things/{ID}/parts", f"/api/things/{ID}/parts/{ID}/x", "/x"]
 )
-def test_a_member_is_one_part_of_the_path(path: str) -> None:
-    assert of_thing("GET").path_parameters(path) is None
+def test_path_parameters__match_one_segment(path: str) -> None:
+    assert thing_endpoint("GET").path_parameters(path) is None
 
 
-def test_a_dot_in_a_path_is_a_dot() -> None:
-    assert of_thing("GET", path="/api/v1.0/{thing_id}").path_parameters(f"/api/v1x0/{ID}") is None
+def test_path_parameters__dot_is_literal() -> None:
+    assert thing_endpoint("GET", path="/api/v1.0/{thing_id}").path_parameters(f"/api/v1x0/{ID}") is None
 
 
-# An answer that is empty
+# Empty responses
 
 
 @pytest.mark.parametrize("method", ["DELETE", "POST"])
-def test_an_endpoint_without_a_response_answers_nothing(method: str) -> None:
-    response = ask(of_thing(method, response=None, status=204), Stub(answer=b"null"))
+def test_endpoint__empty_response(method: str) -> None:
+    response = ask(thing_endpoint(method, response=None, status=204), Stub(answer=b"null"))
     assert (response.status, response.body) == (204, b"")
     assert "content-type" not in response.headers
     assert response.headers["x-request-id"]
 
 
-def test_its_refusals_are_not_empty() -> None:
-    response = ask(of_thing("DELETE", response=None, status=204), Stub(answer=ApiError(404, "gone", "Gone.")))
+def test_endpoint__errors_of_an_empty_response_have_a_body() -> None:
+    response = ask(thing_endpoint("DELETE", response=None, status=204), Stub(answer=ApiError(404, "gone", "Gone.")))
     assert (response.status, members(response)["code"]) == (404, "gone")
 
 
-# Published contracts: what does not work yet is refused, and nothing is ignored
+# Published APIs: unsupported fields are refused, and none is ignored
 
 
 class Nested(StrictRequest):
@@ -330,13 +332,13 @@ def ask_published(stub: Stub, **request: Any) -> Response:
     ],
     ids=str,
 )
-def test_what_is_so_anyway_may_be_said_and_is_not_sent_on(request_: dict[str, Any]) -> None:
+def test_strict_request__accepts_only_fields_are_not_sent(request_: dict[str, Any]) -> None:
     stub = Stub()
     assert ask_published(stub, name="x", **request_).status == 200
     assert stub.steps[-1][2] == {"name": "x"}
 
 
-def test_a_member_goes_by_its_published_name() -> None:
+def test_strict_request__alias() -> None:
     stub = Stub()
     assert ask_published(stub, name="x", **{"else": 1}).status == 200
     assert stub.steps[-1][2] == {"name": "x", "else": 1}
@@ -348,7 +350,7 @@ def test_a_member_goes_by_its_published_name() -> None:
     [
         ({"flag": True}, ["flag"]),
         ({"number": 1}, ["number"]),
-        ({"number": False}, None),  # is no number, whatever Python thinks
+        ({"number": False}, None),  # a bool, although Python counts it as a number
         ({"flag": 0}, None),
         ({"anything": ["y"]}, ["anything"]),
         ({"surprise": None}, ["surprise"]),
@@ -363,7 +365,7 @@ def test_a_member_goes_by_its_published_name() -> None:
     ],
     ids=str,
 )
-def test_what_does_not_work_yet_is_refused_by_all_its_names(request_: dict[str, Any], fields: list[str] | None) -> None:
+def test_strict_request__unsupported_fields_are_all_named(request_: dict[str, Any], fields: list[str] | None) -> None:
     stub = Stub()
     response = ask_published(stub, name="x", **request_)
     assert [step[0] for step in stub.steps] == ["authenticate"]
@@ -375,21 +377,21 @@ def test_what_does_not_work_yet_is_refused_by_all_its_names(request_: dict[str, 
     assert all(field in members(response)["error"] for field in fields)
 
 
-def test_what_is_wrong_goes_before_what_does_not_work_yet() -> None:
+def test_strict_request__invalid_fields_come_first() -> None:
     response = ask_published(Stub(), flag=True)
     assert (response.status, members(response)["field"]) == (400, "name")
 
 
-def test_many_unknown_members_make_no_long_answer() -> None:
+def test_strict_request__many_unknown_fields_are_cut() -> None:
     response = ask_published(Stub(), name="x", **{f"{n}{'y' * 1000}": n for n in range(200)})
     assert response.status == 422
     assert (len(members(response)["fields"]), len(response.body) < 25_000) == (100, True)
 
 
-# More than the one call
+# Endpoints with more than one RPC
 
 
-def test_the_steps_are_from_the_arguments_to_the_answer() -> None:
+def test_respond__makes_the_body_from_several_rpcs() -> None:
     stub = Stub(answer=b'{"n": 1}')
 
     def respond(arguments: dict[str, Any], context: RpcContext) -> bytes:
@@ -411,7 +413,7 @@ def test_the_steps_are_from_the_arguments_to_the_answer() -> None:
 
 
 @pytest.mark.parametrize("calls", [0, 1], ids=["before the call", "after it"])
-def test_a_steps_problem_is_the_answer(calls: int) -> None:
+def test_respond__its_api_error_is_the_response(calls: int) -> None:
     def refuse(arguments: dict[str, Any], context: RpcContext) -> bytes:
         for _ in range(calls):
             context.call_main(arguments)
@@ -424,7 +426,7 @@ def test_a_steps_problem_is_the_answer(calls: int) -> None:
     assert [step[0] for step in stub.steps] == ["authenticate", *["call"] * calls]
 
 
-def test_no_step_is_taken_for_a_request_that_is_refused() -> None:
+def test_respond__not_called_for_a_refused_request() -> None:
     def never(*_: Any) -> bytes:
         raise AssertionError
 
@@ -433,52 +435,52 @@ def test_no_step_is_taken_for_a_request_that_is_refused() -> None:
         assert endpoint.handle(Request("POST", endpoint.path, body=body), stub.services).status in {400, 401}
 
 
-# An Idempotency-Key
+# Idempotency-Key
 
 
 @pytest.mark.parametrize(("method", "idempotent"), [("GET", None), ("DELETE", None), ("POST", False)])
-def test_a_key_that_is_not_heeded_is_neither_read_nor_sent(method: str, idempotent: bool | None) -> None:
+def test_idempotency_key__not_accepted_is_ignored(method: str, idempotent: bool | None) -> None:
     stub = Stub()
-    endpoint = of_thing(method, idempotent=idempotent)
+    endpoint = thing_endpoint(method, idempotent=idempotent)
     assert not endpoint.accepts_idempotency_key
     for key in ("k", "", "\x01"):
         assert ask(endpoint, stub, request_id="r", headers={"idempotency-key": key}).status == 200
         assert stub.steps[-1][4] == {"x-request-id": "r"}
 
 
-def test_a_delete_that_is_remembered_heeds_its_key() -> None:
+def test_idempotency_key__accepted_by_an_idempotent_delete() -> None:
     stub = Stub()
-    assert ask(of_thing("DELETE", idempotent=True), stub, headers={"idempotency-key": "k"}).status == 200
+    assert ask(thing_endpoint("DELETE", idempotent=True), stub, headers={"idempotency-key": "k"}).status == 200
     assert stub.steps[-1][4]["idempotency-key"] == "k"
 
 
-# Dialects
+# Error formats and API keys
 
 VERSION = "x-polytomic-version"
 KEY = f"sync_{'0123456789abcdef' * 4}"
-SPOKEN = of_thing("POST", error_format=POLYTOMIC)
+VERSIONED = thing_endpoint("POST", error_format=POLYTOMIC)
 
 
-def spoken(stub: Stub, **parts: Any) -> Response:
-    return ask(SPOKEN, stub, **parts)
+def ask_versioned(stub: Stub, **parts: Any) -> Response:
+    return ask(VERSIONED, stub, **parts)
 
 
-ANSWERS: dict[str, tuple[Callable[..., Response], int]] = {
-    "success": (lambda **parts: spoken(Stub(), **parts), 200),
-    "no token": (lambda **parts: spoken(Stub(caller=Unauthorized("missing_token")), **parts), 401),
-    "no path": (lambda **parts: ask(SPOKEN, Stub(), "/api/things/x/parts/y", **parts), 404),
-    "wrong": (lambda **parts: spoken(Stub(), body=b"{", **parts), 400),
-    "refused": (lambda **parts: spoken(Stub(answer=ApiError(409, "c", "S.", {"job_id": "j"})), **parts), 409),
-    "broken": (lambda **parts: spoken(Stub(answer=RuntimeError()), **parts), 500),
-    "away": (lambda **parts: spoken(Stub(answer=database_unavailable()), **parts), 503),
-    "method": (lambda **parts: SPOKEN.handle(Request("GET", SPOKEN.path, **parts), Stub().services), 405),
-    "preflight": (lambda **parts: SPOKEN.handle(Request("OPTIONS", SPOKEN.path, **parts), Stub().services), 204),
+RESPONSES: dict[str, tuple[Callable[..., Response], int]] = {
+    "success": (lambda **parts: ask_versioned(Stub(), **parts), 200),
+    "no token": (lambda **parts: ask_versioned(Stub(caller=Unauthorized("missing_token")), **parts), 401),
+    "no path": (lambda **parts: ask(VERSIONED, Stub(), "/api/things/x/parts/y", **parts), 404),
+    "wrong": (lambda **parts: ask_versioned(Stub(), body=b"{", **parts), 400),
+    "refused": (lambda **parts: ask_versioned(Stub(answer=ApiError(409, "c", "S.", {"job_id": "j"})), **parts), 409),
+    "broken": (lambda **parts: ask_versioned(Stub(answer=RuntimeError()), **parts), 500),
+    "away": (lambda **parts: ask_versioned(Stub(answer=database_unavailable()), **parts), 503),
+    "method": (lambda **parts: VERSIONED.handle(Request("GET", VERSIONED.path, **parts), Stub().services), 405),
+    "preflight": (lambda **parts: VERSIONED.handle(Request("OPTIONS", VERSIONED.path, **parts), Stub().services), 204),
 }
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_every_answer_names_its_version(name: str) -> None:
-    make, status = ANSWERS[name]
+@pytest.mark.parametrize("name", RESPONSES)
+def test_version_header__in_every_response(name: str) -> None:
+    make, status = RESPONSES[name]
     newest, *older = POLYTOMIC.versions
     for asked, served in (
         (None, newest),
@@ -491,14 +493,14 @@ def test_every_answer_names_its_version(name: str) -> None:
         assert (response.status, response.headers[VERSION]) == (status, served)
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_every_error_is_spelled_for_the_clients_old_and_new(name: str) -> None:
-    make, status = ANSWERS[name]
+@pytest.mark.parametrize("name", RESPONSES)
+def test_error_format__polytomic(name: str) -> None:
+    make, status = RESPONSES[name]
     response = make(request_id="r")
     if status < 400:
         return
     body = members(response)
-    # Old clients read a text in a 401's `status`, new ones a number: there is none.
+    # Old clients expect a string in a 401's `status`, new ones a number. So there is none.
     assert set(body) == {"key", "message", "error", "code", "metadata", "requestId", *(["status"] * (status != 401))}
     assert (body["code"], body.get("status", status), body["requestId"]) == (status, status, "r")
     assert body["message"] == body["error"]
@@ -508,37 +510,37 @@ def test_every_error_is_spelled_for_the_clients_old_and_new(name: str) -> None:
     assert not [*violations(body, POLYTOMIC.schema, {})]
 
 
-def test_the_plain_dialect_has_no_version() -> None:
+def test_error_format__plain_has_no_version() -> None:
     assert VERSION not in Stub().ask(headers={VERSION: "2025-09-18"}).headers
     assert PLAIN.version_header is None
     assert not [*violations(members(Stub().ask(body=b"{")), PLAIN.schema, {})]
 
 
-def test_an_agencys_key_goes_past_the_auth_server_to_the_database() -> None:
+def test_api_key__goes_to_the_database_unchecked() -> None:
     stub = Stub()
-    assert spoken(stub, headers={"authorization": f"Bearer {KEY}"}, request_id="r").status == 200
+    assert ask_versioned(stub, headers={"authorization": f"Bearer {KEY}"}, request_id="r").status == 200
     caller = Caller(None, {"role": "anon"}, agency_key=KEY)
     assert stub.steps == [("call", "do_it", {"thing_id": ID, "part_id": OTHER}, caller, {"x-request-id": "r"})]
 
 
-def test_where_keys_are_not_taken_a_key_is_a_token_like_any_other() -> None:
+def test_api_key__is_a_token_where_keys_are_not_accepted() -> None:
     stub = Stub(caller=Unauthorized("invalid_token"))
-    response = ask(of_thing("POST"), stub, headers={"authorization": f"Bearer {KEY}"})
+    response = ask(thing_endpoint("POST"), stub, headers={"authorization": f"Bearer {KEY}"})
     assert response.status == 401
     assert stub.steps == [("authenticate", f"Bearer {KEY}")]
 
 
-def test_a_token_is_a_users_where_keys_are_taken_too() -> None:
+def test_api_key__tokens_still_go_to_the_authenticator() -> None:
     stub = Stub()
-    assert spoken(stub, headers={"authorization": "Bearer a.b.c"}).status == 200
+    assert ask_versioned(stub, headers={"authorization": "Bearer a.b.c"}).status == 200
     assert [step[0] for step in stub.steps] == ["authenticate", "call"]
     assert stub.steps[-1][3] is CALLER
 
 
 @pytest.mark.parametrize("result", [RuntimeError(), database_unavailable(), ApiError(400, "c", "S.")], ids=repr)
-def test_no_answer_and_no_log_holds_the_key(result: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_api_key__in_no_response_and_no_log(result: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        response = spoken(Stub(answer=result), headers={"authorization": f"Bearer {KEY}"})
+        response = ask_versioned(Stub(answer=result), headers={"authorization": f"Bearer {KEY}"})
     assert KEY not in response.body.decode() + str(response.headers)
     for record in caplog.records:
         assert KEY not in JsonFormatter().format(record) + str(vars(record))
@@ -546,33 +548,33 @@ def test_no_answer_and_no_log_holds_the_key(result: Exception, caplog: pytest.Lo
 
 # Over HTTP
 
-TRANSITIONS_TO: dict[str, list[str]] = {}
+METHODS_BY_PATH: dict[str, list[str]] = {}
 for one in registry.endpoints():
-    TRANSITIONS_TO.setdefault(one.path, []).append(one.method)
+    METHODS_BY_PATH.setdefault(one.path, []).append(one.method)
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
-@pytest.mark.parametrize("path", TRANSITIONS_TO)
-def test_every_other_method_is_405(project: Project, path: str) -> None:
-    """`Allow` has every method of the path, whichever endpoint it is."""
+@pytest.mark.parametrize("path", METHODS_BY_PATH)
+def test_methods__every_other_method_is_405(project: Project, path: str) -> None:
+    """`Allow` lists the methods of all endpoints with this path."""
     token = project.token(project.database.member())
     with project.unchanged():
         for method in METHODS:
-            if method.upper() in TRANSITIONS_TO[path]:
+            if method.upper() in METHODS_BY_PATH[path]:
                 continue
             response = project.request(method, re.sub(r"\{\w+\}", ID, path), token, content=b"{")
             assert response.status_code == 405
-            assert response.headers["allow"] == ", ".join([*TRANSITIONS_TO[path], "OPTIONS"])
+            assert response.headers["allow"] == ", ".join([*METHODS_BY_PATH[path], "OPTIONS"])
             if method != "HEAD":
                 refusal(response, 405, "method_not_allowed")
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
-@pytest.mark.parametrize("path", TRANSITIONS_TO)
-def test_a_preflight_allows_every_method_of_the_path(project: Project, path: str) -> None:
+@pytest.mark.parametrize("path", METHODS_BY_PATH)
+def test_methods__preflight_allows_all_of_the_path(project: Project, path: str) -> None:
     response = project.request("OPTIONS", re.sub(r"\{\w+\}", ID, path), headers={"origin": "http://x"})
     assert response.status_code == 204
-    assert response.headers["access-control-allow-methods"] == ", ".join([*TRANSITIONS_TO[path], "OPTIONS"])
+    assert response.headers["access-control-allow-methods"] == ", ".join([*METHODS_BY_PATH[path], "OPTIONS"])
     versioned = any(one.error_format.version_header for one in registry.endpoints() if one.path == path)
     assert (VERSION in response.headers) == versioned
     assert {VERSION, "idempotency-key"} <= set(response.headers["access-control-allow-headers"].split(", "))
@@ -580,7 +582,7 @@ def test_a_preflight_allows_every_method_of_the_path(project: Project, path: str
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
-def test_an_empty_answer_is_empty_on_the_wire(project: Project) -> None:
+def test_endpoint__204_is_empty_over_http(project: Project) -> None:
     user = project.database.member()
     sync_id = project.database.bulk_sync(user)
     response = project.request("DELETE", f"/api/bulk/syncs/{sync_id}", project.token(user))
@@ -590,14 +592,14 @@ def test_an_empty_answer_is_empty_on_the_wire(project: Project) -> None:
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
 @pytest.mark.parametrize("path", ["//api//connections/", "/api/connections//"])
-def test_slashes_too_many_are_forgiven_in_published_paths_too(project: Project, path: str) -> None:
+def test_paths__extra_slashes_in_published_paths(project: Project, path: str) -> None:
     response = project.request("GET", path, project.token(project.database.member()))
     assert response.json()["data"] == []
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
 @pytest.mark.parametrize("path", ["/get-historical-sync/", "//get-historical-sync", "///get-historical-sync//"])
-def test_slashes_too_many_are_forgiven(project: Project, path: str) -> None:
+def test_paths__extra_slashes(project: Project, path: str) -> None:
     job_id = project.job(user := project.database.member())
     response = project.request("GET", path, project.token(user), params={"job_id": job_id})
     assert response.json()["job_id"] == job_id
@@ -624,6 +626,6 @@ def test_slashes_too_many_are_forgiven(project: Project, path: str) -> None:
         "/API/bulk/syncs",
     ],
 )
-def test_no_function_is_there(project: Project, path: str) -> None:
+def test_paths__unknown_paths_are_404(project: Project, path: str) -> None:
     for method in ("GET", "POST"):
         refusal(project.request(method, path, content=b"{}"), 404, "no_such_function")

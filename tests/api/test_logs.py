@@ -1,4 +1,4 @@
-"""Logs are one JSON object a line, and no token, key or password of a request is in a log or an answer."""
+"""Logs are one JSON object per line. No token, key or password is in a log or a response."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def formatted(message: str, *arguments: Any, **parts: Any) -> dict[str, Any]:
     return parsed
 
 
-def test_a_line_is_an_object() -> None:
+def test_json_formatter__one_object_per_line() -> None:
     assert formatted("a %s\nb", "日本") == {"level": "warning", "message": "a 日本\nb"}
 
 
-def test_extra_members_are_kept_whatever_they_are() -> None:
+def test_json_formatter__extra_members() -> None:
     line = formatted("m", extra={"request_id": "r", "n": 1, "thing": {1, 2}.__class__})
     assert line == {"level": "warning", "message": "m", "request_id": "r", "n": 1, "thing": "<class 'set'>"}
 
 
-def test_an_exception_is_a_member() -> None:
+def test_json_formatter__exception() -> None:
     try:
         raise RuntimeError("why")
     except RuntimeError:
@@ -53,7 +53,7 @@ def test_an_exception_is_a_member() -> None:
     assert json.loads(line)["exception"].endswith("RuntimeError: why")
 
 
-def test_stderr_gets_lines_and_no_urls() -> None:
+def test_logs__stderr_without_urls() -> None:
     program = (
         "import logging; from functions._shared import logs; logs.to_stderr();"
         "logging.getLogger('x').info('a\\nb', extra={'request_id': 'r'});"
@@ -67,8 +67,8 @@ def test_stderr_gets_lines_and_no_urls() -> None:
 
 
 @pytest.fixture
-def said() -> Iterator[io.StringIO]:
-    """All that is logged, as the deployment's log has it."""
+def logged_text() -> Iterator[io.StringIO]:
+    """Collects log lines as a deployment writes them."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
@@ -76,15 +76,15 @@ def said() -> Iterator[io.StringIO]:
     levels = root.level, client.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    client.setLevel(logging.WARNING)  # the test's own requests, too
+    client.setLevel(logging.WARNING)  # for the test's own requests
     yield stream
     root.setLevel(levels[0])
     client.setLevel(levels[1])
     root.removeHandler(handler)
 
 
-def errors_of(project: Project, tokens: list[str], job_id: str) -> list[httpx.Response]:
-    """Every way to go wrong that a caller has, with every token, and some that only we have."""
+def provoke_errors(project: Project, tokens: list[str], job_id: str) -> list[httpx.Response]:
+    """Provokes every error that a caller can cause, with every token, and some internal ones."""
     responses = []
     for token in tokens:
         headers = {"apikey": project.auth.anon_key(), "cookie": f"sb={token}", "x-request-id": "r"}
@@ -111,7 +111,7 @@ def errors_of(project: Project, tokens: list[str], job_id: str) -> list[httpx.Re
 
 
 @pytest.mark.parametrize("setup", SETUPS, ids=str)
-def test_no_secret_is_ever_said(projects: Projects, setup: Setup, said: io.StringIO) -> None:
+def test_logs__no_secret_in_logs_or_responses(projects: Projects, setup: Setup, logged_text: io.StringIO) -> None:
     project = projects(setup)
     user, stranger = project.database.member(), project.database.member()
     job_id = project.job(user)
@@ -128,11 +128,11 @@ def test_no_secret_is_ever_said(projects: Projects, setup: Setup, said: io.Strin
     ]
     nowhere = f"postgresql://authenticator:pass-t0p@127.0.0.1:{free_port()}/x"
 
-    responses = errors_of(project, tokens, job_id)
+    responses = provoke_errors(project, tokens, job_id)
     with Project(
         setup, project.backend, supabase_url=f"http://127.0.0.1:{free_port()}", database_url=nowhere
     ) as broken:
-        responses += errors_of(broken, [good], job_id)
+        responses += provoke_errors(broken, [good], job_id)
 
     assert {response.status_code for response in responses} >= {200, 400, 401, 403, 404, 405, 500, 503}
     secrets = {
@@ -143,7 +143,7 @@ def test_no_secret_is_ever_said(projects: Projects, setup: Setup, said: io.Strin
         project.database.server.password,
         "pass-t0p",
     }
-    logged = said.getvalue()
+    logged = logged_text.getvalue()
     assert "unexpected error" in logged
     assert "not available" in logged
     everything = [logged, project.database.server.log.read_text(errors="replace")]
@@ -154,11 +154,11 @@ def test_no_secret_is_ever_said(projects: Projects, setup: Setup, said: io.Strin
         assert not [secret for secret in secrets if secret in text]
 
 
-def test_an_error_of_ours_says_where_and_for_which_request(projects: Projects, said: io.StringIO) -> None:
+def test_logs__unexpected_error_names_path_and_request(projects: Projects, logged_text: io.StringIO) -> None:
     project = projects(SETUPS[0])
     job_id = project.job(user := project.database.member())
     with project.without("app.next_status"):
         project.cancel(project.token(user), {"job_id": job_id}, headers={"x-request-id": "request-7"})
-    [line] = [json.loads(line) for line in said.getvalue().splitlines() if "unexpected" in line]
+    [line] = [json.loads(line) for line in logged_text.getvalue().splitlines() if "unexpected" in line]
     assert (line["level"], line["request_id"], line["path"]) == ("error", "request-7", "/cancel-historical-sync")
     assert "42883" in line["exception"]

@@ -1,4 +1,4 @@
-"""Every module of a family is an endpoint, found by its name; nothing else is."""
+"""registry.py: every module of a family is an endpoint, found by its path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.conventions
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 ROOT = Path(functions.__file__).parent
-# Found in the file system, not by what is tested.
+# From the file system, independently of the registry.
 MODULES = sorted(
     f"functions.{file.parent.name}.{file.stem}"
     for file in ROOT.glob("*/*.py")
@@ -40,27 +40,27 @@ MODULES = sorted(
 
 
 @pytest.fixture(scope="module")
-def house(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
-    """Only the catalog is read: one database serves all."""
+def catalog_database(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
+    """One database for all tests, which only read its catalog."""
     with clone() as made:
         yield made
 
 
-def test_all_are_found() -> None:
+def test_registry__finds_every_module() -> None:
     assert sorted(endpoint.module for endpoint in registry.endpoints()) == MODULES
     assert {"/cancel-historical-sync", "/start-historical-sync", "/get-historical-sync"} <= {
         endpoint.path for endpoint in registry.endpoints()
     }
 
 
-def test_no_two_have_the_same_path_and_method() -> None:
+def test_registry__paths_and_names_are_unique() -> None:
     places = [(endpoint.path, endpoint.method) for endpoint in registry.endpoints()]
     assert len(set(places)) == len(places)
     assert len({endpoint.name for endpoint in registry.endpoints()}) == len(places)
 
 
 @pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
-def test_a_request_reaches_the_endpoint_of_its_path_and_method(endpoint: Endpoint) -> None:
+def test_registry__dispatches_by_path_and_method(endpoint: Endpoint) -> None:
     stub = Stub(answer=ApiError(418, "teapot", "A teapot."))
     request = Request(endpoint.method, path_of(endpoint, endpoint.example_request), body=b"{", query={"limit": "x"})
     assert registry.handle(request, stub.services).status in {400, 418}
@@ -70,14 +70,14 @@ def test_a_request_reaches_the_endpoint_of_its_path_and_method(endpoint: Endpoin
     assert response.headers.get("x-polytomic-version") == (endpoint.error_format.versions or (None,))[0]
 
 
-def test_a_fixed_word_is_not_a_member() -> None:
-    """/api/connections/test is not the connection called test, whatever the method."""
+def test_registry__fixed_word_before_parameter() -> None:
+    """/api/connections/test is never the connection called test."""
     response = registry.handle(Request("GET", "/api/connections/test"), Stub().services)
     assert (response.status, response.headers["allow"]) == (405, "POST, OPTIONS")
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_declares_an_endpoint_and_a_handler(name: str) -> None:
+def test_module__declares_endpoint_and_handler(name: str) -> None:
     module = importlib.import_module(name)
     endpoint = module.endpoint
     assert isinstance(endpoint, Endpoint)
@@ -92,18 +92,18 @@ def test_a_module_declares_an_endpoint_and_a_handler(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_one_rule_connects_module_and_url(name: str) -> None:
+def test_module__name_gives_the_url(name: str) -> None:
     stem = name.rpartition(".")[2]
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", stem)
     endpoint = importlib.import_module(name).endpoint
     if endpoint.error_format is PLAIN:
         assert endpoint.path == f"/{stem.replace('_', '-')}"
-    else:  # as published
+    else:  # a published path
         assert re.fullmatch(r"(/api)?(/[a-z-]+|/\{[a-z_]+\})+", endpoint.path)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_members_of_a_path_are_required_members_of_the_request(name: str) -> None:
+def test_path_parameters__are_required_uuids_of_the_request(name: str) -> None:
     endpoint = importlib.import_module(name).endpoint
     named = re.findall(r"\{(\w+)\}", endpoint.path)
     assert len(set(named)) == len(named)
@@ -116,12 +116,12 @@ def test_members_of_a_path_are_required_members_of_the_request(name: str) -> Non
     assert endpoint.path_parameters(f"/x{filled}") is None
 
 
-# Arguments that the SQL function is given without a member: the work of `steps`.
+# Arguments that are not fields of the request, because `respond` adds them.
 ADDED = {"test_connection": {"configuration"}}
 
 
 def sent_members(endpoint: Endpoint) -> dict[str, bool]:
-    """The names under which members are sent on, and whether they are required."""
+    """The names of the fields that are sent to SQL, and whether they are required."""
     left_out = unsent(endpoint.request)
     return {
         field.alias or name: field.is_required()
@@ -131,9 +131,9 @@ def sent_members(endpoint: Endpoint) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_rpc_exists_and_takes_what_the_request_has(house: Database, name: str) -> None:
+def test_rpc__exists_and_accepts_the_requests_fields(catalog_database: Database, name: str) -> None:
     endpoint = importlib.import_module(name).endpoint
-    found = house.all(
+    found = catalog_database.all(
         "select proargnames as names, pronargs - pronargdefaults as required, prosrc as source,"
         " has_function_privilege('anon', oid, 'EXECUTE') as for_keys,"
         " has_function_privilege('authenticated', oid, 'EXECUTE') as for_users from pg_proc"
@@ -165,22 +165,22 @@ def test_the_rpc_exists_and_takes_what_the_request_has(house: Database, name: st
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_what_is_not_sent_on_is_what_happens_anyway(name: str) -> None:
-    """A member that is left out of the call only says so."""
+def test_fields__unsent_fields_change_nothing(name: str) -> None:
+    """A field that is not sent to SQL changes nothing."""
     endpoint = importlib.import_module(name).endpoint
     for member, field in endpoint.request.model_fields.items():
         if field.exclude:
             assert issubclass(endpoint.request, StrictRequest), member
             if (endpoint.name, member) == ("create_sync_job_run", "status"):
-                continue  # a run is created, whatever is sent
+                continue  # accepted and ignored
             [nested] = [one for one in get_args(field.annotation) if one is not type(None)]
             assert unsent(nested), member
         elif member in unsent(endpoint.request):
             assert not field.is_required(), member
 
 
-def test_a_handler_without_settings_says_which() -> None:
-    """The environment of the tests has none."""
+def test_handler__names_missing_settings() -> None:
+    """The test environment has no settings."""
     from functions.historical_sync.cancel_historical_sync import handler  # noqa: PLC0415
 
     event = {"rawPath": "/", "requestContext": {"http": {"method": "POST"}}}
@@ -191,7 +191,7 @@ def test_a_handler_without_settings_says_which() -> None:
 
 
 @pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
-def test_a_request_finds_it_without_importing_all(endpoint: Endpoint) -> None:
+def test_registry__imports_only_candidates(endpoint: Endpoint) -> None:
     near = registry._candidates(endpoint.path)
     assert endpoint in near
     assert {one.module.rpartition(".")[0] for one in near} <= {

@@ -1,52 +1,66 @@
-"""How much is asked to answer one request: the database once, the Auth server never, at every endpoint."""
+"""Every endpoint calls the database once per request, and the Auth server never."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
 from functions._shared import registry
 from functions._shared.validation import MAX_BODY_BYTES
+from tests.support import documented
 from tests.support.project import BOTH_TRANSPORTS, Project, Setup
 from tests.support.proxy import Proxy
-from tests.support.requests import ALWAYS_LOOKS, CHECKS, ENDPOINTS, GOOD, Arguments, looking, send
+from tests.support.requests import ALWAYS_LOOKS, CHECKS, ENDPOINTS, GOOD, Arguments, call, looking, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from functions._shared.endpoint import Endpoint
+    from tests.support.database import User
     from tests.support.project import Projects
 
 
-class Counted:
-    """A project and all that it asks of others, in the order of the requests."""
+Expected: TypeAlias = "int | tuple[int, str]"
+
+
+class Traffic:
+    """Records the requests that a project sends to other servers, in order."""
 
     def __init__(self, project: Project, proxy: Proxy) -> None:
         self.project = project
         self.proxy = proxy
 
-    def asked(
-        self, endpoint: Endpoint, token: str | None, arguments: Arguments, status: int, **options: Any
-    ) -> list[str]:
-        """What one request makes the function ask: of the Auth server and PostgREST, and of Postgres itself."""
+    def send(
+        self, endpoint: Endpoint, token: str | None, arguments: Arguments, expected: Expected, **options: Any
+    ) -> tuple[bytes, list[str]]:
+        """The response body, and the requests to Auth, PostgREST and Postgres that the request to the function causes.
+
+        `expected` is the status, or status and code of an error.
+        """
         before, messages = len(self.project.backend.asked), self.proxy.seen
         response = send(self.project, endpoint, arguments, token, **options)
+        status, code = expected if isinstance(expected, tuple) else (expected, None)
         assert response.status_code == status, response.text
-        return self.project.backend.asked[before:] + ["postgres"] * (self.proxy.seen - messages)
+        assert code is None or documented.code(response.json()) == code
+        return response.content, self.project.backend.asked[before:] + ["postgres"] * (self.proxy.seen - messages)
+
+    def requests(self, *request: Any, **options: Any) -> list[str]:
+        return self.send(*request, **options)[1]
 
     def once(self, endpoint: Endpoint) -> list[str]:
         return self.calls(endpoint.rpc)
 
     def calls(self, *names: str) -> list[str]:
-        """What is asked when these functions are called."""
+        """The requests that calls of these SQL functions cause."""
         return [
             f"POST /rest/v1/rpc/{name}" if self.project.setup.transport == "postgrest" else "postgres" for name in names
         ]
 
 
 @pytest.fixture(scope="module", params=BOTH_TRANSPORTS, ids=str)
-def counted(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Counted]:
+def traffic(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Traffic]:
     setup: Setup = request.param
     backend = projects.backend(setup.signing)
     server = backend.database.server
@@ -54,106 +68,128 @@ def counted(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Coun
         direct = backend.database.login("authenticator").replace(f":{server.port}/", f":{proxy.port}/")
         with Project(setup, backend, database_url=direct if setup.transport == "postgres" else None) as project:
             token = project.token(backend.database.member())
-            assert project.get(token, JOB).status_code == 404  # the keys are fetched, the connection is made
-            yield Counted(project, proxy)
+            assert project.get(token, JOB).status_code == 404  # fetches the signing keys and connects
+            yield Traffic(project, proxy)
 
 
 JOB = "00000000-0000-4000-8000-000000000000"
 every_endpoint = pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
-# All but those that always look at a source first.
-every_plain_endpoint = pytest.mark.parametrize(
+# All but those that always check a source first.
+every_endpoint_without_check = pytest.mark.parametrize(
     "endpoint",
     [one for one in registry.endpoints() if one.name not in ALWAYS_LOOKS],
     ids=lambda endpoint: endpoint.name,
 )
 
 
-@every_plain_endpoint
-def test_an_answer_takes_one_round_trip(counted: Counted, endpoint: Endpoint) -> None:
-    project, user = counted.project, counted.project.database.member()
+@every_endpoint_without_check
+def test_round_trips__one_per_request(traffic: Traffic, endpoint: Endpoint) -> None:
+    project, user = traffic.project, traffic.project.database.member()
     arguments = GOOD[endpoint.name](project, user)
-    assert counted.asked(endpoint, project.token(user), arguments, endpoint.status) == counted.once(endpoint)
+    body, requests = traffic.send(endpoint, project.token(user), arguments, endpoint.status)
+    assert requests == traffic.once(endpoint)
+    if endpoint.method == "GET":
+        assert json.loads(body) == call(project, user, endpoint.rpc, **sql_arguments(endpoint, arguments))
 
 
-@every_plain_endpoint
-def test_so_does_one_to_an_agencys_server(counted: Counted, endpoint: Endpoint) -> None:
-    """Where keys are taken; elsewhere nobody is asked about one."""
-    project, user = counted.project, counted.project.database.member()
+@every_endpoint_without_check
+def test_round_trips__one_with_an_api_key(traffic: Traffic, endpoint: Endpoint) -> None:
+    """Where keys are not accepted, no request is sent."""
+    project, user = traffic.project, traffic.project.database.member()
     arguments = GOOD[endpoint.name](project, user)
     header = {"authorization": f"Bearer {project.database.api_key(user)}"}
-    taken = endpoint.error_format.api_keys
-    asked = counted.asked(endpoint, None, arguments, endpoint.status if taken else 401, headers=header)
-    assert asked == (counted.once(endpoint) if taken else [])
+    accepted = endpoint.error_format.api_keys
+    expected = endpoint.status if accepted else (401, "invalid_token")
+    body, requests = traffic.send(endpoint, None, arguments, expected, headers=header)
+    assert requests == (traffic.once(endpoint) if accepted else [])
+    if accepted and endpoint.method == "GET":
+        assert json.loads(body) == call(project, user, endpoint.rpc, **sql_arguments(endpoint, arguments))
 
 
-@every_plain_endpoint
-def test_so_does_one_with_an_idempotency_key_and_the_same_again(counted: Counted, endpoint: Endpoint) -> None:
-    project, user = counted.project, counted.project.database.member()
+@every_endpoint_without_check
+def test_round_trips__one_with_an_idempotency_key_and_repeated(traffic: Traffic, endpoint: Endpoint) -> None:
+    """The repeated request gets the same bytes, if it may."""
+    project, user = traffic.project, traffic.project.database.member()
     arguments = GOOD[endpoint.name](project, user)
     token, headers = project.token(user), {"idempotency-key": user.id}
-    again = 404 if endpoint.method == "DELETE" and not endpoint.accepts_idempotency_key else endpoint.status
-    for status in (endpoint.status, again):
-        assert counted.asked(endpoint, token, arguments, status, headers=headers) == counted.once(endpoint)
+    deletes = endpoint.method == "DELETE" and not endpoint.accepts_idempotency_key
+    first, requests = traffic.send(endpoint, token, arguments, endpoint.status, headers=headers)
+    again, more = traffic.send(endpoint, token, arguments, 404 if deletes else endpoint.status, headers=headers)
+    assert requests == more == traffic.once(endpoint)
+    if endpoint.accepts_idempotency_key or endpoint.method == "GET":
+        assert again == first
 
 
-@every_plain_endpoint
-def test_so_does_a_refusal_by_the_database(counted: Counted, endpoint: Endpoint) -> None:
-    """A session that was signed out, a key that was revoked: nobody but the database knows."""
-    project, user = counted.project, counted.project.database.member()
+@every_endpoint_without_check
+def test_round_trips__one_for_a_refusal_by_the_database(traffic: Traffic, endpoint: Endpoint) -> None:
+    """Only the database knows of a signed-out session or a revoked key."""
+    project, user = traffic.project, traffic.project.database.member()
     arguments = GOOD[endpoint.name](project, user)
     header = {"authorization": f"Bearer {project.database.api_key(user)}"}
-    project.database.admin.execute("delete from auth.sessions where id = %s", (user.session_id,))
-    assert counted.asked(endpoint, project.token(user), arguments, 401) == counted.once(endpoint)
+    sign_out(project, user)
+    revoked = (401, "revoked_token")
+    assert traffic.requests(endpoint, project.token(user), arguments, revoked) == traffic.once(endpoint)
     if endpoint.error_format.api_keys:
-        project.database.admin.execute(
-            "update app.api_keys set revoked_at = now() where agency_id = %s", (user.agency_id,)
-        )
-        assert counted.asked(endpoint, None, arguments, 401, headers=header) == counted.once(endpoint)
+        refused = (401, "invalid_api_key")
+        assert traffic.requests(endpoint, None, arguments, refused, headers=header) == traffic.once(endpoint)
 
 
 @every_endpoint
-def test_what_the_door_refuses_is_asked_of_nobody(counted: Counted, endpoint: Endpoint) -> None:
-    token = counted.project.token(counted.project.database.member())
+def test_round_trips__none_for_a_refusal_by_the_function(traffic: Traffic, endpoint: Endpoint) -> None:
+    token = traffic.project.token(traffic.project.database.member())
     arguments = dict.fromkeys(endpoint.path_parameters(endpoint.path) or (), JOB)
-    assert counted.asked(endpoint, token, arguments, 413, content=b"x" * (MAX_BODY_BYTES + 1)) == []
-    assert counted.asked(endpoint, token[:-8] + "AAAAAAAA", arguments, 401) == []
+    too_large = b"x" * (MAX_BODY_BYTES + 1)
+    assert traffic.requests(endpoint, token, arguments, (413, "body_too_large"), content=too_large) == []
+    assert traffic.requests(endpoint, token[:-8] + "AAAAAAAA", arguments, (401, "invalid_token")) == []
     if arguments:
-        assert counted.asked(endpoint, token, dict.fromkeys(arguments, "nope"), 404) == []
-    if endpoint.method not in {"GET", "DELETE"}:
-        assert counted.asked(endpoint, token, arguments, 400, content=b"{") == []
+        assert traffic.requests(endpoint, token, dict.fromkeys(arguments, "nope"), (404, "not_found")) == []
+    if endpoint.has_body:
+        assert traffic.requests(endpoint, token, arguments, (400, "invalid_json"), content=b"{") == []
 
 
 @pytest.mark.parametrize("by_key", [False, True], ids=["user", "key"])
 @pytest.mark.parametrize("name", CHECKS)
-def test_what_is_looked_at_is_asked_about_until_it_is_known(counted: Counted, name: str, by_key: bool) -> None:
-    """The exception: begin the look, ask for what was seen as long as it takes, and then what is to be kept."""
-    project, user = counted.project, counted.project.database.member()
+def test_round_trips__source_check_is_polled_until_complete(traffic: Traffic, name: str, by_key: bool) -> None:
+    """The exception: a first call begins the check, which is polled, and a last call uses its result."""
+    project, user = traffic.project, traffic.project.database.member()
     endpoint = ENDPOINTS[name]
     last = [endpoint.rpc] if endpoint.accepts_idempotency_key else []
     bearer = project.database.api_key(user) if by_key else project.token(user)
     headers = {"idempotency-key": user.id, "authorization": f"Bearer {bearer}"}
     arguments = CHECKS[name](project, user)
     with looking(project):
-        asked = counted.asked(endpoint, None, arguments, endpoint.status, headers=headers)
-    checks = len(asked) - 1 - len(last)
+        first, requests = traffic.send(endpoint, None, arguments, endpoint.status, headers=headers)
+    checks = len(requests) - 1 - len(last)
     assert checks >= 1
-    assert asked == counted.calls(endpoint.rpc, *["get_source_check"] * checks, *last)
-    if (
-        endpoint.accepts_idempotency_key
-    ):  # who asks again, as after an answer that was lost, needs no source that answers
-        assert counted.asked(endpoint, None, arguments, endpoint.status, headers=headers) == counted.once(endpoint)
+    assert requests == traffic.calls(endpoint.rpc, *["get_source_check"] * checks, *last)
+    if endpoint.accepts_idempotency_key:  # a repeated request needs no source
+        again, requests = traffic.send(endpoint, None, arguments, endpoint.status, headers=headers)
+        assert (again, requests) == (first, traffic.once(endpoint))
+    sign_out(project, user)
+    refused = (401, "invalid_api_key" if by_key else "revoked_token")
+    assert traffic.requests(endpoint, None, arguments, refused, headers=headers) == traffic.once(endpoint)
+
+
+def sql_arguments(endpoint: Endpoint, arguments: Arguments) -> Arguments:
+    """What the endpoint sends to its SQL function."""
+    query = {name: str(value) for name, value in arguments.items()}
+    parsed = endpoint.request.model_validate_strings(query, strict=True)
+    return parsed.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def sign_out(project: Project, user: User) -> None:
+    """Ends the user's session and revokes the agency's keys."""
     project.database.admin.execute("delete from auth.sessions where id = %s", (user.session_id,))
     project.database.admin.execute("update app.api_keys set revoked_at = now() where agency_id = %s", (user.agency_id,))
-    assert counted.asked(endpoint, None, arguments, 401, headers=headers) == counted.once(endpoint)
 
 
-def test_every_endpoint_that_looks_is_among_them() -> None:
+def test_round_trips__every_respond_endpoint_is_listed() -> None:
     around = {endpoint.name for endpoint in registry.endpoints() if endpoint.respond}
     assert around == set(CHECKS)
 
 
-def test_a_preflight_is_asked_of_nobody(counted: Counted) -> None:
-    before, messages = len(counted.project.backend.asked), counted.proxy.seen
+def test_round_trips__none_for_a_preflight(traffic: Traffic) -> None:
+    before, messages = len(traffic.project.backend.asked), traffic.proxy.seen
     for endpoint in registry.endpoints():
-        assert counted.project.request("OPTIONS", endpoint.path).status_code == 204
-    assert (len(counted.project.backend.asked), counted.proxy.seen) == (before, messages)
+        assert traffic.project.request("OPTIONS", endpoint.path).status_code == 204
+    assert (len(traffic.project.backend.asked), traffic.proxy.seen) == (before, messages)

@@ -1,4 +1,4 @@
-"""functions/_shared/secret_store.py and aws.py, and what the doors and the worker make of them: AWS is moto's."""
+"""secret_store.py and aws.py, and their use by the API and the worker. AWS is played by moto."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def aws(account: None) -> Iterator[SecretsManagerStore]:
 
 
 class Throttling:
-    """AWS on a bad day: every request is refused, with a message that quotes it."""
+    """An AWS that throttles every request, with a message that quotes the secret."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -76,8 +76,8 @@ def throttling(account: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Throt
         yield server
 
 
-def kept(store: SecretsManagerStore) -> dict[str, dict[str, Any]]:
-    """Every secret of the account that is not marked to be deleted, by name."""
+def stored_secrets(store: SecretsManagerStore) -> dict[str, dict[str, Any]]:
+    """All secrets of the account that are not marked for deletion, by name."""
     names = [each["Name"] for each in client("secretsmanager").list_secrets()["SecretList"]]
     return {
         name: json.loads(client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]) for name in names
@@ -87,15 +87,15 @@ def kept(store: SecretsManagerStore) -> dict[str, dict[str, Any]]:
 # Secrets Manager
 
 
-def test_what_is_put_is_got_and_what_is_rotated_too(aws: SecretsManagerStore) -> None:
+def test_secrets_manager__put_get_and_rotate(aws: SecretsManagerStore) -> None:
     aws.put("a/1", SECRET)
-    assert kept(aws) == {"p/a/1": SECRET}
+    assert stored_secrets(aws) == {"p/a/1": SECRET}
     assert SecretsManagerStore("p").get("a/1") == SECRET
     client("secretsmanager").put_secret_value(SecretId="p/a/1", SecretString='{"token": "new"}')
     assert aws.get("a/1") == {"token": "new"}
 
 
-def test_what_is_forgotten_is_missing_and_can_be_brought_back_for_a_week(aws: SecretsManagerStore) -> None:
+def test_secrets_manager__deleted_can_be_restored_for_a_week(aws: SecretsManagerStore) -> None:
     aws.put("a/1", SECRET)
     aws.delete("a/1")
     marked = client("secretsmanager").describe_secret(SecretId="p/a/1")
@@ -109,24 +109,22 @@ def test_what_is_forgotten_is_missing_and_can_be_brought_back_for_a_week(aws: Se
 
 
 @pytest.mark.parametrize("value", ["s3cr3t", "[]", '"s3cr3t"', "null", ""])
-def test_what_is_no_object_is_missing_and_not_quoted(aws: SecretsManagerStore, value: str) -> None:
+def test_secrets_manager__not_a_json_object(aws: SecretsManagerStore, value: str) -> None:
     client("secretsmanager").create_secret(Name="p/x", SecretString=value or " ")
     with pytest.raises(SecretMissing) as missing:
         aws.get("x")
     assert missing.value.args == ()
-    assert missing.value.__context__ is None  # that of a parser holds the text
+    assert missing.value.__context__ is None  # a parser's error would hold the text
 
 
-def test_a_name_is_put_once(aws: SecretsManagerStore) -> None:
+def test_secrets_manager__name_in_use(aws: SecretsManagerStore) -> None:
     aws.put("a/1", SECRET)
     with pytest.raises(SecretUnavailable, match="ResourceExistsException"):
         aws.put("a/1", {"token": "other"})
     assert aws.get("a/1") == SECRET
 
 
-def test_throttled_it_tries_three_times_and_says_nothing_of_the_secret(
-    throttling: Throttling, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_secrets_manager__throttled(throttling: Throttling, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     store = SecretsManagerStore("p")
     with pytest.raises(SecretUnavailable) as refused:
@@ -140,21 +138,21 @@ def test_throttled_it_tries_three_times_and_says_nothing_of_the_secret(
     assert SECRET["token"] not in caplog.text
 
 
-def test_what_the_sdk_refuses_to_send_is_not_quoted(aws: SecretsManagerStore) -> None:
+def test_secrets_manager__sdk_error_is_not_quoted(aws: SecretsManagerStore) -> None:
     with pytest.raises(AwsError, match=r"^create_secret: ParamValidationError$"):
         _secrets_manager("create_secret", Name="x", SecretString=SECRET)
 
 
-def test_calls_end(account: None) -> None:
+def test_aws_client__timeouts_and_attempts(account: None) -> None:
     config = client("secretsmanager").meta.config
     assert (config.connect_timeout, config.read_timeout) == (2, 5)
     assert config.retries == {"mode": "standard", "total_max_attempts": 3}
 
 
-# The environment
+# EnvironmentStore
 
 
-def test_an_environment_is_read_anew_and_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_store__reads_current_values_writes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     store = EnvironmentStore()
     for token in ("old", "new"):
         monkeypatch.setenv("FLIGHTS", json.dumps({"token": token}))
@@ -171,12 +169,12 @@ def test_an_environment_is_read_anew_and_never_written(monkeypatch: pytest.Monke
         store.get("NEVER_SET")
 
 
-# The doors
+# The API
 
 
 @pytest.fixture(params=BOTH_TRANSPORTS, ids=str)
-def outside(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Project]:
-    """Functions that put secrets into Secrets Manager."""
+def aws_project(request: pytest.FixtureRequest, projects: Projects) -> Iterator[Project]:
+    """A project whose functions store secrets in Secrets Manager."""
     backend = projects.backend(request.param.signing)
     with Project(request.param, backend, secret_store="secretsmanager", secret_prefix="p") as project:
         yield project
@@ -191,22 +189,22 @@ def with_secret(secret: object) -> dict[str, Any]:
     return GOOD | {"configuration": {**CONFIG, "secret": secret}}
 
 
-def test_a_secret_goes_outside_and_nowhere_else(
-    outside: Project, aws: SecretsManagerStore, caplog: pytest.LogCaptureFixture
+def test_create_connection__secret_only_in_the_external_store(
+    aws_project: Project, aws: SecretsManagerStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    secret = {"token": f"0nly-0utside-{outside.setup.transport}"}
-    user = outside.database.member()
-    response = create(outside, outside.token(user), with_secret(secret))
+    secret = {"token": f"0nly-0utside-{aws_project.setup.transport}"}
+    user = aws_project.database.member()
+    response = create(aws_project, aws_project.token(user), with_secret(secret))
     connection = created(response)
-    [(name, value)] = kept(aws).items()
+    [(name, value)] = stored_secrets(aws).items()
     assert name.startswith(f"p/{user.agency_id}/")
     assert value == secret
-    assert secret["token"] not in response.text + caplog.text + everything_stored(outside.database)
-    if outside.setup.transport == "postgrest":
-        assert secret["token"] not in outside.backend.postgrest.logged()
-    outside.database.start(user, connection["id"])
-    with outside.database.worker() as worker:
+    assert secret["token"] not in response.text + caplog.text + everything_stored(aws_project.database)
+    if aws_project.setup.transport == "postgrest":
+        assert secret["token"] not in aws_project.backend.postgrest.logged()
+    aws_project.database.start(user, connection["id"])
+    with aws_project.database.worker() as worker:
         claims = worker.call(
             "worker_claim", worker="w", families=["historical_sync"], max_executions=100, lease_seconds=30
         )
@@ -214,16 +212,16 @@ def test_a_secret_goes_outside_and_nowhere_else(
     assert claim["connection"] == {"kind": "http", "config": CONFIG, "secret_ref": name.removeprefix("p/")}
 
 
-def test_the_same_request_is_answered_as_before(outside: Project, aws: SecretsManagerStore) -> None:
-    user = outside.database.member()
-    token = outside.token(user)
-    first, again = (create(outside, token, key="k") for _ in range(2))
+def test_create_connection__repeated_with_its_idempotency_key(aws_project: Project, aws: SecretsManagerStore) -> None:
+    user = aws_project.database.member()
+    token = aws_project.token(user)
+    first, again = (create(aws_project, token, key="k") for _ in range(2))
     assert first.content == again.content
     other = with_secret({"token": "another"})
-    refusal(create(outside, token, other, "k"), 422, "idempotency_key_reused")
-    assert ids(outside, token) == [created(first)["id"]]
-    created(create(outside, token, other, "k2"))
-    created(create(outside, token))
+    refusal(create(aws_project, token, other, "k"), 422, "idempotency_key_reused")
+    assert ids(aws_project, token) == [created(first)["id"]]
+    created(create(aws_project, token, other, "k2"))
+    created(create(aws_project, token))
 
 
 TOO_LARGE = {"token": "x" * MAX_SECRET_BYTES}
@@ -241,24 +239,30 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_secret_that_is_refused_is_not_put(outside: Project, aws: SecretsManagerStore, name: str) -> None:
+def test_create_connection__refused_secret_is_not_stored(
+    aws_project: Project, aws: SecretsManagerStore, name: str
+) -> None:
     path, body = WRONG[name]
-    user = outside.database.member()
+    user = aws_project.database.member()
     if "stored" in name:
-        body = body | {"connection_id": outside.database.connection(user.agency_id, config=CONFIG, secret=SECRET)}
-    with outside.unchanged():
-        refusal(outside.request("POST", path, outside.token(user), json=body), 400, "invalid_configuration")
-    assert kept(aws) == {}
+        body = body | {"connection_id": aws_project.database.connection(user.agency_id, config=CONFIG, secret=SECRET)}
+    with aws_project.unchanged():
+        refusal(
+            aws_project.request("POST", path, aws_project.token(user), json=body),
+            400,
+            "invalid_configuration",
+        )
+    assert stored_secrets(aws) == {}
 
 
-def test_a_store_that_does_not_answer_is_for_later(
-    outside: Project, throttling: Throttling, caplog: pytest.LogCaptureFixture
+def test_create_connection__store_is_unavailable(
+    aws_project: Project, throttling: Throttling, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    token = outside.token(outside.database.member())
+    token = aws_project.token(aws_project.database.member())
     tested = {"type": "http", "configuration": GOOD["configuration"]}
     for path, body in ((PATH, GOOD), (TEST, tested), (PATH, GOOD | {"validate": True})):
-        response = outside.request("POST", path, token, json=body)
+        response = aws_project.request("POST", path, token, json=body)
         assert refusal(response, 503, "secrets_unavailable") == {}
         assert int(response.headers["retry-after"]) > 0
         assert SECRET["token"] not in response.text
@@ -267,14 +271,14 @@ def test_a_store_that_does_not_answer_is_for_later(
     assert len([cause for cause in causes if "ThrottlingException" in cause]) == 3
     assert SECRET["token"] not in "".join(causes)
     assert SECRET["token"] not in caplog.text
-    assert ids(outside, token) == []
+    assert ids(aws_project, token) == []
 
 
 # The worker
 
 
-class Shelf:
-    """A store whose secrets change as a test says; `before(number)` is called before the `number`th is handed out."""
+class FakeSecretStore:
+    """A store in memory. `before(n)` is called before the n-th read."""
 
     def __init__(self, **secrets: Any) -> None:
         self.secrets = secrets
@@ -302,22 +306,22 @@ class Shelf:
             raise SecretUnavailable("down")
 
 
-class Bench:
-    """An agency's connection to the source, its secret outside by the name `source`; and a worker."""
+class Fixture:
+    """An agency's connection to the source, its secret aws_project by the name `source`; and a worker."""
 
     def __init__(self, database: Database, source: Source) -> None:
         self.database = database
         self.source = source
         self.user = database.member()
-        self.shelf = Shelf(source={"token": source.credentials.token})
-        self.secrets: SecretStore | None = self.shelf
+        self.store = FakeSecretStore(source={"token": source.credentials.token})
+        self.secrets: SecretStore | None = self.store
         self.client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
         config, _ = source.connection(["airlines"], page_size=4)
         self.connection_id = database.connection(self.user.agency_id, config=config)
         self.keep("source", self.connection_id)
 
     def keep(self, name: str, connection_id: str) -> None:
-        """As an operator does it: nothing but SQL."""
+        """Registers the secret as an operator does, with SQL only."""
         self.database.admin.execute(
             "with secret as (insert into app.secrets (agency_id, storage, name, used_at)"
             " values (%s, 'external', %s, now()) returning id)"
@@ -342,9 +346,9 @@ class Bench:
             return str(run["id"])
 
     def run(self, job_id: str) -> dict[str, Any]:
-        """Runs it as far as it goes at once; its row."""
+        """Runs the job until it ends or is queued again, and returns its row."""
         with self.database.connect() as connection:
-            connection.execute("set session_replication_role = replica")  # no guard: its next attempt is due now
+            connection.execute("set session_replication_role = replica")  # without the guard
             connection.execute("update app.executions set run_at = now() where id = %s", (job_id,))
         asyncio.run(self._run())
         return self.database.execution(job_id)
@@ -358,12 +362,12 @@ class Bench:
         await Engine(self.client, 3600).run(execution, runners[execution.family], Signals())
 
     def rotate(self) -> None:
-        """At the source and in the store."""
+        """Replaces the secret at the source and in the store."""
         self.source.credentials = Credentials(token=f"{self.source.credentials.token}-2")
-        self.shelf.secrets["source"] = {"token": self.source.credentials.token}
+        self.store.secrets["source"] = {"token": self.source.credentials.token}
 
     def rotate_before(self, number: int) -> None:
-        self.shelf.before = lambda nth: self.rotate() if nth == number else None
+        self.store.before = lambda nth: self.rotate() if nth == number else None
 
     def stored(self) -> int:
         return int(self.database.one("select count(*) as n from app.records")["n"])
@@ -373,10 +377,10 @@ AIRLINES = 16
 
 
 @pytest.fixture
-def bench(database: Database, caplog: pytest.LogCaptureFixture) -> Iterator[Bench]:
+def fixture(database: Database, caplog: pytest.LogCaptureFixture) -> Iterator[Fixture]:
     caplog.set_level(logging.DEBUG)
     with Source() as source:
-        made = Bench(database, source)
+        made = Fixture(database, source)
         first = source.credentials.token
         yield made
         asyncio.run(made.client.aclose())
@@ -384,119 +388,119 @@ def bench(database: Database, caplog: pytest.LogCaptureFixture) -> Iterator[Benc
     assert first not in everything_stored(database)
 
 
-def told(row: Mapping[str, Any]) -> tuple[str, str | None]:
+def outcome(row: Mapping[str, Any]) -> tuple[str, str | None]:
     return row["status"], row["error"] and row["error"]["code"]
 
 
-def test_the_secret_is_asked_for_at_every_claim(bench: Bench) -> None:
-    assert told(bench.run(bench.start())) == ("completed", None)
-    bench.rotate()
-    assert told(bench.run(bench.start())) == ("completed", None)
-    assert (bench.shelf.got, bench.stored()) == (2, AIRLINES)
+def test_worker__reads_the_secret_at_every_claim(fixture: Fixture) -> None:
+    assert outcome(fixture.run(fixture.start())) == ("completed", None)
+    fixture.rotate()
+    assert outcome(fixture.run(fixture.start())) == ("completed", None)
+    assert (fixture.store.got, fixture.stored()) == (2, AIRLINES)
 
 
 @pytest.mark.parametrize("family", ["historical_sync", "sync_job_run"])
-def test_one_that_is_rotated_in_the_middle_is_the_next_attempts(bench: Bench, family: str) -> None:
-    """Also where errors are passed over."""
-    job_id = bench.start(family)
-    bench.source.faults.delay(0)
-    bench.source.faults.status(401)
-    bench.rotate_before(2)
-    row = bench.run(job_id)
-    assert (*told(row), row.get("errors", 0)) == ("queued", "secret_rotated", 0)
-    assert 0 < bench.stored() < AIRLINES
-    assert told(bench.run(job_id))[0] == "completed"
-    assert bench.stored() == AIRLINES
-    asked = [request.query for request in bench.source.requests]
-    assert asked.count("page=2&per_page=4") == 2  # the one that was refused, again
+def test_worker__secret_rotated_during_the_run(fixture: Fixture, family: str) -> None:
+    """Also if the family ignores errors."""
+    job_id = fixture.start(family)
+    fixture.source.faults.delay(0)
+    fixture.source.faults.status(401)
+    fixture.rotate_before(2)
+    row = fixture.run(job_id)
+    assert (*outcome(row), row.get("errors", 0)) == ("queued", "secret_rotated", 0)
+    assert 0 < fixture.stored() < AIRLINES
+    assert outcome(fixture.run(job_id))[0] == "completed"
+    assert fixture.stored() == AIRLINES
+    asked = [request.query for request in fixture.source.requests]
+    assert asked.count("page=2&per_page=4") == 2  # the refused page was read again
 
 
-def test_a_source_that_refuses_the_secret_that_the_store_has_is_a_failure(bench: Bench) -> None:
-    bench.shelf.secrets["source"] = {"token": "wrong"}
-    assert told(bench.run(bench.start())) == ("failed", "source_unauthorized")
+def test_worker__source_refuses_the_current_secret(fixture: Fixture) -> None:
+    fixture.store.secrets["source"] = {"token": "wrong"}
+    assert outcome(fixture.run(fixture.start())) == ("failed", "source_unauthorized")
 
 
-def test_a_store_that_is_down_is_tried_again(bench: Bench) -> None:
-    job_id = bench.start()
-    bench.shelf.is_down = True
-    assert told(bench.run(job_id)) == ("queued", "secret_unavailable")
-    bench.shelf.is_down = False
-    assert told(bench.run(job_id))[0] == "completed"
+def test_worker__store_is_down_at_the_claim(fixture: Fixture) -> None:
+    job_id = fixture.start()
+    fixture.store.is_down = True
+    assert outcome(fixture.run(job_id)) == ("queued", "secret_unavailable")
+    fixture.store.is_down = False
+    assert outcome(fixture.run(job_id))[0] == "completed"
 
 
-def test_a_store_that_is_down_when_the_source_refuses_is_tried_again(bench: Bench) -> None:
-    job_id = bench.start()
-    bench.source.faults.status(403)
-    bench.shelf.before = lambda number: setattr(bench.shelf, "is_down", number > 1)
-    assert told(bench.run(job_id)) == ("queued", "secret_unavailable")
+def test_worker__store_is_down_when_the_source_refuses(fixture: Fixture) -> None:
+    job_id = fixture.start()
+    fixture.source.faults.status(403)
+    fixture.store.before = lambda number: setattr(fixture.store, "is_down", number > 1)
+    assert outcome(fixture.run(job_id)) == ("queued", "secret_unavailable")
 
 
-def test_one_that_is_gone_has_to_be_entered_again(bench: Bench) -> None:
-    del bench.shelf.secrets["source"]
-    row = bench.run(bench.start())
-    assert told(row) == ("failed", "secret_missing")
+def test_worker__secret_is_missing(fixture: Fixture) -> None:
+    del fixture.store.secrets["source"]
+    row = fixture.run(fixture.start())
+    assert outcome(row) == ("failed", "secret_missing")
     assert "Enter it again." in row["error"]["message"]
 
 
-def test_a_worker_without_a_store_tries_again(bench: Bench) -> None:
-    """As between the deployments of a door and a worker."""
-    job_id = bench.start()
-    bench.secrets = None
-    assert told(bench.run(job_id)) == ("queued", "secret_unavailable")
-    bench.secrets = bench.shelf
-    assert told(bench.run(job_id))[0] == "completed"
+def test_worker__has_no_store(fixture: Fixture) -> None:
+    """As between the deployments of the API and the worker."""
+    job_id = fixture.start()
+    fixture.secrets = None
+    assert outcome(fixture.run(job_id)) == ("queued", "secret_unavailable")
+    fixture.secrets = fixture.store
+    assert outcome(fixture.run(job_id))[0] == "completed"
 
 
-def test_a_look_tells_whoever_waits(bench: Bench) -> None:
-    with bench.database.session(bench.user.claims) as session:
-        check_id = session.source_check(bench.connection_id, "airlines")
+def test_source_check__store_is_down(fixture: Fixture) -> None:
+    with fixture.database.session(fixture.user.claims) as session:
+        check_id = session.source_check(fixture.connection_id, "airlines")
 
         async def source_check() -> None:
-            opening = partial(open_source, allow_private_addresses=True, secrets=bench.shelf)
-            [execution] = await bench.client.claim("w", list(CHECKS), 1, 30)
-            await Engine(bench.client, 3600).run(execution, bind_source(opening, CHECKS)["source_check"], Signals())
+            opening = partial(open_source, allow_private_addresses=True, secrets=fixture.store)
+            [execution] = await fixture.client.claim("w", list(CHECKS), 1, 30)
+            await Engine(fixture.client, 3600).run(execution, bind_source(opening, CHECKS)["source_check"], Signals())
 
-        bench.shelf.is_down = True
+        fixture.store.is_down = True
         asyncio.run(source_check())
         seen = session.call("get_source_check", check_id=check_id)
     assert (seen["status"], seen["error"]["code"]) == ("failed", "secret_unavailable")
 
 
-# Forgetting
+# Cleanup of deleted secrets
 
 
-def delete(bench: Bench) -> None:
-    with bench.database.session(bench.user.claims) as session:
-        session.call("delete_connection", connection_id=bench.connection_id)
+def delete(fixture: Fixture) -> None:
+    with fixture.database.session(fixture.user.claims) as session:
+        session.call("delete_connection", connection_id=fixture.connection_id)
 
 
-def left(bench: Bench) -> int:
-    return len(bench.database.all("select from app.secrets"))
+def count_secret_rows(fixture: Fixture) -> int:
+    return len(fixture.database.all("select from app.secrets"))
 
 
-def test_a_deleted_connections_secret_is_forgotten_outside_too(bench: Bench) -> None:
-    assert asyncio.run(SecretCleanup(bench.client, bench.shelf).delete_some()) == 0
-    delete(bench)
-    bench.shelf.is_down = True
-    assert asyncio.run(SecretCleanup(bench.client, bench.shelf).delete_some()) == 0
-    assert (left(bench), len(bench.shelf.secrets)) == (1, 1)
-    bench.shelf.is_down = False
-    assert asyncio.run(SecretCleanup(bench.client, bench.shelf).delete_some()) == 0  # handed out already
-    bench.database.admin.execute("update app.secrets set delete_at = now()")
-    assert asyncio.run(SecretCleanup(bench.client, bench.shelf).delete_some()) == 1
-    assert (left(bench), bench.shelf.secrets) == (0, {})
+def test_secret_cleanup__deleted_connection(fixture: Fixture) -> None:
+    assert asyncio.run(SecretCleanup(fixture.client, fixture.store).delete_some()) == 0
+    delete(fixture)
+    fixture.store.is_down = True
+    assert asyncio.run(SecretCleanup(fixture.client, fixture.store).delete_some()) == 0
+    assert (count_secret_rows(fixture), len(fixture.store.secrets)) == (1, 1)
+    fixture.store.is_down = False
+    assert asyncio.run(SecretCleanup(fixture.client, fixture.store).delete_some()) == 0  # claimed already
+    fixture.database.admin.execute("update app.secrets set delete_at = now()")
+    assert asyncio.run(SecretCleanup(fixture.client, fixture.store).delete_some()) == 1
+    assert (count_secret_rows(fixture), fixture.store.secrets) == (0, {})
 
 
-def test_what_is_forgotten_at_aws_is_marked_there(bench: Bench, aws: SecretsManagerStore) -> None:
+def test_secret_cleanup__marks_secrets_at_aws(fixture: Fixture, aws: SecretsManagerStore) -> None:
     aws.put("source", SECRET)
-    delete(bench)
-    assert asyncio.run(SecretCleanup(bench.client, aws).delete_some()) == 1
-    assert kept(aws) == {}
-    assert left(bench) == 0
+    delete(fixture)
+    assert asyncio.run(SecretCleanup(fixture.client, aws).delete_some()) == 1
+    assert stored_secrets(aws) == {}
+    assert count_secret_rows(fixture) == 0
 
 
-def test_a_sweep_goes_on_after_a_failure_and_ends_when_told(bench: Bench) -> None:
-    class Broken(Shelf):
+def test_secret_cleanup__continues_after_a_failure(fixture: Fixture) -> None:
+    class Broken(FakeSecretStore):
         def delete(self, name: str) -> None:
             if "first" in self.secrets:
                 del self.secrets["first"]
@@ -504,16 +508,16 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_when_told(bench: Bench) -> Non
             super().delete(name)
 
     store: SecretStore = Broken(first=1)
-    delete(bench)
+    delete(fixture)
 
     async def scenario() -> None:
         stop = asyncio.Event()
-        cleanup = PeriodicTask("secret cleanup", SecretCleanup(bench.client, store).delete_due, 0.01)
+        cleanup = PeriodicTask("secret cleanup", SecretCleanup(fixture.client, store).delete_due, 0.01)
         sweeping = asyncio.create_task(cleanup.run(stop))
 
         def is_forgotten() -> bool:
-            bench.database.admin.execute("update app.secrets set delete_at = now()")
-            return left(bench) == 0
+            fixture.database.admin.execute("update app.secrets set delete_at = now()")
+            return count_secret_rows(fixture) == 0
 
         await eventually(is_forgotten)
         stop.set()
@@ -522,19 +526,19 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_when_told(bench: Bench) -> Non
     asyncio.run(scenario())
 
 
-def test_the_real_worker_with_secrets_in_its_environment(bench: Bench) -> None:
-    gone = bench.database.connection(bench.user.agency_id)
-    bench.keep("NEVER_SET", gone)
-    with bench.database.session(bench.user.claims) as session:
+def test_worker_process__secrets_in_the_environment(fixture: Fixture) -> None:
+    gone = fixture.database.connection(fixture.user.agency_id)
+    fixture.keep("NEVER_SET", gone)
+    with fixture.database.session(fixture.user.claims) as session:
         session.call("delete_connection", connection_id=gone)
-    job_id = bench.start()
+    job_id = fixture.start()
     options = {
-        "DATABASE_URL": bench.database.login("authenticator"),
+        "DATABASE_URL": fixture.database.login("authenticator"),
         "WORKER_ALLOW_PRIVATE_ADDRESSES": "true",
         "WORKER_TICK_SECONDS": "0.05",
         "SECRET_STORE": "environment",
-        "source": json.dumps(bench.shelf.secrets["source"]),
+        "source": json.dumps(fixture.store.secrets["source"]),
     }
     with WorkerProcess(log=True, **options):
-        until(lambda: bench.database.execution(job_id)["status"] == "completed")
-        until(lambda: left(bench) == 1)
+        until(lambda: fixture.database.execution(job_id)["status"] == "completed")
+        until(lambda: count_secret_rows(fixture) == 1)

@@ -1,7 +1,7 @@
-"""The API's own document: it is OpenAPI 3.1, it is served, and it says neither more nor less than the functions do.
+"""The OpenAPI document is valid OpenAPI 3.1, is served, and describes exactly what the functions do.
 
 tests/support/documented.py checks that every response that any test gets is documented. This module checks the reverse:
-each documented answer of each endpoint is provoked.
+each documented response of each endpoint is provoked.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ROOT = Path(openapi.__file__).parents[2]
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NAMES = sorted(ENDPOINTS)
 
-# What the specification's objects have: required members, then others that this document uses.
+# The specification's objects: required members, then others that this document uses.
 OBJECTS = {
     "document": ({"openapi", "info", "paths"}, {"servers", "security", "components"}),
     "info": ({"title", "version"}, set()),
@@ -73,7 +73,7 @@ OBJECTS = {
 }
 
 
-def is_a(kind: str, found: Mapping[str, Any]) -> None:
+def check_object(kind: str, found: Mapping[str, Any]) -> None:
     required, optional = OBJECTS[kind]
     assert required <= set(found) <= required | optional, (kind, sorted(found))
 
@@ -84,12 +84,12 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield path, method, operation
 
 
-# It is OpenAPI
+# Valid OpenAPI
 
 
-def test_its_frame_is_that_of_openapi() -> None:
-    is_a("document", DOCUMENT)
-    is_a("info", DOCUMENT["info"])
+def test_document__top_level() -> None:
+    check_object("document", DOCUMENT)
+    check_object("info", DOCUMENT["info"])
     assert re.fullmatch(r"3\.1\.\d", DOCUMENT["openapi"])
     assert DOCUMENT["servers"] == [{"url": "/functions/v1"}]
     assert set(DOCUMENT["components"]) == {"schemas", "securitySchemes"}
@@ -100,23 +100,23 @@ def test_its_frame_is_that_of_openapi() -> None:
     assert {name for requirement in requirements for name in requirement} == set(
         DOCUMENT["components"]["securitySchemes"]
     )
-    # As the models are called: two of one name, or one that is another in requests, would have longer ones.
+    # The names of the models. Two models with one name would get longer names.
     assert all(re.fullmatch(r"[A-Z][A-Za-z]+", name) for name in DOCUMENT["components"]["schemas"])
 
 
-def test_its_version_is_the_projects() -> None:
+def test_document__version_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert DOCUMENT["info"]["version"] == project["version"]
 
 
-def test_every_operation_is_whole() -> None:
+def test_document__operations_are_complete() -> None:
     for path, method, operation in operations():
-        is_a("operation", operation)
+        check_object("operation", operation)
         assert re.fullmatch(r"(/[a-z0-9-]+|/\{[a-z_]+\})+", path)
         assert method in {"get", "post", "put", "patch", "delete"}
         assert "requestBody" not in operation or method in {"post", "put", "patch"}
         for parameter in operation["parameters"]:
-            is_a("parameter", parameter)
+            check_object("parameter", parameter)
             assert parameter["in"] in {"path", "query", "header"}
             assert parameter["required"] or parameter["in"] != "path"
         in_path = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"]
@@ -125,16 +125,16 @@ def test_every_operation_is_whole() -> None:
         assert len(set(places)) == len(places)
         for status, response in operation["responses"].items():
             assert re.fullmatch(r"[2-5]\d\d", status)
-            is_a("response", response)
+            check_object("response", response)
             assert ("content" in response) == (status != "204")
             for header in response["headers"].values():
-                is_a("header", header)
+                check_object("header", header)
     ids = [operation["operationId"] for _, _, operation in operations()]
     assert len(set(ids)) == len(ids)
 
 
 def contents() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every media type object, and where it stands."""
+    """Every media type object with its place."""
     for path, _, operation in operations():
         bodies = [("requestBody", operation["requestBody"])] if "requestBody" in operation else []
         for name, body in (*bodies, *operation["responses"].items()):
@@ -144,19 +144,19 @@ def contents() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path} {name}", body["content"]["application/json"]
 
 
-def test_every_content_has_a_schema_and_examples_that_keep_to_it() -> None:
+def test_document__examples_match_their_schemas() -> None:
     for where, media in contents():
-        is_a("media", media)
+        check_object("media", media)
         examples = [media["example"]] if "example" in media else []
         for example in media.get("examples", {}).values():
-            is_a("example", example)
+            check_object("example", example)
             examples.append(example["value"])
         assert examples, where
         for value in examples:
             assert [*violations(value, media["schema"], DOCUMENT)] == [], where
 
 
-def test_the_examples_of_parameters_keep_to_their_schemas() -> None:
+def test_document__parameter_examples_match_their_schemas() -> None:
     for path, _, operation in operations():
         for parameter in operation["parameters"]:
             for value in (parameter.get("example"), parameter["schema"].get("default")):
@@ -175,14 +175,14 @@ def references(part: Any) -> Iterator[str]:
             yield from references(value)
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_document__references_resolve() -> None:
     found = set(references(DOCUMENT))
     assert found
     for ref in found:
         assert resolve(DOCUMENT, ref)["type"] == "object"
 
 
-def test_no_query_parameter_may_be_null() -> None:
+def test_document__query_parameters_are_not_nullable() -> None:
     for path, _, operation in operations():
         for parameter in operation["parameters"]:
             assert "null" not in json.dumps(parameter["schema"]), (path, parameter)
@@ -214,14 +214,14 @@ def test_no_query_parameter_may_be_null() -> None:
         (None, {"anyOf": [{"type": "string"}, {"type": "null"}]}, 0),
     ],
 )
-def test_what_these_tests_take_for_a_violation(value: Any, schema: dict[str, Any], complaints: int) -> None:
+def test_violations__of_each_keyword(value: Any, schema: dict[str, Any], complaints: int) -> None:
     assert len([*violations(value, schema, {})]) == complaints
 
 
-# It is what is declared, and what is served
+# Complete, and served
 
 
-def test_every_endpoint_is_in_it_and_nothing_else() -> None:
+def test_document__has_exactly_the_endpoints() -> None:
     assert sorted((path, method.upper()) for path, method, _ in operations()) == sorted(
         (endpoint.path, endpoint.method) for endpoint in ENDPOINTS.values()
     )
@@ -232,7 +232,7 @@ def test_every_endpoint_is_in_it_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_examples_are_what_the_models_take(name: str) -> None:
+def test_declaration__examples_match_the_models(name: str) -> None:
     endpoint = ENDPOINTS[name]
     if endpoint.method in {"GET", "DELETE"}:
         query = {name: str(value) for name, value in endpoint.example_request.items()}
@@ -246,7 +246,7 @@ def test_examples_are_what_the_models_take(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_member_of_a_request_is_documented_in_its_place(name: str) -> None:
+def test_document__request_fields_are_in_their_places(name: str) -> None:
     endpoint, operation = ENDPOINTS[name], documented.operation(name)
     members = {field.alias or name: field.is_required() for name, field in endpoint.request.model_fields.items()}
     found = {(one["in"], one["name"]): one["required"] for one in operation["parameters"] if one["in"] != "header"}
@@ -256,7 +256,7 @@ def test_every_member_of_a_request_is_documented_in_its_place(name: str) -> None
         assert set(schema["required"]) <= set(schema["properties"])
         found |= {("body", one): one in schema["required"] for one in schema["properties"]}
         assert body["required"] == bool(schema["required"])
-        # What is unknown is refused where the contract is a published one, and ignored elsewhere.
+        # Unknown fields are refused by published APIs and ignored by others.
         assert (schema.get("additionalProperties") is False) == issubclass(endpoint.request, StrictRequest)
     rest = "query" if endpoint.method in {"GET", "DELETE"} else "body"
     places = {name: "path" if f"{{{name}}}" in endpoint.path else rest for name in members}
@@ -272,8 +272,8 @@ def filters_of(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FILTERED)
-def test_filters_are_documented_as_parameters_of_their_own(name: str) -> None:
-    """OpenAPI's way to say it: members of an object that is exploded into the query. Other lists have none."""
+def test_filters__documented_as_exploded_object(name: str) -> None:
+    """In OpenAPI: an object whose members are exploded into the query. Other lists have no such parameter."""
     found = filters_of(name)
     assert (found["in"], found["style"], found["explode"], found["required"]) == ("query", "form", True, False)
     assert found["schema"]["type"] == "object"
@@ -286,7 +286,7 @@ def test_filters_are_documented_as_parameters_of_their_own(name: str) -> None:
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 @pytest.mark.parametrize("name", FILTERED)
-def test_a_list_is_filtered_by_what_is_documented_and_nothing_else(project: Project, name: str) -> None:
+def test_filters__exactly_the_documented_ones_work(project: Project, name: str) -> None:
     endpoint, found = ENDPOINTS[name], filters_of(name)
     token = project.token(project.database.member())
 
@@ -305,7 +305,7 @@ def test_a_list_is_filtered_by_what_is_documented_and_nothing_else(project: Proj
         operators = [*OPERATORS, ""] if field == "created_at" else ["in"]
         for filter_ in (field, *(f"{field}[{operator}]" for operator in operators)):
             assert answer(filter_) in {(200, ""), (400, "invalid_value")}
-    for operator in ("exists", "like", "ilike"):  # of whatever type the field is
+    for operator in ("exists", "like", "ilike"):  # for every type of field
         assert answer(f"created_at[{operator}]") == (200, "")
     for unknown in ("nme", "agency_id", "Id", "id ", "limit[gt]", "id[in", "id[in][0]", "filters"):
         assert answer(unknown) == (400, "unknown_filter")
@@ -325,8 +325,8 @@ def test_a_list_is_filtered_by_what_is_documented_and_nothing_else(project: Proj
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_headers_are_documented(name: str) -> None:
-    """An Idempotency-Key where it is heeded, and the version where the API has any: asked for and answered."""
+def test_document__headers(name: str) -> None:
+    """Idempotency-Key where it is accepted, and the version header of a versioned API."""
     endpoint, operation = ENDPOINTS[name], documented.operation(name)
     headers = {one["name"]: one for one in operation["parameters"] if one["in"] == "header"}
     versioned = endpoint.error_format.version_header
@@ -343,14 +343,14 @@ def test_its_headers_are_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_who_may_call_is_documented(name: str) -> None:
+def test_document__security(name: str) -> None:
     schemes = {scheme for one in documented.operation(name).get("security", DOCUMENT["security"]) for scheme in one}
     assert schemes == ({"supabase", "agency", "agencyBasic"} if ENDPOINTS[name].error_format.api_keys else {"supabase"})
     assert ((401, "invalid_api_key") in documented.errors(name)) == ENDPOINTS[name].error_format.api_keys
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
-def test_it_is_served_to_anybody(project: Project) -> None:
+def test_document__served_without_credentials(project: Project) -> None:
     response = project.request("GET", "/openapi.json")
     assert response.status_code == 200
     assert response.json() == DOCUMENT
@@ -359,18 +359,18 @@ def test_it_is_served_to_anybody(project: Project) -> None:
     refusal(project.request("POST", "/openapi.json", content=b"{}"), 404, "no_such_function")
 
 
-def test_the_command_prints_what_is_served() -> None:
+def test_document__command_prints_what_is_served() -> None:
     command = [sys.executable, "-m", "functions._build.openapi"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
     assert (json.loads(printed.stdout), printed.stderr) == (DOCUMENT, "")
 
 
-# It says no more than there is
+# Every documented response occurs
 
 
 @dataclass
 class Scenario:
-    """A member of an agency, about to make a request that would succeed."""
+    """An agency's user with a request that succeeds."""
 
     project: Project
     endpoint: Endpoint
@@ -390,7 +390,7 @@ class Scenario:
             return send(self.project, self.endpoint, request, options.pop("token", self.token), **options)
 
     def only_its(self, **members: Any) -> dict[str, Any]:
-        """Those of these members that the request has: an API that refuses others would refuse these."""
+        """The given fields that the request model has. Others would be refused as unknown."""
         fields = self.endpoint.request.model_fields.items()
         return {name: value for name, value in members.items() if name in {field.alias or n for n, field in fields}}
 
@@ -411,7 +411,7 @@ def unknown_key(scene: Scenario) -> httpx.Response:
 
 
 def wrong_member(scene: Scenario) -> httpx.Response:
-    """The first member, not in the path, for which there is a value that the model refuses for what it is."""
+    """The first field outside the path that has an invalid value."""
     in_path = set(scene.endpoint.path_parameters(scene.endpoint.path) or ())
     values: list[Any] = ["nope", "a\0b"] if scene.endpoint.method in {"GET", "DELETE"} else ["nope", 1.5, [[]]]
     for name, field in scene.endpoint.request.model_fields.items():
@@ -423,7 +423,7 @@ def wrong_member(scene: Scenario) -> httpx.Response:
 
 
 def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
-    """The model refuses just this, and not because it does not work yet."""
+    """Whether the model refuses exactly this field, and not as unsupported."""
     read = (
         endpoint.request.model_validate_strings
         if endpoint.method in {"GET", "DELETE"}
@@ -438,7 +438,7 @@ def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
 
 
 def missing_member(scene: Scenario) -> httpx.Response:
-    """The first that is required; where none is, one of a member's own."""
+    """Without the first required field, or a required field of a field."""
     required = [
         name
         for name, field in scene.endpoint.request.model_fields.items()
@@ -500,7 +500,7 @@ def with_job(status: Any, *, of_another: bool = False) -> Provoke:
 
 
 def on_connection(*, of_another: bool = False, **columns: Any) -> Provoke:
-    """Whatever this endpoint calls the connection that it reads from."""
+    """The source connection, by whatever name the endpoint has for it."""
 
     def provoke(scene: Scenario) -> httpx.Response:
         owner = scene.other() if of_another else scene.user
@@ -529,7 +529,7 @@ def to_no_destination(scene: Scenario) -> httpx.Response:
 
 
 def mapped(**source: Any) -> Provoke:
-    """What a model sync reads, a field and the identity, from another source."""
+    """A model sync with another source of its field and identity."""
 
     def provoke(scene: Scenario) -> httpx.Response:
         [field], identity = scene.request["fields"], scene.request["identity"]
@@ -540,7 +540,7 @@ def mapped(**source: Any) -> Provoke:
 
 
 def store(scene: Scenario, connection_id: str, resource: str) -> None:
-    """A row in this connection, as another sync stores it: under a key of its own."""
+    """Stores a row in this connection under another key, as another sync does."""
     database, agency_id = scene.project.database, scene.user.agency_id
     columns = {"connection_id": database.connection(agency_id), "destination_id": connection_id}
     execution_id = database.put("running", agency_id, "bulk_sync", **columns)
@@ -579,7 +579,7 @@ def read_by_a_sync(scene: Scenario) -> httpx.Response:
 
 
 def of_a_job(settings: Mapping[str, Any], **members: Any) -> Provoke:
-    """A run of a sync job with these settings."""
+    """Creates a run of a sync job with these settings."""
 
     def provoke(scene: Scenario) -> httpx.Response:
         return scene.send(request=of_a_sync_job(scene.project, scene.user, **settings) | members)
@@ -588,7 +588,7 @@ def of_a_job(settings: Mapping[str, Any], **members: Any) -> Provoke:
 
 
 def resources(*nodes: Mapping[str, Any]) -> Provoke:
-    """Of a sync job, or of a run of it."""
+    """The resources of a sync job or of its run."""
     return lambda scene: scene.send(request={"resources": [{"method": "list", **node} for node in nodes]})
 
 
@@ -610,7 +610,7 @@ def plain(scene: Scenario) -> httpx.Response:
 
 
 def one_of(default: Provoke = plain, **provokes: Provoke) -> Provoke:
-    """By the endpoint's name, where several mean different things by a code, or one alone has the members for it."""
+    """By the endpoint's name, for codes that endpoints return for different reasons."""
     return lambda scene: provokes.get(scene.endpoint.name, default)(scene)
 
 
@@ -632,7 +632,7 @@ def nobody_looks(scene: Scenario) -> httpx.Response:
 
 
 def nobody_keeps(scene: Scenario) -> httpx.Response:
-    """An environment takes no secrets."""
+    """An EnvironmentStore cannot store secrets."""
     without = dataclasses.replace(scene.project.services, secret_store=EnvironmentStore())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene.project, "services", without)
@@ -640,7 +640,7 @@ def nobody_keeps(scene: Scenario) -> httpx.Response:
 
 
 def looked_at(scene: Scenario) -> Mapping[str, Any]:
-    """The members for which a source is looked at, where any are."""
+    """The fields that make the endpoint check a source, if any."""
     make = CHECKS.get(scene.endpoint.name)
     return make(scene.project, scene.user) if make else {}
 
@@ -650,7 +650,7 @@ def twice(scene: Scenario) -> httpx.Response:
     return scene.send()
 
 
-# By status and code: what makes any endpoint that documents it answer so.
+# By status and code: a request that provokes the error at every endpoint that documents it.
 PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "invalid_json"): lambda scene: scene.send(content=b"{"),
     (400, "invalid_request"): lambda scene: scene.send(content=b"[]"),
@@ -672,7 +672,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (500, "internal_error"): broken,
     (503, "auth_unavailable"): no_auth_server,
     (503, "database_unavailable"): no_database,
-    # Of the historical syncs
+    # Historical syncs
     (400, "not_cancellable"): one_of(
         with_job("completed"), stop_sync_job_run=ended_run, cancel_bulk_action=bulk_action("completed")
     ),
@@ -688,7 +688,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
         create_model=lambda scene: scene.send(request={"configuration": {"resource": "nope"}}),
     ),
     (403, "connection_of_another_agency"): on_connection(of_another=True),
-    # Of several
+    # Several families
     (409, "already_active"): twice,
     (400, "not_a_source"): on_connection(kind="records", config={}),
     (400, "not_a_destination"): to_no_destination,
@@ -704,7 +704,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
         request=scene.only_its(organization_id=UNKNOWN, environment_id=UNKNOWN)
     ),
     (400, "invalid_page_token"): lambda scene: scene.send(request={"page_token": "nope"}),
-    # Of API keys and connections
+    # API keys and connections
     (404, "api_key_not_found"): lambda scene: scene.send(request={"api_key_id": UNKNOWN}),
     (400, "invalid_configuration"): lambda scene: scene.send(
         request={"type": "http", "configuration": {"resources": 1}}
@@ -714,14 +714,14 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "source_not_readable"): look_refused,
     (503, "source_unavailable"): nobody_looks,
     (503, "secrets_unavailable"): nobody_keeps,
-    # Of the bulk syncs
+    # Bulk syncs
     (400, "no_schemas"): lambda scene: scene.send(request={"schemas": []}),
     (400, "unknown_schema"): lambda scene: scene.send(request={"schemas": ["nope"]}),
     (400, "invalid_output_name"): lambda scene: scene.send(
         request={"destination_configuration": {"schema": "é" * 100}}
     ),
     (404, "bulk_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
-    # Of models and model syncs
+    # Models and model syncs
     (404, "model_not_found"): one_of(
         lambda scene: scene.send(request={"model_id": UNKNOWN}), create_model_sync=mapped(model_id=UNKNOWN)
     ),
@@ -735,7 +735,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
         create_model_sync=lambda scene: scene.send(request={"fields": scene.request["fields"] * 2})
     ),
     (400, "not_the_identity"): one_of(create_model_sync=created_over_rows, start_model_sync=started_over_rows),
-    # Of sync jobs, their runs and webhooks
+    # Sync jobs, their runs and webhooks
     (404, "sync_job_not_found"): lambda scene: scene.send(request=scene.only_its(job_id=UNKNOWN, sync_job_id=UNKNOWN)),
     (404, "sync_job_run_not_found"): lambda scene: scene.send(request={"run_id": UNKNOWN}),
     (404, "webhook_not_found"): lambda scene: scene.send(
@@ -749,13 +749,13 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "invalid_argument"): of_a_job({"args_schema": {"since": {"type": "string", "required": True}}}),
     (400, "other_version"): lambda scene: scene.send(request={"version": 1}),
     (400, "invalid_error_handling"): of_a_job({"default_runtime_version": 1}, error_handling="batch"),
-    # Of lists with filters
+    # Lists with filters
     (400, "unknown_filter"): lambda scene: scene.send(request={"nme": "x"}),
     (400, "unknown_operator"): lambda scene: scene.send(request={"id[between]": "x"}),
     (400, "invalid_value"): lambda scene: scene.send(request={"id": "nope"}),
     (400, "unknown_sort"): lambda scene: scene.send(request={"sort": "id"}),
     (400, "invalid_cursor"): lambda scene: scene.send(request={"next_cursor": "nope"}),
-    # Of the bulk actions
+    # Bulk actions
     (404, "bulk_action_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
     (400, "not_deletable"): bulk_action("running"),
     (400, "no_criteria"): criteria(),
@@ -802,7 +802,7 @@ MOST_ERRORS = {
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 @pytest.mark.parametrize(("name", "status", "code"), EVERY_ERROR)
-def test_every_documented_error_is_answered(project: Project, name: str, status: int, code: str) -> None:
+def test_errors__each_documented_one_occurs(project: Project, name: str, status: int, code: str) -> None:
     response = PROVOKED[status, code](Scenario(project, ENDPOINTS[name]))
     members = refusal(response, status, code)
     assert set(members) == set(documented.members(documented.errors(name)[status, code]))
@@ -812,7 +812,7 @@ def test_every_documented_error_is_answered(project: Project, name: str, status:
 @pytest.mark.every_setup
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_documented_success_is_answered(project: Project, name: str) -> None:
+def test_success__each_documented_one_occurs(project: Project, name: str) -> None:
     response = Scenario(project, ENDPOINTS[name]).send()
     assert (response.status_code, bool(response.content)) == (
         ENDPOINTS[name].status,
@@ -822,7 +822,7 @@ def test_every_documented_success_is_answered(project: Project, name: str) -> No
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 @pytest.mark.parametrize("name", [name for name in NAMES if ENDPOINTS[name].error_format.api_keys])
-def test_every_endpoint_that_takes_keys_answers_an_agencys_server(project: Project, name: str) -> None:
+def test_api_keys__accepted_where_documented(project: Project, name: str) -> None:
     scene = Scenario(project, ENDPOINTS[name])
     key = project.database.api_key(scene.user)
     response = scene.send(token=None, headers={"authorization": f"Bearer {key}"})
@@ -832,7 +832,7 @@ def test_every_endpoint_that_takes_keys_answers_an_agencys_server(project: Proje
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 @pytest.mark.parametrize("name", [name for name in NAMES if not ENDPOINTS[name].error_format.api_keys])
-def test_no_other_endpoint_takes_a_key(project: Project, name: str) -> None:
+def test_api_keys__refused_elsewhere(project: Project, name: str) -> None:
     scene = Scenario(project, ENDPOINTS[name])
     key = project.database.api_key(scene.user)
     refusal(scene.send(token=None, headers={"authorization": f"Bearer {key}"}), 401, "invalid_token")
@@ -842,26 +842,26 @@ def test_no_other_endpoint_takes_a_key(project: Project, name: str) -> None:
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
 @pytest.mark.parametrize("name", MOST_ERRORS.values())
-def test_whatever_makes_one_endpoint_refuse_gets_a_documented_answer_of_each(project: Project, name: str) -> None:
+def test_errors__provoked_at_one_endpoint_of_each_format(project: Project, name: str) -> None:
     for provoke in PROVOKED.values():
-        assert provoke(Scenario(project, ENDPOINTS[name])).status_code >= 200  # and was checked on its way here
+        assert provoke(Scenario(project, ENDPOINTS[name])).status_code >= 200  # the client of the tests has checked it
 
 
 HEADERS = {"x-request-id": "r", "x-polytomic-version": "2025-09-18", "allow": "GET, DELETE, OPTIONS"}
 
-# And no less: what the check of every answer is worth
+# The check of every response
 
 
-def spelled(status: int, code: str, **metadata: Any) -> dict[str, Any]:
+def polytomic_error(status: int, code: str, **metadata: Any) -> dict[str, Any]:
     """An error of a published API."""
     return POLYTOMIC.serialize(ApiError(status, code, "E.", metadata), "r")
 
 
-def of_a_run(status: int, code: str, **members: Any) -> dict[str, Any]:
+def truto_error(status: int, code: str, **members: Any) -> dict[str, Any]:
     return TRUTO.serialize(ApiError(status, code, "E.", members), "r")
 
 
-def of_an_action(status: int, code: str, **members: Any) -> dict[str, Any]:
+def problem_error(status: int, code: str, **members: Any) -> dict[str, Any]:
     return PROBLEM.serialize(ApiError(status, code, "E.", members), "r")
 
 
@@ -886,38 +886,38 @@ ACTION = f"/api/actions/bulk/jobs/{UNKNOWN}/cancel"
         ("/cancel-historical-sync", 200, {"job_id": UNKNOWN}),
         ("/cancel-historical-sync", 200, {"job_id": UNKNOWN, "status": "cancelled", "more": 1}),
         ("//cancel-historical-sync/", 200, {}),
-        ("/api/bulk/syncs", 200, {"data": [], "pagination": {"next_page_token": ""}}),  # a GET's answer
+        ("/api/bulk/syncs", 200, {"data": [], "pagination": {"next_page_token": ""}}),  # the response of a GET
         (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, {"error": "E.", "code": "bulk_sync_not_found", "requestId": "r"}),
-        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "connection_not_found")),
-        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "bulk_sync_not_found", more=1)),
-        (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, spelled(409, "already_active")),
-        (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, spelled(409, "already_active", job_id=1)),
-        ("DELETE " + RUN, 404, spelled(404, "sync_job_run_not_found")),
-        ("DELETE " + RUN, 404, of_a_run(404, "sync_job_not_found")),
-        ("DELETE " + RUN, 404, of_a_run(404, "sync_job_run_not_found", run_id=UNKNOWN)),
-        ("DELETE " + RUN, 400, of_a_run(400, "not_cancellable")),
-        ("DELETE " + RUN, 400, of_a_run(400, "not_cancellable", current_status=1)),
-        ("DELETE " + RUN, 400, without(of_a_run(400, "not_cancellable", current_status="failed"), "statusCode")),
+        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, polytomic_error(404, "connection_not_found")),
+        (f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, polytomic_error(404, "bulk_sync_not_found", more=1)),
+        (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, polytomic_error(409, "already_active")),
+        (f"/api/bulk/syncs/{UNKNOWN}/executions", 409, polytomic_error(409, "already_active", job_id=1)),
+        ("DELETE " + RUN, 404, polytomic_error(404, "sync_job_run_not_found")),
+        ("DELETE " + RUN, 404, truto_error(404, "sync_job_not_found")),
+        ("DELETE " + RUN, 404, truto_error(404, "sync_job_run_not_found", run_id=UNKNOWN)),
+        ("DELETE " + RUN, 400, truto_error(400, "not_cancellable")),
+        ("DELETE " + RUN, 400, truto_error(400, "not_cancellable", current_status=1)),
+        ("DELETE " + RUN, 400, without(truto_error(400, "not_cancellable", current_status="failed"), "statusCode")),
         ("DELETE " + RUN, 204, {}),
         ("DELETE " + WEBHOOK, 200, {"id": "1"}),
-        ("GET " + RUN, 422, of_a_run(422, "idempotency_key_reused")),  # a DELETE's answer
-        (ACTION, 404, of_a_run(404, "bulk_action_not_found")),
-        (ACTION, 404, of_an_action(404, "sync_job_run_not_found")),
-        (ACTION, 404, of_an_action(404, "bulk_action_not_found", job_id=UNKNOWN)),
-        (ACTION, 400, of_an_action(400, "not_cancellable")),
-        (ACTION, 400, of_an_action(400, "not_cancellable", current_status="failed") | {"details": {}}),
+        ("GET " + RUN, 422, truto_error(422, "idempotency_key_reused")),  # the response of a DELETE
+        (ACTION, 404, truto_error(404, "bulk_action_not_found")),
+        (ACTION, 404, problem_error(404, "sync_job_run_not_found")),
+        (ACTION, 404, problem_error(404, "bulk_action_not_found", job_id=UNKNOWN)),
+        (ACTION, 400, problem_error(400, "not_cancellable")),
+        (ACTION, 400, problem_error(400, "not_cancellable", current_status="failed") | {"details": {}}),
         (
             ACTION,
             400,
-            of_an_action(400, "not_cancellable", current_status="failed") | {"details": {"current_status": 1}},
+            problem_error(400, "not_cancellable", current_status="failed") | {"details": {"current_status": 1}},
         ),
-        (ACTION, 400, without(of_an_action(400, "not_cancellable", current_status="failed"), "instance")),
+        (ACTION, 400, without(problem_error(400, "not_cancellable", current_status="failed"), "instance")),
         (ACTION, 200, {"success": False, "job_id": UNKNOWN, "status": "cancelled"}),
     ],
     ids=str,
 )
-def test_an_answer_that_is_not_documented_is_noticed(path: str, status: int, body: dict[str, Any]) -> None:
-    """To a POST, if its path says no other method."""
+def test_documented_check__undocumented_response(path: str, status: int, body: dict[str, Any]) -> None:
+    """The method is POST, if the path names no other."""
     method, _, path = path.rpartition(" ")
     request = httpx.Request(method or "POST", f"http://x/functions/v1{path}")
     with pytest.raises(AssertionError):
@@ -954,7 +954,7 @@ def test_an_answer_that_is_not_documented_is_noticed(path: str, status: int, bod
         (
             f"/api/bulk/syncs/{UNKNOWN}/executions",
             409,
-            spelled(409, "already_active", job_id=1),
+            polytomic_error(409, "already_active", job_id=1),
             ["metadata.job_id is documented as str, but is int"],
         ),
     ],
@@ -967,19 +967,19 @@ def test_documented_check__names_the_member(path: str, status: int, body: dict[s
     assert [part for part in expected if part not in str(raised.value)] == []
 
 
-def test_an_answer_that_is_documented_passes() -> None:
-    """Else the test above would be content with a check that refuses everything."""
+def test_documented_check__documented_response() -> None:
+    """Otherwise a check that refuses everything would pass the test above."""
     url = f"http://x/functions/v1/api/bulk/syncs/{UNKNOWN}"
     ended = {"current_status": "failed"}
     for method, path, status, body in (
-        ("POST", f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, spelled(404, "bulk_sync_not_found")),
-        ("POST", f"/api/bulk/syncs/{UNKNOWN}", 405, spelled(405, "method_not_allowed")),
-        ("DELETE", RUN, 404, of_a_run(404, "sync_job_run_not_found")),
-        ("DELETE", RUN, 400, of_a_run(400, "not_cancellable", **ended)),
-        ("DELETE", RUN, 422, of_a_run(422, "idempotency_key_reused")),
+        ("POST", f"/api/bulk/syncs/{UNKNOWN}/cancel", 404, polytomic_error(404, "bulk_sync_not_found")),
+        ("POST", f"/api/bulk/syncs/{UNKNOWN}", 405, polytomic_error(405, "method_not_allowed")),
+        ("DELETE", RUN, 404, truto_error(404, "sync_job_run_not_found")),
+        ("DELETE", RUN, 400, truto_error(400, "not_cancellable", **ended)),
+        ("DELETE", RUN, 422, truto_error(422, "idempotency_key_reused")),
         ("DELETE", WEBHOOK, 200, {"id": UNKNOWN}),
-        ("POST", ACTION, 404, of_an_action(404, "bulk_action_not_found")),
-        ("POST", ACTION, 400, of_an_action(400, "not_cancellable", **ended)),
+        ("POST", ACTION, 404, problem_error(404, "bulk_action_not_found")),
+        ("POST", ACTION, 400, problem_error(400, "not_cancellable", **ended)),
         ("POST", ACTION, 200, {"success": True, "job_id": UNKNOWN, "status": "cancelled"}),
     ):
         request = httpx.Request(method, f"http://x/functions/v1{path}")
@@ -990,7 +990,7 @@ def test_an_answer_that_is_documented_passes() -> None:
         documented.check(httpx.Response(204, content=b"null", request=deleted, headers=HEADERS))
 
 
-def test_an_answer_without_a_documented_header_is_noticed() -> None:
+def test_documented_check__missing_header() -> None:
     body = {"error": "E.", "code": "database_unavailable", "requestId": "r"}
     request = httpx.Request("GET", "http://x/functions/v1/get-historical-sync")
     headers = {"x-request-id": "r", "retry-after": "2"}

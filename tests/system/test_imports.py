@@ -1,4 +1,4 @@
-"""What a function imports is paid for at every cold start: the list is held here, so that a new one shows in a diff."""
+"""Every import delays each cold start. This list makes a new one visible in a diff."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from functions._local.schema import ROOT
 from functions._shared import registry
 
-# In a fresh interpreter: the module of one endpoint, then what it needs to answer through this door.
+# In a fresh interpreter: imports the module of one endpoint, and calls the database through one transport.
 SCRIPT = """
 import importlib, json, sys
 before = set(sys.modules)
@@ -43,7 +43,7 @@ TRANSPORTS = {
 IF_INSTALLED = {"anyio", "click", "h2", "hpack", "hyperframe", "pygments", "rich"}
 
 
-# Of each family one; and whatever a family's published contract shares with another's.
+# One module per family, and what families share with others.
 MODULES = sorted({endpoint.module.rpartition(".")[0]: endpoint.module for endpoint in registry.endpoints()}.values())
 SOURCE_CHECK = {"functions._connections", "functions._connections.source_check"}
 SHARED = {
@@ -54,7 +54,7 @@ SHARED = {
     "functions.sync_job_run": {
         "functions.connection",
         "functions.sync_job",
-        "functions.sync_job.get_sync_job",  # the resources of a run are a job's
+        "functions.sync_job.get_sync_job",  # a run has the resources of its job
         "functions.webhook",
     },
 }
@@ -70,9 +70,9 @@ def imported(transport: str, module: str) -> frozenset[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_function_imports_what_its_door_needs(transport: str, module: str) -> None:
+def test_imports__third_party_packages_per_transport(transport: str, module: str) -> None:
     found = {name.partition(".")[0] for name in imported(transport, module)} - sys.stdlib_module_names - IF_INSTALLED
-    # Compiled helpers carry names of their build, and a platform's.
+    # Compiled helpers have names of their build or platform.
     assert {name for name in found if not name.startswith("_") and "cython" not in name} == {
         "functions",
         *ALWAYS,
@@ -81,8 +81,8 @@ def test_a_function_imports_what_its_door_needs(transport: str, module: str) -> 
 
 
 @pytest.mark.parametrize("module", [endpoint.module for endpoint in registry.endpoints()])
-def test_a_function_imports_none_of_another_family_and_nothing_of_the_worker(module: str) -> None:
-    """Its own family's modules, as far as they share models; of another's only what is said to be for all."""
+def test_imports__no_other_family_and_no_worker(module: str) -> None:
+    """An endpoint imports modules of its own family, and of others only what SHARED lists."""
     ours = {name for name in imported("postgres", module) if name.startswith("functions.")}
     others = {name for name in ours if not name.startswith("functions._shared")}
     family = module.rpartition(".")[0]

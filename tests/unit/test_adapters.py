@@ -1,4 +1,4 @@
-"""AWS events (payload 2.0) and WSGI environments become the same request, and responses go back as each expects."""
+"""lambda_adapter.py and wsgi_adapter.py: Lambda events (payload 2.0) and WSGI environments give the same requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ID = "550e8400-e29b-41d4-a716-446655440000"
 BODY = f'{{"job_id": "{ID}"}}'
 
-# As AWS sends them; account and addresses made up.
+# As AWS sends them, with invented account and addresses.
 HTTP_API: dict[str, Any] = {
     "version": "2.0",
     "routeKey": "POST /functions/v1/cancel-historical-sync",
@@ -92,8 +92,8 @@ FUNCTION_URL: dict[str, Any] = {
 }
 
 
-class Seen:
-    """A function that remembers its request."""
+class Recorder:
+    """A handler that records its request."""
 
     def __init__(self, response: Response | None = None) -> None:
         self.response = response or Response(200, b'{"ok": true}', {"content-type": "application/json"})
@@ -105,25 +105,25 @@ class Seen:
 
 
 def event(of: dict[str, Any] = HTTP_API, /, **changes: Any) -> tuple[Request, dict[str, Any]]:
-    """What a function is asked, and what AWS is told."""
-    seen = Seen()
+    """The request that the handler received, and the result for AWS."""
+    seen = Recorder()
     result = adapt(seen, object)({**of, **changes}, object())
-    json.dumps(result)  # what Lambda does with it
+    json.dumps(result)  # as Lambda does
     return seen.request, result
 
 
-def test_an_event_of_an_http_api() -> None:
+def test_lambda_adapter__http_api_event() -> None:
     request, result = event()
     assert (request.method, request.path, request.query) == ("POST", "/cancel-historical-sync", {})
     assert request.body == BODY.encode()
     assert request.headers["authorization"] == "Bearer a.b.c"
     assert request.headers["content-type"] == "application/json"
     assert request.request_id == "req-1"
-    assert "t0p" not in str(request)  # cookies are nobody's credentials here
+    assert "t0p" not in str(request)  # cookies are no credentials here
     assert result == {"statusCode": 200, "headers": {"content-type": "application/json"}, "body": '{"ok": true}'}
 
 
-def test_an_event_of_a_function_url() -> None:
+def test_lambda_adapter__function_url_event() -> None:
     request, _ = event(FUNCTION_URL)
     assert (request.method, request.path) == ("GET", "/get-historical-sync")
     assert request.query == {"job_id": ID, "x": "é"}
@@ -132,23 +132,23 @@ def test_an_event_of_a_function_url() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", BODY.encode(), b"\xff\xfe\0", "日本 🛑".encode()])
-def test_a_base64_body(content: bytes) -> None:
+def test_lambda_adapter__base64_body(content: bytes) -> None:
     request, _ = event(body=base64.b64encode(content).decode(), isBase64Encoded=True)
     assert request.body == content
 
 
 @pytest.mark.parametrize("body", ["", "{}", "日本 🛑", "eyJ9"])
-def test_a_plain_body(body: str) -> None:
+def test_lambda_adapter__plain_body(body: str) -> None:
     assert event(body=body)[0].body == body.encode()
 
 
-def test_a_body_that_no_encoding_has_is_still_an_answer() -> None:
+def test_lambda_adapter__lone_surrogate_in_the_body() -> None:
     assert isinstance(event(body='{"reason": "\ud800"}')[0].body, bytes)
 
 
 @pytest.mark.parametrize("missing", ["body", "headers", "rawQueryString", "isBase64Encoded", "cookies", "routeKey"])
-def test_what_may_be_missing(missing: str) -> None:
-    seen = Seen()
+def test_lambda_adapter__missing_members(missing: str) -> None:
+    seen = Recorder()
     adapt(seen, object)({name: value for name, value in HTTP_API.items() if name != missing}, None)
     assert seen.request.method == "POST"
     adapt(seen, object)({**HTTP_API, missing: None}, None)
@@ -170,7 +170,7 @@ def test_what_may_be_missing(missing: str) -> None:
         ("a[]=1", {"a[]": "1"}),
     ],
 )
-def test_queries(query: str, expected: dict[str, str]) -> None:
+def test_adapters__query_strings(query: str, expected: dict[str, str]) -> None:
     assert event(rawQueryString=query)[0].query == expected
     assert environ(QUERY_STRING=query)[0].query == expected
 
@@ -188,7 +188,7 @@ def test_queries(query: str, expected: dict[str, str]) -> None:
         ("", "/"),
     ],
 )
-def test_paths(path: str, expected: str) -> None:
+def test_adapters__paths(path: str, expected: str) -> None:
     assert event(rawPath=path)[0].path == expected
     assert environ(PATH_INFO=path)[0].path == expected
 
@@ -196,14 +196,14 @@ def test_paths(path: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "given", ["a\r\nset-cookie: x=1", "a\n", "\na", "x" * 101, "", " a", "a b", "é", "a;b", '"', "<script>", "\0"]
 )
-def test_a_malicious_request_id_is_replaced(given: str) -> None:
+def test_adapters__malicious_request_id_is_replaced(given: str) -> None:
     request, _ = event(headers={"x-request-id": given})
     assert request.request_id != given
     assert len(request.request_id) == 36
 
 
 @pytest.mark.parametrize("method", ["POST", "OPTIONS", "DELETE"])
-def test_the_real_functions_answer_events(method: str) -> None:
+def test_lambda_adapter__with_the_real_registry(method: str) -> None:
     stub = Stub(answer=f'{{"job_id": "{ID}", "status": "cancelled"}}'.encode())
     changed = {**HTTP_API, "requestContext": {"http": {"method": method}}}
     result = adapt(lambda request: registry.handle(request, stub.services), object)(changed, None)
@@ -218,15 +218,15 @@ def test_the_real_functions_answer_events(method: str) -> None:
 
 
 def environ(response: Response | None = None, /, body: bytes = b"", **changes: Any) -> tuple[Request, list[Any]]:
-    """What a function is asked, and [status, headers, body] as the server is told."""
-    seen = Seen(response)
+    """The request that the handler received, and [status, headers, body] as the server received them."""
+    seen = Recorder(response)
     told: list[Any] = []
     environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/a", "wsgi.input": io.BytesIO(body), **changes}
     content = wsgi(seen)(environment, lambda status, headers: told.extend((status, dict(headers))))
     return seen.request, [*told, b"".join(content)]
 
 
-def test_an_environment() -> None:
+def test_wsgi_adapter__request_and_response() -> None:
     request, told = environ(
         body=b"{}x", REQUEST_METHOD="POST", CONTENT_LENGTH="2", HTTP_AUTHORIZATION="Bearer t", HTTP_X_REQUEST_ID="r"
     )
@@ -236,31 +236,31 @@ def test_an_environment() -> None:
 
 
 @pytest.mark.parametrize("length", [None, "", "0"])
-def test_without_a_length_nothing_is_read(length: str | None) -> None:
+def test_wsgi_adapter__no_content_length_reads_no_body(length: str | None) -> None:
     request, _ = environ(body=b"{}", **({} if length is None else {"CONTENT_LENGTH": length}))
     assert request.body == b""
 
 
-def test_a_path_in_another_script() -> None:
+def test_wsgi_adapter__path_in_another_script() -> None:
     assert environ(PATH_INFO="/日本".encode().decode("latin-1"))[0].path == "/日本"
     assert environ(PATH_INFO="/\xff\xfe")[0].path == "/\ufffd\ufffd"
 
 
-def test_no_content_has_no_length() -> None:
+def test_wsgi_adapter__204_has_no_content_length() -> None:
     assert environ(Response(204))[1] == ["204 No Content", {}, b""]
 
 
-def test_head_has_the_length_and_not_the_body() -> None:
+def test_wsgi_adapter__head_has_length_but_no_body() -> None:
     _, told = environ(Response(405, b"{}"), REQUEST_METHOD="HEAD")
     assert told == ["405 Method Not Allowed", {"content-length": "2"}, b""]
 
 
-# A real server in between
+# Through a real server
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[Seen, WebServer]]:
-    seen = Seen()
+def server() -> Iterator[tuple[Recorder, WebServer]]:
+    seen = Recorder()
     web = WebServer(wsgi(seen))
     yield seen, web
     web.close()
@@ -272,14 +272,14 @@ def raw(server: WebServer, request: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_a_chunked_body(server: tuple[Seen, WebServer]) -> None:
+def test_web_server__chunked_body(server: tuple[Recorder, WebServer]) -> None:
     seen, web = server
     head = b"POST /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     assert raw(web, head + b'3\r\n{"a\r\n4\r\n":1}\r\n0\r\n\r\n').startswith(b"HTTP/1.1 200 OK\r\n")
     assert seen.request.body == b'{"a":1}'
 
 
-def test_a_post_without_a_length(server: tuple[Seen, WebServer]) -> None:
+def test_web_server__post_without_a_length(server: tuple[Recorder, WebServer]) -> None:
     seen, web = server
     assert raw(web, b"POST /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
     assert seen.request.body == b""
@@ -288,20 +288,20 @@ def test_a_post_without_a_length(server: tuple[Seen, WebServer]) -> None:
 @pytest.mark.parametrize(
     ("path", "expected"), [(b"/%E6%97%A5", "/日"), (b"/%FF", "/\ufffd"), (b"/%00", "/\0"), (b"/a%2Fb", "/a/b")]
 )
-def test_paths_as_bytes(server: tuple[Seen, WebServer], path: bytes, expected: str) -> None:
+def test_web_server__percent_encoded_paths(server: tuple[Recorder, WebServer], path: bytes, expected: str) -> None:
     seen, web = server
     raw(web, b"GET " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     assert seen.request.path == expected
 
 
-def test_headers_as_bytes(server: tuple[Seen, WebServer]) -> None:
+def test_web_server__header_bytes(server: tuple[Recorder, WebServer]) -> None:
     seen, web = server
     raw(web, b"GET / HTTP/1.1\r\nhost: x\r\nX-ReQuest-ID: r\xe9\r\nAUTHORIZATION: a\r\nconnection: close\r\n\r\n")
     assert seen.request.headers["authorization"] == "a"
     assert seen.request.request_id.isascii()
 
 
-def test_an_answer_without_content_ends(server: tuple[Seen, WebServer]) -> None:
+def test_web_server__204_ends_without_a_body(server: tuple[Recorder, WebServer]) -> None:
     seen, web = server
     seen.response = Response(204, headers={"x-a": "b"})
     answer = raw(web, b"OPTIONS / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
