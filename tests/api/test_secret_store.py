@@ -307,7 +307,7 @@ class FakeSecretStore:
 
 
 class Fixture:
-    """An agency's connection to the source, its secret aws_project by the name `source`; and a worker."""
+    """A connection whose secret is in the external store under the name `source`, and a worker."""
 
     def __init__(self, database: Database, source: Source) -> None:
         self.database = database
