@@ -90,8 +90,8 @@ def test_caller__not_live_is_rejected_everywhere(
     claims = make(database, user)
     before = database.fingerprint()
     with database.session(claims, role="authenticated") as session:
-        refusal = caller(session)
-        assert (refusal.sqlstate, refusal.code) == ("PT401", "revoked_token")
+        error = caller(session)
+        assert (error.sqlstate, error.code) == ("PT401", "revoked_token")
         assert session.execute("select app.agency_id() as id") == [{"id": None}]
         assert session.execute("select * from app.identify()") == [NOBODY]
         assert visible(session) == {}
@@ -173,8 +173,8 @@ def test_caller__uppercase_sub(database: Database) -> None:
 def test_caller__user_without_agency(database: Database) -> None:
     job_id = database.start(database.member())
     with database.session(database.user(None).claims) as session:
-        refusal = caller(session)
-        assert (refusal.sqlstate, refusal.code) == ("PT403", "no_agency")
+        error = caller(session)
+        assert (error.sqlstate, error.code) == ("PT403", "no_agency")
         assert visible(session) == {"users": 1}
         for name, arguments in rpcs(database, job_id).items():
             assert session.refusal(name, **arguments).code == "no_agency", name
@@ -252,9 +252,9 @@ def test_caller__anon_has_no_user(database: Database, claimed: str | None) -> No
     with database.session(user.claims | {"role": claimed}, role="anon") as session:
         assert caller(session).sqlstate == "PT401"
         for query in ("select app.agency_id()", "select app.request_id()", "select from app.families"):
-            refusal = session.attempt(query)
-            assert isinstance(refusal, ErrorSpec)
-            assert refusal.sqlstate == "42501"
+            error = session.attempt(query)
+            assert isinstance(error, ErrorSpec)
+            assert error.sqlstate == "42501"
         assert visible(session) == {}
         for name, arguments in rpcs(database, job_id).items():
             assert session.refusal(name, **arguments).sqlstate == ("PT401" if name in for_keys else "42501"), name
@@ -290,12 +290,12 @@ def test_caller__invalid_api_key(database: Database, name: str) -> None:
     key = WRONG_KEYS[name](database, database.api_key(user))
     before = database.fingerprint()
     with database.agency_server(key) as session:
-        refusal = caller(session)
-        assert (refusal.sqlstate, refusal.code) == ("PT401", "invalid_api_key")
+        error = caller(session)
+        assert (error.sqlstate, error.code) == ("PT401", "invalid_api_key")
         assert session.execute("select * from app.identify()") == [NOBODY]
         for function, arguments in rpcs(database, sync_id, "anon").items():
-            refused = session.refusal(function, **arguments)
-            assert (refused.sqlstate, refused.code) == ("PT401", "invalid_api_key"), function
+            error = session.refusal(function, **arguments)
+            assert (error.sqlstate, error.code) == ("PT401", "invalid_api_key"), function
         assert visible(session) == {}
     assert database.fingerprint() == before
 
@@ -379,9 +379,9 @@ def test_caller__cannot_read_sessions(database: Database) -> None:
             "select value from app.secrets",
             "select hash from app.api_keys",
         ):
-            refusal = session.attempt(query)
-            assert isinstance(refusal, ErrorSpec)
-            assert refusal.sqlstate == "42501"
+            error = session.attempt(query)
+            assert isinstance(error, ErrorSpec)
+            assert error.sqlstate == "42501"
 
 
 def test_request_id__missing(database: Database) -> None:

@@ -41,13 +41,13 @@ def cancel(database: Database, user: User, job_id: str | None, **arguments: Any)
         return session.call("cancel_sync_job", job_id=job_id, **arguments)
 
 
-def refuse(database: Database, user: User, job_id: str | None, **arguments: Any) -> ErrorSpec:
+def error_of(database: Database, user: User, job_id: str | None, **arguments: Any) -> ErrorSpec:
     """The error of a cancel. Nothing must have changed."""
     before = database.fingerprint()
     with database.session(user.claims) as session:
-        refusal = session.refusal("cancel_sync_job", job_id=job_id, **arguments)
+        error = session.refusal("cancel_sync_job", job_id=job_id, **arguments)
     assert database.fingerprint() == before
-    return refusal
+    return error
 
 
 @pytest.mark.parametrize("status", ["queued", "requeued", "running"])
@@ -81,29 +81,29 @@ def test_cancel_sync_job__by_colleague(database: Database) -> None:
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
 def test_cancel_sync_job__already_finished(database: Database, status: str) -> None:
     user = database.member()
-    refusal = refuse(database, user, database.put(status, user.agency_id))
-    assert (refusal.sqlstate, refusal.code, refusal.members) == ("PT400", "not_cancellable", {"current_status": status})
+    error = error_of(database, user, database.put(status, user.agency_id))
+    assert (error.sqlstate, error.code, error.members) == ("PT400", "not_cancellable", {"current_status": status})
 
 
 def test_cancel_sync_job__job_of_another_agency(database: Database) -> None:
     user, stranger = database.member(), database.member()
-    theirs = refuse(database, user, database.start(stranger))
+    theirs = error_of(database, user, database.start(stranger))
     assert (theirs.sqlstate, theirs.code, theirs.members) == ("PT403", "job_of_another_agency", {})
     for job_id in (str(uuid.uuid4()), None):
-        none = refuse(database, user, job_id)
+        none = error_of(database, user, job_id)
         assert (none.sqlstate, none.code) == ("PT404", "job_not_found")
 
 
 def test_cancel_sync_job__job_of_another_family(database: Database) -> None:
     user = database.member()
     for family in ("bulk_sync", "sync_job_run"):
-        assert refuse(database, user, database.insert(user.agency_id, family)).code == "job_not_found"
+        assert error_of(database, user, database.insert(user.agency_id, family)).code == "job_not_found"
 
 
 def test_cancel_sync_job__reason_length(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
-    assert refuse(database, user, job_id, reason="☃" * 501).code == "reason_too_long"
+    assert error_of(database, user, job_id, reason="☃" * 501).code == "reason_too_long"
     cancel(database, user, job_id, reason="☃" * 500)
     assert database.events(job_id)[-1]["reason"] == "☃" * 500
 
@@ -123,8 +123,8 @@ def test_cancel_sync_job__notifies_for_running_only(database: Database) -> None:
         listener.execute("listen execution_cancelled")
         cancel(database, user, waiting)
         cancel(database, user, running)
-        heard = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
-    assert heard == [running]
+        notified = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
+    assert notified == [running]
 
 
 @pytest.mark.fresh_database
@@ -135,7 +135,7 @@ def test_cancel_sync_job__lock_timeout(database: Database) -> None:
         owner.execute("alter function app.cancel_execution set lock_timeout = '50ms'")
     with database.worker() as holder, holder.connection.transaction():
         holder.execute("select from app.executions where id = %s for update", (job_id,))
-        assert refuse(database, user, job_id).sqlstate == "55P03"
+        assert error_of(database, user, job_id).sqlstate == "55P03"
     assert cancel(database, user, job_id)["status"] == "cancelled"
 
 

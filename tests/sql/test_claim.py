@@ -141,7 +141,7 @@ def test_claim__skips_locked(database: Database) -> None:
         assert [e["id"] for e in claim(worker)] == [second]
 
 
-SENSELESS: list[dict[str, Any]] = [
+INVALID: list[dict[str, Any]] = [
     {"max_executions": 0}, {"max_executions": -1}, {"max_executions": 101}, {"max_executions": 1000},
     {"max_executions": None},
     {"lease_seconds": 0}, {"lease_seconds": -30}, {"lease_seconds": 3601}, {"lease_seconds": None},
@@ -155,12 +155,28 @@ def test_claim__invalid_arguments(database: Database) -> None:
     database.expire_lease(job_id)
     database.start(database.member())
     before = database.fingerprint()
-    sensible = {"worker": "w", "families": TWO_FAMILIES, "max_executions": 1, "lease_seconds": 30}
+    valid = {"worker": "w", "families": TWO_FAMILIES, "max_executions": 1, "lease_seconds": 30}
     with database.worker() as worker:
-        for arguments in SENSELESS:
-            refusal = worker.refusal("worker_claim", **sensible | arguments)
-            assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_claim"), arguments
+        for arguments in INVALID:
+            error = worker.refusal("worker_claim", **valid | arguments)
+            assert (error.sqlstate, error.code) == ("PT400", "invalid_claim"), arguments
             assert database.fingerprint() == before, arguments
+
+
+@pytest.mark.parametrize("protocol", [0, 2, -1, None])
+def test_claim__unsupported_protocol(database: Database, protocol: int | None) -> None:
+    """A worker of another version fails before it has changed anything."""
+    job_id = database.put("running", database.agency())
+    database.start(database.member())
+    before = database.fingerprint()
+    wanted = {"worker": "w", "families": TWO_FAMILIES, "protocol": protocol}
+    with database.worker() as worker:
+        for name, arguments in (("worker_claim", {}), ("worker_complete_and_claim", {"leases": {job_id: 1}})):
+            error = worker.refusal(name, **wanted, **arguments)
+            assert (error.sqlstate, error.code) == ("PT400", "unsupported_protocol")
+            assert error.members == {"supported": [1]}
+        assert database.fingerprint() == before
+        assert len(worker.call("worker_claim", **wanted | {"protocol": 1})) == 1
 
 
 def test_claim__unaffected_by_history(database: Database) -> None:

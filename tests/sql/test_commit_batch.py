@@ -37,13 +37,13 @@ def commit(worker: Session, job_id: str | None, *keys: str, **arguments: Any) ->
     return worker.call("worker_commit_batch", **batch(job_id, *keys, **arguments))["result"]
 
 
-def refuse(database: Database, job_id: str, *keys: str, **arguments: Any) -> ErrorSpec:
+def error_of(database: Database, job_id: str, *keys: str, **arguments: Any) -> ErrorSpec:
     """The error of a batch. Nothing must have changed."""
     before = database.fingerprint()
     with database.worker() as worker:
-        refusal = worker.refusal("worker_commit_batch", **batch(job_id, *keys, **arguments))
+        error = worker.refusal("worker_commit_batch", **batch(job_id, *keys, **arguments))
     assert database.fingerprint() == before
-    return refusal
+    return error
 
 
 def stored(database: Database) -> dict[str, Any]:
@@ -87,13 +87,13 @@ def test_commit_batch__unexpected_seq(database: Database) -> None:
     job_id = running(database)
     database.update(job_id, seq=2)
     for seq in (-1, 0, 1, 4, 2**62, None):
-        refusal = refuse(database, job_id, "a", seq=seq)
-        assert (refusal.sqlstate, refusal.code, refusal.members) == ("PT409", "unexpected_seq", {"expected_seq": 3})
+        error = error_of(database, job_id, "a", seq=seq)
+        assert (error.sqlstate, error.code, error.members) == ("PT409", "unexpected_seq", {"expected_seq": 3})
 
 
 def test_commit_batch__seq_0_is_no_repetition(database: Database) -> None:
-    refusal = refuse(database, running(database), "a", seq=0)
-    assert (refusal.sqlstate, refusal.members) == ("PT409", {"expected_seq": 1})
+    error = error_of(database, running(database), "a", seq=0)
+    assert (error.sqlstate, error.members) == ("PT409", {"expected_seq": 1})
 
 
 def test_commit_batch__last_of_a_repeated_key(database: Database) -> None:
@@ -123,16 +123,16 @@ def test_commit_batch__key_is_scoped(database: Database) -> None:
 def test_commit_batch__at_most_5000_records(database: Database) -> None:
     job_id = running(database)
     keys = [str(n) for n in range(5001)]
-    refusal = refuse(database, job_id, *keys)
-    assert (refusal.sqlstate, refusal.code) == ("PT413", "batch_too_large")
+    error = error_of(database, job_id, *keys)
+    assert (error.sqlstate, error.code) == ("PT413", "batch_too_large")
     with database.worker() as worker:
         assert commit(worker, job_id, *keys[:5000]) == "continue"
     assert len(stored(database)) == 5000
 
 
 def test_commit_batch__at_most_16_mib(database: Database) -> None:
-    refusal = refuse(database, running(database), records=[{"key": "a", "data": "x" * (16 * 1024 * 1024)}])
-    assert (refusal.sqlstate, refusal.code) == ("PT413", "batch_too_large")
+    error = error_of(database, running(database), records=[{"key": "a", "data": "x" * (16 * 1024 * 1024)}])
+    assert (error.sqlstate, error.code) == ("PT413", "batch_too_large")
 
 
 INVALID: list[dict[str, Any]] = [
@@ -153,14 +153,14 @@ INVALID: list[dict[str, Any]] = [
 def test_commit_batch__invalid_batch(database: Database) -> None:
     job_id = running(database)
     for arguments in INVALID:
-        refusal = refuse(database, job_id, "a", **arguments)
-        assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_batch"), arguments
+        error = error_of(database, job_id, "a", **arguments)
+        assert (error.sqlstate, error.code) == ("PT400", "invalid_batch"), arguments
 
 
 def test_commit_batch__key_too_long(database: Database) -> None:
     incompressible = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(1000))
-    refusal = refuse(database, running(database), incompressible)
-    assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_batch")
+    error = error_of(database, running(database), incompressible)
+    assert (error.sqlstate, error.code) == ("PT400", "invalid_batch")
 
 
 def test_commit_batch__longest_key_and_resource(database: Database) -> None:
@@ -171,8 +171,8 @@ def test_commit_batch__longest_key_and_resource(database: Database) -> None:
 
 
 def test_commit_batch__nul_character(database: Database) -> None:
-    refusal = refuse(database, running(database), records='[{"key": "a", "data": "\\u0000"}]')
-    assert refusal.sqlstate == "22P05"
+    error = error_of(database, running(database), records='[{"key": "a", "data": "\\u0000"}]')
+    assert error.sqlstate == "22P05"
 
 
 def test_commit_batch__stored_verbatim(database: Database) -> None:
@@ -313,7 +313,7 @@ def test_commit_batch__first_hundred_errors(database: Database) -> None:
 
 def test_commit_batch__errors_count_towards_the_size(database: Database) -> None:
     job_id = running(database)
-    assert refuse(database, job_id, "a", errors=["x"] * 5000).code == "batch_too_large"
+    assert error_of(database, job_id, "a", errors=["x"] * 5000).code == "batch_too_large"
     with database.worker() as worker:
         assert commit(worker, job_id, "a", errors=["x"] * 4999) == "continue"
     assert counts(database, job_id) == {"flights": (5000, 1, 0, 4999, False)}
@@ -321,7 +321,7 @@ def test_commit_batch__errors_count_towards_the_size(database: Database) -> None
 
 @pytest.mark.parametrize("arguments", [{"errors": None}, {"errors": "{}"}, {"errors": '"x"'}, {"done": None}], ids=str)
 def test_commit_batch__invalid_metadata(database: Database, arguments: dict[str, Any]) -> None:
-    assert refuse(database, running(database), "a", **arguments).code == "invalid_batch"
+    assert error_of(database, running(database), "a", **arguments).code == "invalid_batch"
 
 
 def test_commit_batch__wrong_lease_token_counts_nothing(database: Database) -> None:
@@ -402,8 +402,8 @@ def test_store_records__append_keys_are_unique(database: Database) -> None:
     with database.worker() as worker:
         commit(worker, job_id, "a")
         commit(worker, other, f"{job_id}:2:1")  # the key that its next record would get
-        refusal = worker.refusal("worker_commit_batch", **batch(job_id, "b", seq=2))
-    assert refusal.sqlstate == "23505"  # rejected, not overwritten
+        error = worker.refusal("worker_commit_batch", **batch(job_id, "b", seq=2))
+    assert error.sqlstate == "23505"  # rejected, not overwritten
     assert len(stored(database)) == 2
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sql.test_claim import SENSELESS
+from tests.sql.test_claim import INVALID
 
 if TYPE_CHECKING:
     from tests.support.database import Database
@@ -80,9 +80,9 @@ def test_complete_and_claim__invalid_arguments(database: Database) -> None:
     database.put("queued", agency)
     before = database.fingerprint()
     with database.worker() as worker:
-        for wrong in SENSELESS:
-            refusal = worker.refusal("worker_complete_and_claim", leases={running: 1}, **NEXT | wrong)
-            assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_claim"), wrong
+        for wrong in INVALID:
+            error = worker.refusal("worker_complete_and_claim", leases={running: 1}, **NEXT | wrong)
+            assert (error.sqlstate, error.code) == ("PT400", "invalid_claim"), wrong
         too_many = {str(uuid.UUID(int=n)): 1 for n in range(101)}
         malformed: list[Any] = [None, [], too_many, {"x": 1}]
         for leases in malformed:

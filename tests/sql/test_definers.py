@@ -86,9 +86,9 @@ def exists_in_other_agency(a: Agencies) -> None:
 
 
 def get_secret(a: Agencies) -> None:
-    refused = a.attempt("app.get_secret(%s)", a.secret)
-    assert isinstance(refused, ErrorSpec)
-    assert refused.sqlstate == "42501"
+    error = a.attempt("app.get_secret(%s)", a.secret)
+    assert isinstance(error, ErrorSpec)
+    assert error.sqlstate == "42501"
 
 
 def identify(a: Agencies) -> None:
@@ -122,9 +122,9 @@ def secret_fingerprint(a: Agencies) -> None:
 
 
 def store_secret(a: Agencies) -> None:
-    refused = a.attempt("""app.store_secret(%s, '{"token": "forged"}')""", a.owner.agency_id)
-    assert isinstance(refused, ErrorSpec)
-    assert refused.sqlstate == "PT403"
+    error = a.attempt("""app.store_secret(%s, '{"token": "forged"}')""", a.owner.agency_id)
+    assert isinstance(error, ErrorSpec)
+    assert error.sqlstate == "PT403"
 
 
 def touch_api_key(a: Agencies) -> None:
@@ -137,9 +137,9 @@ def touch_api_key(a: Agencies) -> None:
 
 
 def use_secret(a: Agencies) -> None:
-    refused = a.attempt("app.use_secret(%s)", a.reserved)
-    assert isinstance(refused, ErrorSpec)
-    assert (refused.sqlstate, refused.code) == ("PT400", "unknown_secret")
+    error = a.attempt("app.use_secret(%s)", a.reserved)
+    assert isinstance(error, ErrorSpec)
+    assert (error.sqlstate, error.code) == ("PT400", "unknown_secret")
     unused = a.database.one("select used_at from app.secrets where id = %s", (a.reserved,))
     assert unused == {"used_at": None}
     assert isinstance(a.attempt("app.use_secret(%s)", uuid.uuid4()), ErrorSpec)

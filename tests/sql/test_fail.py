@@ -56,11 +56,11 @@ def test_fail__without_retry(database: Database, status: str) -> None:
 
 def test_fail__last_attempt(database: Database) -> None:
     job_id = database.insert(database.agency(), "historical_sync", max_attempts=3)
-    answers = []
+    results = []
     for lease_token in (1, 3, 5):
         database.move(job_id, ("claim", "running"))
-        answers.append(fail(database, job_id, lease_token))
-    assert answers == ["queued", "queued", "failed"]
+        results.append(fail(database, job_id, lease_token))
+    assert results == ["queued", "queued", "failed"]
     assert database.execution(job_id)["attempts"] == 3
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.sql.test_next_status import MOVES
+from tests.sql.test_next_status import TRANSITIONS
 from tests.support.database import FAMILIES, TRANSITIONS_TO, TWO_STEPS, ErrorSpec
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ WORK = {"lease_expires_at", "attempts", "seq", "checkpoint", "records", "progres
 CHANGEABLE = {"running": WORK, "cancelling": WORK} | {status: {"deleted_at"} for status in TERMINAL}
 
 # Columns that a statement may set, by event. The guard sets all others itself or leaves them alone.
-HEARD = {
+SETTABLE = {
     "start": {
         "id", "agency_id", "family", "definition_id", "connection_id", "destination_id", "concurrency_key", "spec",
         "retry_of", "run_at", "max_attempts", "checkpoint", "progress", "reason",
@@ -77,7 +77,7 @@ class Scenario:
         return self.database.session(self.claims[name])
 
 
-def make_scene(database: Database, family: str) -> Scenario:
+def make_scenario(database: Database, family: str) -> Scenario:
     member = database.member()
     signed_out = database.user(member.agency_id)
     database.admin.execute("delete from auth.sessions where id = %s", (signed_out.session_id,))
@@ -100,15 +100,15 @@ def make_scene(database: Database, family: str) -> Scenario:
 
 
 @pytest.fixture(scope="module")
-def scenes(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[dict[str, Scenario]]:
+def scenarios(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[dict[str, Scenario]]:
     """By family, for tests that prove that nothing changes. They share one database for each family."""
     with ExitStack() as stack:
-        yield {family: make_scene(stack.enter_context(clone()), family) for family in FAMILIES}
+        yield {family: make_scenario(stack.enter_context(clone()), family) for family in FAMILIES}
 
 
 @pytest.fixture
-def scene(scenes: dict[str, Scenario]) -> Scenario:
-    return scenes["bulk_sync"]
+def scenario(scenarios: dict[str, Scenario]) -> Scenario:
+    return scenarios["bulk_sync"]
 
 
 def columns(database: Database) -> dict[str, str]:
@@ -129,28 +129,28 @@ def changed(session: Session, query: str | sql.Composed, parameters: Any = None,
             return False
 
 
-def assert_nothing_happens(scene: Scenario, who: str, *statements: str) -> None:
+def assert_nothing_happens(scenario: Scenario, who: str, *statements: str) -> None:
     """Every statement fails or changes nothing."""
-    with scene.attacker(who) as session:
-        before = scene.database.fingerprint()
+    with scenario.attacker(who) as session:
+        before = scenario.database.fingerprint()
         for statement in statements:
             response = session.attempt(statement)
-            assert scene.database.fingerprint() == before, (statement, response)
+            assert scenario.database.fingerprint() == before, (statement, response)
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_guard_update__column_changed_without_transition(scene: Scenario, who: str) -> None:
-    database = scene.database
+def test_guard_update__column_changed_without_transition(scenario: Scenario, who: str) -> None:
+    database = scenario.database
     allowed = {(s, c) for s, names in CHANGEABLE.items() for c in names if who in TRUSTED}
     if who == "member":
         allowed = {(status, "deleted_at") for status in TERMINAL}  # marked as deleted, which is final
     succeeded = set()
-    with scene.attacker(who) as session:
+    with scenario.attacker(who) as session:
         before = database.fingerprint()
         for column, type_ in columns(database).items():
             value = sql.SQL(FORGED[type_]).format(sql.Identifier(column))
             query = sql.SQL("update app.executions set {} = {} where id = %s returning id")
-            for status, job_id in scene.jobs.items():
+            for status, job_id in scenario.jobs.items():
                 is_allowed = (status, column) in allowed
                 if changed(session, query.format(sql.Identifier(column), value), (job_id,), undo=is_allowed):
                     succeeded.add((status, column))
@@ -159,15 +159,15 @@ def test_guard_update__column_changed_without_transition(scene: Scenario, who: s
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_guard_update__column_emptied_without_transition(scene: Scenario, who: str) -> None:
-    database = scene.database
+def test_guard_update__column_emptied_without_transition(scenario: Scenario, who: str) -> None:
+    database = scenario.database
     allowed = {(status, "checkpoint") for status in ("running", "cancelling") if who in TRUSTED}
     succeeded = set()
-    with scene.attacker(who) as session:
+    with scenario.attacker(who) as session:
         before = database.fingerprint()
         for column in columns(database):
             query = sql.SQL("update app.executions set {0} = null where id = %s and {0} is not null returning id")
-            for status, job_id in scene.jobs.items():
+            for status, job_id in scenario.jobs.items():
                 is_allowed = (status, column) in allowed
                 if changed(session, query.format(sql.Identifier(column)), (job_id,), undo=is_allowed):
                     succeeded.add((status, column))
@@ -177,17 +177,17 @@ def test_guard_update__column_emptied_without_transition(scene: Scenario, who: s
 
 @pytest.mark.parametrize("column", ["seq", "records"])
 @pytest.mark.parametrize("who", TRUSTED)
-def test_guard_update__counts_never_decrease(scene: Scenario, who: str, column: str) -> None:
-    with scene.attacker(who) as session:
+def test_guard_update__counts_never_decrease(scenario: Scenario, who: str, column: str) -> None:
+    with scenario.attacker(who) as session:
         query = f"update app.executions set {column} = {column} + %s where id = %s returning 1"
-        refusal = session.attempt(query, (-1, scene.jobs["running"]))
-    assert isinstance(refusal, ErrorSpec)
-    assert refusal.code == "not_a_transition"
+        error = session.attempt(query, (-1, scenario.jobs["running"]))
+    assert isinstance(error, ErrorSpec)
+    assert error.code == "not_a_transition"
 
 
 def may(who: str, family: str, status: str, event: str | None, to_status: str | None) -> bool:
     status = "queued" if status == "requeued" else status
-    if who not in (*TRUSTED, "member") or to_status is None or MOVES.get((status, event or "")) != to_status:
+    if who not in (*TRUSTED, "member") or to_status is None or TRANSITIONS.get((status, event or "")) != to_status:
         return False
     if event in {"cancel", "request_cancel"}:
         return event == FAMILIES[family]
@@ -196,15 +196,15 @@ def may(who: str, family: str, status: str, event: str | None, to_status: str | 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("who", ROLES)
-def test_guard_transition__not_allowed(scenes: dict[str, Scenario], who: str, family: str) -> None:
-    scene, database = scenes[family], scenes[family].database
+def test_guard_transition__not_allowed(scenarios: dict[str, Scenario], who: str, family: str) -> None:
+    scenario, database = scenarios[family], scenarios[family].database
     leased = "" if who in USERS else ", leased_by = 'w', lease_seconds = 30"
     query = f"update app.executions set status = %s, event = %s{leased} where id = %s returning id"
-    events = [*sorted({event for _, event in MOVES}), None, "unknown"]
+    events = [*sorted({event for _, event in TRANSITIONS}), None, "unknown"]
     wrong = []
-    with scene.attacker(who) as session:
+    with scenario.attacker(who) as session:
         before = database.fingerprint()
-        for status, job_id in scene.jobs.items():
+        for status, job_id in scenario.jobs.items():
             now = "queued" if status == "requeued" else status
             for event in events:
                 for to_status in ("queued", "running", "cancelling", *TERMINAL, None, "unknown"):
@@ -221,7 +221,7 @@ def test_guard_transition__takes_its_own_columns_only(database: Database, event:
     types = columns(database)
     job_id = database.put("queued" if event == "claim" else "running", database.agency())
     before = database.execution(job_id)
-    status = MOVES["queued" if event == "claim" else "running", event]
+    status = TRANSITIONS["queued" if event == "claim" else "running", event]
     forged = [c for c in types if c not in {"status", "event", "id", "agency_id"}]
     assignments = sql.SQL(", ").join(
         sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(FORGED_NEW[types[c]])) for c in forged
@@ -230,12 +230,12 @@ def test_guard_transition__takes_its_own_columns_only(database: Database, event:
     with database.worker() as worker:
         worker.execute(query, (status, event, job_id))
         [shown] = worker.execute("select to_jsonb(e) as row from app.executions as e")
-    heard = {
+    notified = {
         c
         for c in forged
         if database.execution(job_id)[c] != before[c] and written(shown["row"][c]) in FORGED_NEW.values()
     }
-    assert heard == HEARD[event]
+    assert notified == SETTABLE[event]
 
 
 def written(value: Any) -> str:
@@ -264,7 +264,7 @@ def test_guard_start__columns_start_empty(database: Database) -> None:
         worker.execute(query)
     row = database.one("select to_jsonb(e) as row from app.executions as e where retry_of is not null")["row"]
     kept = {c for c, value in values.items() if written(row[c]) == value}
-    assert kept == HEARD["start"]
+    assert kept == SETTABLE["start"]
     assert (row["status"], row["event"], row["actor"], row["created_by"]) == (
         "queued", "start", "service_role", "service_role",
     )  # fmt: skip
@@ -276,10 +276,10 @@ def test_guard_start__columns_of_a_member(database: Database) -> None:
     with database.session(member.claims) as session:
         for column, type_ in columns(database).items():
             query = f'insert into app.executions (agency_id, family, "{column}") values (%s, %s, %s)'
-            if column not in HEARD["start"] - {"id", "max_attempts"}:
-                refusal = session.attempt(query, (member.agency_id, "historical_sync", FORGED_NEW[type_]))
-                assert isinstance(refusal, ErrorSpec), column
-                assert refusal.sqlstate == "42501", column
+            if column not in SETTABLE["start"] - {"id", "max_attempts"}:
+                error = session.attempt(query, (member.agency_id, "historical_sync", FORGED_NEW[type_]))
+                assert isinstance(error, ErrorSpec), column
+                assert error.sqlstate == "42501", column
     assert database.all("select from app.executions") == []
 
 
@@ -299,28 +299,28 @@ def test_guard_start__other_agency(database: Database) -> None:
             query = sql.SQL("insert into app.executions ({}) values ({})").format(
                 sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Literal, values.values()))
             )
-            refusal = session.attempt(query)
-            assert isinstance(refusal, ErrorSpec), column
-            assert refusal.sqlstate == ("42501" if column == "agency_id" else "23503")
+            error = session.attempt(query)
+            assert isinstance(error, ErrorSpec), column
+            assert error.sqlstate == ("42501" if column == "agency_id" else "23503")
     assert database.fingerprint() == before
 
 
 @pytest.mark.parametrize("who", [role for role in ROLES if role not in ("member", *TRUSTED)])
-def test_guard_start__caller_not_allowed(scene: Scenario, who: str) -> None:
+def test_guard_start__caller_not_allowed(scenario: Scenario, who: str) -> None:
     assert_nothing_happens(
-        scene,
+        scenario,
         who,
-        f"insert into app.executions (agency_id, family) values ('{scene.member.agency_id}', 'bulk_sync')",
+        f"insert into app.executions (agency_id, family) values ('{scenario.member.agency_id}', 'bulk_sync')",
         "insert into app.executions (agency_id, family) values (null, 'bulk_sync')",
         "insert into app.executions (agency_id, family) select agency_id, family from app.executions",
     )
 
 
 @pytest.mark.parametrize("who", [*TRUSTED, "member"])
-def test_guard_start__unknown_family(scene: Scenario, who: str) -> None:
-    agency = scene.member.agency_id
+def test_guard_start__unknown_family(scenario: Scenario, who: str) -> None:
+    agency = scenario.member.agency_id
     assert_nothing_happens(
-        scene,
+        scenario,
         who,
         f"insert into app.executions (agency_id, family) values ('{agency}', 'espionage')",
         f"insert into app.executions (agency_id, family) values ('{agency}', null)",
@@ -328,27 +328,27 @@ def test_guard_start__unknown_family(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_guard_deletion__unfinished(scene: Scenario, who: str) -> None:
+def test_guard_deletion__unfinished(scenario: Scenario, who: str) -> None:
     assert_nothing_happens(
-        scene,
+        scenario,
         who,
         "delete from app.executions",
-        *(f"delete from app.executions where id = '{scene.jobs[s]}'" for s in ("queued", "running", "cancelling")),
-        f"delete from public.agencies where id = '{scene.member.agency_id}'",
+        *(f"delete from app.executions where id = '{scenario.jobs[s]}'" for s in ("queued", "running", "cancelling")),
+        f"delete from public.agencies where id = '{scenario.member.agency_id}'",
     )
 
 
 @pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
-def test_guard_deletion__not_the_owner(scene: Scenario, who: str) -> None:
+def test_guard_deletion__not_the_owner(scenario: Scenario, who: str) -> None:
     assert_nothing_happens(
-        scene, who, *(f"delete from app.executions where id = '{scene.jobs[status]}'" for status in TERMINAL)
+        scenario, who, *(f"delete from app.executions where id = '{scenario.jobs[status]}'" for status in TERMINAL)
     )
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_guard_deletion__truncate(scene: Scenario, who: str) -> None:
+def test_guard_deletion__truncate(scenario: Scenario, who: str) -> None:
     assert_nothing_happens(
-        scene,
+        scenario,
         who,
         "truncate app.executions cascade",
         "truncate app.execution_events",
@@ -357,15 +357,15 @@ def test_guard_deletion__truncate(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_audit__cannot_be_written(scene: Scenario, who: str) -> None:
-    job_id, agency_id = scene.jobs["running"], scene.member.agency_id
+def test_audit__cannot_be_written(scenario: Scenario, who: str) -> None:
+    job_id, agency_id = scenario.jobs["running"], scenario.member.agency_id
     forged = (
         "insert into app.execution_events {}"
         " (agency_id, execution_id, at, event, from_status, to_status, lease_token, actor)"
         " {} values ({}" + f"'{agency_id}', '{job_id}', now(), 'complete', 'running', 'completed', 1, 'worker:forged')"
     )
     assert_nothing_happens(
-        scene,
+        scenario,
         who,
         forged.format("", "", ""),
         forged.replace("{} (", "(id, ", 1).format("overriding system value", "1, ")
@@ -378,15 +378,15 @@ def test_audit__cannot_be_written(scene: Scenario, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_guard__sql_tricks(scenes: dict[str, Scenario], who: str) -> None:
-    scene = scenes["historical_sync"]
-    agency_id, job_id = scene.member.agency_id, scene.jobs["running"]
+def test_guard__sql_tricks(scenarios: dict[str, Scenario], who: str) -> None:
+    scenario = scenarios["historical_sync"]
+    agency_id, job_id = scenario.member.agency_id, scenario.jobs["running"]
     insert = f"insert into app.executions (id, agency_id, family) values ('{job_id}', '{agency_id}', 'bulk_sync')"
     merge = (
         f"merge into app.executions as e using (select '{job_id}'::uuid as id) as j on e.id = j.id when matched then "
     )
     assert_nothing_happens(
-        scene,
+        scenario,
         who,
         insert + " on conflict (id) do update set spec = excluded.spec || '[1]'",
         insert + " on conflict (id) do update set reason = 'forged'",
@@ -414,19 +414,19 @@ def test_guard__sql_tricks(scenes: dict[str, Scenario], who: str) -> None:
 @pytest.mark.parametrize("who", ["stranger", "without_agency", "signed_out", "anon"])
 def test_guard__update_without_where(database: Database, who: str) -> None:
     """Without WHERE and RETURNING only the policy for UPDATE protects the row."""
-    scene = make_scene(database, "historical_sync")
+    scenario = make_scenario(database, "historical_sync")
     with database.owner() as owner:
         owner.execute("delete from app.executions where finished_at is not null")
-    assert_nothing_happens(scene, who, "update app.executions set status = 'cancelled', event = 'cancel'")
+    assert_nothing_happens(scenario, who, "update app.executions set status = 'cancelled', event = 'cancel'")
 
 
 @pytest.mark.parametrize("who", USERS)
-def test_guard__cannot_be_removed(scene: Scenario, who: str) -> None:
-    database = scene.database
+def test_guard__cannot_be_removed(scenario: Scenario, who: str) -> None:
+    database = scenario.database
     triggers = database.all("select tgname, tgenabled from pg_trigger order by tgname")
     policies = database.all("select * from pg_policies order by policyname")
     assert_nothing_happens(
-        scene,
+        scenario,
         who,
         "alter table app.executions disable trigger all",
         "alter table app.executions disable row level security",
@@ -445,41 +445,41 @@ def test_guard__cannot_be_removed(scene: Scenario, who: str) -> None:
 
 def test_guard__table_lock(database: Database) -> None:
     with database.session(database.member().claims) as session:
-        refusal = session.attempt("begin; lock table app.executions in access exclusive mode")
-    assert isinstance(refusal, ErrorSpec)
-    assert refusal.sqlstate == "42501"
+        error = session.attempt("begin; lock table app.executions in access exclusive mode")
+    assert isinstance(error, ErrorSpec)
+    assert error.sqlstate == "42501"
 
 
 @pytest.mark.parametrize(
     "column", ["spec", "actor", "request_id", "lease_token", "finished_at", "cancelled_by", "records"]
 )
-def test_guard_transition__cancel_with_other_columns(scenes: dict[str, Scenario], column: str) -> None:
-    scene = scenes["historical_sync"]
-    value = FORGED_NEW[columns(scene.database)[column]]
+def test_guard_transition__cancel_with_other_columns(scenarios: dict[str, Scenario], column: str) -> None:
+    scenario = scenarios["historical_sync"]
+    value = FORGED_NEW[columns(scenario.database)[column]]
     assert_nothing_happens(
-        scene,
+        scenario,
         "member",
         f"update app.executions set status = 'cancelled', event = 'cancel', {column} = '{value}'"
-        f" where id = '{scene.jobs['running']}'",
+        f" where id = '{scenario.jobs['running']}'",
     )
 
 
 def test_guard_transition__plain_sql_cancel_has_its_actor(database: Database) -> None:
-    scene = make_scene(database, "historical_sync")
-    with scene.attacker("member") as session:
+    scenario = make_scenario(database, "historical_sync")
+    with scenario.attacker("member") as session:
         session.execute(
             "update app.executions set status = 'cancelled', event = 'cancel', reason = 'mine' where id = %s",
-            (scene.jobs["running"],),
+            (scenario.jobs["running"],),
         )
-    row = database.execution(scene.jobs["running"])
-    actor = f"user:{scene.member.id}"
+    row = database.execution(scenario.jobs["running"])
+    actor = f"user:{scenario.member.id}"
     assert (row["actor"], row["cancelled_by"], row["cancel_reason"], row["request_id"]) == (
         actor,
         actor,
         "mine",
         "test",
     )
-    event = database.events(scene.jobs["running"])[-1]
+    event = database.events(scenario.jobs["running"])[-1]
     assert (event["actor"], event["from_status"], event["to_status"], event["lease_token"]) == (
         actor, "running", "cancelled", 2,
     )  # fmt: skip
@@ -487,13 +487,13 @@ def test_guard_transition__plain_sql_cancel_has_its_actor(database: Database) ->
 
 @pytest.mark.parametrize("who", TRUSTED)
 def test_guard_transition__actor_of_a_cancel(database: Database, who: str) -> None:
-    scene = make_scene(database, "historical_sync")
-    with scene.attacker(who) as session:
+    scenario = make_scenario(database, "historical_sync")
+    with scenario.attacker(who) as session:
         session.execute(
             "update app.executions set status = 'cancelled', event = 'cancel', actor = 'user:forged' where id = %s",
-            (scene.jobs["queued"],),
+            (scenario.jobs["queued"],),
         )
-    assert database.execution(scene.jobs["queued"])["cancelled_by"] == who
+    assert database.execution(scenario.jobs["queued"])["cancelled_by"] == who
 
 
 def test_guard_transition__actor_of_a_worker(database: Database) -> None:
@@ -515,14 +515,14 @@ def test_user_deletion__jobs_and_audit_stay(database: Database) -> None:
 
 
 def test_purge_executions__finished_with_events(database: Database) -> None:
-    scene = make_scene(database, "bulk_sync")
+    scenario = make_scenario(database, "bulk_sync")
     with database.owner() as owner:
         assert owner.execute("select app.purge_executions('1 day') as n") == [{"n": 0}]
         assert owner.execute("select app.purge_executions('0 s', 2) as n") == [{"n": 2}]
         assert owner.execute("select app.purge_executions('0 s') as n") == [{"n": 1}]
         assert owner.execute("select app.purge_executions('0 s') as n") == [{"n": 0}]
     left = {str(row["id"]) for row in database.all("select id from app.executions")}
-    assert left == {scene.jobs[status] for status in ("queued", "requeued", "running", "cancelling")}
+    assert left == {scenario.jobs[status] for status in ("queued", "requeued", "running", "cancelling")}
     assert {str(r["id"]) for r in database.all("select distinct execution_id as id from app.execution_events")} == left
 
 
@@ -635,8 +635,8 @@ def test_purge_executions__deleted_definitions(database: Database) -> None:
 
 
 @pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
-def test_purge_executions__owner_only(scene: Scenario, who: str) -> None:
-    assert_nothing_happens(scene, who, "select app.purge_executions('0 s')")
+def test_purge_executions__owner_only(scenario: Scenario, who: str) -> None:
+    assert_nothing_happens(scenario, who, "select app.purge_executions('0 s')")
 
 
 @pytest.mark.parametrize("status", TERMINAL)
@@ -654,10 +654,10 @@ def test_guard_update__deleted_at_of_a_finished_execution(database: Database, st
 def test_guard_start__id_in_use(database: Database) -> None:
     job_id = database.put("completed", database.agency())
     with database.worker() as worker:
-        refusal = worker.attempt(
+        error = worker.attempt(
             "insert into app.executions (id, agency_id, family) values (%s, %s, 'bulk_sync')",
             (job_id, database.agency()),
         )
-    assert isinstance(refusal, ErrorSpec)
-    assert refusal.sqlstate == "23505"
+    assert isinstance(error, ErrorSpec)
+    assert error.sqlstate == "23505"
     assert uuid.UUID(job_id).version == 7

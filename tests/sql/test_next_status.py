@@ -19,7 +19,7 @@ EVENTS = (
     None, "start", "claim", "cancel", "request_cancel", "acknowledge", "expire", "complete", "fail", "release",
     "unknown", "",
 )  # fmt: skip
-MOVES = {
+TRANSITIONS = {
     (None, "start"): "queued",
     ("queued", "claim"): "running",
     ("queued", "cancel"): "cancelled",
@@ -36,7 +36,7 @@ MOVES = {
 }
 
 # The public statuses of each family's document. `scheduled` is queued for later, `requeued` started and queued again.
-WORDS = {
+PUBLIC_STATUSES = {
     "historical_sync": {
         "queued": "pending", "scheduled": "pending", "requeued": "in_progress", "running": "in_progress",
         "completed": "completed", "failed": "failed", "cancelled": "cancelled",
@@ -68,40 +68,40 @@ def test_next_status__all_transitions(database: Database) -> None:
     for status in STATUSES:
         for event in EVENTS:
             response = database.one("select app.next_status(%s, %s) as next", (status, event))["next"]
-            assert response == MOVES.get((status, event or "")), (status, event)
+            assert response == TRANSITIONS.get((status, event or "")), (status, event)
 
 
 def test_next_status__unknown_words(database: Database) -> None:
     source = database.one("select prosrc from pg_proc where oid = 'app.next_status'::regproc")["prosrc"]
-    known = {word for (status, event), to_status in MOVES.items() for word in (status, event, to_status)}
+    known = {word for (status, event), to_status in TRANSITIONS.items() for word in (status, event, to_status)}
     assert set(re.findall(r"'(.*?)'", source)) == known - {None}
 
 
 def test_families__list(database: Database) -> None:
     rows = database.all("select family, cancel_event, foreign_status, extract(epoch from grace) as s from app.families")
     assert {row["family"]: row["cancel_event"] for row in rows} == FAMILIES
-    assert set(WORDS) == set(FAMILIES)
+    assert set(PUBLIC_STATUSES) == set(FAMILIES)
     for row in rows:
         in_two_steps = row["family"] in TWO_STEPS
         assert (row["s"] > 0) == in_two_steps
         assert row["foreign_status"] == (403 if row["family"] == "historical_sync" else 404)
 
 
-@pytest.mark.parametrize("family", WORDS)
+@pytest.mark.parametrize("family", PUBLIC_STATUSES)
 def test_public_status__of_each_family(database: Database, family: str) -> None:
     agency = database.agency()
-    for status, word in WORDS[family].items():
+    for status, word in PUBLIC_STATUSES[family].items():
         if status == "scheduled":
             job_id = database.insert(agency, family, run_at="2999-01-01")
         else:
             job_id = database.insert(agency, family)
             cancel = "request_cancel" if family in TWO_STEPS and status == "cancelled" else None
             database.move(job_id, *([(cancel, "cancelled")] if cancel else TRANSITIONS_TO[status]))
-        said = database.one("select app.public_status(e) as word from app.executions as e where id = %s", (job_id,))
-        assert said["word"] == word, status
+        reported = database.one("select app.public_status(e) as word from app.executions as e where id = %s", (job_id,))
+        assert reported["word"] == word, status
 
 
-@pytest.mark.parametrize("family", sorted(set(WORDS) - set(TWO_STEPS)))
+@pytest.mark.parametrize("family", sorted(set(PUBLIC_STATUSES) - set(TWO_STEPS)))
 def test_families__cancelling_in_two_step_families_only(database: Database, family: str) -> None:
     assert database.one("select cancelling from app.families where family = %s", (family,))["cancelling"] is None
 

@@ -66,8 +66,8 @@ def test_queue_stats__all_agencies(database: Database) -> None:
 @pytest.mark.parametrize("limit", [0, 101, None])
 def test_queue_stats__invalid_limit(database: Database, limit: int | None) -> None:
     with database.worker() as worker:
-        refused = worker.refusal("worker_queue_stats", families=[], limit=limit)
-    assert refused == ErrorSpec("PT400", "invalid_limit", {})
+        error = worker.refusal("worker_queue_stats", families=[], limit=limit)
+    assert error == ErrorSpec("PT400", "invalid_limit", {})
 
 
 @pytest.mark.parametrize("families", [None, "bulk_sync", {"a": 1}])

@@ -78,14 +78,14 @@ class ChaosWorker:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`answers`: the result of each session, by the session before it that changed something (None: no other did).
+    """`results`: the result of each session, by the session before it that changed something (None: no other did).
 
     `events`: the audit's events after a session has committed, by its result; without an entry it changed nothing.
     `records`: the sessions that have stored the batch, in the same way.
     """
 
     make: Maker
-    answers: Mapping[str, Mapping[str | None, Any]]
+    results: Mapping[str, Mapping[str | None, Any]]
     events: Mapping[tuple[str, Any], list[str]]
     history: Sequence[str] = ("start", "claim")
     records: Collection[tuple[str, Any]] = ()
@@ -95,18 +95,18 @@ class Scenario:
 
     def expected(self, order: Sequence[str], ends: Mapping[str, str]) -> tuple[dict[str, Any], list[str], int]:
         """Each session's result, the events and the number of records, if the steps run in this order."""
-        answers: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         events, records = list(self.history), 0
         first: str | None = None
         open_: set[str] = set()
         for name in order:
-            if name in answers:
+            if name in results:
                 open_.discard(name)
                 continue
-            table = self.answers[name]
-            answers[name] = table[HELD] if open_ and HELD in table else table.get(first, table[None])
+            table = self.results[name]
+            results[name] = table[HELD] if open_ and HELD in table else table.get(first, table[None])
             open_.add(name)
-            key = (name, answers[name])
+            key = (name, results[name])
             if ends[name] == "commit" and first is None and key[1] in self.told_first:
                 events += self.told_first[key[1]]
                 first = name
@@ -114,7 +114,7 @@ class Scenario:
                 events += (self.after_cancel if first == "cancel" and key in self.after_cancel else self.events)[key]
                 records = BATCH if key in self.records else records
                 first = first or name
-        return answers, events, records
+        return results, events, records
 
 
 def interleavings(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -125,45 +125,45 @@ def interleavings(names: Sequence[str]) -> list[tuple[str, ...]]:
 @contextmanager
 def stage(database: Database, scenario: Scenario, user: User) -> Iterator[dict[str, ChaosWorker]]:
     with ExitStack() as stack:
-        players = {}
-        for name in scenario.answers:
+        runners = {}
+        for name in scenario.results:
             claims = user.claims if name.startswith(("cancel", "start")) else {"role": "service_role"}
-            players[name] = ChaosWorker(database, database.session(claims))
-            stack.callback(players[name].close)
-        yield players
+            runners[name] = ChaosWorker(database, database.session(claims))
+            stack.callback(runners[name].close)
+        yield runners
 
 
 def perform(
-    players: Mapping[str, ChaosWorker], calls: Mapping[str, Statement], order: Sequence[str], ends: Mapping[str, str]
+    runners: Mapping[str, ChaosWorker], calls: Mapping[str, Statement], order: Sequence[str], ends: Mapping[str, str]
 ) -> dict[str, Any]:
     begun: set[str] = set()
-    for player in players.values():
-        player.steps = []
+    for runner in runners.values():
+        runner.steps = []
     for name in order:
         if name in begun:
-            players[name].end(ends[name])
+            runners[name].end(ends[name])
         else:
-            players[name].begin(calls[name])
+            runners[name].begin(calls[name])
         begun.add(name)
-        wait(players[name].steps, 0.002)  # most are done by then, which saves a query
-        until(lambda: all(player.is_at_rest() for player in players.values()))
-    for player in players.values():
-        player.steps[1].result(30)
-    return {name: normal(player.steps[0].result(30)) for name, player in players.items()}
+        wait(runners[name].steps, 0.002)  # most are done by then, which saves a query
+        until(lambda: all(runner.is_at_rest() for runner in runners.values()))
+    for runner in runners.values():
+        runner.steps[1].result(30)
+    return {name: normal(runner.steps[0].result(30)) for name, runner in runners.items()}
 
 
 def play(database: Database, scenario: Scenario, all_ends: Sequence[str]) -> None:
     user = database.member()
-    names = list(scenario.answers)
-    with stage(database, scenario, user) as players:
+    names = list(scenario.results)
+    with stage(database, scenario, user) as runners:
         for order in interleavings(names):
             for how in itertools.product(all_ends, repeat=len(names)):
                 ends = dict(zip(names, how, strict=True))
                 before = counts(database)
-                answers = perform(players, scenario.make(database, user), order, ends)
+                results = perform(runners, scenario.make(database, user), order, ends)
                 after = counts(database)
                 expected, events, records = scenario.expected(order, ends)
-                assert answers == expected, (order, ends)
+                assert results == expected, (order, ends)
                 assert after - before == Counter(events) + Counter({"record": records}), (order, ends)
                 tidy(database)
 
@@ -463,8 +463,8 @@ def test_load__cancel_and_complete(database: Database) -> None:
         for _ in range(200):
             calls = make_zombie(database, user)
             job_id = calls["cancel"][1]["job_id"]
-            answers = at_once([calls["cancel"], calls["finish"], calls["zombie"], batch(job_id, 3)])
-            cancelled, finished, zombie, stored = map(normal, answers)
+            results = at_once([calls["cancel"], calls["finish"], calls["zombie"], batch(job_id, 3)])
+            cancelled, finished, zombie, stored = map(normal, results)
             assert (cancelled, finished) in {("cancelled", "lost"), ("not_cancellable", "completed")}
             assert (zombie, stored) in {("lost", "lost"), ("lost", "continue")}
             records = database.all("select from app.records where execution_id = %s", (job_id,))
@@ -492,10 +492,10 @@ def test_load__one_active_job_per_connection(database: Database) -> None:
     users += [database.user(users[0].agency_id) for _ in range(3)]
     with crowd([database.session(user.claims) for user in users]) as at_once:
         for _ in range(25):
-            answers = at_once([start(database.connection(users[0].agency_id))] * 4)
-            [job_id] = [response[0]["result"]["job_id"] for response in answers if not isinstance(response, ErrorSpec)]
-            refused = [response for response in answers if isinstance(response, ErrorSpec)]
-            assert {(r.code, r.members["job_id"]) for r in refused} == {("already_active", job_id)}
+            results = at_once([start(database.connection(users[0].agency_id))] * 4)
+            [job_id] = [response[0]["result"]["job_id"] for response in results if not isinstance(response, ErrorSpec)]
+            error = [response for response in results if isinstance(response, ErrorSpec)]
+            assert {(r.code, r.members["job_id"]) for r in error} == {("already_active", job_id)}
 
 
 @pytest.mark.parametrize("mode", ["replicate", "create", "update", "updateOrCreate"])
@@ -517,8 +517,8 @@ def test_load__same_records_from_two_executions(database: Database, mode: str) -
     with crowd([database.worker() for _ in jobs]) as at_once:
         for seq in range(1, 21):
             orders = zip(jobs, (keys, keys[::-1]), strict=True)
-            answers = at_once([batch(job_id, 1, seq, order) for job_id, order in orders])
-            assert [normal(response) for response in answers] == ["continue", "continue"]
+            results = at_once([batch(job_id, 1, seq, order) for job_id, order in orders])
+            assert [normal(response) for response in results] == ["continue", "continue"]
     assert database.one("select count(*) as n from app.records")["n"] == len(keys)
     query = "select sum(inserted) as inserted, sum(updated) as updated from app.execution_resources"
     written = database.one(f"{query} where execution_id = any(%s)", (jobs,))

@@ -200,8 +200,8 @@ def test_reap__invalid_limit(database: Database) -> None:
     before = database.fingerprint()
     with database.worker() as worker:
         for limit in (0, -1, 1001, None):
-            refusal = worker.refusal("worker_reap", limit=limit)
-            assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_limit"), limit
+            error = worker.refusal("worker_reap", limit=limit)
+            assert (error.sqlstate, error.code) == ("PT400", "invalid_limit"), limit
     assert database.fingerprint() == before
 
 

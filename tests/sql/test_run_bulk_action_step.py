@@ -81,8 +81,8 @@ def test_bulk_action_step__batches_in_id_order(database: Database) -> None:
         assert worker.step() == LAST
         done = matched - 1
         assert bulk_actions.counts(database, job_id) == {**NOTHING, "matched": matched, "done": done, "skipped": 1}
-        said = [(one.channel, one.payload) for one in listener.notifies(timeout=0.05)]
-        assert said == [("execution_cancelled", "*")]
+        reported = [(one.channel, one.payload) for one in listener.notifies(timeout=0.05)]
+        assert reported == [("execution_cancelled", "*")]
         assert database.execution(running)["status"] == "cancelled"
         assert database.execution(job_id)["seq"] == 3
         assert worker.step() == LAST  # nothing is left, so nothing changes
@@ -248,8 +248,8 @@ def test_bulk_action_step__started_are_claimable(database: Database) -> None:
     with Worker(database, job_id) as worker, database.connect() as listener:
         listener.execute("listen execution_queued; listen execution_cancelled")
         worker.rest()
-        said = [(one.channel, one.payload) for one in listener.notifies(timeout=0.05)]
-        assert said == [("execution_queued", "bulk_action")]
+        reported = [(one.channel, one.payload) for one in listener.notifies(timeout=0.05)]
+        assert reported == [("execution_queued", "bulk_action")]
         claimed = worker.session.call("worker_claim", worker="w", families=["historical_sync"], max_executions=10)
     assert len(claimed) == 3
 
@@ -462,7 +462,7 @@ def test_criteria__unmatched(database: Database, name: str, criteria: str | None
 
 
 @contextmanager
-def players(database: Database, **claims: Mapping[str, Any]) -> Iterator[dict[str, ChaosWorker]]:
+def runners(database: Database, **claims: Mapping[str, Any]) -> Iterator[dict[str, ChaosWorker]]:
     with ExitStack() as stack:
         made = {name: ChaosWorker(database, database.session(those)) for name, those in claims.items()}
         for one in made.values():
@@ -481,14 +481,14 @@ def every_way(names: tuple[str, str]) -> Iterator[tuple[tuple[str, ...], dict[st
 
 def test_bulk_action_step__races_with_its_cancel(database: Database) -> None:
     user = database.member()
-    with players(database, cancel=user.claims, step=SERVICE) as those:
+    with runners(database, cancel=user.claims, step=SERVICE) as those:
         for order, ends in every_way(("cancel", "step")):
             ids = many(database, user, 3)
             job_id = bulk_actions.collected(database, user, criteria=these(ids))
             calls = {"cancel": rpc("cancel_bulk_action", job_id=job_id), "step": bulk_actions.step(job_id)}
-            answers = perform(those, calls, order, ends)
+            results = perform(those, calls, order, ends)
             fenced = order[0] == "cancel" and ends["cancel"] == "commit"
-            assert answers == {"cancel": "cancelled", "step": "lost" if fenced else "continue"}, (order, ends)
+            assert results == {"cancel": "cancelled", "step": "lost" if fenced else "continue"}, (order, ends)
             done = 3 if ends["step"] == "commit" and not fenced else 0
             left = bulk_actions.counts(database, job_id)
             assert left == {**NOTHING, "matched": 3, "done": done, "not_started": 3 - done}, (order, ends)
@@ -506,15 +506,15 @@ def test_bulk_action_step__races_with_its_cancel(database: Database) -> None:
 
 def test_bulk_action_step__races_with_an_items_cancel(database: Database) -> None:
     user = database.member()
-    with players(database, cancel=user.claims, step=SERVICE) as those:
+    with runners(database, cancel=user.claims, step=SERVICE) as those:
         for order, ends in every_way(("cancel", "step")):
             ids = many(database, user, 3)
             job_id = bulk_actions.collected(database, user, criteria=these(ids))
             calls = {"cancel": rpc("cancel_sync_job", job_id=ids[1]), "step": bulk_actions.step(job_id)}
-            answers = perform(those, calls, order, ends)
+            results = perform(those, calls, order, ends)
             by_user = ends["cancel"] == "commit" and not (order[0] == "step" and ends["step"] == "commit")
             too_late = order[0] == "step" and ends["step"] == "commit"
-            assert answers == {"cancel": "not_cancellable" if too_late else "cancelled", "step": "continue"}
+            assert results == {"cancel": "not_cancellable" if too_late else "cancelled", "step": "continue"}
             if ends["step"] == "commit":
                 expected = {**NOTHING, "matched": 3, "done": 3 - by_user, "skipped": int(by_user)}
             else:
@@ -535,12 +535,12 @@ def test_bulk_action_step__races_with_an_items_cancel(database: Database) -> Non
 def test_bulk_action_step__two_share_items(database: Database, action: str) -> None:
     user = database.member()
     status = "queued" if action == "cancel" else "failed"
-    with players(database, one=SERVICE, other=SERVICE) as those:
+    with runners(database, one=SERVICE, other=SERVICE) as those:
         for order, ends in every_way(("one", "other")):
             ids = [put(database, user, "bulk_sync", status, concurrency_key=str(uuid.uuid4())) for _ in range(3)]
             jobs = {name: bulk_actions.collected(database, user, action, criteria=these(ids)) for name in those}
-            answers = perform(those, {name: bulk_actions.step(job_id) for name, job_id in jobs.items()}, order, ends)
-            assert answers == {"one": "continue", "other": "continue"}
+            results = perform(those, {name: bulk_actions.step(job_id) for name, job_id in jobs.items()}, order, ends)
+            assert results == {"one": "continue", "other": "continue"}
             left = {name: bulk_actions.counts(database, job_id) for name, job_id in jobs.items()}
             first, second = order[0], "other" if order[0] == "one" else "one"
             winner = next((name for name in (first, second) if ends[name] == "commit"), None)
@@ -553,7 +553,7 @@ def test_bulk_action_step__two_share_items(database: Database, action: str) -> N
 
 def test_bulk_action_step__two_cancel_each_other(database: Database) -> None:
     user = database.member()
-    with players(database, one=SERVICE, other=SERVICE) as those:
+    with runners(database, one=SERVICE, other=SERVICE) as those:
         for order, ends in every_way(("one", "other")):
             shared = many(database, user, 1)
             made = {name: create(database, user, criteria=these(shared)) for name in those}
@@ -563,11 +563,11 @@ def test_bulk_action_step__two_cancel_each_other(database: Database) -> None:
                 for job_id in made.values():
                     worker = stack.enter_context(Worker(database, job_id))
                     assert worker.step() == MORE
-            answers = perform(those, {name: bulk_actions.step(job_id) for name, job_id in made.items()}, order, ends)
+            results = perform(those, {name: bulk_actions.step(job_id) for name, job_id in made.items()}, order, ends)
             first, second = order[0], "other" if order[0] == "one" else "one"
             winner = next((name for name in (first, second) if ends[name] == "commit"), None)
-            assert answers[first] == "continue"
-            assert answers[second] == ("lost" if winner == first else "continue")
+            assert results[first] == "continue"
+            assert results[second] == ("lost" if winner == first else "continue")
             for name, job_id in made.items():
                 left = bulk_actions.counts(database, job_id)
                 if name == winner:
@@ -610,14 +610,14 @@ def test_bulk_action_step__matches_itself(database: Database) -> None:
 def test_bulk_action_step__repeated_while_running(database: Database, action: str) -> None:
     """The response of the first call was lost while the call still runs in the database."""
     user = database.member()
-    with players(database, step=SERVICE, again=SERVICE) as those:
+    with runners(database, step=SERVICE, again=SERVICE) as those:
         for order, ends in every_way(("step", "again")):
             # Without a concurrency key only the step itself prevents a second start.
             status = "queued" if action == "cancel" else "failed"
             ids = [put(database, user, "sync_job_run", status) for _ in range(3)]
             job_id = bulk_actions.collected(database, user, action, criteria=these(ids))
-            answers = perform(those, dict.fromkeys(those, bulk_actions.step(job_id)), order, ends)
-            assert answers == {"step": "continue", "again": "continue"}
+            results = perform(those, dict.fromkeys(those, bulk_actions.step(job_id)), order, ends)
+            assert results == {"step": "continue", "again": "continue"}
             expected = {**NOTHING, "matched": 3, ("done" if "commit" in ends.values() else "not_started"): 3}
             assert bulk_actions.counts(database, job_id) == expected, (order, ends)
             made = database.all("select from app.executions where created_by = %s", (f"bulk_action:{job_id}",))
@@ -627,13 +627,13 @@ def test_bulk_action_step__repeated_while_running(database: Database, action: st
 
 def test_bulk_action_step__finding_repeated_while_running(database: Database) -> None:
     user = database.member()
-    with players(database, step=SERVICE, again=SERVICE) as those:
+    with runners(database, step=SERVICE, again=SERVICE) as those:
         for order, ends in every_way(("step", "again")):
             ids = many(database, user, 3)
             job_id = create(database, user, criteria=these(ids))
             database.move(job_id, ("claim", "running"))
-            answers = perform(those, dict.fromkeys(those, bulk_actions.step(job_id)), order, ends)
-            assert answers == {"step": "continue", "again": "continue"}
+            results = perform(those, dict.fromkeys(those, bulk_actions.step(job_id)), order, ends)
+            assert results == {"step": "continue", "again": "continue"}
             assert bulk_actions.counts(database, job_id)["matched"] == (3 if "commit" in ends.values() else 0)
             database.update(job_id, status="queued", event="release")
             run(database, job_id)
@@ -644,7 +644,7 @@ def test_bulk_action_step__finding_repeated_while_running(database: Database) ->
 def test_bulk_action_step__connection_being_deleted(database: Database, what: str, action: str) -> None:
     """In either order, nothing active is left on a deleted connection."""
     user = database.member()
-    with players(database, delete=user.claims, step=SERVICE) as those:
+    with runners(database, delete=user.claims, step=SERVICE) as those:
         for order, ends in every_way(("delete", "step")):
             if what == "definition":
                 sync_id = database.bulk_sync(user)
@@ -656,8 +656,8 @@ def test_bulk_action_step__connection_being_deleted(database: Database, what: st
                 item = put(database, user, "historical_sync", "failed", connection_id=connection_id)
                 delete = rpc("delete_connection", connection_id=connection_id)
             job_id = bulk_actions.collected(database, user, action, criteria=these([item]))
-            answers = perform(those, {"delete": delete, "step": bulk_actions.step(job_id)}, order, ends)
-            assert answers["step"] == "continue", (order, ends)
+            results = perform(those, {"delete": delete, "step": bulk_actions.step(job_id)}, order, ends)
+            assert results["step"] == "continue", (order, ends)
             [left] = [one for one, n in bulk_actions.counts(database, job_id).items() if n and one != "matched"]
             deleted = ends["delete"] == "commit"
             begun = ends["step"] == "commit" and not (order[0] == "delete" and deleted)
@@ -674,7 +674,7 @@ def test_bulk_action_step__no_deadlock_with_delete_connection(database: Database
     syncs = sorted(database.bulk_sync(user, source_connection_id=source_id) for _ in range(2))
     ids = [database.execute(user, sync_id) for sync_id in reversed(syncs)]
     job_id = bulk_actions.collected(database, user, criteria=these(ids))
-    with players(database, delete=user.claims, step=SERVICE) as those, database.owner() as holder:
+    with runners(database, delete=user.claims, step=SERVICE) as those, database.owner() as holder:
         holder.execute("begin")
         holder.execute("select from app.executions where id = %s for update", (ids[1],))
         calls = {
@@ -706,17 +706,17 @@ def test_bulk_action_step__many_over_the_same_rows(database: Database) -> None:
     ]
 
     def work(job_id: str) -> list[str]:
-        refused = []
+        error = []
         with database.worker() as worker:
             while isinstance(response := worker.attempt(*bulk_actions.step(job_id)), ErrorSpec):
-                refused.append(response.sqlstate)
+                error.append(response.sqlstate)
             assert response == [{"result": LAST}]
             worker.call("worker_complete", execution_id=job_id, lease_token=1)
-        return refused
+        return error
 
     with ThreadPoolExecutor(len(jobs)) as pool:
-        refused = [*itertools.chain(*pool.map(work, jobs))]
-    assert {*refused} <= {"40P01", "55P03"}  # which become a 503, for which the worker waits
+        error = [*itertools.chain(*pool.map(work, jobs))]
+    assert {*error} <= {"40P01", "55P03"}  # which become a 503, for which the worker waits
     left = [bulk_actions.counts(database, job_id) for job_id in jobs]
     assert sum(one["done"] for one in left) == len(keys)
     assert all(one["done"] + one["skipped"] == one["matched"] for one in left)

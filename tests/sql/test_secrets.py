@@ -59,7 +59,7 @@ def delete(database: Database, user: User, connection_id: str) -> None:
         session.call("delete_connection", connection_id=connection_id)
 
 
-def to_forget(database: Database) -> list[dict[str, str]]:
+def to_delete(database: Database) -> list[dict[str, str]]:
     with database.worker() as worker:
         return list(worker.call("worker_claim_deleted_secrets"))
 
@@ -79,9 +79,9 @@ def test_secret__in_the_database(database: Database, user: User) -> None:
     for role, claims in (("authenticated", user.claims), ("anon", {"role": "anon"}), ("service_role", {})):
         with database.session(claims, role) as session:
             for columns in ("value", "vault_id", "*"):
-                refused = session.attempt(f"select {columns} from app.secrets")
-                assert isinstance(refused, ErrorSpec)
-                assert refused.sqlstate == "42501"
+                error = session.attempt(f"select {columns} from app.secrets")
+                assert isinstance(error, ErrorSpec)
+                assert error.sqlstate == "42501"
 
 
 def test_secret__none(database: Database, user: User) -> None:
@@ -115,9 +115,9 @@ def test_store_secret__another_agency(database: Database, user: User) -> None:
     query = "select app.store_secret(%s, %s)"
     with database.session(stranger.claims) as session:
         for agency in (user.agency_id, None):
-            refused = session.attempt(query, (agency, json.dumps(SECRET)))
-            assert isinstance(refused, ErrorSpec)
-            assert refused.sqlstate == "PT403"
+            error = session.attempt(query, (agency, json.dumps(SECRET)))
+            assert isinstance(error, ErrorSpec)
+            assert error.sqlstate == "PT403"
     assert database.all("select from app.secrets") == []
 
 
@@ -199,15 +199,15 @@ def test_reserve_secret__used_once(database: Database, user: User) -> None:
         "secret_ref": reserved["name"],
     }
     age(database, 2)
-    assert to_forget(database) == []
+    assert to_delete(database) == []
 
 
-def refused_ids(database: Database, user: User) -> dict[str, str]:
+def rejected_ids(database: Database, user: User) -> dict[str, str]:
     """Secrets that this user's connections cannot use."""
     used, late = reserve(database, user)["secret_id"], reserve(database, user)["secret_id"]
     create(database, user, secret_id=used)
     database.admin.execute("update app.secrets set delete_at = now() where id = %s", (late,))
-    assert [secret["id"] for secret in to_forget(database)] == [late]
+    assert [secret["id"] for secret in to_delete(database)] == [late]
     own = database.keep_secret(user.agency_id, SECRET)
     database.admin.execute("update app.secrets set used_at = null where id = %s", (own,))
     return {
@@ -220,13 +220,13 @@ def refused_ids(database: Database, user: User) -> dict[str, str]:
 
 
 def test_use_secret__not_usable(database: Database, user: User) -> None:
-    given = refused_ids(database, user)
+    given = rejected_ids(database, user)
     before = database.fingerprint()
     with database.session(user.claims) as session:
         for whose, secret_id in given.items():
             for name, arguments in (("create_connection", GOOD), ("test_connection", {"type": "http"})):
-                refused = session.refusal(name, **arguments, configuration=CONFIG, secret_id=secret_id)
-                assert (refused.sqlstate, refused.code) == ("PT400", "unknown_secret"), whose
+                error = session.refusal(name, **arguments, configuration=CONFIG, secret_id=secret_id)
+                assert (error.sqlstate, error.code) == ("PT400", "unknown_secret"), whose
     assert database.fingerprint() == before
 
 
@@ -272,18 +272,18 @@ def test_reserve_secret__repeated_request(database: Database, user: User) -> Non
         assert keyed(session, again) == keyed(session, first) == response
         for one in (other, without):
             session.say(**{"idempotency-key": "k"})
-            refused = session.refusal("create_connection", **GOOD, configuration=CONFIG, secret_id=one)
-            assert (refused.sqlstate, refused.code) == ("PT422", "idempotency_key_reused")
+            error = session.refusal("create_connection", **GOOD, configuration=CONFIG, secret_id=one)
+            assert (error.sqlstate, error.code) == ("PT422", "idempotency_key_reused")
     age(database, 2)
-    assert {secret["id"] for secret in to_forget(database)} == {again, other, without}
+    assert {secret["id"] for secret in to_delete(database)} == {again, other, without}
 
 
 def test_claim_deleted_secrets__unused_reservation(database: Database, user: User) -> None:
     reserved = reserve(database, user)
     age(database, 0.9)
-    assert to_forget(database) == []
+    assert to_delete(database) == []
     age(database, 0.2)
-    assert to_forget(database) == [{"id": reserved["secret_id"], "name": reserved["name"]}]
+    assert to_delete(database) == [{"id": reserved["secret_id"], "name": reserved["name"]}]
 
 
 def test_claim_deleted_secrets__until_acknowledged(database: Database, user: User) -> None:
@@ -292,10 +292,10 @@ def test_claim_deleted_secrets__until_acknowledged(database: Database, user: Use
     with database.worker() as worker:
         worker.call("worker_ack_deleted_secret", secret_id=reserved["secret_id"])  # it was not claimed
     delete(database, user, connection_id)
-    assert to_forget(database) == [{"id": reserved["secret_id"], "name": reserved["name"]}]
-    assert to_forget(database) == []  # for five minutes
+    assert to_delete(database) == [{"id": reserved["secret_id"], "name": reserved["name"]}]
+    assert to_delete(database) == []  # for five minutes
     age(database, 0.1)
-    assert len(to_forget(database)) == 1
+    assert len(to_delete(database)) == 1
     with database.worker() as worker:
         for _ in range(2):
             worker.call("worker_ack_deleted_secret", secret_id=reserved["secret_id"])
@@ -357,7 +357,7 @@ def test_test_connection__secret(database: Database, user: User, external: bool)
     assert database.one(of, (stored,))["secret_id"] == secret_id
     for one in (borrowing, bringing):
         assert database.one(of, (one,))["secret_id"] is None
-    assert [secret["id"] for secret in to_forget(database)] == ([own["secret_id"]] if external else [])
+    assert [secret["id"] for secret in to_delete(database)] == ([own["secret_id"]] if external else [])
     kept = database.all("select id from app.secrets where delete_at is null")
     assert [row["id"] for row in kept] == [secret_id]
 
@@ -398,6 +398,6 @@ def test_test_connection__no_deadlock(database: Database) -> None:
 
         with ThreadPoolExecutor(8) as threads:
             tasks = [threads.submit(task, 0) for task in (test, test, test, reap, end, test, reap, end)]
-            said = [task.result(30) for task in tasks]
-        assert set(said) <= {"tested", "reaped", "deleted", "connection_not_found"}
+            reported = [task.result(30) for task in tasks]
+        assert set(reported) <= {"tested", "reaped", "deleted", "connection_not_found"}
         assert database.all("select from app.secrets") == []

@@ -34,8 +34,8 @@ ERROR = {"code": "source_refused", "message": "The source answered 400."}
 class Answers:
     """An RPC context whose get_source_check returns these, the last repeatedly, and cancel_source_check `at_last`."""
 
-    def __init__(self, *answers: Mapping[str, Any], at_last: Mapping[str, Any] | None = None) -> None:
-        self.answers = list(answers)
+    def __init__(self, *results: Mapping[str, Any], at_last: Mapping[str, Any] | None = None) -> None:
+        self.answers = list(results)
         self.at_last = at_last
         self.asked: list[tuple[str, Any]] = []
         self.woken: list[str] = []
@@ -216,8 +216,8 @@ def test_get_source_check__another_agency(database: Database) -> None:
         assert [str(job["job_id"]) for job in session.execute("select job_id from historical_sync_jobs")] == [job_id]
     with database.session(stranger.claims) as session:
         for name in ("get_source_check", "cancel_source_check"):
-            refusal = session.refusal(name, check_id=check_id)
-            assert (refusal.sqlstate, refusal.code) == ("PT404", "look_not_found")
+            error = session.refusal(name, check_id=check_id)
+            assert (error.sqlstate, error.code) == ("PT404", "look_not_found")
     assert {database.execution(one)["status"] for one in (check_id, job_id)} == {"queued"}
 
 
@@ -262,9 +262,9 @@ def test_start_source_check__unknown_resource(database: Database, resource: str)
     connection_id = database.connection(user.agency_id)
     before = database.fingerprint()
     with database.session(user.claims) as session:
-        refusal = session.refusal("create_model", **a_model(connection_id, resource))
-    assert (refusal.sqlstate, refusal.code) == ("PT400", "unknown_resource")
-    assert refusal.members == {"resource": resource[:200], "available": ["flights", "weather"]}
+        error = session.refusal("create_model", **a_model(connection_id, resource))
+    assert (error.sqlstate, error.code) == ("PT400", "unknown_resource")
+    assert error.members == {"resource": resource[:200], "available": ["flights", "weather"]}
     assert database.fingerprint() == before
 
 
@@ -297,8 +297,8 @@ def test_start_source_check__not_a_source(database: Database) -> None:
     before = database.fingerprint()
     with database.session(user.claims) as session:
         for connection_id, expected in connections.items():
-            refusal = session.refusal("create_model", **a_model(connection_id, "flights"))
-            assert (refusal.sqlstate, refusal.code) == expected
+            error = session.refusal("create_model", **a_model(connection_id, "flights"))
+            assert (error.sqlstate, error.code) == expected
     assert database.fingerprint() == before
 
 

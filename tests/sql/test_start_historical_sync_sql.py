@@ -17,13 +17,13 @@ pytestmark = pytest.mark.sql
 JANUARY = {"date_from": "2013-01-01", "date_to": "2013-01-31"}
 
 
-def refuse(database: Database, user: User, **arguments: Any) -> ErrorSpec:
+def error_of(database: Database, user: User, **arguments: Any) -> ErrorSpec:
     """The error of a start. Nothing must have changed."""
     before = database.fingerprint()
     with database.session(user.claims) as session:
-        refusal = session.refusal("start_historical_sync", **JANUARY | arguments)
+        error = session.refusal("start_historical_sync", **JANUARY | arguments)
     assert database.fingerprint() == before
-    return refusal
+    return error
 
 
 def test_start_historical_sync__queued(database: Database) -> None:
@@ -61,8 +61,8 @@ def test_start_historical_sync__invalid_dates(database: Database) -> None:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     for first, last in NO_RANGES:
-        refusal = refuse(database, user, connection_id=connection_id, date_from=first, date_to=last)
-        assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_dates"), (first, last)
+        error = error_of(database, user, connection_id=connection_id, date_from=first, date_to=last)
+        assert (error.sqlstate, error.code) == ("PT400", "invalid_dates"), (first, last)
 
 
 def test_start_historical_sync__resources_not_a_list(database: Database) -> None:
@@ -70,8 +70,8 @@ def test_start_historical_sync__resources_not_a_list(database: Database) -> None
     connection_id = database.connection(user.agency_id)
     no_lists: list[Any] = [[], {}, '"flights"', "null", "1"]
     for resources in no_lists:
-        refusal = refuse(database, user, connection_id=connection_id, resources=resources)
-        assert (refusal.sqlstate, refusal.code) == ("PT400", "invalid_resources"), resources
+        error = error_of(database, user, connection_id=connection_id, resources=resources)
+        assert (error.sqlstate, error.code) == ("PT400", "invalid_resources"), resources
 
 
 def test_start_historical_sync__unknown_resources(database: Database) -> None:
@@ -81,15 +81,15 @@ def test_start_historical_sync__unknown_resources(database: Database) -> None:
         ["ships"], ["flights", "ships"], [None], ["flights", None], [1], [["flights"]], [{}], [""]
     ]  # fmt: skip
     for resources in unknown:
-        refusal = refuse(database, user, connection_id=connection_id, resources=resources)
-        assert (refusal.sqlstate, refusal.code) == ("PT400", "unknown_resource"), resources
-        assert refusal.members["available"] == ["flights", "weather"]
+        error = error_of(database, user, connection_id=connection_id, resources=resources)
+        assert (error.sqlstate, error.code) == ("PT400", "unknown_resource"), resources
+        assert error.members["available"] == ["flights", "weather"]
 
 
 def test_start_historical_sync__not_a_source(database: Database) -> None:
     user = database.member()
-    refusal = refuse(database, user, connection_id=database.connection(user.agency_id, "records", {}))
-    assert (refusal.sqlstate, refusal.code) == ("PT400", "not_a_source")
+    error = error_of(database, user, connection_id=database.connection(user.agency_id, "records", {}))
+    assert (error.sqlstate, error.code) == ("PT400", "not_a_source")
 
 
 def test_start_historical_sync__connection_without_resources(database: Database) -> None:
@@ -99,15 +99,17 @@ def test_start_historical_sync__connection_without_resources(database: Database)
     for config in configs:
         connection_id = database.connection(user.agency_id, config=config)
         for resources in (None, ["flights"]):
-            assert refuse(database, user, connection_id=connection_id, resources=resources).sqlstate == "PT400", config
+            assert error_of(database, user, connection_id=connection_id, resources=resources).sqlstate == "PT400", (
+                config
+            )
 
 
 def test_start_historical_sync__connection_of_another_agency(database: Database) -> None:
     user, stranger = database.member(), database.member()
-    theirs = refuse(database, user, connection_id=database.connection(stranger.agency_id))
+    theirs = error_of(database, user, connection_id=database.connection(stranger.agency_id))
     assert (theirs.sqlstate, theirs.code) == ("PT403", "connection_of_another_agency")
     for connection_id in (str(uuid.uuid4()), None):
-        none = refuse(database, user, connection_id=connection_id)
+        none = error_of(database, user, connection_id=connection_id)
         assert (none.sqlstate, none.code) == ("PT404", "connection_not_found")
 
 
@@ -117,8 +119,8 @@ def test_start_historical_sync__already_active(database: Database, status: str) 
     connection_id = database.connection(user.agency_id)
     job_id = database.start(user, connection_id)
     database.move(job_id, *TRANSITIONS_TO[status])
-    refusal = refuse(database, user, connection_id=connection_id)
-    assert (refusal.sqlstate, refusal.code, refusal.members) == ("PT409", "already_active", {"job_id": job_id})
+    error = error_of(database, user, connection_id=connection_id)
+    assert (error.sqlstate, error.code, error.members) == ("PT409", "already_active", {"job_id": job_id})
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
@@ -142,8 +144,8 @@ def test_start_historical_sync__notifies_once(database: Database) -> None:
     with database.connect() as listener:
         listener.execute("listen execution_queued")
         database.start(database.member())
-        heard = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
-    assert heard == ["historical_sync"]
+        notified = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
+    assert notified == ["historical_sync"]
 
 
 def test_get_historical_sync__very_long_range(database: Database) -> None:

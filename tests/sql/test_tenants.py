@@ -50,7 +50,7 @@ class Scenario:
         except psycopg.Error as error:
             return ErrorSpec.of(error)
 
-    def refuses(self, who: str, *statements: str) -> None:
+    def assert_rejected(self, who: str, *statements: str) -> None:
         """Every statement fails or changes nothing."""
         before = self.database.fingerprint()
         for statement in statements:
@@ -76,7 +76,7 @@ def run(database: Database, user: User) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def scene(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Scenario]:
+def scenario(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Scenario]:
     """One database for all tests, because they prove that nothing changes."""
     with clone() as database:
         member, stranger = database.member(), database.member()
@@ -108,31 +108,31 @@ def scene(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Sce
 
 @pytest.mark.parametrize("who", ["member", "server"])
 @pytest.mark.parametrize("table", TABLES)
-def test_tenants__see_their_own_rows(scene: Scenario, who: str, table: str) -> None:
-    rows = scene.attempt(who, f"select {COLUMNS.get(table, '*')} from app.{table}")
+def test_tenants__see_their_own_rows(scenario: Scenario, who: str, table: str) -> None:
+    rows = scenario.attempt(who, f"select {COLUMNS.get(table, '*')} from app.{table}")
     assert isinstance(rows, list)
     assert rows
-    assert {str(row["agency_id"]) for row in rows} == {scene.ids["agency"]}
-    assert len(rows) < scene.database.one(f"select count(*) as n from app.{table}")["n"]
+    assert {str(row["agency_id"]) for row in rows} == {scenario.ids["agency"]}
+    assert len(rows) < scenario.database.one(f"select count(*) as n from app.{table}")["n"]
 
 
 @pytest.mark.parametrize("who", OTHERS)
 @pytest.mark.parametrize("table", TABLES)
-def test_tenants__others_see_nothing(scene: Scenario, who: str, table: str) -> None:
+def test_tenants__others_see_nothing(scenario: Scenario, who: str, table: str) -> None:
     for columns in (COLUMNS.get(table, "*"), "agency_id", "count(*) as n"):
-        response = scene.attempt(who, f"select {columns} from app.{table}")
+        response = scenario.attempt(who, f"select {columns} from app.{table}")
         if who in {"stranger", "strangers_server"}:
             assert isinstance(response, list)
-            assert scene.ids["agency"] not in {str(row.get("agency_id")) for row in response}
+            assert scenario.ids["agency"] not in {str(row.get("agency_id")) for row in response}
         else:
             assert isinstance(response, ErrorSpec) or response in ([], [{"n": 0}]), response
 
 
 @pytest.mark.parametrize("who", OTHERS)
-def test_tenants__others_write_nothing(scene: Scenario, who: str) -> None:
-    mine = f"'{scene.ids['agency']}'"
+def test_tenants__others_write_nothing(scenario: Scenario, who: str) -> None:
+    mine = f"'{scenario.ids['agency']}'"
     as_key = "sha256('x'), 'xxxx', 'user:forged'"
-    scene.refuses(
+    scenario.assert_rejected(
         who,
         "update app.connections set deleted_at = now() where agency_id = " + mine,
         "update app.connections set secret_id = null where agency_id = " + mine,
@@ -147,21 +147,22 @@ def test_tenants__others_write_nothing(scene: Scenario, who: str) -> None:
         "update app.api_keys set revoked_at = null where agency_id = " + mine,
         f"insert into app.api_keys (agency_id, name, hash, hint, created_by) values ({mine}, 'Forged', {as_key})",
         f"insert into app.executions (agency_id, family) values ({mine}, 'bulk_sync')",
-        f"select app.copy_secret_for_check('{scene.ids['source']}', '{scene.ids['destination']}')::text where false",
+        f"select app.copy_secret_for_check('{scenario.ids['source']}', '{scenario.ids['destination']}')::text"
+        " where false",
         *(f"delete from app.{table} where agency_id = {mine}" for table in TABLES),
     )
 
 
 @pytest.mark.parametrize("who", ["stranger", "strangers_server"])
-def test_tenants__no_reference_to_another_agency(scene: Scenario, who: str) -> None:
+def test_tenants__no_reference_to_another_agency(scenario: Scenario, who: str) -> None:
     """Foreign keys ignore policies, so they carry the agency."""
     own = "(select id from public.agencies)"
     for column in ("source_id", "destination_id"):
         for connection in ("source", "destination"):
-            scene.refuses(
+            scenario.assert_rejected(
                 who,
                 f"insert into app.definitions (agency_id, kind, name, {column}, created_by, updated_by)"
-                f" values ({own}, 'bulk_sync', 'Forged', '{scene.ids[connection]}', 'user:f', 'user:f')",
+                f" values ({own}, 'bulk_sync', 'Forged', '{scenario.ids[connection]}', 'user:f', 'user:f')",
             )
     for column, other in (
         ("definition_id", "sync"),
@@ -169,15 +170,15 @@ def test_tenants__no_reference_to_another_agency(scene: Scenario, who: str) -> N
         ("destination_id", "destination"),
         ("retry_of", "execution"),
     ):
-        scene.refuses(
+        scenario.assert_rejected(
             who,
             f"insert into app.executions (agency_id, family, {column})"
-            f" values ({own}, 'bulk_sync', '{scene.ids[other]}')",
+            f" values ({own}, 'bulk_sync', '{scenario.ids[other]}')",
         )
 
 
 @pytest.mark.parametrize("who", ALL_EXECUTIONS)
-def test_tenants__secrets_and_hashes_are_unreadable(scene: Scenario, who: str) -> None:
+def test_tenants__secrets_and_hashes_are_unreadable(scenario: Scenario, who: str) -> None:
     for statement in (
         "select secret_id from app.connections",
         "select value from app.secrets",
@@ -201,17 +202,17 @@ def test_tenants__secrets_and_hashes_are_unreadable(scene: Scenario, who: str) -
         "update app.api_keys set revoked_at = revoked_at where hash is not null returning id",
         "update app.api_keys set revoked_at = revoked_at returning hash",
     ):
-        response = scene.attempt(who, statement)
+        response = scenario.attempt(who, statement)
         assert isinstance(response, ErrorSpec), (statement, response)
         assert response.sqlstate == ("PT401" if who == "revoked_server" else "42501"), (statement, response)
-    found = scene.attempt(who, "select app.find_connection(id)::text as row from app.connections")
+    found = scenario.attempt(who, "select app.find_connection(id)::text as row from app.connections")
     assert SECRET not in str(found)
 
 
 @pytest.mark.parametrize("who", ["member", "server"])
-def test_tenants__columns_of_a_member(scene: Scenario, who: str) -> None:
+def test_tenants__columns_of_a_member(scenario: Scenario, who: str) -> None:
     new = "gen_random_uuid()"
-    scene.refuses(
+    scenario.assert_rejected(
         who,
         *(
             f"update app.connections set {change}"
@@ -235,19 +236,19 @@ def test_tenants__columns_of_a_member(scene: Scenario, who: str) -> None:
         "update app.execution_resources set records = 0",
         "update app.execution_resources set finished_at = now()",
         f"insert into app.execution_resources (agency_id, execution_id, resource, started_at)"
-        f" values ('{scene.ids['agency']}', '{scene.ids['execution']}', 'forged', now())",
+        f" values ('{scenario.ids['agency']}', '{scenario.ids['execution']}', 'forged', now())",
         "update app.records set data = '{}'",
-        f"insert into app.records values ('{scene.ids['agency']}', '{scene.ids['destination']}', 'r', 'k', '{{}}',"
-        f" '{scene.ids['execution']}', now())",
+        f"insert into app.records values ('{scenario.ids['agency']}', '{scenario.ids['destination']}', 'r', 'k',"
+        f" '{{}}', '{scenario.ids['execution']}', now())",
         *(f"delete from app.{table}" for table in TABLES),
         *(f"truncate app.{table} cascade" for table in TABLES),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("who", ["member", "server"])
-def test_tenants__row_to_another_agency(scene: Scenario, who: str) -> None:
-    stranger = scene.database.one("select id from public.agencies where id <> %s", (scene.ids["agency"],))["id"]
-    scene.refuses(who, *(f"update app.{table} set agency_id = '{stranger}'" for table in TABLES))
+def test_tenants__row_to_another_agency(scenario: Scenario, who: str) -> None:
+    stranger = scenario.database.one("select id from public.agencies where id <> %s", (scenario.ids["agency"],))["id"]
+    scenario.assert_rejected(who, *(f"update app.{table} set agency_id = '{stranger}'" for table in TABLES))
 
 
 def test_copy_secret_for_check__within_the_agency_only(

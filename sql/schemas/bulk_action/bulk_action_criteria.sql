@@ -11,10 +11,12 @@ begin
   -- An unknown member would not narrow anything down.
   if jsonb_typeof(criteria) is distinct from 'object'
      or criteria - array['family', 'status', 'connection_id', 'created_before', 'created_after', 'ids'] <> '{}' then
-    perform app.raise_error(400, 'invalid_criteria', 'criteria must be an object of family, status, connection_id, created_before, created_after and ids.');
+    perform app.raise_error(400, 'invalid_criteria',
+      'criteria must be an object of family, status, connection_id, created_before, created_after and ids.');
   end if;
   if criteria = '{}' then
-    perform app.raise_error(400, 'no_criteria', 'criteria must have at least one of family, status, connection_id, created_before, created_after and ids.');
+    perform app.raise_error(400, 'no_criteria',
+      'criteria must have at least one of family, status, connection_id, created_before, created_after and ids.');
   end if;
   if criteria ? 'family' and not exists (
       select from app.families as f where f.family = criteria ->> 'family' and f.family <> 'source_check') then

@@ -32,7 +32,8 @@ begin
   select name into unknown from unnest(names) as name
   where octet_length(concat_ws('.', namespace, name)) not between 1 and 200 limit 1;
   if found then
-    perform app.raise_error(400, 'invalid_output_name', 'The name in the destination, with its prefix, must have 1 to 200 bytes.',
+    perform app.raise_error(400, 'invalid_output_name',
+      'The name in the destination, with its prefix, must have 1 to 200 bytes.',
       jsonb_build_object('schema', left(unknown, 200)));
   end if;
   return (

@@ -11,9 +11,7 @@ declare
   v_secret constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
   connection app.connections;
 begin
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A connection requires an agency. Create it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'connection');
   if kind not in ('http', 'records') then
     perform app.raise_error(400, 'unknown_type', 'type must be http or records.');
   end if;
@@ -24,10 +22,12 @@ begin
     perform app.raise_error(400, 'invalid_configuration', 'Give either configuration.secret or secret_id, not both.');
   end if;
   if kind = 'http' and jsonb_typeof(v_config -> 'resources') is distinct from 'object' then
-    perform app.raise_error(400, 'invalid_configuration', 'configuration.resources must be an object with a member for each resource.');
+    perform app.raise_error(400, 'invalid_configuration',
+      'configuration.resources must be an object with a member for each resource.');
   end if;
   if kind = 'records' and (configuration <> '{}' or secret_id is not null) then
-    perform app.raise_error(400, 'invalid_configuration', 'configuration must be empty for a connection of type records.');
+    perform app.raise_error(400, 'invalid_configuration',
+      'configuration must be empty for a connection of type records.');
   end if;
   insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by, deleted_at)
   values (caller.agency_id, insert_connection.kind, insert_connection.name, v_config,

@@ -6,29 +6,23 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  available constant jsonb := case jsonb_typeof(connection.config -> 'resources')
-    when 'object' then connection.config -> 'resources' else '{}' end;
-  unknown text;
 begin
   -- Years that every client can read: no infinity, none before year 1.
   if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
-    perform app.raise_error(400, 'invalid_dates', 'date_from and date_to must be dates, with date_from not after date_to.');
+    perform app.raise_error(400, 'invalid_dates',
+      'date_from and date_to must be dates, with date_from not after date_to.');
   end if;
-  if connection.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
-  end if;
+  perform app.require_source(connection);
   if resources is null then
-    resources := (select jsonb_agg(name) from jsonb_object_keys(available) as name);
+    resources := (
+      select jsonb_agg(name) from jsonb_object_keys(case jsonb_typeof(connection.config -> 'resources')
+        when 'object' then connection.config -> 'resources' end) as name);
   end if;
   if jsonb_typeof(resources) is distinct from 'array' or jsonb_array_length(resources) = 0 then
-    perform app.raise_error(400, 'invalid_resources', 'resources must be a list of at least one name. Omit it for all.');
+    perform app.raise_error(400, 'invalid_resources',
+      'resources must be a list of at least one name. Omit it for all.');
   end if;
-  select name into unknown from jsonb_array_elements_text(resources) as name where (available ? name) is not true limit 1;
-  if found then
-    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.',
-      jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
-  end if;
+  perform app.require_resources(connection, array(select jsonb_array_elements_text(resources)));
   return jsonb_build_object('date_from', date_from, 'date_to', date_to, 'resources',
     (select jsonb_agg(distinct name) from jsonb_array_elements_text(resources) as name));
 end $$;

@@ -17,7 +17,8 @@ begin
   where r.agency_id = destination.agency_id and r.connection_id = destination.id and r.resource = object
   limit 1;
   if found and (known.key not like '[%' or known.key::jsonb <> jsonb_build_array(known.data -> (identity ->> 'target'))) then
-    perform app.raise_error(400, 'not_the_identity', 'identity must be the field that identifies the rows that the object already has.',
+    perform app.raise_error(400, 'not_the_identity',
+      'identity must be the field that identifies the rows that the object already has.',
       jsonb_build_object('object', object, 'target', identity -> 'target'));
   end if;
 end $$;

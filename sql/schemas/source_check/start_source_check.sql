@@ -8,12 +8,9 @@ as $$
 declare
   source_check app.executions;
 begin
-  if connection.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
-  end if;
-  if resource is not null and not connection.config -> 'resources' ? resource then
-    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.', jsonb_build_object(
-      'resource', left(resource, 200), 'available', array(select jsonb_object_keys(connection.config -> 'resources'))));
+  perform app.require_source(connection);
+  if resource is not null then
+    perform app.require_resources(connection, array[resource]);
   end if;
   source_check.agency_id := connection.agency_id;
   source_check.family := 'source_check';

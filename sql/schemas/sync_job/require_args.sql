@@ -32,7 +32,8 @@ begin
         'must be a time like 2013-01-31T00:00:00Z'
     end;
     if wrong is not null then
-      perform app.raise_error(400, 'invalid_argument', 'args.' || left(name, 200) || ' ' || wrong || '.', jsonb_build_object('argument', left(name, 200)));
+      perform app.raise_error(400, 'invalid_argument',
+        'args.' || left(name, 200) || ' ' || wrong || '.', jsonb_build_object('argument', left(name, 200)));
     end if;
   end loop;
 end $$;

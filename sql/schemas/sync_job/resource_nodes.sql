@@ -20,7 +20,8 @@ begin
   for i in 0 .. size - 1 loop
     node := resources -> i;
     if (jsonb_typeof(node -> 'resource') = 'string' and length(node ->> 'resource') between 1 and 200) is not true then
-      perform app.raise_error(400, 'invalid_resources', 'resources.' || i || '.resource must be a name of 1 to 200 characters.');
+      perform app.raise_error(400, 'invalid_resources',
+        'resources.' || i || '.resource must be a name of 1 to 200 characters.');
     end if;
     if (node ->> 'method' in ('list', 'get')) is not true then
       perform app.raise_error(422, 'unsupported_field', 'Not supported yet: methods other than list and get.',
@@ -35,7 +36,8 @@ begin
       where j <> i and resources -> j -> 'resource' = node -> 'depends_on'
       order by resources -> j ->> 'method' = 'list' desc, j limit 1;
       if not found then
-        perform app.raise_error(400, 'unknown_dependency', 'resources.' || i || '.depends_on must be another resource of this job.',
+        perform app.raise_error(400, 'unknown_dependency',
+          'resources.' || i || '.depends_on must be another resource of this job.',
           jsonb_build_object('depends_on', left(node ->> 'depends_on', 200)));
       end if;
     end if;

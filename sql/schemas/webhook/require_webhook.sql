@@ -7,7 +7,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then
-    perform app.raise_error(400, 'invalid_target_url', 'target_url must be an https address of at most 2000 characters.');
+    perform app.raise_error(400, 'invalid_target_url',
+      'target_url must be an https address of at most 2000 characters.');
   end if;
   if event_types is not null and (jsonb_typeof(event_types) <> 'array' or jsonb_path_exists(event_types, '$[*] ? (@.type() != "string")')) then
     perform app.raise_error(400, 'invalid_event_types', 'event_types must be a list of event names.');

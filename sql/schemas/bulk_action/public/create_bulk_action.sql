@@ -17,12 +17,11 @@ begin
   if response is not null then
     return response;
   end if;
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A bulk action requires an agency. Create it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'bulk action');
   if (action_type in ('cancel', 'retry', 'start') and max_limit between 1 and 1000000
       and coalesce(length(action_reason), 0) <= 500 and coalesce(isfinite(scheduled_at), true)) is not true then
-    perform app.raise_error(400, 'invalid_bulk_action', 'action_type must be cancel, retry or start, max_limit 1 to 1000000, action_reason at most 500 characters, and scheduled_at finite.');
+    perform app.raise_error(400, 'invalid_bulk_action',
+      'action_type must be cancel, retry or start, max_limit 1 to 1000000, action_reason at most 500 characters, and scheduled_at finite.');
   end if;
   job.agency_id := caller.agency_id;
   job.family := 'bulk_action';

@@ -10,9 +10,7 @@ declare
   v_max constant int := least(greatest(max_limit, 1), 10000);
   ids uuid[];
 begin
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A bulk action requires an agency. Preview it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'bulk action');
   ids := app.bulk_action_matches(
     caller.agency_id, app.bulk_action_criteria(criteria), null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', v_max + 1);
   return jsonb_build_object(

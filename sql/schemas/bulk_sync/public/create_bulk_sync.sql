@@ -25,9 +25,7 @@ begin
   perform app.require_organization(caller, organization_id);
   source := app.find_connection(source_connection_id);
   destination := app.find_connection(destination_connection_id);
-  if source.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'The source must be a connection of type http.');
-  end if;
+  perform app.require_source(source);
   if destination.kind <> 'records' then
     perform app.raise_error(400, 'not_a_destination', 'The destination must be a connection of type records.');
   end if;
@@ -35,7 +33,8 @@ begin
     perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
   if mode not in ('replicate', 'append') then
-    perform app.raise_error(422, 'unsupported_field', 'mode must be replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
+    perform app.raise_error(422, 'unsupported_field',
+      'mode must be replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
   end if;
   insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
   values (

@@ -24,7 +24,8 @@ begin
   select id into unknown from jsonb_array_elements_text(schemas) as id
   where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
   if unknown is not null or chosen is null then
-    perform app.raise_error(400, 'unknown_schema', 'schemas must have at least one of this sync''s schemas and no other.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_schema',
+      'schemas must have at least one of this sync''s schemas and no other.', jsonb_build_object(
       'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
   end if;
 

@@ -20,7 +20,8 @@ begin
   select jsonb_agg(jsonb_build_object('type', d.kind, 'id', d.id, 'name', d.name) order by d.kind, d.name) into used_by
   from app.definitions as d where d.deleted_at is null and connection_id in (d.source_id, d.destination_id);
   if used_by is not null and not coalesce(force, false) then
-    perform app.raise_error(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
+    perform app.raise_error(422, 'connection_in_use',
+      'Syncs or models use this connection. Delete them first, or pass force=true.',
       jsonb_build_object('used_by', used_by));
   end if;
   -- All in id order, also the executions, which the definitions' deletes would otherwise lock in the definitions' order.

@@ -11,9 +11,7 @@ declare
   caller constant app.caller := app.caller();
   reserved app.secrets;
 begin
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A secret requires an agency. Reserve it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'secret');
   if fingerprint !~ '^[0-9a-f]{64}$' then
     perform app.raise_error(400, 'invalid_fingerprint', 'fingerprint must be a SHA-256 in lower-case hexadecimal.');
   end if;

@@ -1,4 +1,4 @@
--- Raises 403 if the request names an organization (the published APIs' word for agency) other than the caller's.
+-- Raises 403 if the request names an organization (the published APIs' name for an agency) other than the caller's.
 create or replace function app.require_organization(caller app.caller, organization_id uuid)
 returns void
 language plpgsql

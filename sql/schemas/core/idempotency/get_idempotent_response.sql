@@ -31,7 +31,8 @@ begin
     return null;
   end if;
   if stored.request <> request then
-    perform app.raise_error(422, 'idempotency_key_reused', 'This Idempotency-Key was used with another request. Use a new one.');
+    perform app.raise_error(422, 'idempotency_key_reused',
+      'This Idempotency-Key was used with another request. Use a new one.');
   end if;
   return stored.response;
 end $$;

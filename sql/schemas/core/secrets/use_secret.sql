@@ -11,7 +11,8 @@ begin
   update app.secrets as s set used_at = now(), delete_at = null
   where s.id = use_secret.id and s.agency_id = app.agency_id() and s.storage = 'external' and s.used_at is null;
   if not found then
-    perform app.raise_error(400, 'unknown_secret', 'secret_id must be an unused secret of your agency. Reserve another one.');
+    perform app.raise_error(400, 'unknown_secret',
+      'secret_id must be an unused secret of your agency. Reserve another one.');
   end if;
   return id;
 end $$;

@@ -25,7 +25,7 @@ begin
       join adopted as t on t.name = r.table_name
       left join pg_attribute as a on a.attrelid = t.oid and a.attname = r.column_name and not a.attisdropped
     ),
-    -- Whoever has a privilege through PUBLIC or through another role has it as well.
+    -- Privileges through PUBLIC or through another role count as well.
     table_grants as (
       select distinct t.oid, t.name, lower(acl.privilege_type) as privilege, acl.grantee
       from adopted as t, aclexplode(t.acl) as acl

@@ -14,7 +14,8 @@ begin
   if app.next_status(old.status, new.event) is distinct from new.status
      or (current_user <> 'service_role' or new.event in ('cancel', 'request_cancel'))
        and app.may_fire_event(tg_relid, old.family, new.event) is not true then
-    perform app.raise_error(409, 'invalid_transition', 'This transition is not allowed from the status ' || old.status || '.',
+    perform app.raise_error(409, 'invalid_transition',
+      'This transition is not allowed from the status ' || old.status || '.',
       jsonb_build_object('current_status', old.status));
   end if;
 

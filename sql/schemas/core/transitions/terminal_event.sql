@@ -1,4 +1,4 @@
--- Returns the event that reports an execution's end, in its family's words: sync_job_run:stopped.
+-- Returns the event that reports an execution's end, with the family's public status: sync_job_run:stopped.
 create or replace function app.terminal_event(execution app.executions)
 returns text
 language plpgsql

@@ -15,7 +15,8 @@ begin
   where d.agency_id = model.agency_id and d.kind = 'model_sync' and d.deleted_at is null
     and d.settings ->> 'model_id' = model.id::text;
   if used_by is not null then
-    perform app.raise_error(422, 'model_in_use', 'Model syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
+    perform app.raise_error(422, 'model_in_use',
+      'Model syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
   end if;
   return null;
 end $$;

@@ -18,9 +18,7 @@ begin
     return response;
   end if;
   perform app.require_organization(caller, environment_id);
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A sync job requires an agency. Create it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'sync job');
   insert into app.definitions (agency_id, kind, name, settings, created_by, updated_by)
   values (caller.agency_id, 'sync_job', label,
     app.sync_job_settings(integration_name, resources, args_schema, default_runtime_version), caller.actor, caller.actor)

@@ -19,7 +19,6 @@ declare
   job app.definitions;
   account app.connections;
   nodes jsonb;
-  unknown text;
   job_version int;
   run app.executions;
 begin
@@ -27,13 +26,12 @@ begin
     return response;
   end if;
   if (webhook_id is null) = (daemon_group_key is null) then
-    perform app.raise_error(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to deliver them.');
+    perform app.raise_error(400, 'one_destination',
+      'Give either daemon_group_key, to store the records, or webhook_id, to deliver them.');
   end if;
   job := app.find_definition('sync_job', sync_job_id, for_share => true);
   account := app.find_connection(integrated_account_id);
-  if account.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
-  end if;
+  perform app.require_source(account);
   if webhook_id is not null then
     perform app.find_webhook(webhook_id, for_share => true);
   end if;
@@ -42,20 +40,17 @@ begin
   end if;
   job_version := (job.settings ->> 'default_runtime_version')::int;
   if version is distinct from job_version and version is not null and not (job_version = 2 and version = 3) then
-    perform app.raise_error(400, 'other_version', 'version must be that of the job.', jsonb_build_object('version', job_version));
+    perform app.raise_error(400, 'other_version',
+      'version must be that of the job.', jsonb_build_object('version', job_version));
   end if;
   if error_handling not in ('fail_fast', 'ignore', 'batch') or error_handling = 'batch' and coalesce(version, job_version) < 2 then
-    perform app.raise_error(400, 'invalid_error_handling', 'error_handling must be fail_fast, ignore or, from version 2 on, batch.');
+    perform app.raise_error(400, 'invalid_error_handling',
+      'error_handling must be fail_fast, ignore or, from version 2 on, batch.');
   end if;
   perform app.require_args(job.settings -> 'args_schema', args);
   resources := coalesce(resources, job.settings -> 'resources');
   nodes := app.resource_nodes(resources);
-  select n ->> 'resource' into unknown from jsonb_array_elements(nodes) as n
-  where not account.config -> 'resources' ? (n ->> 'resource') limit 1;
-  if found then
-    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.', jsonb_build_object(
-      'resource', unknown, 'available', array(select jsonb_object_keys(account.config -> 'resources'))));
-  end if;
+  perform app.require_resources(account, array(select n ->> 'resource' from jsonb_array_elements(nodes) as n));
 
   run.agency_id := job.agency_id;
   run.family := 'sync_job_run';

@@ -13,9 +13,7 @@ declare
 begin
   perform app.require_organization(caller, environment_id);
   perform app.require_webhook(target_url, event_types);
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A webhook requires an agency. Create it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'webhook');
   insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by)
   values (caller.agency_id, 'webhook', left(target_url, 200),
     jsonb_build_object('target_url', target_url, 'event_types', event_types, 'is_active', is_active),

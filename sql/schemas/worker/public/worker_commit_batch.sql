@@ -33,7 +33,8 @@ begin
     select from jsonb_array_elements(records) as item
     where (jsonb_typeof(item -> 'key') = 'string' and octet_length(item ->> 'key') <= 2000 and item ? 'data') is not true
   ) then
-    perform app.raise_error(400, 'invalid_batch', 'Each record must have data and a key, a text of at most 2000 bytes.');
+    perform app.raise_error(400, 'invalid_batch',
+      'Each record must have data and a key, a text of at most 2000 bytes.');
   end if;
   execution := app.lock_leased_execution(execution_id, lease_token);
   if execution.id is null or execution.seq = worker_commit_batch.seq and worker_commit_batch.seq > 0 then
