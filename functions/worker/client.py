@@ -28,6 +28,7 @@ LeaseResult = Literal["continue", "cancel", "lost"]
 Runner: TypeAlias = "Callable[[Execution], AsyncGenerator[Batch | DatabaseStep, None]]"
 
 # Between two attempts while the database is unavailable; the wait doubles from the first to the second.
+PROTOCOL = 1  # the worker_* functions' names, arguments and results; the database rejects numbers that it does not know
 MIN_RETRY_SECONDS = 0.05
 MAX_RETRY_SECONDS = 2.0
 
@@ -239,4 +240,5 @@ def _claim_arguments(worker: str, families: Sequence[str], max_executions: int, 
         "families": list(families),
         "max_executions": max_executions,
         "lease_seconds": lease_seconds,
+        "protocol": PROTOCOL,
     }

@@ -37,7 +37,7 @@ begin
           join adopted as t on t.name = r.table_name
           left join pg_attribute as a on a.attrelid = t.oid and a.attname = r.column_name and not a.attisdropped
         ),
-        -- Whoever has a privilege through PUBLIC or through another role has it as well.
+        -- Privileges through PUBLIC or through another role count as well.
         table_grants as (
           select distinct t.oid, t.name, lower(acl.privilege_type) as privilege, acl.grantee
           from adopted as t, aclexplode(t.acl) as acl
@@ -163,7 +163,7 @@ select * from (values
   ('model_sync',      'request_cancel', interval '30s', 404, 'created',   'scheduled', 'running',     'canceling', 'completed', 'failed', 'canceled'),
   ('bulk_action',     'cancel',         interval '0',   404, 'scheduled', 'scheduled', 'running',     null,        'completed', 'failed', 'cancelled'),
   -- Internal: a check of a source, for a caller that waits (see source_check/).
-  ('source_check',     'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
+  ('source_check',    'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
 ) as vocabulary (family, cancel_event, grace, foreign_status, queued, scheduled, running, cancelling, completed, failed, cancelled);
 
 revoke all on app.families from public;
@@ -753,6 +753,23 @@ end $$;
 revoke all on function app.request_id from public;
 grant execute on function app.request_id to authenticated, service_role;
 
+-- core/caller/require_agency.sql
+-- Raises 403 for a trusted server, which has no agency, where a new row belongs to one. noun: connection, sync job, …
+create or replace function app.require_agency(caller app.caller, noun text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if caller.agency_id is null then
+    perform app.raise_error(403, 'no_agency', 'A ' || noun || ' requires an agency. Call this as one of its users.');
+  end if;
+end $$;
+
+revoke all on function app.require_agency from public;
+grant execute on function app.require_agency to authenticated, service_role;
+
 -- core/caller/touch_api_key.sql
 -- Records when an API key was last used, to the minute and without waiting for locks. Not called in read-only
 -- transactions.
@@ -954,7 +971,7 @@ revoke all on function app.newest_execution from public;
 grant execute on function app.newest_execution to authenticated, service_role;
 
 -- core/definitions/require_organization.sql
--- Raises 403 if the request names an organization (the published APIs' word for agency) other than the caller's.
+-- Raises 403 if the request names an organization (the published APIs' name for an agency) other than the caller's.
 create or replace function app.require_organization(caller app.caller, organization_id uuid)
 returns void
 language plpgsql
@@ -1308,7 +1325,8 @@ begin
     return null;
   end if;
   if stored.request <> request then
-    perform app.raise_error(422, 'idempotency_key_reused', 'This Idempotency-Key was used with another request. Use a new one.');
+    perform app.raise_error(422, 'idempotency_key_reused',
+      'This Idempotency-Key was used with another request. Use a new one.');
   end if;
   return stored.response;
 end $$;
@@ -1763,7 +1781,8 @@ begin
   update app.secrets as s set used_at = now(), delete_at = null
   where s.id = use_secret.id and s.agency_id = app.agency_id() and s.storage = 'external' and s.used_at is null;
   if not found then
-    perform app.raise_error(400, 'unknown_secret', 'secret_id must be an unused secret of your agency. Reserve another one.');
+    perform app.raise_error(400, 'unknown_secret',
+      'secret_id must be an unused secret of your agency. Reserve another one.');
   end if;
   return id;
 end $$;
@@ -1799,7 +1818,7 @@ begin
       join adopted as t on t.name = r.table_name
       left join pg_attribute as a on a.attrelid = t.oid and a.attname = r.column_name and not a.attisdropped
     ),
-    -- Whoever has a privilege through PUBLIC or through another role has it as well.
+    -- Privileges through PUBLIC or through another role count as well.
     table_grants as (
       select distinct t.oid, t.name, lower(acl.privilege_type) as privilege, acl.grantee
       from adopted as t, aclexplode(t.acl) as acl
@@ -1954,7 +1973,8 @@ begin
   if app.next_status(old.status, new.event) is distinct from new.status
      or (current_user <> 'service_role' or new.event in ('cancel', 'request_cancel'))
        and app.may_fire_event(tg_relid, old.family, new.event) is not true then
-    perform app.raise_error(409, 'invalid_transition', 'This transition is not allowed from the status ' || old.status || '.',
+    perform app.raise_error(409, 'invalid_transition',
+      'This transition is not allowed from the status ' || old.status || '.',
       jsonb_build_object('current_status', old.status));
   end if;
 
@@ -2216,7 +2236,7 @@ revoke all on function app.resolve_actor from public;
 grant execute on function app.resolve_actor to authenticated, service_role;
 
 -- core/transitions/terminal_event.sql
--- Returns the event that reports an execution's end, in its family's words: sync_job_run:stopped.
+-- Returns the event that reports an execution's end, with the family's public status: sync_job_run:stopped.
 create or replace function app.terminal_event(execution app.executions)
 returns text
 language plpgsql
@@ -2521,10 +2541,12 @@ begin
   -- An unknown member would not narrow anything down.
   if jsonb_typeof(criteria) is distinct from 'object'
      or criteria - array['family', 'status', 'connection_id', 'created_before', 'created_after', 'ids'] <> '{}' then
-    perform app.raise_error(400, 'invalid_criteria', 'criteria must be an object of family, status, connection_id, created_before, created_after and ids.');
+    perform app.raise_error(400, 'invalid_criteria',
+      'criteria must be an object of family, status, connection_id, created_before, created_after and ids.');
   end if;
   if criteria = '{}' then
-    perform app.raise_error(400, 'no_criteria', 'criteria must have at least one of family, status, connection_id, created_before, created_after and ids.');
+    perform app.raise_error(400, 'no_criteria',
+      'criteria must have at least one of family, status, connection_id, created_before, created_after and ids.');
   end if;
   if criteria ? 'family' and not exists (
       select from app.families as f where f.family = criteria ->> 'family' and f.family <> 'source_check') then
@@ -2836,7 +2858,8 @@ begin
   select name into unknown from unnest(names) as name
   where octet_length(concat_ws('.', namespace, name)) not between 1 and 200 limit 1;
   if found then
-    perform app.raise_error(400, 'invalid_output_name', 'The name in the destination, with its prefix, must have 1 to 200 bytes.',
+    perform app.raise_error(400, 'invalid_output_name',
+      'The name in the destination, with its prefix, must have 1 to 200 bytes.',
       jsonb_build_object('schema', left(unknown, 200)));
   end if;
   return (
@@ -2913,9 +2936,7 @@ declare
   v_secret constant jsonb := coalesce(nullif(configuration -> 'secret', 'null'), '{}');
   connection app.connections;
 begin
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A connection requires an agency. Create it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'connection');
   if kind not in ('http', 'records') then
     perform app.raise_error(400, 'unknown_type', 'type must be http or records.');
   end if;
@@ -2926,10 +2947,12 @@ begin
     perform app.raise_error(400, 'invalid_configuration', 'Give either configuration.secret or secret_id, not both.');
   end if;
   if kind = 'http' and jsonb_typeof(v_config -> 'resources') is distinct from 'object' then
-    perform app.raise_error(400, 'invalid_configuration', 'configuration.resources must be an object with a member for each resource.');
+    perform app.raise_error(400, 'invalid_configuration',
+      'configuration.resources must be an object with a member for each resource.');
   end if;
   if kind = 'records' and (configuration <> '{}' or secret_id is not null) then
-    perform app.raise_error(400, 'invalid_configuration', 'configuration must be empty for a connection of type records.');
+    perform app.raise_error(400, 'invalid_configuration',
+      'configuration must be empty for a connection of type records.');
   end if;
   insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by, deleted_at)
   values (caller.agency_id, insert_connection.kind, insert_connection.name, v_config,
@@ -2943,6 +2966,47 @@ end $$;
 
 revoke all on function app.insert_connection from public;
 grant execute on function app.insert_connection to authenticated, service_role;
+
+-- connection/require_resources.sql
+-- Raises 400 with the first of these resources that the connection does not have.
+create or replace function app.require_resources(connection app.connections, names text[])
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  available constant jsonb := case jsonb_typeof(connection.config -> 'resources')
+    when 'object' then connection.config -> 'resources' else '{}' end;
+  unknown text;
+begin
+  select name into unknown from unnest(names) as name where (available ? name) is not true limit 1;
+  if found then
+    perform app.raise_error(400, 'unknown_resource',
+      'The connection does not have this resource. Use one of `available`.',
+      jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
+  end if;
+end $$;
+
+revoke all on function app.require_resources from public;
+grant execute on function app.require_resources to authenticated, service_role;
+
+-- connection/require_source.sql
+-- Raises 400 unless the connection can be read from.
+create or replace function app.require_source(connection app.connections)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if connection.kind <> 'http' then
+    perform app.raise_error(400, 'not_a_source', 'The source must be a connection of type http.');
+  end if;
+end $$;
+
+revoke all on function app.require_source from public;
+grant execute on function app.require_source to authenticated, service_role;
 
 -- historical_sync/historical_sync_object.sql
 -- Returns a job as callers see it.
@@ -2990,29 +3054,23 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  available constant jsonb := case jsonb_typeof(connection.config -> 'resources')
-    when 'object' then connection.config -> 'resources' else '{}' end;
-  unknown text;
 begin
   -- Years that every client can read: no infinity, none before year 1.
   if ('0001-01-01' <= date_from and date_from <= date_to and date_to <= '9999-12-31') is not true then
-    perform app.raise_error(400, 'invalid_dates', 'date_from and date_to must be dates, with date_from not after date_to.');
+    perform app.raise_error(400, 'invalid_dates',
+      'date_from and date_to must be dates, with date_from not after date_to.');
   end if;
-  if connection.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
-  end if;
+  perform app.require_source(connection);
   if resources is null then
-    resources := (select jsonb_agg(name) from jsonb_object_keys(available) as name);
+    resources := (
+      select jsonb_agg(name) from jsonb_object_keys(case jsonb_typeof(connection.config -> 'resources')
+        when 'object' then connection.config -> 'resources' end) as name);
   end if;
   if jsonb_typeof(resources) is distinct from 'array' or jsonb_array_length(resources) = 0 then
-    perform app.raise_error(400, 'invalid_resources', 'resources must be a list of at least one name. Omit it for all.');
+    perform app.raise_error(400, 'invalid_resources',
+      'resources must be a list of at least one name. Omit it for all.');
   end if;
-  select name into unknown from jsonb_array_elements_text(resources) as name where (available ? name) is not true limit 1;
-  if found then
-    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.',
-      jsonb_build_object('resource', left(unknown, 200), 'available', array(select jsonb_object_keys(available))));
-  end if;
+  perform app.require_resources(connection, array(select jsonb_array_elements_text(resources)));
   return jsonb_build_object('date_from', date_from, 'date_to', date_to, 'resources',
     (select jsonb_agg(distinct name) from jsonb_array_elements_text(resources) as name));
 end $$;
@@ -3211,7 +3269,8 @@ begin
   where r.agency_id = destination.agency_id and r.connection_id = destination.id and r.resource = object
   limit 1;
   if found and (known.key not like '[%' or known.key::jsonb <> jsonb_build_array(known.data -> (identity ->> 'target'))) then
-    perform app.raise_error(400, 'not_the_identity', 'identity must be the field that identifies the rows that the object already has.',
+    perform app.raise_error(400, 'not_the_identity',
+      'identity must be the field that identifies the rows that the object already has.',
       jsonb_build_object('object', object, 'target', identity -> 'target'));
   end if;
 end $$;
@@ -3230,12 +3289,9 @@ as $$
 declare
   source_check app.executions;
 begin
-  if connection.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
-  end if;
-  if resource is not null and not connection.config -> 'resources' ? resource then
-    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.', jsonb_build_object(
-      'resource', left(resource, 200), 'available', array(select jsonb_object_keys(connection.config -> 'resources'))));
+  perform app.require_source(connection);
+  if resource is not null then
+    perform app.require_resources(connection, array[resource]);
   end if;
   source_check.agency_id := connection.agency_id;
   source_check.family := 'source_check';
@@ -3282,7 +3338,8 @@ begin
         'must be a time like 2013-01-31T00:00:00Z'
     end;
     if wrong is not null then
-      perform app.raise_error(400, 'invalid_argument', 'args.' || left(name, 200) || ' ' || wrong || '.', jsonb_build_object('argument', left(name, 200)));
+      perform app.raise_error(400, 'invalid_argument',
+        'args.' || left(name, 200) || ' ' || wrong || '.', jsonb_build_object('argument', left(name, 200)));
     end if;
   end loop;
 end $$;
@@ -3313,7 +3370,8 @@ begin
   for i in 0 .. size - 1 loop
     node := resources -> i;
     if (jsonb_typeof(node -> 'resource') = 'string' and length(node ->> 'resource') between 1 and 200) is not true then
-      perform app.raise_error(400, 'invalid_resources', 'resources.' || i || '.resource must be a name of 1 to 200 characters.');
+      perform app.raise_error(400, 'invalid_resources',
+        'resources.' || i || '.resource must be a name of 1 to 200 characters.');
     end if;
     if (node ->> 'method' in ('list', 'get')) is not true then
       perform app.raise_error(422, 'unsupported_field', 'Not supported yet: methods other than list and get.',
@@ -3328,7 +3386,8 @@ begin
       where j <> i and resources -> j -> 'resource' = node -> 'depends_on'
       order by resources -> j ->> 'method' = 'list' desc, j limit 1;
       if not found then
-        perform app.raise_error(400, 'unknown_dependency', 'resources.' || i || '.depends_on must be another resource of this job.',
+        perform app.raise_error(400, 'unknown_dependency',
+          'resources.' || i || '.depends_on must be another resource of this job.',
           jsonb_build_object('depends_on', left(node ->> 'depends_on', 200)));
       end if;
     end if;
@@ -3480,7 +3539,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if target_url !~ '^https?://[^[:space:]]+$' or length(target_url) > 2000 then
-    perform app.raise_error(400, 'invalid_target_url', 'target_url must be an https address of at most 2000 characters.');
+    perform app.raise_error(400, 'invalid_target_url',
+      'target_url must be an https address of at most 2000 characters.');
   end if;
   if event_types is not null and (jsonb_typeof(event_types) <> 'array' or jsonb_path_exists(event_types, '$[*] ? (@.type() != "string")')) then
     perform app.raise_error(400, 'invalid_event_types', 'event_types must be a list of event names.');
@@ -3954,12 +4014,11 @@ begin
   if response is not null then
     return response;
   end if;
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A bulk action requires an agency. Create it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'bulk action');
   if (action_type in ('cancel', 'retry', 'start') and max_limit between 1 and 1000000
       and coalesce(length(action_reason), 0) <= 500 and coalesce(isfinite(scheduled_at), true)) is not true then
-    perform app.raise_error(400, 'invalid_bulk_action', 'action_type must be cancel, retry or start, max_limit 1 to 1000000, action_reason at most 500 characters, and scheduled_at finite.');
+    perform app.raise_error(400, 'invalid_bulk_action',
+      'action_type must be cancel, retry or start, max_limit 1 to 1000000, action_reason at most 500 characters, and scheduled_at finite.');
   end if;
   job.agency_id := caller.agency_id;
   job.family := 'bulk_action';
@@ -4060,9 +4119,7 @@ declare
   v_max constant int := least(greatest(max_limit, 1), 10000);
   ids uuid[];
 begin
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A bulk action requires an agency. Preview it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'bulk action');
   ids := app.bulk_action_matches(
     caller.agency_id, app.bulk_action_criteria(criteria), null, 'ffffffff-ffff-ffff-ffff-ffffffffffff', v_max + 1);
   return jsonb_build_object(
@@ -4121,9 +4178,7 @@ begin
   perform app.require_organization(caller, organization_id);
   source := app.find_connection(source_connection_id);
   destination := app.find_connection(destination_connection_id);
-  if source.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'The source must be a connection of type http.');
-  end if;
+  perform app.require_source(source);
   if destination.kind <> 'records' then
     perform app.raise_error(400, 'not_a_destination', 'The destination must be a connection of type records.');
   end if;
@@ -4131,7 +4186,8 @@ begin
     perform app.raise_error(404, 'connection_not_found', 'There is no connection with this id.');
   end if;
   if mode not in ('replicate', 'append') then
-    perform app.raise_error(422, 'unsupported_field', 'mode must be replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
+    perform app.raise_error(422, 'unsupported_field',
+      'mode must be replicate or append.', jsonb_build_object('fields', jsonb_build_array('mode')));
   end if;
   insert into app.definitions (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
   values (
@@ -4296,7 +4352,8 @@ begin
   select id into unknown from jsonb_array_elements_text(schemas) as id
   where not sync.settings -> 'schemas' @> jsonb_build_array(jsonb_build_object('id', id)) limit 1;
   if unknown is not null or chosen is null then
-    perform app.raise_error(400, 'unknown_schema', 'schemas must have at least one of this sync''s schemas and no other.', jsonb_build_object(
+    perform app.raise_error(400, 'unknown_schema',
+      'schemas must have at least one of this sync''s schemas and no other.', jsonb_build_object(
       'schema', left(unknown, 200), 'available', (select jsonb_agg(s -> 'id') from jsonb_array_elements(sync.settings -> 'schemas') as s)));
   end if;
 
@@ -4379,7 +4436,8 @@ begin
   select jsonb_agg(jsonb_build_object('type', d.kind, 'id', d.id, 'name', d.name) order by d.kind, d.name) into used_by
   from app.definitions as d where d.deleted_at is null and connection_id in (d.source_id, d.destination_id);
   if used_by is not null and not coalesce(force, false) then
-    perform app.raise_error(422, 'connection_in_use', 'Syncs or models use this connection. Delete them first, or pass force=true.',
+    perform app.raise_error(422, 'connection_in_use',
+      'Syncs or models use this connection. Delete them first, or pass force=true.',
       jsonb_build_object('used_by', used_by));
   end if;
   -- All in id order, also the executions, which the definitions' deletes would otherwise lock in the definitions' order.
@@ -4477,9 +4535,7 @@ declare
   caller constant app.caller := app.caller();
   reserved app.secrets;
 begin
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A secret requires an agency. Reserve it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'secret');
   if fingerprint !~ '^[0-9a-f]{64}$' then
     perform app.raise_error(400, 'invalid_fingerprint', 'fingerprint must be a SHA-256 in lower-case hexadecimal.');
   end if;
@@ -4784,7 +4840,8 @@ begin
   where d.agency_id = model.agency_id and d.kind = 'model_sync' and d.deleted_at is null
     and d.settings ->> 'model_id' = model.id::text;
   if used_by is not null then
-    perform app.raise_error(422, 'model_in_use', 'Model syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
+    perform app.raise_error(422, 'model_in_use',
+      'Model syncs read this model. Delete them first.', jsonb_build_object('used_by', used_by));
   end if;
   return null;
 end $$;
@@ -5139,9 +5196,7 @@ begin
     return response;
   end if;
   perform app.require_organization(caller, environment_id);
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A sync job requires an agency. Create it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'sync job');
   insert into app.definitions (agency_id, kind, name, settings, created_by, updated_by)
   values (caller.agency_id, 'sync_job', label,
     app.sync_job_settings(integration_name, resources, args_schema, default_runtime_version), caller.actor, caller.actor)
@@ -5269,7 +5324,6 @@ declare
   job app.definitions;
   account app.connections;
   nodes jsonb;
-  unknown text;
   job_version int;
   run app.executions;
 begin
@@ -5277,13 +5331,12 @@ begin
     return response;
   end if;
   if (webhook_id is null) = (daemon_group_key is null) then
-    perform app.raise_error(400, 'one_destination', 'Give either daemon_group_key, to store the records, or webhook_id, to deliver them.');
+    perform app.raise_error(400, 'one_destination',
+      'Give either daemon_group_key, to store the records, or webhook_id, to deliver them.');
   end if;
   job := app.find_definition('sync_job', sync_job_id, for_share => true);
   account := app.find_connection(integrated_account_id);
-  if account.kind <> 'http' then
-    perform app.raise_error(400, 'not_a_source', 'This connection receives records. Choose one that can be read from.');
-  end if;
+  perform app.require_source(account);
   if webhook_id is not null then
     perform app.find_webhook(webhook_id, for_share => true);
   end if;
@@ -5292,20 +5345,17 @@ begin
   end if;
   job_version := (job.settings ->> 'default_runtime_version')::int;
   if version is distinct from job_version and version is not null and not (job_version = 2 and version = 3) then
-    perform app.raise_error(400, 'other_version', 'version must be that of the job.', jsonb_build_object('version', job_version));
+    perform app.raise_error(400, 'other_version',
+      'version must be that of the job.', jsonb_build_object('version', job_version));
   end if;
   if error_handling not in ('fail_fast', 'ignore', 'batch') or error_handling = 'batch' and coalesce(version, job_version) < 2 then
-    perform app.raise_error(400, 'invalid_error_handling', 'error_handling must be fail_fast, ignore or, from version 2 on, batch.');
+    perform app.raise_error(400, 'invalid_error_handling',
+      'error_handling must be fail_fast, ignore or, from version 2 on, batch.');
   end if;
   perform app.require_args(job.settings -> 'args_schema', args);
   resources := coalesce(resources, job.settings -> 'resources');
   nodes := app.resource_nodes(resources);
-  select n ->> 'resource' into unknown from jsonb_array_elements(nodes) as n
-  where not account.config -> 'resources' ? (n ->> 'resource') limit 1;
-  if found then
-    perform app.raise_error(400, 'unknown_resource', 'The connection does not have this resource. Use one of `available`.', jsonb_build_object(
-      'resource', unknown, 'available', array(select jsonb_object_keys(account.config -> 'resources'))));
-  end if;
+  perform app.require_resources(account, array(select n ->> 'resource' from jsonb_array_elements(nodes) as n));
 
   run.agency_id := job.agency_id;
   run.family := 'sync_job_run';
@@ -5411,9 +5461,7 @@ declare
 begin
   perform app.require_organization(caller, environment_id);
   perform app.require_webhook(target_url, event_types);
-  if caller.agency_id is null then
-    perform app.raise_error(403, 'no_agency', 'A webhook requires an agency. Create it as one of its users.');
-  end if;
+  perform app.require_agency(caller, 'webhook');
   insert into app.connections as c (agency_id, kind, name, config, secret_id, created_by)
   values (caller.agency_id, 'webhook', left(target_url, 200),
     jsonb_build_object('target_url', target_url, 'event_types', event_types, 'is_active', is_active),
@@ -5730,7 +5778,8 @@ begin
     select from jsonb_array_elements(records) as item
     where (jsonb_typeof(item -> 'key') = 'string' and octet_length(item ->> 'key') <= 2000 and item ? 'data') is not true
   ) then
-    perform app.raise_error(400, 'invalid_batch', 'Each record must have data and a key, a text of at most 2000 bytes.');
+    perform app.raise_error(400, 'invalid_batch',
+      'Each record must have data and a key, a text of at most 2000 bytes.');
   end if;
   execution := app.lock_leased_execution(execution_id, lease_token);
   if execution.id is null or execution.seq = worker_commit_batch.seq and worker_commit_batch.seq > 0 then
