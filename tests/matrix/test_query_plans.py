@@ -650,6 +650,7 @@ def check(found: Reads, rows: int = ROWS) -> None:
     assert {table: count for table, count in found.rows.items() if count > rows} == {}
 
 
+@pytest.mark.fresh_database
 def test_a_plan_that_was_made_for_an_empty_table_serves_a_full_one(database: Database) -> None:
     """A worker's session may be older than the queue, and statistics come a minute later than rows."""
     database.admin.execute(ATTEMPT)
