@@ -1,6 +1,4 @@
-"""functions/worker/runners/bulk_sync.py over real sources, and what its executions show at each moment: what is counted
-is what is stored, whoever dies in between.
-"""
+"""functions/worker/runners/bulk_sync.py with real sources. What an execution counts is stored, whenever its worker dies."""
 
 from __future__ import annotations
 
@@ -63,11 +61,11 @@ class Scenario:
         return rows(self.database, self.destination)
 
     def held(self, *names: str, prefix: str = "") -> dict[str, Any]:
-        """What a destination holds once these tables are copied."""
+        """The rows of a destination after these tables are copied."""
         return {f"{prefix}{name} [{one['id']}]": one for name in names or NAMES for one in self.shelf.tables[name]}
 
     def shown(self, sync_id: str, execution_id: str) -> dict[str, tuple[str, int]]:
-        """Status and count of each schema; whatever else holds for every execution is checked here."""
+        """Status and count of each schema. Checks what holds for every execution."""
         execution = self.client.execution(sync_id, execution_id)
         schemas = execution["schemas"]
         assert execution["record_count"] == sum(one["record_count"] for one in schemas)
@@ -90,7 +88,7 @@ def scene(project: Project, shelf: Shelf) -> Scenario:
 
 
 @through_both_doors
-def test_each_schema_from_created_to_completed(scene: Scenario) -> None:
+def test_execution__schemas_progress_to_completed(scene: Scenario) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     states = [
@@ -121,7 +119,7 @@ def test_each_schema_from_created_to_completed(scene: Scenario) -> None:
 @through_both_doors
 @pytest.mark.parametrize("done", range(BATCHES))
 @pytest.mark.parametrize("end", ["canceled", "failed"])
-def test_what_an_end_in_the_middle_leaves_of_each_schema(scene: Scenario, done: int, end: str) -> None:
+def test_execution__ended_in_the_middle__status_of_each_schema(scene: Scenario, done: int, end: str) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     with Hand(scene.database, execution_id) as hand:
@@ -145,7 +143,7 @@ def test_what_an_end_in_the_middle_leaves_of_each_schema(scene: Scenario, done: 
 
 
 @through_both_doors
-def test_one_that_is_cancelled_before_anybody_claims_it(scene: Scenario) -> None:
+def test_execution__cancelled_before_a_claim(scene: Scenario) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceled"
@@ -154,7 +152,7 @@ def test_one_that_is_cancelled_before_anybody_claims_it(scene: Scenario) -> None
 
 
 @through_both_doors
-def test_the_next_execution_begins_its_counts_anew(scene: Scenario) -> None:
+def test_execution__next_one__counts_begin_at_zero(scene: Scenario) -> None:
     sync_id = scene.sync()
     first = scene.client.started(sync_id)
     run(scene.database, first)
@@ -170,8 +168,8 @@ def test_the_next_execution_begins_its_counts_anew(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_a_record_that_the_source_has_no_more_stays(scene: Scenario) -> None:
-    """A bulk sync brings, it does not take away (retain); a row is replaced as a whole."""
+def test_records__deleted_at_the_source__kept(scene: Scenario) -> None:
+    """A bulk sync deletes no rows (retain), and replaces a row as a whole."""
     sync_id = scene.sync()
     run(scene.database, scene.client.started(sync_id))
     gone = scene.held()
@@ -184,7 +182,7 @@ def test_a_record_that_the_source_has_no_more_stays(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_a_partial_start_touches_nothing_else(scene: Scenario) -> None:
+def test_start__some_schemas__others_untouched(scene: Scenario) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id, {"schemas": ["airports"]})
     assert scene.shown(sync_id, execution_id) == {"airports": ("created", 0)}
@@ -196,7 +194,7 @@ def test_a_partial_start_touches_nothing_else(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_a_prefix_is_where_the_rows_are(scene: Scenario) -> None:
+def test_records__output_prefix(scene: Scenario) -> None:
     sync_id = scene.sync(destination_configuration={"schema": "crm.日本"})
     execution_id = scene.client.started(sync_id)
     with Hand(scene.database, execution_id) as hand:
@@ -211,7 +209,7 @@ def test_a_prefix_is_where_the_rows_are(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_the_longest_names_that_are_accepted_are_stored(scene: Scenario) -> None:
+def test_records__longest_names(scene: Scenario) -> None:
     scene.shelf.put("x" * 99, {"id": 1})
     source = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config("x" * 99))
     destination_configuration = {"schema": "y" * 100}
@@ -221,8 +219,8 @@ def test_the_longest_names_that_are_accepted_are_stored(scene: Scenario) -> None
 
 
 @through_both_doors
-def test_two_syncs_into_one_destination(scene: Scenario) -> None:
-    """At once: of the same rows the last word counts, and each counts what it did."""
+def test_records__two_syncs_into_one_destination(scene: Scenario) -> None:
+    """Concurrently. The last write of a row wins, and each execution counts its own writes."""
     other = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config(*NAMES))
     syncs = [
         scene.sync(),
@@ -243,7 +241,7 @@ def test_two_syncs_into_one_destination(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_many_workers_store_the_same_rows_without_a_deadlock(scene: Scenario) -> None:
+def test_records__many_workers_store_the_same_rows__no_deadlock(scene: Scenario) -> None:
     """Each has the records in another order."""
     sources = [Shelf() for _ in range(4)]
     try:
@@ -274,7 +272,7 @@ def test_many_workers_store_the_same_rows_without_a_deadlock(scene: Scenario) ->
 
 
 @through_both_doors
-def test_append_adds_every_record_of_every_execution(scene: Scenario) -> None:
+def test_append__every_execution_adds_every_record(scene: Scenario) -> None:
     sync_id = scene.sync(mode="append")
     for times in (1, 2, 3):
         execution_id = scene.client.started(sync_id)
@@ -286,7 +284,7 @@ def test_append_adds_every_record_of_every_execution(scene: Scenario) -> None:
 
 @through_both_doors
 @pytest.mark.parametrize("done", range(1, BATCHES + 1))
-def test_append_doubles_nothing_when_its_worker_dies(scene: Scenario, done: int) -> None:
+def test_append__worker_dies__no_duplicates(scene: Scenario, done: int) -> None:
     sync_id = scene.sync(mode="append")
     execution_id = scene.client.started(sync_id)
     hand = Hand(scene.database, execution_id)
@@ -294,7 +292,7 @@ def test_append_doubles_nothing_when_its_worker_dies(scene: Scenario, done: int)
     batch = hand.batch()
     assert batch is not None
     assert hand.commit(batch) == "continue"
-    assert hand.commit(batch, hand.seq) == "continue"  # its answer was lost, it asks again
+    assert hand.commit(batch, hand.seq) == "continue"  # as after a lost response
     hand.dies()
     run(scene.database, execution_id)
     assert sorted(json.dumps(one) for one in scene.rows().values()) == sorted(
@@ -303,13 +301,13 @@ def test_append_doubles_nothing_when_its_worker_dies(scene: Scenario, done: int)
     assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.shelf.tables[n])) for n in NAMES}
 
 
-# Whoever dies
+# Workers that die
 
 
 @through_both_doors
 @pytest.mark.parametrize("done", range(BATCHES + 1))
-def test_from_wherever_a_worker_died_another_goes_on(scene: Scenario, done: int) -> None:
-    """Between schemas or within one: nothing is read again, nothing is lost, nothing is counted twice."""
+def test_runner__worker_dies_after_any_batch__another_resumes(scene: Scenario, done: int) -> None:
+    """Between schemas or within one. Nothing is read again, lost or counted twice."""
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     hand = Hand(scene.database, execution_id)
@@ -330,7 +328,7 @@ def test_from_wherever_a_worker_died_another_goes_on(scene: Scenario, done: int)
 
 
 @through_one_door
-def test_a_late_batch_of_a_dead_worker_is_not_stored(scene: Scenario) -> None:
+def test_commit__late_batch_of_a_dead_worker__not_stored(scene: Scenario) -> None:
     execution_id = scene.client.started(scene.sync())
     with Hand(scene.database, execution_id) as dead:
         dead.steps(2)
@@ -345,7 +343,7 @@ def test_a_late_batch_of_a_dead_worker_is_not_stored(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_a_page_that_is_cut_into_batches_goes_on_within_it(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runner__page_of_several_batches__resumed_within_it(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("functions.worker.runners.pages.BATCH_RECORDS", 2)
     scene.shelf.put("flights", *({"id": n} for n in range(7)))
     source = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config("flights", size=7))
@@ -363,8 +361,8 @@ def test_a_page_that_is_cut_into_batches_goes_on_within_it(scene: Scenario, monk
 
 
 @through_one_door
-def test_what_is_complete_reads_nothing(scene: Scenario) -> None:
-    """The worker died between its last batch and its word that it is done."""
+def test_runner__complete__reads_nothing(scene: Scenario) -> None:
+    """The worker died between its last batch and its completion."""
     execution_id = scene.client.started(scene.sync())
     hand = Hand(scene.database, execution_id)
     hand.steps(BATCHES)
@@ -377,10 +375,8 @@ def test_what_is_complete_reads_nothing(scene: Scenario) -> None:
 
 
 @through_one_door
-def test_a_resource_whose_config_has_changed_begins_anew(scene: Scenario) -> None:
-    """A position is an answer to another question. What was stored is written again and counted again, and only once
-    there.
-    """
+def test_runner__resource_config_changed__resource_begins_again(scene: Scenario) -> None:
+    """The stored position belongs to another request. Stored rows are written and counted again, but not duplicated."""
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     hand = Hand(scene.database, execution_id)
@@ -397,7 +393,7 @@ def test_a_resource_whose_config_has_changed_begins_anew(scene: Scenario) -> Non
 
 
 def ended(database: Database, execution_id: str) -> str:
-    """How the execution ends with a real engine."""
+    """Run the execution with a real engine. Return how it ended."""
     with Hand(database, execution_id) as claimed:
         execution = Execution(**claimed.claimed)
     client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
@@ -411,7 +407,7 @@ def ended(database: Database, execution_id: str) -> str:
 @pytest.mark.parametrize(
     ("status", "code"), [(401, "source_unauthorized"), (404, "source_not_found"), (418, "source_refused")]
 )
-def test_a_source_that_refuses_in_the_middle(scene: Scenario, status: int, code: str) -> None:
+def test_source__fails_in_the_middle__earlier_batches_stay(scene: Scenario, status: int, code: str) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     scene.shelf.before = lambda resource, page: status if (resource, page) == ("airports", 2) else None
@@ -435,7 +431,7 @@ def test_a_source_that_refuses_in_the_middle(scene: Scenario, status: int, code:
 
 @through_one_door
 @pytest.mark.parametrize("what", ["resource", "connection kind"])
-def test_a_source_that_is_not_what_it_was(scene: Scenario, what: str) -> None:
+def test_source__resource_changed_or_gone__fails(scene: Scenario, what: str) -> None:
     execution_id = scene.client.started(scene.sync())
     if what == "resource":
         changed = json.dumps(scene.shelf.config("flights", "planes"))
@@ -449,7 +445,7 @@ def test_a_source_that_is_not_what_it_was(scene: Scenario, what: str) -> None:
 
 
 @through_one_door
-def test_a_record_that_is_none_fails_what_it_is_in(scene: Scenario) -> None:
+def test_source__record_is_not_an_object__fails(scene: Scenario) -> None:
     sync_id = scene.sync()
     for broken in (1, {"number": "no id"}, {"id": None}, {"id": [1]}, {"id": "x" * 2001}):
         scene.shelf.tables["airports"] = [{"id": 1}, broken]
@@ -460,7 +456,7 @@ def test_a_record_that_is_none_fails_what_it_is_in(scene: Scenario) -> None:
 
 
 @through_one_door
-def test_whatever_json_holds_is_stored_as_it_is(scene: Scenario) -> None:
+def test_records__any_json__stored_unchanged(scene: Scenario) -> None:
     records: list[dict[str, Any]] = [
         {
             "id": 1,
@@ -483,8 +479,10 @@ def test_whatever_json_holds_is_stored_as_it_is(scene: Scenario) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_again_and_again(mortal_database: Database, shelf: Shelf, tmp_path: Path, seed: int) -> None:
-    """Real workers, and SIGKILL wherever they are."""
+def test_worker__killed_repeatedly__another_completes(
+    mortal_database: Database, shelf: Shelf, tmp_path: Path, seed: int
+) -> None:
+    """Real worker processes, killed with SIGKILL at any moment."""
     database, chance = mortal_database, random.Random(seed)
     for name in NAMES:
         shelf.put(name, *({"id": n} for n in range(40)))

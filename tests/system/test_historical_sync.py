@@ -56,7 +56,7 @@ def days_of(first: date, last: date) -> list[date]:
 
 
 @given(plans())
-def test_windows_hold_each_day_of_each_resource_once_in_order(plan: Plan) -> None:
+def test_plan__windows_contain_each_day_once_in_order(plan: Plan) -> None:
     windows = list(plan.windows(None))
     assert [window.number for window in windows] == list(range(plan.total))
     assert list(dict.fromkeys(window.resource for window in windows)) == list(plan.days_per_window)
@@ -73,7 +73,7 @@ def test_windows_hold_each_day_of_each_resource_once_in_order(plan: Plan) -> Non
 
 
 @given(plans(), st.data())
-def test_from_any_window_on_exactly_the_rest_is_left(plan: Plan, data: st.DataObject) -> None:
+def test_plan__resumed_at_any_window__rest_only(plan: Plan, data: st.DataObject) -> None:
     windows = list(plan.windows(None))
     nth = data.draw(st.integers(0, len(windows) - 1))
     stored = json.loads(json.dumps(windows[nth].start))
@@ -81,7 +81,7 @@ def test_from_any_window_on_exactly_the_rest_is_left(plan: Plan, data: st.DataOb
 
 
 @given(plans(), st.data())
-def test_no_day_is_lost_when_the_windows_are_cut_anew(plan: Plan, data: st.DataObject) -> None:
+def test_plan__window_length_changed__no_day_lost(plan: Plan, data: st.DataObject) -> None:
     """The connection's config was changed between two runs."""
     windows = list(plan.windows(None))
     stored = data.draw(st.sampled_from(windows)).start
@@ -96,7 +96,7 @@ def test_no_day_is_lost_when_the_windows_are_cut_anew(plan: Plan, data: st.DataO
 
 
 @pytest.mark.parametrize("days", [1, 7, 10**12])
-def test_a_plan_of_all_time_is_made_as_it_is_needed(days: int) -> None:
+def test_plan__long_range__lazy(days: int) -> None:
     plan = Plan(date.min, date.max, {"a": None, "b": days})
     assert plan.total == 1 + -(-3_652_059 // days)
     windows = plan.windows(None)
@@ -113,7 +113,7 @@ def test_a_plan_of_all_time_is_made_as_it_is_needed(days: int) -> None:
 
 
 def rows(resource: str, first: str = "2013-01-01", last: str = "2014-01-01") -> list[dict[str, Any]]:
-    """What the source holds, read past it."""
+    """The source's rows, read from its table."""
     held = table(resource)
     start, stop = held.between(first, last) if RESOURCES[resource].dated else (0, len(held))
     return [dict(row) for row in json.loads(b"[" + held.rows(start, stop) + b"]", parse_float=Decimal)]
@@ -149,7 +149,7 @@ def data(some: list[Batch], resource: str) -> list[dict[str, Any]]:
 
 
 def with_resource(one: Execution, name: str, **changes: Any) -> Execution:
-    """The same, after its connection's config was edited."""
+    """The execution with another config of its connection."""
     connection = copy.deepcopy(one.connection)
     assert connection is not None
     connection["config"]["resources"][name] |= changes
@@ -160,7 +160,7 @@ def resumed(one: Execution, checkpoint: dict[str, Any]) -> Execution:
     return Execution(**(vars(one) | {"checkpoint": json.loads(json.dumps(checkpoint))}))
 
 
-def test_every_row_comes_once_with_its_key(source: Source) -> None:
+def test_runner__every_row_once_with_its_key(source: Source) -> None:
     found = batches(execution(source, "2013-02-01", "2013-02-02", "flights", "weather", "airlines", page_size=400))
     for resource, first, last in [
         ("flights", "2013-02-01", "2013-02-02"),
@@ -175,7 +175,7 @@ def test_every_row_comes_once_with_its_key(source: Source) -> None:
         ]
 
 
-def test_progress_counts_windows_and_ends_complete(source: Source) -> None:
+def test_runner__progress_counts_windows(source: Source) -> None:
     found = batches(execution(source, "2013-02-01", "2013-02-03", "flights", "airlines", page_size=400))
     done = [batch.progress["windows_done"] for batch in found]
     assert done == sorted(done)
@@ -186,8 +186,10 @@ def test_progress_counts_windows_and_ends_complete(source: Source) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_after_any_batch_exactly_the_rest_is_left(source: Source, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in the middle of a page: a batch is smaller than one here."""
+def test_runner__resumed_after_any_batch__rest_only(
+    source: Source, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the middle of a page, because a batch is smaller than a page here."""
     monkeypatch.setattr(pages, "BATCH_RECORDS", 150)
     one = execution(
         source, "2013-02-02", "2013-02-03", "flights", "weather", "airlines", pagination=style, page_size=400
@@ -201,21 +203,21 @@ def test_after_any_batch_exactly_the_rest_is_left(source: Source, style: str, mo
         assert batches(resumed(one, batch.checkpoint)) == found[nth + 1 :]
 
 
-def test_a_page_that_fills_its_batches_leaves_no_empty_one(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks__page_of_full_batches__no_empty_batch(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "BATCH_RECORDS", 24)
     found = batches(execution(source, "2013-02-02", "2013-02-02", "weather", page_size=72))
     assert [len(batch.records) for batch in found] == [24, 24, 24]
 
 
-def test_a_page_of_large_records_is_cut_by_bytes(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row of flights is some 300 bytes: half a thousand of them are more than one batch may hold here."""
+def test_chunks__large_records__split_by_bytes(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of flights has about 300 bytes, so 500 of them exceed one batch here."""
     monkeypatch.setattr(pages, "BATCH_BYTES", 10_000)
     found = batches(execution(source, "2013-02-02", "2013-02-02", "flights", page_size=500))
     assert sum(len(batch.records) for batch in found) == len(rows("flights", "2013-02-02", "2013-02-02"))
     assert max(len(batch.records) for batch in found) < 60
 
 
-def test_an_empty_window_moves_the_checkpoint(source: Source) -> None:
+def test_runner__empty_window__checkpoint_advances(source: Source) -> None:
     found = batches(execution(source, "2012-12-30", "2013-01-01", "weather"))
     assert [(len(batch.records), batch.checkpoint.get("date")) for batch in found] == [
         (0, "2012-12-31"),
@@ -225,7 +227,7 @@ def test_an_empty_window_moves_the_checkpoint(source: Source) -> None:
     assert [batch.progress["windows_done"] for batch in found] == [1, 2, 3]
 
 
-def test_what_is_complete_stays_so_whatever_became_of_its_connection(source: Source) -> None:
+def test_runner__complete__connection_not_opened(source: Source) -> None:
     done = execution(source, "2013-02-01", "2013-02-03", "flights", checkpoint={"complete": True})
     before = len(source.requests)
     assert batches(done) == []
@@ -233,7 +235,7 @@ def test_what_is_complete_stays_so_whatever_became_of_its_connection(source: Sou
     assert len(source.requests) == before
 
 
-def test_a_resource_that_is_gone_from_the_config_is_said_so(source: Source) -> None:
+def test_runner__resource_removed_from_config__source_resource_gone(source: Source) -> None:
     one = execution(source, "2013-02-01", "2013-02-03", "flights")
     one.spec["resources"] = ["flights", "weather"]
     with pytest.raises(SourceRefused) as refused:
@@ -242,7 +244,7 @@ def test_a_resource_that_is_gone_from_the_config_is_said_so(source: Source) -> N
 
 
 @pytest.mark.parametrize("kind", ["records", None])
-def test_a_connection_that_cannot_be_read_from_is_refused(source: Source, kind: str | None) -> None:
+def test_open_source__connection_not_readable__refused(source: Source, kind: str | None) -> None:
     one = execution(source, "2013-02-01", "2013-02-03", "flights")
     connection = {"kind": kind, "config": {}, "secret": {}} if kind else None
     with pytest.raises(SourceRefused) as refused:
@@ -262,10 +264,10 @@ def test_a_connection_that_cannot_be_read_from_is_refused(source: Source, kind: 
     ],
     ids=str,
 )
-def test_no_row_is_lost_when_the_config_is_changed_in_the_middle_of_a_window(
+def test_resume_position__config_changed__window_begins_again(
     source: Source, style: str, changes: dict[str, Any]
 ) -> None:
-    """A position means something to the question that it was the answer to, and to no other."""
+    """A position is valid for the request that it came from only."""
     if pagination := changes.get("pagination"):
         other_style, size = pagination.split()
         config: Any = source.connection(["weather"], pagination=other_style, page_size=int(size))[0]
@@ -280,7 +282,7 @@ def test_no_row_is_lost_when_the_config_is_changed_in_the_middle_of_a_window(
         assert {time: times[time] for time in expected} == expected
 
 
-def test_a_position_is_kept_when_only_the_secret_or_another_resource_changes(source: Source) -> None:
+def test_resume_position__secret_or_other_resource_changed__kept(source: Source) -> None:
     one = execution(source, "2013-02-01", "2013-02-02", "flights", "weather", page_size=400)
     found = batches(one)
     middle = next(nth for nth, batch in enumerate(found) if batch.checkpoint["page"])
@@ -288,13 +290,13 @@ def test_a_position_is_kept_when_only_the_secret_or_another_resource_changes(sou
     assert batches(edited)[0].records == found[middle + 1].records
 
 
-# The whole way into app.records
+# With the engine, into app.records
 
 
 @pytest.mark.parametrize(
     ("style", "auth"), list(zip(STYLES, ["bearer", "api_key", "basic", "api_key_query"], strict=True))
 )
-def test_records_are_the_source_s_rows_exactly(database: Database, source: Source, style: str, auth: str) -> None:
+def test_engine__stores_exactly_the_source_rows(database: Database, source: Source, style: str, auth: str) -> None:
     user = database.member()
     config, secret = source.connection(["flights", "weather", "airlines"], auth=auth, pagination=style, page_size=350)
     connection_id = database.connection(user.agency_id, config=config, secret=secret)

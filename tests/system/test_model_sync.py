@@ -64,13 +64,13 @@ class Scenario:
         return rows(self.database, self.target["connection_id"], self.target["object"])
 
     def stored(self) -> dict[str, tuple[Any, ...]]:
-        """By key, what makes a row: who wrote it last, when, and what."""
+        """By key: who wrote a row last, when, and its data."""
         query = "select key, data, execution_id, stored_at from app.records where connection_id = %s order by key"
         found = self.database.all(query, (self.target["connection_id"],))
         return {one["key"]: (one["execution_id"], one["stored_at"], json.dumps(one["data"])) for one in found}
 
     def run(self, sync_id: str) -> dict[str, int]:
-        """An execution's counts, held against what it did to the rows."""
+        """An execution's counts, compared with what it did to the rows."""
         before = self.stored()
         execution_id = self.client.started(sync_id)
         run(self.database, execution_id)
@@ -111,7 +111,7 @@ def accounts(*records: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 @through_both_doors
-def test_fields_are_mapped_and_nothing_else(scene: Scenario) -> None:
+def test_fields__only_mapped_ones_are_stored(scene: Scenario) -> None:
     fields = [scene.field("name", "title"), scene.field("name", "日本"), scene.field("id", "number")]
     assert scene.run(scene.sync(fields=fields)) == counts(5, insert=5)
     assert scene.rows() == {
@@ -121,7 +121,7 @@ def test_fields_are_mapped_and_nothing_else(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_values_of_any_kind_are_mapped_as_they_are(scene: Scenario) -> None:
+def test_fields__any_json__stored_unchanged(scene: Scenario) -> None:
     values: list[Any] = [None, True, 0, -1.5, 10**30, "", "\u2028 🛫", [], [1, {"a": None}], {}, {"'": '"'}]
     scene.shelf.put("airlines", *({"id": n, "code": n, "name": value} for n, value in enumerate(values)))
     assert scene.run(scene.sync()) == counts(len(values), insert=len(values))
@@ -129,8 +129,8 @@ def test_values_of_any_kind_are_mapped_as_they_are(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_a_field_that_has_vanished_is_null(scene: Scenario) -> None:
-    """A row that was there loses its value: it is the source that decides."""
+def test_fields__missing_at_the_source__null(scene: Scenario) -> None:
+    """An existing row loses its value, because the source decides."""
     sync_id = scene.sync(fields=[scene.field("name", "title"), scene.field("hub", "hub")])
     scene.shelf.put("airlines", {"id": 1, "code": "AA", "name": "American", "hub": "DFW"})
     assert scene.run(sync_id) == counts(1, insert=1)
@@ -143,7 +143,7 @@ def test_a_field_that_has_vanished_is_null(scene: Scenario) -> None:
 
 
 def before_of(scene: Scenario) -> dict[str, Any]:
-    """Two rows that a bulk sync has stored, one of them the source's no longer."""
+    """Two rows that a bulk sync has stored, one of which the source no longer has."""
     other = Shelf()
     other.put("accounts", {"code": "AA", "title": "old", "more": 1}, {"code": "XX", "title": "gone", "more": 2})
     bulk = scene.client.of(BULK)
@@ -167,14 +167,14 @@ NEW_AA = {'["AA"]': {"code": "AA", "title": "American", "more": 1}}
         ("updateOrCreate", counts(5, insert=4, update=1), {**accounts(*AIRLINES), **OLD, **NEW_AA}),
     ],
 )
-def test_each_mode_over_rows_that_a_bulk_sync_has_stored(
+def test_mode__over_rows_of_a_bulk_sync(
     scene: Scenario, mode: str, counted: dict[str, int], left: dict[str, Any]
 ) -> None:
     assert before_of(scene) == OLD
     sync_id = scene.sync(mode)
     assert scene.run(sync_id) == counted
     assert scene.rows() == left
-    # Once more: what is created is there, what is updated is written again.
+    # A second time: created rows exist, updated rows are written again.
     again = {"create": counts(5), "update": counts(5, update=1), "updateOrCreate": counts(5, update=5)}
     assert scene.run(sync_id) == again[mode]
     assert scene.rows() == left
@@ -182,8 +182,8 @@ def test_each_mode_over_rows_that_a_bulk_sync_has_stored(
 
 @through_both_doors
 @pytest.mark.parametrize("identity", ["code", None])
-def test_append_adds_every_record_of_every_execution(scene: Scenario, identity: str | None) -> None:
-    """Beside whatever there is, also what is told apart otherwise. An identity that comes along is not looked at."""
+def test_append__every_execution_adds_every_record(scene: Scenario, identity: str | None) -> None:
+    """Beside existing rows, also those with another identity. A given identity is ignored."""
     before_of(scene)
     sync_id = scene.sync("append", by=identity)
     for times in (1, 2):
@@ -196,7 +196,7 @@ def test_append_adds_every_record_of_every_execution(scene: Scenario, identity: 
 
 @through_both_doors
 @pytest.mark.parametrize("mode", ["update", "updateOrCreate"])
-def test_without_all_records_a_row_that_would_not_change_is_left_alone(scene: Scenario, mode: str) -> None:
+def test_sync_all_records__false__unchanged_row_not_written(scene: Scenario, mode: str) -> None:
     before_of(scene)
     run(scene.database, scene.client.started(scene.sync()))
     sync_id = scene.sync(mode, sync_all_records=False)
@@ -210,14 +210,14 @@ def test_without_all_records_a_row_that_would_not_change_is_left_alone(scene: Sc
 
 
 @through_both_doors
-def test_with_all_records_every_row_is_written(scene: Scenario) -> None:
+def test_sync_all_records__true__every_row_written(scene: Scenario) -> None:
     sync_id = scene.sync()
     assert scene.run(sync_id) == counts(5, insert=5)
     assert scene.run(sync_id) == counts(5, update=5)
 
 
 @through_both_doors
-def test_two_syncs_fill_one_row(scene: Scenario) -> None:
+def test_fields__two_syncs_into_one_row(scene: Scenario) -> None:
     scene.run(scene.sync(fields=[scene.field("name", "title")]))
     assert scene.run(scene.sync("update", fields=[scene.field("id", "number")])) == counts(5, update=5)
     assert scene.rows() == {
@@ -229,7 +229,7 @@ def test_two_syncs_fill_one_row(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_numbers_and_texts_are_different_identities(scene: Scenario) -> None:
+def test_identity__number_and_text_differ(scene: Scenario) -> None:
     values: list[Any] = [1, "1", "01", 1.5, -0.5, 10**20, "[1]", '"', "é", "e\u0301", "A", "a", " a", "", True, False]
     scene.shelf.put("airlines", *({"id": n, "code": value, "name": n} for n, value in enumerate(values)))
     sync_id = scene.sync()
@@ -240,8 +240,8 @@ def test_numbers_and_texts_are_different_identities(scene: Scenario) -> None:
 
 @through_both_doors
 @pytest.mark.parametrize("other", ["1.0", "1e0", "10e-1"])
-def test_one_number_is_one_identity_however_it_is_written(scene: Scenario, other: str) -> None:
-    """JSON knows no other one, nor does the database."""
+def test_identity__equal_numbers_are_equal(scene: Scenario, other: str) -> None:
+    """JSON and the database have one kind of number."""
     sync_id = scene.sync()
     scene.shelf.put("airlines", {"id": 1, "code": 1, "name": "an integer"})
     scene.run(sync_id)
@@ -251,7 +251,7 @@ def test_one_number_is_one_identity_however_it_is_written(scene: Scenario, other
 
 
 @through_both_doors
-def test_a_record_without_a_value_for_its_identity_is_an_error(scene: Scenario) -> None:
+def test_identity__missing_value__counted_as_error(scene: Scenario) -> None:
     scene.shelf.put(
         "airlines",
         {"id": 1, "code": "AA", "name": "good"},
@@ -283,7 +283,7 @@ def test_a_record_without_a_value_for_its_identity_is_an_error(scene: Scenario) 
 
 
 @through_both_doors
-def test_of_many_errors_the_first_hundred_are_told_and_all_are_counted(scene: Scenario) -> None:
+def test_errors__first_hundred_listed_and_all_counted(scene: Scenario) -> None:
     scene.shelf.put("airlines", *({"id": n, "code": None if n % 2 else n} for n in range(300)))
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
@@ -299,7 +299,7 @@ def test_of_many_errors_the_first_hundred_are_told_and_all_are_counted(scene: Sc
 
 
 @through_both_doors
-def test_of_records_with_one_identity_the_last_counts(scene: Scenario) -> None:
+def test_identity__repeated__last_record_wins(scene: Scenario) -> None:
     """In one batch it is one row, written once; in the next it is an update."""
     scene.shelf.put("airlines", *({"id": n, "code": "AA", "name": n} for n in range(5)))
     sync_id = scene.sync()
@@ -310,11 +310,11 @@ def test_of_records_with_one_identity_the_last_counts(scene: Scenario) -> None:
     assert scene.rows() == {'["AA"]': {"code": "AA", "title": 4}}
 
 
-# Status and counts on the way
+# Status and counts during an execution
 
 
 @through_both_doors
-def test_counts_grow_with_each_batch(scene: Scenario) -> None:
+def test_counts__grow_with_each_batch(scene: Scenario) -> None:
     before_of(scene)
     scene.shelf.tables["airlines"].insert(1, {"id": 9, "code": None})
     sync_id = scene.sync()
@@ -336,7 +336,9 @@ def test_counts_grow_with_each_batch(scene: Scenario) -> None:
 @through_both_doors
 @pytest.mark.parametrize("mode", ["create", "update", "updateOrCreate", "append"])
 @pytest.mark.parametrize("done", range(BATCHES + 1))
-def test_from_wherever_a_worker_died_another_goes_on_and_counts_once(scene: Scenario, mode: str, done: int) -> None:
+def test_runner__worker_dies_after_any_batch__another_resumes_and_counts_once(
+    scene: Scenario, mode: str, done: int
+) -> None:
     before_of(scene)
     scene.shelf.tables["airlines"][3] = {"id": 4, "name": "no code"}
     sync_id = scene.sync(mode)
@@ -346,7 +348,7 @@ def test_from_wherever_a_worker_died_another_goes_on_and_counts_once(scene: Scen
     for _ in range(done):
         batch = hand.batch()
         assert batch is not None
-        assert hand.commit(batch) == hand.commit(batch, hand.seq) == "continue"  # the answer was lost
+        assert hand.commit(batch) == hand.commit(batch, hand.seq) == "continue"  # as after a lost response
     hand.dies()
     scene.shelf.asked.clear()
     with Hand(scene.database, execution_id) as heir:
@@ -364,7 +366,7 @@ def test_from_wherever_a_worker_died_another_goes_on_and_counts_once(scene: Scen
 
 
 @through_both_doors
-def test_a_cancel_in_the_middle_keeps_what_is_stored(scene: Scenario) -> None:
+def test_cancel__in_the_middle__stored_rows_stay(scene: Scenario) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     with Hand(scene.database, execution_id) as hand:
@@ -377,8 +379,8 @@ def test_a_cancel_in_the_middle_keeps_what_is_stored(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_a_source_that_refuses_in_the_middle(scene: Scenario) -> None:
-    """The sentence about it goes before those about records."""
+def test_source__refuses_in_the_middle__fails(scene: Scenario) -> None:
+    """The execution's error comes before those of records."""
     scene.shelf.tables["airlines"][0] = {"id": 1, "name": "no code"}
     scene.shelf.before = lambda _resource, page: 401 if page == 2 else None
     sync_id = scene.sync()
@@ -397,7 +399,7 @@ def test_a_source_that_refuses_in_the_middle(scene: Scenario) -> None:
 
 
 @through_one_door
-def test_what_is_complete_reads_nothing(scene: Scenario) -> None:
+def test_runner__complete__reads_nothing(scene: Scenario) -> None:
     execution_id = scene.client.started(scene.sync())
     hand = Hand(scene.database, execution_id)
     hand.steps(BATCHES)
@@ -410,8 +412,8 @@ def test_what_is_complete_reads_nothing(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_an_object_that_was_filled_meanwhile_is_looked_at_again_at_the_start(scene: Scenario) -> None:
-    """Two syncs of an empty object, each with an identity of its own: the second is told when it is started."""
+def test_start__object_created_since__checked_again(scene: Scenario) -> None:
+    """Two syncs of an empty object with different identities. Starting the second one fails."""
     first = scene.sync()
     identity = {**scene.field("id", "number"), "function": "Equality"}
     second = scene.client.made(identity=identity, fields=[scene.field("name", "title")], target=scene.target)
@@ -422,7 +424,7 @@ def test_an_object_that_was_filled_meanwhile_is_looked_at_again_at_the_start(sce
     assert scene.run(first) == counts(5, update=5)
 
 
-def test_mapping_by_itself() -> None:
+def test_mapped__rows_and_errors() -> None:
     spec: dict[str, Any] = {"fields": [{"source": {"field": "a"}, "target": "b"}], "identity": None}
     records = [{"key": "[1]", "data": {"a": 1, "c": 2}}, {"key": "[2]", "data": {}}]
     assert mapped(spec, records) == (

@@ -1,4 +1,4 @@
-"""functions/_connections/addresses.py: the edges of what is public, and every wrapping of what is not."""
+"""functions/_connections/addresses.py: the limits of public networks, and IPv4 addresses within IPv6 addresses."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ PUBLIC_6 = [
 
 
 @pytest.mark.parametrize("address", PRIVATE_4 + PRIVATE_6)
-def test_what_is_ours_alone_is_not_public(address: str) -> None:
+def test_is_public__special_purpose__false(address: str) -> None:
     assert not is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("address", PUBLIC_4 + PUBLIC_6)
-def test_what_lies_next_to_it_is_public(address: str) -> None:
+def test_is_public__next_to_special_purpose__true(address: str) -> None:
     assert is_public(ip_address(address))
 
 
 @given(st.ip_addresses(v=4))
-def test_wrapped_in_ipv6_an_address_is_public_through_nat64_alone_and_only_if_it_is(address: IPv4Address) -> None:
+def test_is_public__ipv4_in_ipv6__nat64_only(address: IPv4Address) -> None:
     packed = address.packed
     never = {
         "compatible": bytes(12) + packed,
@@ -62,7 +62,7 @@ def test_wrapped_in_ipv6_an_address_is_public_through_nat64_alone_and_only_if_it
 
 
 @given(st.ip_addresses())
-def test_nothing_is_public_that_python_calls_otherwise(address: IPv4Address | IPv6Address) -> None:
+def test_is_public__not_global_in_python__false(address: IPv4Address | IPv6Address) -> None:
     if is_public(address) and not address.exploded.startswith("0064:ff9b:"):
         assert address.is_global
         assert not any([address.is_multicast, address.is_reserved, address.is_link_local, address.is_loopback])

@@ -32,7 +32,7 @@ AUTHS = ["bearer", "api_key", "api_key_query", "basic"]
 
 
 class Waits(list[float]):
-    """Takes the place of asyncio.sleep: remembers how long was asked for, and returns at once."""
+    """Replaces asyncio.sleep: records the seconds and returns at once."""
 
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -51,18 +51,18 @@ def _no_faults_left(source: Source) -> Iterator[None]:
 
 
 def local(connection: tuple[Any, Any], **options: Any) -> HttpConnector:
-    """One that may read from this machine, where the source is."""
+    """A connector that may read from this machine."""
     return HttpConnector(*connection, **{"allow_private_addresses": True, "backoff": NO_WAIT, **options})
 
 
-async def walk(connector: HttpConnector, resource: str, *where: Any) -> list[Page]:
+async def read_all(connector: HttpConnector, resource: str, *where: Any) -> list[Page]:
     return [page async for page in connector.pages(resource, *where)]
 
 
 def read(connection: tuple[Any, Any], resource: str, *where: Any, **options: Any) -> list[Page]:
     async def run() -> list[Page]:
         async with local(connection, **options) as connector:
-            return await walk(connector, resource, *where)
+            return await read_all(connector, resource, *where)
 
     return asyncio.run(run())
 
@@ -87,7 +87,7 @@ def read_mock(
         async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
             secret = {"token": "the-token"}
             connector = HttpConnector(mock_config(pagination), secret, client=client, backoff=NO_WAIT, **options)
-            return await walk(connector, "things", None, position)
+            return await read_all(connector, "things", None, position)
 
     return asyncio.run(run())
 
@@ -103,7 +103,7 @@ CURSORS = {"type": "cursor", "param": "cursor", "next": "meta.next", "size_param
 LINKS = {"type": "link_header", "size_param": "per_page", "size": 2}
 
 
-def test_a_key_too_long_to_be_indexed_is_refused() -> None:
+def test_key__too_long__refused() -> None:
     def longest(length: int) -> list[Page]:
         return read_mock(lambda _: httpx.Response(200, json={"data": [{"id": "x" * length}]}), NO_PAGES)
 
@@ -113,7 +113,7 @@ def test_a_key_too_long_to_be_indexed_is_refused() -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_walk_resumed_at_any_position_gives_the_rest(source: Source, style: str) -> None:
+def test_pages__resumed_at_any_position__rest_only(source: Source, style: str) -> None:
     connection = source.connection(["weather"], pagination=style, page_size=100)
     whole = read(connection, "weather", WEEK)
     expected = keys(read(source.connection(["weather"]), "weather", WEEK))
@@ -127,7 +127,7 @@ def test_a_walk_resumed_at_any_position_gives_the_rest(source: Source, style: st
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_failed_walk_goes_on_where_it_stopped(source: Source, style: str) -> None:
+def test_pages__resumed_after_a_failure(source: Source, style: str) -> None:
     connection = source.connection(["airports"], pagination=style, page_size=500)
     got: list[Page] = []
 
@@ -146,12 +146,12 @@ def test_a_failed_walk_goes_on_where_it_stopped(source: Source, style: str) -> N
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_dates_without_rows_are_one_empty_page(source: Source, style: str) -> None:
+def test_pages__no_rows__one_empty_page(source: Source, style: str) -> None:
     never = (date(2020, 1, 1), date(2020, 1, 2))
     assert read(source.connection(pagination=style), "weather", never) == [Page([], None)]
 
 
-def test_keys_follow_the_config_and_data_is_whole(source: Source) -> None:
+def test_record__key_and_data(source: Source) -> None:
     config, secret = source.connection(["flights", "weather"])
     page = read((config, secret), "flights", (date(2013, 1, 1), date(2013, 1, 1)))[0]
     record = page.records[0]
@@ -162,18 +162,18 @@ def test_keys_follow_the_config_and_data_is_whole(source: Source) -> None:
     assert weather.key == '["EWR","2013-03-01T00:00:00Z"]'
 
 
-def test_both_dates_of_a_window_are_included(source: Source) -> None:
+def test_window__both_dates_included(source: Source) -> None:
     pages = read(source.connection(), "weather", WEEK)
     days = {str(record.data["time_hour"])[:10] for page in pages for record in page.records}
     assert (min(days), max(days)) == ("2013-03-01", "2013-03-07")
 
 
-def test_dates_for_a_resource_without_them_are_a_mistake(source: Source) -> None:
+def test_window__no_date_filter__value_error(source: Source) -> None:
     with pytest.raises(ValueError, match="date_filter"):
         read(source.connection(), "airlines", WEEK)
 
 
-def test_static_params_and_headers_are_sent() -> None:
+def test_request__static_params_and_headers() -> None:
     seen: list[httpx.Request] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -183,7 +183,7 @@ def test_static_params_and_headers_are_sent() -> None:
     async def run() -> None:
         config = mock_config(NO_PAGES, params={"expand": "all", "v": 2}) | {"headers": {"X-Team": "data sync"}}
         async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-            await walk(HttpConnector(config, {"token": "the-token"}, client=client), "things", None)
+            await read_all(HttpConnector(config, {"token": "the-token"}, client=client), "things", None)
 
     asyncio.run(run())
     assert str(seen[0].url) == "https://api.example/v1/things?expand=all&v=2"
@@ -191,24 +191,24 @@ def test_static_params_and_headers_are_sent() -> None:
     assert seen[0].headers["Authorization"] == "Bearer the-token"
 
 
-def test_the_body_itself_may_be_the_list() -> None:
+def test_records__body_is_the_list() -> None:
     async def run() -> list[Page]:
         transport = httpx.MockTransport(lambda _: httpx.Response(200, json=[{"id": "é"}]))
         async with httpx.AsyncClient(transport=transport) as client:
             config = mock_config(NO_PAGES, records="") | {"auth": {"type": "none"}}
-            return await walk(HttpConnector(config, {}, client=client), "things", None)
+            return await read_all(HttpConnector(config, {}, client=client), "things", None)
 
     assert keys(asyncio.run(run())) == ['["é"]']
 
 
 @pytest.mark.parametrize("auth", AUTHS)
-def test_each_kind_of_auth(source: Source, auth: str) -> None:
+def test_auth__each_type(source: Source, auth: str) -> None:
     pages = read(source.connection(["airlines"], auth=auth), "airlines", None)
     assert len(keys(pages)) == RESOURCES["airlines"].count
 
 
 @pytest.mark.parametrize("auth", AUTHS)
-def test_wrong_credentials_are_refused_at_once(source: Source, auth: str) -> None:
+def test_auth__wrong_credentials__not_retried(source: Source, auth: str) -> None:
     config, secret = source.connection(["airlines"], auth=auth)
     before = len(source.requests)
     with pytest.raises(SourceRefused) as refused:
@@ -218,7 +218,7 @@ def test_wrong_credentials_are_refused_at_once(source: Source, auth: str) -> Non
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_key_in_the_query_reaches_every_page_but_no_position(source: Source, style: str) -> None:
+def test_auth__key_in_query__not_in_positions(source: Source, style: str) -> None:
     connection = source.connection(["airlines"], auth="api_key_query", pagination=style, page_size=5)
     before = len(source.requests)
     pages = read(connection, "airlines", None)
@@ -227,7 +227,7 @@ def test_a_key_in_the_query_reaches_every_page_but_no_position(source: Source, s
     assert "the-key" not in json.dumps([page.next for page in pages])
 
 
-def test_a_key_repeated_in_a_link_is_not_stored() -> None:
+def test_auth__key_in_link__not_in_positions() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         target = request.extensions["target"]
         assert target.endswith(b"api_key=the-key")
@@ -237,7 +237,7 @@ def test_a_key_repeated_in_a_link_is_not_stored() -> None:
     async def run() -> list[Page]:
         config = mock_config(LINKS) | {"auth": {"type": "api_key", "in": "query", "name": "api_key"}}
         async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-            return await walk(HttpConnector(config, {"api_key": "the-key"}, client=client), "things", None)
+            return await read_all(HttpConnector(config, {"api_key": "the-key"}, client=client), "things", None)
 
     assert [page.next for page in asyncio.run(run())] == [{"link": "/v1/things?page=2"}, None]
 
@@ -253,9 +253,7 @@ def test_a_key_repeated_in_a_link_is_not_stored() -> None:
         (lambda faults, times: faults.truncate(times=times), "source_unavailable"),
     ],
 )
-def test_passing_faults_are_retried_and_lasting_ones_reported(
-    source: Source, queue: Callable[[Any, int], None], code: str
-) -> None:
+def test_retry__passing_and_lasting_faults(source: Source, queue: Callable[[Any, int], None], code: str) -> None:
     connection = source.connection(["airlines"], pagination="cursor")
     before = len(source.requests)
     queue(source.faults, 2)
@@ -279,7 +277,7 @@ def test_passing_faults_are_retried_and_lasting_ones_reported(
         (422, "source_refused"),
     ],
 )
-def test_other_statuses_are_not_retried(source: Source, status: int, code: str) -> None:
+def test_retry__other_statuses__not_retried(source: Source, status: int, code: str) -> None:
     before = len(source.requests)
     source.faults.status(status)
     with pytest.raises(SourceRefused) as refused:
@@ -288,7 +286,7 @@ def test_other_statuses_are_not_retried(source: Source, status: int, code: str) 
     assert len(source.requests) == before + 1
 
 
-def test_invalid_json_is_not_retried(source: Source) -> None:
+def test_retry__invalid_json__not_retried(source: Source) -> None:
     before = len(source.requests)
     source.faults.invalid_json()
     with pytest.raises(SourceRefused) as refused:
@@ -297,7 +295,7 @@ def test_invalid_json_is_not_retried(source: Source) -> None:
     assert len(source.requests) == before + 1
 
 
-def test_a_source_that_is_not_there_is_unavailable(source: Source) -> None:
+def test_source__connection_refused__unavailable(source: Source) -> None:
     with Source() as gone:
         connection = gone.connection(["airlines"])
     waits = Waits()
@@ -307,19 +305,19 @@ def test_a_source_that_is_not_there_is_unavailable(source: Source) -> None:
     assert len(waits) == 3
 
 
-def test_a_short_delay_is_waited_for_and_a_long_one_is_not() -> None:
+def test_timeout__short_and_long_delay() -> None:
     with Source(credentials=CREDENTIALS) as slow:
         config, secret = slow.connection(["airlines"])
         slow.faults.delay(0.02)
         assert len(keys(read((config, secret), "airlines", None))) == RESOURCES["airlines"].count
         slow.faults.delay_seconds = 3600
         with pytest.raises(SourceUnavailable) as unavailable:
-            read((config | {"timeout_seconds": 0.5}, secret), "airlines", None)  # time enough to be asked
+            read((config | {"timeout_seconds": 0.5}, secret), "airlines", None)  # enough time for the request
         assert "timeout_seconds" in unavailable.value.message
         assert len(slow.requests) == 4
 
 
-def test_waits_grow_at_random_below_their_bounds(source: Source) -> None:
+def test_backoff__random_below_growing_bound(source: Source) -> None:
     waits = Waits()
     source.faults.status(500, times=6)
     with pytest.raises(SourceUnavailable):
@@ -347,7 +345,7 @@ def in_an_hour() -> str:
         (-5, 0, 0),
     ],
 )
-def test_retry_after_is_honoured_up_to_its_cap(source: Source, asked: Any, shortest: int, longest: int) -> None:
+def test_retry_after__up_to_its_limit(source: Source, asked: Any, shortest: int, longest: int) -> None:
     waits = Waits()
     source.faults.status(429, retry_after=asked() if callable(asked) else asked)
     backoff = Backoff(base_seconds=0, retry_after_max_seconds=10_000, sleep=waits)
@@ -356,14 +354,14 @@ def test_retry_after_is_honoured_up_to_its_cap(source: Source, asked: Any, short
     assert shortest <= waits[0] <= longest
 
 
-def test_retry_after_is_told_to_the_caller(source: Source) -> None:
+def test_retry_after__in_the_error(source: Source) -> None:
     source.faults.status(503, times=3, retry_after=40)
     with pytest.raises(SourceUnavailable) as unavailable:
         read(source.connection(), "airlines", None)
     assert unavailable.value.retry_after == 40
 
 
-def test_a_rate_limited_source_is_read_to_the_end() -> None:
+def test_retry_after__rate_limited_source__read_to_the_end() -> None:
     waits = Waits()
 
     async def sleep(seconds: float) -> None:
@@ -378,17 +376,17 @@ def test_a_rate_limited_source_is_read_to_the_end() -> None:
     assert waits
 
 
-def test_requests_per_second_spaces_requests_evenly(source: Source) -> None:
+def test_rate_limit__requests_evenly_spaced(source: Source) -> None:
     config, secret = source.connection(["airlines"], page_size=4)
     waits = Waits()
     backoff = Backoff(sleep=waits)
     read((config | {"requests_per_second": 0.001}, secret), "airlines", None, backoff=backoff)
-    # No time passes while waiting, so every wait is a thousand seconds longer than the one before.
+    # No time passes during a wait, so each wait is a thousand seconds longer than the last.
     assert [round(wait, -3) for wait in waits] == [1000, 2000, 3000]
 
 
 @pytest.mark.parametrize("pagination", [NUMBERS, OFFSETS])
-def test_a_size_the_server_lowers_loses_nothing(pagination: dict[str, object]) -> None:
+def test_pagination__server_lowers_the_size(pagination: dict[str, object]) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         query = request.url.params
         start = int(query["offset"]) if "offset" in query else (int(query["page"]) - 1) * 2
@@ -401,13 +399,13 @@ def test_a_size_the_server_lowers_loses_nothing(pagination: dict[str, object]) -
         assert read_mock(handler, {**pagination, "total": "total"}, page.next) == counted[index + 1 :]
 
 
-def test_a_short_page_in_the_middle_is_not_the_end() -> None:
+def test_pagination__short_page_in_the_middle() -> None:
     pages = {"1": [1, 2], "2": [3], "3": [4, 5]}
     got = read_mock(lambda request: things(*pages.get(request.url.params["page"], [])), {**NUMBERS, "size": 2})
     assert [len(page.records) for page in got] == [2, 1, 2, 0]
 
 
-def test_pages_may_be_numbered_from_zero() -> None:
+def test_pagination__first_page_is_zero() -> None:
     got = read_mock(
         lambda request: things(*{"0": [1], "1": [2]}.get(request.url.params["page"], [])), NUMBERS | {"first": 0}
     )
@@ -415,7 +413,7 @@ def test_pages_may_be_numbered_from_zero() -> None:
 
 
 @pytest.mark.parametrize("end", [{}, {"meta": {}}, {"meta": {"next": None}}, {"meta": {"next": ""}}, {"meta": None}])
-def test_each_way_to_end_a_cursor(end: dict[str, object]) -> None:
+def test_pagination__end_of_a_cursor(end: dict[str, object]) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         return things(2, **end) if request.url.params.get("cursor") == "7" else things(1, meta={"next": 7})
 
@@ -427,7 +425,7 @@ def linked(target: str, number: int = 1) -> httpx.Response:
 
 
 class Counter:
-    """Gives every request a record of its own, so that only positions can repeat."""
+    """Returns a different record to every request, so that only positions can repeat."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -470,7 +468,7 @@ def empty_pages(counter: Counter, _: httpx.Request) -> httpx.Response:
         (empty_pages, CURSORS, MAX_EMPTY_PAGES + 1),
     ],
 )
-def test_an_endless_source_is_refused(
+def test_pagination__endless__refused(
     respond: Callable[[Counter, httpx.Request], httpx.Response], pagination: dict[str, object], requests: int
 ) -> None:
     counter = Counter()
@@ -480,7 +478,7 @@ def test_an_endless_source_is_refused(
     assert counter.requests == requests
 
 
-def test_a_cursor_that_leads_to_itself_is_refused_on_resuming() -> None:
+def test_pagination__cursor_repeats_on_resuming__refused() -> None:
     counter = Counter()
     with pytest.raises(SourceRefused, match="without end"):
         read_mock(lambda request: same_cursor(counter, request), CURSORS, {"cursor": "same"})
@@ -497,7 +495,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)
-def test_no_request_goes_to_another_origin(target: str) -> None:
+def test_link__other_origin__refused(target: str) -> None:
     seen: list[httpx.URL] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -513,12 +511,12 @@ def test_no_request_goes_to_another_origin(target: str) -> None:
     assert len(seen) == 1
 
 
-def test_a_link_that_is_not_asked_for_is_ignored() -> None:
+def test_link__other_pagination__ignored() -> None:
     assert read_mock(lambda _: linked(ELSEWHERE[0]), CURSORS)[0].next is None
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed(status: int) -> None:
+def test_redirect__refused(status: int) -> None:
     seen: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -539,7 +537,7 @@ def test_redirects_are_not_followed(status: int) -> None:
         "https://API.example:443/v1/things?page=2",
     ],
 )
-def test_links_of_the_same_origin_are_followed(target: str) -> None:
+def test_link__same_origin__followed(target: str) -> None:
     got = read_mock(lambda request: things(2) if "page" in request.url.params else linked(target), LINKS)
     assert [page.next for page in got] == [{"link": "/v1/things?page=2"}, None]
 
@@ -563,7 +561,7 @@ def test_links_of_the_same_origin_are_followed(target: str) -> None:
         b"[" * 100_000,
     ],
 )
-def test_answers_of_another_shape_are_refused(body: bytes) -> None:
+def test_body__unexpected_shape__refused(body: bytes) -> None:
     with pytest.raises(SourceRefused) as refused:
         read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)
     assert refused.value.code == "source_malformed"
@@ -592,7 +590,7 @@ BARE = "\ud83d".encode("utf-8", "surrogatepass")
         (rb"\u0001\ufffd", "\x01�"),
     ],
 )
-def test_what_postgres_cannot_store_is_replaced(text: bytes, stored: str) -> None:
+def test_body__unstorable_text__replaced(text: bytes, stored: str) -> None:
     body = b'{"data": [{"id": "=", "t=": [{"=": "="}, 1.5, true, null]}], "meta": {"next": "="}}'.replace(b"=", text)
     pages: list[httpx.URL] = []
 
@@ -609,17 +607,17 @@ def test_what_postgres_cannot_store_is_replaced(text: bytes, stored: str) -> Non
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-def test_it_is_replaced_in_every_encoding_of_json(encoding: str) -> None:
+def test_body__unstorable_text__every_encoding(encoding: str) -> None:
     body = r'{"data": [{"id": "é\u0000"}]}'.encode(encoding)
     assert keys(read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)) == ['["é�"]']
 
 
-def test_keys_stay_apart_when_they_differ_by_what_is_replaced() -> None:
+def test_body__unstorable_text__distinct_keys() -> None:
     body = rb'{"data": [{"id": "a"}, {"id": "a\u0000"}]}'
     assert keys(read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)) == ['["a"]', '["a�"]']
 
 
-def test_a_page_with_replacements_is_stored_by_postgres(postgres: Postgres) -> None:
+def test_body__unstorable_text__stored_by_postgres(postgres: Postgres) -> None:
     body = rb'{"data": [{"id": "a\u0000", "\udbff": "\ud83d\ude00 \udc00"}]}'
     [page] = read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)
     [record] = page.records
@@ -639,13 +637,13 @@ def test_a_page_with_replacements_is_stored_by_postgres(postgres: Postgres) -> N
         (httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"plain")), NO_PAGES),
     ],
 )
-def test_answers_that_cannot_be_followed_are_refused(response: httpx.Response, pagination: dict[str, object]) -> None:
+def test_pagination__malformed_response__refused(response: httpx.Response, pagination: dict[str, object]) -> None:
     with pytest.raises(SourceRefused) as refused:
         read_mock(lambda _: response, pagination)
     assert refused.value.code == "source_malformed"
 
 
-def test_a_body_is_read_up_to_its_cap(source: Source) -> None:
+def test_body__too_large__refused(source: Source) -> None:
     connection = source.connection(["airlines"], pagination="cursor")
     size = len(httpx.get(f"{source.url}/airlines?api_key=the-key&limit=1000", trust_env=False).content)
     assert read(connection, "airlines", None, max_body_bytes=size)
@@ -666,31 +664,31 @@ def test_a_body_is_read_up_to_its_cap(source: Source) -> None:
         (LINKS, {}),
     ],
 )
-def test_a_position_of_another_style_is_refused(pagination: dict[str, object], position: dict[str, object]) -> None:
+def test_position__of_another_style__refused(pagination: dict[str, object], position: dict[str, object]) -> None:
     with pytest.raises(SourceRefused) as refused:
         read_mock(lambda _: pytest.fail("no request expected"), pagination, position)
     assert refused.value.code == "source_position_invalid"
 
 
-def test_cancelling_a_slow_fetch_ends_it_and_the_connector_stays_usable() -> None:
+def test_cancel__slow_request__connector_stays_usable() -> None:
     async def run(slow: Source) -> list[Page]:
         config, secret = slow.connection(["airlines"])
         async with local((config | {"timeout_seconds": 3600}, secret)) as connector:
-            task = asyncio.create_task(walk(connector, "airlines", None))
+            task = asyncio.create_task(read_all(connector, "airlines", None))
             while not slow.requests:  # noqa: ASYNC110 - the server tells nobody; it only writes its log
                 await asyncio.sleep(0.002)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert asyncio.all_tasks() == {asyncio.current_task()}
-            return await walk(connector, "airlines", None)
+            return await read_all(connector, "airlines", None)
 
     with Source(credentials=CREDENTIALS) as slow:
         slow.faults.delay(3600)
         assert len(keys(asyncio.run(run(slow)))) == RESOURCES["airlines"].count
 
 
-def test_cancelling_a_wait_ends_it(source: Source) -> None:
+def test_cancel__wait(source: Source) -> None:
     async def run() -> None:
         waiting = asyncio.Event()
 
@@ -700,7 +698,7 @@ def test_cancelling_a_wait_ends_it(source: Source) -> None:
 
         backoff = Backoff(base_seconds=0, retry_after_max_seconds=3600, sleep=sleep)
         async with local(source.connection(), backoff=backoff) as connector:
-            task = asyncio.create_task(walk(connector, "airlines", None))
+            task = asyncio.create_task(read_all(connector, "airlines", None))
             await waiting.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -710,34 +708,34 @@ def test_cancelling_a_wait_ends_it(source: Source) -> None:
     asyncio.run(run())
 
 
-def test_a_walk_left_early_leaves_the_connector_usable(source: Source) -> None:
+def test_pages__left_early__connector_stays_usable(source: Source) -> None:
     async def run() -> int:
         async with local(source.connection(page_size=5)) as connector:
             async for page in connector.pages("airlines", None):
                 first = page
                 break
-            again = await walk(connector, "airlines", None)
+            again = await read_all(connector, "airlines", None)
             assert again[0] == first
             return len(again)
 
     assert asyncio.run(run()) == 4
 
 
-def test_pages_share_one_connection(source: Source, caplog: pytest.LogCaptureFixture) -> None:
+def test_pages__share_one_connection(source: Source, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "httpcore.connection")
     read(source.connection(page_size=100), "airports", None)
     assert [record.message.split()[0] for record in caplog.records].count("connect_tcp.started") == 1
 
 
-def test_only_a_client_of_its_own_is_closed(source: Source) -> None:
+def test_close__own_client_only(source: Source) -> None:
     async def run() -> None:
         async with local(source.connection()) as connector:
             pass
         with pytest.raises(RuntimeError, match="closed"):
-            await walk(connector, "airlines", None)
+            await read_all(connector, "airlines", None)
         async with httpx.AsyncClient(trust_env=False) as client:
             async with local(source.connection(), client=client) as borrower:
-                await walk(borrower, "airlines", None)
+                await read_all(borrower, "airlines", None)
             assert not client.is_closed
 
     asyncio.run(run())
@@ -769,9 +767,7 @@ def failures(source: Source, auth: str) -> Iterator[SourceError]:
 
 
 @pytest.mark.parametrize("auth", AUTHS)
-def test_no_secret_query_or_body_in_errors_and_logs(
-    source: Source, auth: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_errors_and_logs__no_secret_query_or_body(source: Source, auth: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "httpx")  # other tests lower it
     _, secret = source.connection(auth=auth)
@@ -814,7 +810,7 @@ def test_no_secret_query_or_body_in_errors_and_logs(
         ({"resources": {}}, "resources"),
     ],
 )
-def test_a_config_that_is_not_valid_is_refused(change: dict[str, Any], place: str) -> None:
+def test_config__invalid__refused(change: dict[str, Any], place: str) -> None:
     with pytest.raises(SourceRefused) as refused:
         HttpConnector(mock_config(NO_PAGES) | change, {"token": "the-token"})
     assert refused.value.code == "source_config_invalid"
@@ -823,7 +819,7 @@ def test_a_config_that_is_not_valid_is_refused(change: dict[str, Any], place: st
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
-def test_unencrypted_requests_go_to_this_machine_only_and_with_permission_only(host: str) -> None:
+def test_config__http__loopback_only_if_allowed(host: str) -> None:
     config = mock_config(NO_PAGES) | {"base_url": f"http://{host}:8000"}
     local((config, {"token": "the-token"}))
     with pytest.raises(SourceRefused, match="must begin with https and lead to the internet"):
@@ -848,7 +844,7 @@ def test_unencrypted_requests_go_to_this_machine_only_and_with_permission_only(h
         ({"pagination": CURSORS | {"total": "total"}}, "pagination.cursor.total"),
     ],
 )
-def test_a_resource_that_is_not_valid_is_refused(change: dict[str, Any], place: str) -> None:
+def test_config__invalid_resource__refused(change: dict[str, Any], place: str) -> None:
     with pytest.raises(SourceRefused) as refused:
         HttpConnector(mock_config(**{"pagination": NO_PAGES, **change}), {"token": "the-token"})
     assert refused.value.message.startswith(f"The config is not valid at resources.things.{place}")
@@ -866,7 +862,7 @@ def test_a_resource_that_is_not_valid_is_refused(change: dict[str, Any], place: 
         ("none", {"token": "hush"}, "nothing"),
     ],
 )
-def test_a_secret_that_does_not_fit_is_refused_and_not_quoted(auth: str, secret: dict[str, str], members: str) -> None:
+def test_secret__invalid__refused_and_not_quoted(auth: str, secret: dict[str, str], members: str) -> None:
     with pytest.raises(SourceRefused) as refused:
         HttpConnector(mock_config(NO_PAGES) | {"auth": {"type": auth}}, secret)
     assert refused.value.code == "source_config_invalid"
@@ -876,12 +872,12 @@ def test_a_secret_that_does_not_fit_is_refused_and_not_quoted(auth: str, secret:
     assert "hüsh" not in told
 
 
-def test_a_resource_the_config_lacks_is_refused(source: Source) -> None:
+def test_pages__unknown_resource__refused(source: Source) -> None:
     with pytest.raises(SourceRefused, match='no resource "trains"'):
         read(source.connection(), "trains", None)
 
 
-def test_resources_describe_the_config(source: Source) -> None:
+def test_resources__from_config(source: Source) -> None:
     connector = local(source.connection())
     assert list(connector.resources) == list(source.resources)
     weather = connector.resources["weather"]
@@ -897,7 +893,7 @@ def asked_for(
     auth: tuple[Any, Any] = ({"type": "none"}, {}),
     **members: Any,
 ) -> list[httpx.URL]:
-    """The requests that a walk with these further parameters makes."""
+    """The requests that a read_all with these further parameters makes."""
     seen: list[httpx.URL] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -911,7 +907,7 @@ def asked_for(
     async def run() -> None:
         async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
             config = mock_config(pagination, **members) | {"auth": auth[0]}
-            await walk(HttpConnector(config, auth[1], client=client), "things", window, None, further)
+            await read_all(HttpConnector(config, auth[1], client=client), "things", window, None, further)
 
     asyncio.run(run())
     return seen
@@ -935,7 +931,7 @@ def asked_for(
         ("{{args.secret}}", "f=%7B%7Bargs.secret%7D%7D"),
     ],
 )
-def test_further_parameters_are_sent_as_data(value: object, query: str) -> None:
+def test_params__encoded(value: object, query: str) -> None:
     [url] = asked_for({"f": value}, params={"v": 2})
     assert url.query.decode() == "&".join(part for part in ("v=2", query) if part)
     assert url.host == "api.example"
@@ -951,11 +947,11 @@ def test_further_parameters_are_sent_as_data(value: object, query: str) -> None:
         (LINKS, ["f=a&f=b&per_page=2", "n=2"]),
     ],
 )
-def test_further_parameters_reach_every_page(pagination: dict[str, object], queries: list[str]) -> None:
+def test_params__sent_with_every_page(pagination: dict[str, object], queries: list[str]) -> None:
     assert [url.query.decode() for url in asked_for({"f": ["a", "b"]}, pagination)] == queries
 
 
-def test_a_name_of_a_parameter_adds_no_other() -> None:
+def test_params__name_encoded() -> None:
     [url] = asked_for({"a=1&b": "c", "é": "d"})
     assert url.query == b"a%3D1%26b=c&%C3%A9=d"
 
@@ -984,7 +980,7 @@ DATED: dict[str, Any] = {"date_filter": {"from": "since", "to": "until"}}
         ("until", {"window": WEEK, **DATED}),
     ],
 )
-def test_what_the_connection_sends_is_not_overridden(name: str, options: dict[str, Any]) -> None:
+def test_params__own_parameter__refused(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(SourceRefused, match=f'parameter "{name}" is the connection') as refused:
         asked_for({"f": 1, name: "mine"}, **options)
     assert refused.value.code == "source_params_invalid"
@@ -992,7 +988,7 @@ def test_what_the_connection_sends_is_not_overridden(name: str, options: dict[st
     assert asked_for({name: None}, **options)
 
 
-def test_dates_may_be_asked_for_where_there_is_no_window() -> None:
+def test_params__dates_without_window() -> None:
     [url] = asked_for({"since": "2013-01-01"}, **DATED)
     assert url.query == b"since=2013-01-01"
 
@@ -1011,7 +1007,7 @@ def test_dates_may_be_asked_for_where_there_is_no_window() -> None:
         "é" * 6000,
     ],
 )
-def test_what_cannot_be_a_parameter_is_refused(value: object) -> None:
+def test_params__invalid_value__refused(value: object) -> None:
     with pytest.raises(SourceRefused) as refused:
         asked_for({"f": value})
     assert refused.value.code == "source_params_invalid"
@@ -1021,7 +1017,7 @@ def test_what_cannot_be_a_parameter_is_refused(value: object) -> None:
         asked_for({"\ud800" + "x" * 40_000: "a"})
 
 
-def one(
+def get_one(
     key: object,
     response: object = None,
     config: Mapping[str, Any] | None = None,
@@ -1066,8 +1062,8 @@ def one(
         ("{{args.secret}}", b"%7B%7Bargs.secret%7D%7D"),
     ],
 )
-def test_a_key_is_one_segment_of_the_path(key: object, path: bytes) -> None:
-    page, url = one(key)
+def test_get_record__key_is_one_path_segment(key: object, path: bytes) -> None:
+    page, url = get_one(key)
     assert url.raw_path == b"/v1/things/" + path
     assert (url.scheme, url.host) == ("https", "api.example")
     assert page == Page([Record("[1]", {"id": 1, "name": "a"})], None)
@@ -1082,19 +1078,19 @@ def test_a_key_is_one_segment_of_the_path(key: object, path: bytes) -> None:
         *(None, True, 1.5, [], ["AA"], {"id": 1}, b"AA", VAST),
     ],
 )
-def test_a_key_that_might_lead_elsewhere_is_refused(key: object) -> None:
+def test_get_record__unsafe_key__refused(key: object) -> None:
     with pytest.raises(SourceRefused) as refused:
-        one(key)
+        get_one(key)
     assert refused.value.code == "source_params_invalid"
 
 
-def test_a_record_is_asked_for_with_the_configs_parameters_and_further_ones() -> None:
+def test_get_record__parameters() -> None:
     config = mock_config(NUMBERS, params={"v": 2}, path="/things/")
-    _, url = one("a", config=config, params={"expand": ["x", "y"]})
+    _, url = get_one("a", config=config, params={"expand": ["x", "y"]})
     assert url.raw_path == b"/v1/things/a?v=2&expand=x&expand=y"
     for name in ("v", "page"):
         with pytest.raises(SourceRefused, match=f'parameter "{name}"'):
-            one("a", config=config, params={name: 1})
+            get_one("a", config=config, params={name: 1})
 
 
 @pytest.mark.parametrize(
@@ -1109,19 +1105,19 @@ def test_a_record_is_asked_for_with_the_configs_parameters_and_further_ones() ->
         ("data.item", {"id": 1, "data": {}}),
     ],
 )
-def test_the_record_is_at_records_or_is_the_answer(records: str, response: dict[str, object]) -> None:
-    page, _ = one("a", response, mock_config(NO_PAGES, records=records))
+def test_get_record__nested_or_whole_response(records: str, response: dict[str, object]) -> None:
+    page, _ = get_one("a", response, mock_config(NO_PAGES, records=records))
     assert keys([page]) == ["[1]"]
 
 
 @pytest.mark.parametrize("response", [[], [{"id": 1}], "text", 7, {}, {"data": {}}, {"data": [{"id": 1}]}])
-def test_an_answer_that_is_no_record_is_refused(response: object) -> None:
+def test_get_record__not_a_record__refused(response: object) -> None:
     with pytest.raises(SourceRefused) as refused:
-        one("a", response)
+        get_one("a", response)
     assert refused.value.code == "source_malformed"
 
 
-def test_a_record_is_asked_for_again_and_is_fit_to_be_stored(source: Source) -> None:
+def test_get_record__retried_and_storable(source: Source) -> None:
     source.faults.status(503, times=2)
     source.faults.status(404)
 
@@ -1132,5 +1128,5 @@ def test_a_record_is_asked_for_again_and_is_fit_to_be_stored(source: Source) -> 
     with pytest.raises(SourceRefused) as refused:
         asyncio.run(run())
     assert refused.value.code == "source_not_found"
-    page, _ = one("a", {"id": "\0", "x": "\ud800"})
+    page, _ = get_one("a", {"id": "\0", "x": "\ud800"})
     assert page.records == [Record('["�"]', {"id": "�", "x": "�"})]

@@ -1,6 +1,6 @@
-"""functions/worker/connectors/http/network.py: what only our own network can reach is out of reach.
+"""functions/worker/connectors/http/network.py: private addresses are out of reach.
 
-Resolvers are scripted; sockets, TLS and the names of this machine are real. A public address leads to a server here.
+Resolvers are scripted; sockets, TLS and this machine's names are real. Public addresses lead to a server here.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ PRIVATE = [
 ]  # fmt: skip
 
 
-# What stands in for the internet
+# A fake internet
 
 
-class Names:
-    """A resolver that gives each answer once, and the last for ever."""
+class FakeResolver:
+    """Returns each list of addresses once, and the last from then on."""
 
     def __init__(self, *answers: list[str]) -> None:
         self._answers = deque(answers)
@@ -51,8 +51,8 @@ class Names:
         return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
 
 
-class Detour(httpcore.AnyIOBackend):
-    """The real network, but that the public addresses lead to a port of this machine; nobody answers at the `dead`."""
+class RedirectedNetwork(httpcore.AnyIOBackend):
+    """The real network, with public addresses redirected to a port of this machine. The `dead` do not respond."""
 
     def __init__(self, port: int, *dead: str) -> None:
         self._port = port
@@ -71,7 +71,7 @@ class Detour(httpcore.AnyIOBackend):
 
 @contextmanager
 def listening() -> Iterator[tuple[int, Callable[[], bool]]]:
-    """A port of this machine, and whether anybody has connected to it."""
+    """A port of this machine that records connections."""
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     with socket.create_server(("", 0), family=family, dualstack_ipv6=dual) as listener:
@@ -99,7 +99,7 @@ async def walk(connector: HttpConnector, resource: str = "things") -> list[str]:
 
 
 def read(base_url: str) -> list[str]:
-    """As a worker does to which nothing more is allowed."""
+    """Read as a worker does that may not reach private addresses."""
 
     async def run() -> list[str]:
         config, secret = connection(base_url)
@@ -109,14 +109,14 @@ def read(base_url: str) -> list[str]:
     return asyncio.run(run())
 
 
-class Internet:
-    """Names that lead to one server, and who asked for what on the way."""
+class FakeInternet:
+    """FakeResolver that lead to one server, and who asked for what on the way."""
 
     def __init__(self, server: TlsServer, *answers: list[str], dead: tuple[str, ...] = ()) -> None:
         self.server = server
         self.port = server.server_address[1]
-        self.names = Names(*answers)
-        self.network = Detour(self.port, *dead)
+        self.names = FakeResolver(*answers)
+        self.network = RedirectedNetwork(self.port, *dead)
         self.waits: list[float] = []
 
     async def _sleep(self, seconds: float) -> None:
@@ -140,17 +140,17 @@ def server(tmp_path: Path) -> Iterator[TlsServer]:
 
 
 def check_refusal(refused: SourceRefused) -> None:
-    """Nothing of what was found is told: no address, and no error that would name it."""
+    """The error contains no address and no cause that does."""
     message = "base_url leads to an address that is not public. Set it to one that the internet can reach."
     assert (refused.code, refused.message) == ("source_address_not_allowed", message)
     assert refused.__cause__ is refused.__context__ is None
 
 
-# What is reached
+# Public hosts
 
 
-def test_a_public_host_is_read_under_its_name_over_one_connection(server: TlsServer) -> None:
-    internet = Internet(server, [PUBLIC])
+def test_public_host__read_over_one_connection(server: TlsServer) -> None:
+    internet = FakeInternet(server, [PUBLIC])
     assert internet.read() == ["[1]", "[2]", "[3]"]
     assert server.requests == [f"{NAME}:{internet.port} /things?page={page}" for page in (1, 2, 3, 4)]
     assert server.names == internet.names.asked == [NAME]
@@ -158,31 +158,31 @@ def test_a_public_host_is_read_under_its_name_over_one_connection(server: TlsSer
 
 
 @pytest.mark.parametrize("name", [PUBLIC, "other.example"])
-def test_a_certificate_must_be_for_the_name_not_for_the_address(tmp_path: Path, name: str) -> None:
+def test_tls__certificate_must_match_the_name(tmp_path: Path, name: str) -> None:
     with TlsServer(tmp_path, name) as server:
-        internet = Internet(server, [PUBLIC])
+        internet = FakeInternet(server, [PUBLIC])
         with pytest.raises(SourceUnavailable):
             internet.read()
         assert server.names == [NAME, NAME]
         assert server.requests == []
 
 
-def test_an_address_that_does_not_answer_leaves_the_others(server: TlsServer) -> None:
-    internet = Internet(server, [OTHER_PUBLIC, OTHER_PUBLIC, PUBLIC], dead=(OTHER_PUBLIC,))
+def test_connect__one_address_dead__next_is_used(server: TlsServer) -> None:
+    internet = FakeInternet(server, [OTHER_PUBLIC, OTHER_PUBLIC, PUBLIC], dead=(OTHER_PUBLIC,))
     assert internet.read() == ["[1]", "[2]", "[3]"]
     assert internet.network.dialled == [OTHER_PUBLIC, PUBLIC]
     assert internet.network.timeouts == [ADDRESS_SECONDS, None]
 
 
-def test_a_host_that_does_not_answer_at_all_is_unavailable(server: TlsServer) -> None:
-    internet = Internet(server, [OTHER_PUBLIC, PUBLIC], dead=(OTHER_PUBLIC, PUBLIC))
+def test_connect__all_addresses_dead__unavailable(server: TlsServer) -> None:
+    internet = FakeInternet(server, [OTHER_PUBLIC, PUBLIC], dead=(OTHER_PUBLIC, PUBLIC))
     with pytest.raises(SourceUnavailable):
         internet.read()
     assert internet.network.dialled == [OTHER_PUBLIC, PUBLIC] * 2
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", f"{'a' * 64}.invalid", f"{'a.' * 200}invalid"])
-def test_a_name_without_addresses_is_unavailable(host: str) -> None:
+def test_resolve__no_addresses__unavailable(host: str) -> None:
     async def run() -> None:
         config, secret = connection(f"https://{host}")
         async with HttpConnector(config, secret, backoff=Backoff(attempts=1)) as connector:
@@ -192,7 +192,7 @@ def test_a_name_without_addresses_is_unavailable(host: str) -> None:
         asyncio.run(run())
 
 
-# What is not
+# Private hosts
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_name_without_addresses_is_unavailable(host: str) -> None:
         "0.0.0.0", "0", "127.1", "2130706433", "0x7f000001", "017700000001", "0x7f.1", "127.255.255.254",
     ],
 )  # fmt: skip
-def test_no_spelling_reaches_this_machine(host: str) -> None:
+def test_private_host__any_spelling__refused(host: str) -> None:
     with listening() as (port, was_reached):
         with pytest.raises(SourceRefused) as refused:
             read(f"https://{host}:{port}")
@@ -211,30 +211,30 @@ def test_no_spelling_reaches_this_machine(host: str) -> None:
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_a_name_with_any_private_address_is_not_connected_to(address: str) -> None:
+def test_private_host__one_private_address_among_public__refused(address: str) -> None:
     for response in ([address], [PUBLIC, address], [address, PUBLIC]):
-        network = Detour(9)
+        network = RedirectedNetwork(9)
         with pytest.raises(SourceRefused) as refused:
-            asyncio.run(PublicNetwork(Names(response), network).connect_tcp(NAME, 443))
+            asyncio.run(PublicNetwork(FakeResolver(response), network).connect_tcp(NAME, 443))
         check_refusal(refused.value)
         assert network.dialled == []
 
 
-def test_a_refusal_is_not_tried_again(server: TlsServer) -> None:
-    internet = Internet(server, ["127.0.0.1"])
+def test_private_host__not_retried(server: TlsServer) -> None:
+    internet = FakeInternet(server, ["127.0.0.1"])
     with pytest.raises(SourceRefused) as refused:
         internet.read()
     check_refusal(refused.value)
     assert (internet.names.asked, internet.waits, internet.network.dialled) == ([NAME], [], [])
 
 
-def test_what_was_looked_at_is_what_is_connected_to(server: TlsServer) -> None:
-    """The name leads to this machine when it is asked for again; only the first answer counts."""
+def test_connect__resolved_once(server: TlsServer) -> None:
+    """The name leads to this machine when it is resolved again, but it is resolved once."""
     with listening() as (port, was_reached):
-        network = Detour(server.server_address[1])
+        network = RedirectedNetwork(server.server_address[1])
 
         async def run() -> None:
-            stream = await PublicNetwork(Names([PUBLIC], ["127.0.0.1"]), network).connect_tcp("localhost", port)
+            stream = await PublicNetwork(FakeResolver([PUBLIC], ["127.0.0.1"]), network).connect_tcp("localhost", port)
             await stream.aclose()
 
         asyncio.run(run())
@@ -242,10 +242,10 @@ def test_what_was_looked_at_is_what_is_connected_to(server: TlsServer) -> None:
     assert network.dialled == [PUBLIC]
 
 
-def test_every_new_connection_is_looked_at(tmp_path: Path) -> None:
-    """The name is bound anew between two pages."""
+def test_connect__every_new_connection_is_checked(tmp_path: Path) -> None:
+    """The name resolves to another address between two pages."""
     with TlsServer(tmp_path, NAME, close_each=True) as server:
-        internet = Internet(server, [PUBLIC], [PUBLIC], ["127.0.0.1"])
+        internet = FakeInternet(server, [PUBLIC], [PUBLIC], ["127.0.0.1"])
         with pytest.raises(SourceRefused) as refused:
             internet.read()
         check_refusal(refused.value)
@@ -254,10 +254,10 @@ def test_every_new_connection_is_looked_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_a_redirect_leads_nowhere(server: TlsServer, follow: bool) -> None:
+def test_redirect__not_followed(server: TlsServer, follow: bool) -> None:
     with listening() as (port, was_reached):
         server.location = f"http://127.0.0.1:{port}/latest/meta-data"
-        internet = Internet(server, [PUBLIC])
+        internet = FakeInternet(server, [PUBLIC])
         with pytest.raises(SourceRefused, match="Redirects are not followed"):
             internet.read(follow_redirects=follow)
         assert not was_reached()
@@ -265,7 +265,7 @@ def test_a_redirect_leads_nowhere(server: TlsServer, follow: bool) -> None:
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
-def test_a_proxy_of_the_environment_is_no_way_around(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy__environment_ignored(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as (port, was_reached):
         monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
         with pytest.raises(SourceRefused) as refused:
@@ -274,15 +274,15 @@ def test_a_proxy_of_the_environment_is_no_way_around(variable: str, monkeypatch:
     check_refusal(refused.value)
 
 
-def test_a_unix_socket_is_not_there() -> None:
+def test_unix_socket__not_supported() -> None:
     with pytest.raises(NotImplementedError):
         asyncio.run(PublicNetwork().connect_unix_socket("/var/run/docker.sock"))
 
 
-# What is allowed
+# Private addresses allowed
 
 
-def test_with_permission_a_local_source_is_read_whatever_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_allow_private_addresses__local_source_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     with Source() as source, listening() as (port, was_reached):
         for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
@@ -302,12 +302,12 @@ def test_with_permission_a_local_source_is_read_whatever_the_proxy(monkeypatch: 
 
 def errors_of_httpcore() -> list[type[Exception]]:
     found = [error for error in vars(httpcore).values() if isinstance(error, type) and issubclass(error, Exception)]
-    return [error for error in found if error is not httpcore.ConnectionNotAvailable]  # never leaves its pool
+    return [error for error in found if error is not httpcore.ConnectionNotAvailable]  # handled within its pool
 
 
 @pytest.mark.parametrize("error", errors_of_httpcore())
-def test_each_error_of_httpcore_becomes_httpxs(error: type[Exception]) -> None:
-    """One that does not would be a failure of the worker instead of one of the source."""
+def test_transport__httpcore_errors_become_httpx_errors(error: type[Exception]) -> None:
+    """Others would be failures of the worker instead of the source."""
 
     class Failing(httpcore.AsyncNetworkBackend):
         async def connect_tcp(self, *_: Any, **__: Any) -> Any:

@@ -27,15 +27,17 @@ def connector() -> HttpConnector:
     return HttpConnector(config, {})
 
 
-def at(source: HttpConnector, params: Any = None, name: str = "a", days: Any = None, checkpoint: Any = None) -> Any:
+def position(
+    source: HttpConnector, params: Any = None, name: str = "a", days: Any = None, checkpoint: Any = None
+) -> Any:
     return resume_position(source, name, days, {"start": True}, checkpoint, params=params)
 
 
-def test_a_checkpoint_holds_for_the_very_question_alone() -> None:
+def test_resume_position__other_request__begins_again() -> None:
     source = connector()
-    stored = {**at(source, {"carrier": "AA", "x": [1, 2]}), "page": {"page": 7}, "skip": 3}
-    assert at(source, {"carrier": "AA", "x": [1, 2]}, checkpoint=stored) == stored
-    assert at(source, {"x": ["1", 2, None], "carrier": "AA", "y": None, "z": []}, checkpoint=stored) == stored
+    stored = {**position(source, {"carrier": "AA", "x": [1, 2]}), "page": {"page": 7}, "skip": 3}
+    assert position(source, {"carrier": "AA", "x": [1, 2]}, checkpoint=stored) == stored
+    assert position(source, {"x": ["1", 2, None], "carrier": "AA", "y": None, "z": []}, checkpoint=stored) == stored
     others: list[Any] = [
         None,
         {},
@@ -46,33 +48,38 @@ def test_a_checkpoint_holds_for_the_very_question_alone() -> None:
         {"carrier": "AA", "x": [1, 2], "y": ""},
     ]
     for params in others:
-        again = at(source, params, checkpoint=stored)
+        again = position(source, params, checkpoint=stored)
         assert (again["page"], again["skip"], again["start"]) == (None, 0, True)
         assert again["request_hash"] != stored["request_hash"]
-    assert len({at(source, params)["request_hash"] for params in others[1:]}) == len(others) - 1
+    assert len({position(source, params)["request_hash"] for params in others[1:]}) == len(others) - 1
 
 
-def test_without_parameters_the_question_is_what_it_was() -> None:
+def test_resume_position__no_parameters__same_request() -> None:
     source = connector()
-    assert at(source) == at(source, {}) == at(source, {"x": None, "y": []})
-    questions = [at(source), at(source, name="b"), at(source, days=WEEK), at(source, {"days": str(WEEK)})]
-    assert len({one["request_hash"] for one in questions}) == len(questions)
+    assert position(source) == position(source, {}) == position(source, {"x": None, "y": []})
+    positions = [
+        position(source),
+        position(source, name="b"),
+        position(source, days=WEEK),
+        position(source, {"days": str(WEEK)}),
+    ]
+    assert len({position_["request_hash"] for position_ in positions}) == len(positions)
 
 
-def test_a_checkpoint_of_before_there_were_parameters_still_holds() -> None:
+def test_resume_position__request_hash_without_parameters() -> None:
     source = connector()
-    question = f"a None {source.resources['a'].model_dump_json()}"
-    stored = {"page": {"page": 2}, "skip": 0, "request_hash": hashlib.sha256(question.encode()).hexdigest()[:16]}
-    assert at(source, checkpoint=stored) == stored
+    request = f"a None {source.resources['a'].model_dump_json()}"
+    stored = {"page": {"page": 2}, "skip": 0, "request_hash": hashlib.sha256(request.encode()).hexdigest()[:16]}
+    assert position(source, checkpoint=stored) == stored
 
 
-def test_what_cannot_be_asked_is_refused_before_it_is_asked() -> None:
+def test_resume_position__invalid_parameter__refused() -> None:
     with pytest.raises(SourceRefused) as refused:
-        at(connector(), {"x": {"y": 1}})
+        position(connector(), {"x": {"y": 1}})
     assert refused.value.code == "source_params_invalid"
 
 
-def test_pieces_are_read_with_the_parameters() -> None:
+def test_chunks__read_with_the_parameters() -> None:
     with Source() as server:
         config, secret = server.connection(["weather"], page_size=10)
 
@@ -81,7 +88,7 @@ def test_pieces_are_read_with_the_parameters() -> None:
                 params = {"origin": "EWR"}
                 begin = resume_position(source, "weather", WEEK, {}, None, params=params)
                 read = chunks(source, "weather", WEEK, begin, {"complete": True}, params=params)
-                return [record["data"]["origin"] async for piece in read for record in piece.records]
+                return [record["data"]["origin"] async for chunk in read for record in chunk.records]
 
         origins = asyncio.run(run())
         assert set(origins) == {"EWR"}

@@ -1,4 +1,4 @@
-"""functions/worker/runners/source_check.py: which fields a page's records have, and what a look makes of a source."""
+"""functions/worker/runners/source_check.py: the fields of a page's records, and the results of checks."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ FOR_EVER = 3600.0
     ],
     ids=lambda value: json.dumps(value, ensure_ascii=True)[:40],
 )  # fmt: skip
-def test_fields(records: list[dict[str, Any]], types: dict[str, str]) -> None:
+def test_fields__types(records: list[dict[str, Any]], types: dict[str, str]) -> None:
     read = exact_json.loads(json.dumps(records))
     assert fields(read) == [{"name": name, "type": type_} for name, type_ in types.items()]
 
 
-def test_fields_come_in_the_order_of_their_appearance() -> None:
+def test_fields__in_order_of_appearance() -> None:
     records: list[dict[str, Any]] = [{"z": 1, "a": 1}, {"m": 1, "a": 2}, {"b": None, "z": 1}]
     assert [field["name"] for field in fields(iter(records))] == ["z", "a", "m", "b"]
 
 
-def test_looks_have_a_lane_of_their_own() -> None:
+def test_checks__own_queue() -> None:
     assert set(CHECKS) == {"source_check"}
     assert not set(CHECKS) & set(RUNNERS)
 
@@ -81,7 +81,7 @@ def no_faults(source: Source) -> Iterator[None]:
 
 
 def look(connection: Mapping[str, Any] | None, resource: str | None = None, **members: Any) -> list[Batch]:
-    """The batches of a look at this connection."""
+    """The batches of a check of this connection."""
     about: dict[str, Any] = {
         "id": "x",
         "agency_id": "a",
@@ -114,7 +114,7 @@ def refused(connection: Mapping[str, Any] | None, resource: str | None = None) -
 
 
 @pytest.mark.parametrize("resource", ["airports", "weather", None])
-def test_one_page_is_asked_for_and_nothing_is_stored(source: Source, resource: str | None) -> None:
+def test_check__one_page_requested_and_nothing_stored(source: Source, resource: str | None) -> None:
     before = len(source.requests)
     [batch] = look(connection(source, "airports", "weather"), resource)
     assert [request.path for request in source.requests[before:]] == [f"/{resource or 'airports'}"]
@@ -125,18 +125,18 @@ def test_one_page_is_asked_for_and_nothing_is_stored(source: Source, resource: s
     assert {field["type"] for field in batch.progress["fields"]} <= {"string", "number", "unknown", "boolean"}
 
 
-def test_a_look_that_is_taken_over_after_its_end_asks_nothing(source: Source) -> None:
+def test_check__taken_over_after_its_end__no_request(source: Source) -> None:
     before = len(source.requests)
     assert look(connection(source), checkpoint={"complete": True}) == []
     assert len(source.requests) == before
 
 
-def test_a_source_that_answers_rubbish(source: Source) -> None:
+def test_source__invalid_json(source: Source) -> None:
     source.faults.invalid_json()
     assert refused(connection(source), "airports").code == "source_malformed"
 
 
-def test_records_are_not_where_they_should_be(source: Source) -> None:
+def test_source__no_records_at_the_path(source: Source) -> None:
     made = connection(source, "airports")
     made["config"]["resources"]["airports"]["records"] = "nowhere"
     assert refused(made).code == "source_malformed"
@@ -146,12 +146,12 @@ def test_records_are_not_where_they_should_be(source: Source) -> None:
     ("status", "code"),
     [(401, "source_unauthorized"), (404, "source_not_found"), (302, "source_refused"), (400, "source_refused")],
 )
-def test_a_source_that_refuses(source: Source, status: int, code: str) -> None:
+def test_source__error_status(source: Source, status: int, code: str) -> None:
     source.faults.status(status)
     assert refused(connection(source), "airports").code == code
 
 
-def test_a_wrong_secret(source: Source) -> None:
+def test_secret__wrong(source: Source) -> None:
     made = connection(source) | {"secret": {"token": "n0t-the-token"}}
     error = refused(made, "airports")
     assert error.code == "source_unauthorized"
@@ -159,27 +159,27 @@ def test_a_wrong_secret(source: Source) -> None:
 
 
 @pytest.mark.parametrize("secret", [{}, {"token": 1}, {"api_key": "x"}], ids=str)
-def test_a_secret_that_was_forgotten_or_never_fitted(source: Source, secret: dict[str, Any]) -> None:
+def test_secret__invalid(source: Source, secret: dict[str, Any]) -> None:
     assert refused(connection(source) | {"secret": secret}).code == "source_config_invalid"
 
 
-def test_what_cannot_be_read_from(source: Source) -> None:
+def test_connection__not_readable(source: Source) -> None:
     assert refused(None).code == "source_not_readable"
     assert refused({"kind": "records", "config": {}, "secret": {}}).code == "source_not_readable"
     assert refused({"kind": "http", "config": {}, "secret": {}}).code == "source_config_invalid"
     assert refused(connection(source, "airports"), "flights").code == "source_resource_gone"
 
 
-def test_who_waits_is_told_that_the_source_is_down(source: Source) -> None:
-    """Refused, as the engine says it, and so not tried again behind the back of who has gone."""
+def test_source__unavailable__not_retried(source: Source) -> None:
+    """SourceRefused, because a retry would come after the caller has gone."""
     made = connection(source, "airports", base_url=f"http://127.0.0.1:{free_port()}")
     error = refused(made)
     assert error.code == "source_unavailable"
     assert type(error) is SourceRefused
 
 
-def test_a_source_that_does_not_answer_is_given_up(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the connection's own timeout: nobody waits any more, and the next look does."""
+def test_source__too_slow__bounded(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also below the connection's own timeout, because the next check waits."""
     monkeypatch.setattr(sys.modules[source_check.__module__], "CHECK_SECONDS", 0.05)
     source.faults.delay_seconds = FOR_EVER
     error = refused(connection(source, "airports", timeout_seconds=3600))

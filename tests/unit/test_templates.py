@@ -45,7 +45,7 @@ SCOPE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("template", "filled"),
+    ("template", "rendered"),
     [
         ("plain", "plain"),
         ("", ""),
@@ -61,8 +61,8 @@ SCOPE: dict[str, Any] = {
         ("{{args.foo-bar_1}} {{args.sl/ash}} {{args.two words}}", "dashes slash spaced"),
     ],
 )
-def test_a_path_leads_to_a_value(template: str, filled: object) -> None:
-    assert render(template, SCOPE) == filled
+def test_render__path(template: str, rendered: object) -> None:
+    assert render(template, SCOPE) == rendered
 
 
 @pytest.mark.parametrize(
@@ -102,19 +102,19 @@ def test_a_path_leads_to_a_value(template: str, filled: object) -> None:
         "{{args.name\0}}",
     ],
 )
-def test_what_has_no_value_is_left_as_it_is(text: str) -> None:
+def test_render__no_value__unchanged(text: str) -> None:
     assert render(text, SCOPE) == text
     assert render(f"x {text}", SCOPE) == f"x {text}"
 
 
 @pytest.mark.parametrize("path", ["__class__", "args.__class__", "args.ids.__len__", "args.name.upper", "args.keys"])
-def test_no_attribute_is_a_member(path: str) -> None:
+def test_render__attribute__unchanged(path: str) -> None:
     assert render(f"{{{{{path}:any}}}}", SCOPE) == f"{{{{{path}:any}}}}"
     assert look_up(path, SCOPE) is None
 
 
 @pytest.mark.parametrize(
-    ("template", "filled"),
+    ("template", "rendered"),
     [
         ("{{args.name|args.number}}", "Ada"),
         ("{{args.none|args.name}}", "Ada"),
@@ -128,12 +128,12 @@ def test_no_attribute_is_a_member(path: str) -> None:
         ("{{args.empty:ignore-empty-str?:none}}", "none"),
     ],
 )
-def test_the_first_that_there_is(template: str, filled: object) -> None:
-    assert render(template, SCOPE) == filled
+def test_render__alternatives(template: str, rendered: object) -> None:
+    assert render(template, SCOPE) == rendered
 
 
 @pytest.mark.parametrize(
-    ("template", "filled"),
+    ("template", "rendered"),
     [
         ("{{none?:text}}", "text"),
         ("{{args.name?:text}}", "Ada"),
@@ -154,12 +154,12 @@ def test_the_first_that_there_is(template: str, filled: object) -> None:
         ("{{none?:args.name}}", "args.name"),
     ],
 )
-def test_defaults(template: str, filled: object) -> None:
-    assert render(template, SCOPE) == filled
+def test_render__defaults(template: str, rendered: object) -> None:
+    assert render(template, SCOPE) == rendered
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "filled"),
+    ("value", "type_", "rendered"),
     [
         ("1", "int", 1),
         (" 12 ", "int", 12),
@@ -223,15 +223,15 @@ def test_defaults(template: str, filled: object) -> None:
         ([], "str", ""),
     ],
 )
-def test_types(value: object, kind: str, filled: object) -> None:
-    result = render(f"{{{{a:{kind}}}}}", {"a": value})
-    assert (result, type(result)) == (filled, type(filled))
-    if kind == "str":
-        assert render("{{a}}", {"a": value}) == filled
+def test_render__types(value: object, type_: str, rendered: object) -> None:
+    result = render(f"{{{{a:{type_}}}}}", {"a": value})
+    assert (result, type(result)) == (rendered, type(rendered))
+    if type_ == "str":
+        assert render("{{a}}", {"a": value}) == rendered
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "text"),
+    ("value", "type_", "text"),
     [
         ("1.9", "int", "1"),
         ("true", "bool", "true"),
@@ -245,12 +245,12 @@ def test_types(value: object, kind: str, filled: object) -> None:
         (5.0, "any", "5"),
     ],
 )
-def test_within_a_text_every_type_is_text(value: object, kind: str, text: str) -> None:
-    assert render(f"<{{{{a:{kind}}}}}>", {"a": value}) == f"<{text}>"
+def test_render__types_within_text(value: object, type_: str, text: str) -> None:
+    assert render(f"<{{{{a:{type_}}}}}>", {"a": value}) == f"<{text}>"
 
 
 @pytest.mark.parametrize("template", ["{{args.name:nonsense}}", "{{args.name:int:nonsense}}", "{{args.null:Str}}"])
-def test_an_unknown_type_raises(template: str) -> None:
+def test_render__unknown_type__raises(template: str) -> None:
     for each in (template, f"<{template}>", {"a": [template]}):
         with pytest.raises(PlaceholderError, match="unknown type") as raised:
             render(each, SCOPE)
@@ -258,13 +258,13 @@ def test_an_unknown_type_raises(template: str) -> None:
         assert "Ada" not in raised.value.message
 
 
-def test_a_default_of_an_unknown_type_raises_once_it_is_needed() -> None:
+def test_render__unknown_type_of_default__raises_if_used() -> None:
     assert render("{{args.name?:12:30}}", SCOPE) == "Ada"
     with pytest.raises(PlaceholderError, match='unknown type "30"'):
         render("{{none?:12:30}}", SCOPE)
 
 
-def test_undefined_removes_and_null_is_null() -> None:
+def test_render__undefined_and_null() -> None:
     template = {
         "gone": "{{none:undefined}}",
         "too": "{{none:int:undefined|none.x}}",
@@ -284,7 +284,7 @@ def test_undefined_removes_and_null_is_null() -> None:
     assert render("{{none:undefined}}", SCOPE) is None
 
 
-def test_templates_of_every_shape_are_filled_and_none_is_changed() -> None:
+def test_render__any_shape__template_not_modified() -> None:
     template = {"a": [{"b": "{{args.number:int}}"}, ["{{args.name}}"], 1.5, True, None], "{{args.name}}": "key"}
     before = copy.deepcopy(template)
     scope = copy.deepcopy(SCOPE)
@@ -312,7 +312,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_a_value_is_data_and_is_never_filled_itself(value: str) -> None:
+def test_render__value_with_placeholder__not_rendered(value: str) -> None:
     scope = {"a": value, "b": {"c": [value]}, "secret": "hush", "j": json.dumps({"$truto_merge": value, "k": value})}
     assert render("{{a}}", scope) == value
     assert render("{{a}}{{secret}}{{a}}", scope) == f"{value}hush{value}"
@@ -322,30 +322,30 @@ def test_a_value_is_data_and_is_never_filled_itself(value: str) -> None:
     assert render("{{j:json}}", scope) == {"$truto_merge": value, "k": value}
 
 
-def test_two_values_make_no_placeholder_between_them() -> None:
+def test_render__adjacent_values__no_placeholder() -> None:
     assert render("{{a}}{{b}}", {"a": "{{sec", "b": "ret}}", "secret": "hush"}) == "{{secret}}"
     assert render("{{x{{a}}y}}", {"a": "}}{{secret}}", "secret": "hush"}) == "{{x}}{{secret}}y}}"
 
 
 @settings(max_examples=60)
 @given(st.recursive(st.text("{}a$.|:?& \0é"), lambda inner: st.lists(inner) | st.dictionaries(st.text("{}a"), inner)))
-def test_any_value_arrives_as_it_was(value: object) -> None:
+def test_render__any_value__unchanged(value: object) -> None:
     assert render({"x": ["{{v:any}}"]}, {"v": [value], "a": "never"}) == {"x": [[value]]}
 
 
 @settings(max_examples=150)
 @given(st.text("{}ab.|:?0 -"), st.text("{}ab.|:?0 -"))
-def test_any_text_is_filled_or_left_or_refused(template: str, value: str) -> None:
+def test_render__any_text__rendered_or_refused(template: str, value: str) -> None:
     try:
-        filled = render(["x" + template], {"a": value, "b": [value]})
+        rendered = render(["x" + template], {"a": value, "b": [value]})
     except PlaceholderError:
         return
-    assert isinstance(filled, list)
-    assert all(isinstance(element, str) for element in filled)
+    assert isinstance(rendered, list)
+    assert all(isinstance(element, str) for element in rendered)
 
 
 @pytest.mark.parametrize(
-    ("template", "filled"),
+    ("template", "rendered"),
     [
         ({"a": 1, "$truto_merge": "{{o:json}}"}, {"a": 1, "b": {"c": [1], "d": 2}}),
         ({"b": {"c": [0], "d": 0, "e": 3}, "$truto_merge": "{{o:json}}"}, {"b": {"c": [0, 1], "d": 2, "e": 3}}),
@@ -364,7 +364,7 @@ def test_any_text_is_filled_or_left_or_refused(template: str, value: str) -> Non
         ({"$truto_merge": None}, {}),
     ],
 )
-def test_merging(template: object, filled: object) -> None:
+def test_merge(template: object, rendered: object) -> None:
     scope: dict[str, Any] = {
         "o": {"b": {"c": [1], "d": 2}},
         "p": {"x": 1, "y": {"p": 1}},
@@ -374,7 +374,7 @@ def test_merging(template: object, filled: object) -> None:
         "empty": {},
     }
     before = copy.deepcopy((template, scope))
-    assert render(template, scope) == filled
+    assert render(template, scope) == rendered
     assert (template, scope) == before
 
 
@@ -385,7 +385,7 @@ def nested(levels: int, innermost: object, wrap: Callable[[Any], object]) -> Any
 
 
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
-def test_a_template_is_so_deep_and_no_deeper(wrap: Callable[[Any], object]) -> None:
+def test_render__too_deep__raises(wrap: Callable[[Any], object]) -> None:
     assert render(nested(MAX_DEPTH, "{{a}}", wrap), {"a": "x"}) == nested(MAX_DEPTH, "x", wrap)
     for levels in (MAX_DEPTH + 1, 100_000):
         template = nested(levels, "{{a}}", wrap)
@@ -394,7 +394,7 @@ def test_a_template_is_so_deep_and_no_deeper(wrap: Callable[[Any], object]) -> N
         assert names(template) == {"a"}
 
 
-def test_a_deep_value_is_passed_on_but_neither_merged_nor_written() -> None:
+def test_render__deep_value__passed_on_only() -> None:
     deep = nested(100_000, "x", lambda inner: {"a": inner})
     assert render("{{v:any}}", {"v": deep}) is deep
     assert render("{{v" + ".a" * 100_000 + "}}", {"v": deep}) == "x"
@@ -403,7 +403,7 @@ def test_a_deep_value_is_passed_on_but_neither_merged_nor_written() -> None:
             render(template, {"v": deep})
 
 
-def test_what_is_no_json_is_not_written_as_text() -> None:
+def test_render__not_json__raises() -> None:
     for value in (object(), {1, 2}, b"x", float("nan"), {"x": float("inf")}):
         assert render("{{v:any}}", {"v": value}) is value
         with pytest.raises(PlaceholderError, match="not JSON"):
@@ -423,7 +423,7 @@ def test_what_is_no_json_is_not_written_as_text() -> None:
         {"a": {}, "$truto_merge": ["{{wide:json}}"] * 20},
     ],
 )
-def test_a_short_template_makes_no_endless_text(template: object) -> None:
+def test_render__result_too_large__raises(template: object) -> None:
     scope = {
         "v": "x" * (MAX_SIZE // 4),
         "list": ["x"] * (MAX_SIZE // 8),
@@ -434,7 +434,7 @@ def test_a_short_template_makes_no_endless_text(template: object) -> None:
         render(template, scope)
 
 
-def test_a_long_value_is_filled_whole() -> None:
+def test_render__long_value() -> None:
     value = "ü\0{{" * (MAX_SIZE // 8)
     assert render(["{{v}}", "<{{v}}>"], {"v": value}) == [value, f"<{value}>"]
     assert render("{{" * 1_000_000, {}) == "{{" * 1_000_000
@@ -455,11 +455,11 @@ def test_a_long_value_is_filled_whole() -> None:
         ("args.null", None),
     ],
 )
-def test_a_path_is_look_up(path: str, value: object) -> None:
+def test_look_up(path: str, value: object) -> None:
     assert look_up(path, SCOPE) == value
 
 
-def test_names_are_the_paths_of_all_placeholders() -> None:
+def test_names__paths_of_all_placeholders() -> None:
     template = {
         "a": "{{args.x}} {{ args.y : int |args.z?:no.path:str}}",
         "b": [1, None, ["{{resources.crm/model.contacts.0.id:undefined}}"]],
