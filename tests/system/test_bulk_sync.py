@@ -1,4 +1,4 @@
-"""functions/worker/runners/bulk_sync.py with real sources. What an execution counts is stored, whenever its worker dies."""
+"""functions/worker/runners/bulk_sync.py with real sources. What is counted is stored, whenever a worker dies."""
 
 from __future__ import annotations
 
