@@ -13,6 +13,7 @@ from psycopg import ClientCursor, sql
 from psycopg.rows import dict_row
 
 from functions._local.schema import ROOT
+from functions._shared import exact_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -303,7 +304,7 @@ class Database:
 
 def rpc(name: str, /, **arguments: Any) -> tuple[str, dict[str, Any]]:
     """The statement that calls a function, and its parameters. The column is `result`."""
-    values = {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in arguments.items()}
+    values = {key: exact_json.dumps(v) if isinstance(v, dict | list) else v for key, v in arguments.items()}
     named = ", ".join(f'"{key}" => %({key})s' for key in values)
     return f"select public.{name}({named}) as result", values
 
