@@ -42,9 +42,6 @@ class Difference:
     statements: list[str] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
-        return bool(self.statements or self.unsupported)
-
 
 def structure(old: Connection, old_dump: str, new: Connection, new_dump: str) -> Difference:
     """Everything but privileges and comments."""
@@ -104,27 +101,10 @@ class _Structure:
 
     def _altered_table(self, entry: Entry) -> list[str]:
         before, after = _Table.read(self._connection, entry), _Table.read(self._new_connection, entry)
-        changes = list(_column_changes(before, after)) + list(_check_changes(before, after))
-        kept = dict(list(after.columns.items())[: len(before.columns)])
-        if kept != before.columns:
-            differing = sorted(
-                name for name in before.columns.keys() | kept.keys() if before.columns.get(name) != kept.get(name)
-            )
-            self._found.unsupported.append(
-                f"{entry}: columns have changed ({', '.join(differing) or 'their order'})."
-                " Only new columns at the end of the table are added."
-            )
-        if before.options != after.options:
-            self._found.unsupported.append(f"{entry}: its storage options have changed.")
-        for name, column in list(after.columns.items())[len(before.columns) :]:
-            if "NOT NULL" in column and "DEFAULT" not in column and "GENERATED" not in column:
-                self._found.unsupported.append(
-                    f"{entry}: the new column {name} is not null and has no default, so existing rows cannot have it."
-                )
-        return [
-            _unless_adopted(entry, f"ALTER TABLE {entry.schema}.{_quoted(entry.name)} {change};\n")
-            for change in changes
-        ]
+        self._found.unsupported += [f"{entry}: {reason}" for reason in _unsupported_changes(before, after)]
+        changes = [*_column_changes(before, after), *_check_changes(before, after)]
+        table = f"{entry.schema}.{_quoted(entry.name)}"
+        return [_unless_adopted(entry, f"ALTER TABLE {table} {change};\n") for change in changes]
 
     def _with_dependents(self, keys: set[Key]) -> set[Key]:
         """These and all that Postgres would refuse to leave behind without them."""
@@ -169,9 +149,25 @@ class _Table:
         return cls(dict(row["columns"]), dict(row["checks"]), row["options"])
 
 
+def _unsupported_changes(before: _Table, after: _Table) -> Iterator[str]:
+    changed = sorted(name for name in before.columns if after.columns.get(name) != before.columns[name])
+    if changed or list(after.columns)[: len(before.columns)] != list(before.columns):
+        yield (
+            f"columns have changed ({', '.join(changed) or 'their order'})."
+            " Only new columns at the end of the table are added."
+        )
+    for name, column in after.columns.items():
+        can_be_added = "NOT NULL" not in column or "DEFAULT" in column or "GENERATED" in column
+        if name not in before.columns and not can_be_added:
+            yield f"the new column {name} is not null and has no default, so existing rows cannot have it."
+    if before.options != after.options:
+        yield "its storage options have changed."
+
+
 def _column_changes(before: _Table, after: _Table) -> Iterator[str]:
-    for name, definition in list(after.columns.items())[len(before.columns) :]:
-        yield f"ADD COLUMN {_quoted(name)} {definition}"
+    for name, definition in after.columns.items():
+        if name not in before.columns:
+            yield f"ADD COLUMN {_quoted(name)} {definition}"
 
 
 def _check_changes(before: _Table, after: _Table) -> Iterator[str]:

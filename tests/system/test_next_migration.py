@@ -411,6 +411,7 @@ def test_comment__new_changed_and_dropped(folder: SqlFolder) -> None:
         ("  spare text,\n", "", "columns have changed (spare)"),
         ("  spare text,", "  spare varchar,", "columns have changed (spare)"),
         ("  spare text,", "  spare text default '',", "columns have changed (spare)"),
+        ("  note text,\n  spare text,", "  spare text,\n  note text,", "columns have changed (their order)"),
         ("  note text,", "  label text,\n  note text,", "Only new columns at the end of the table are added."),
         (
             "  constraint name_is_short",
