@@ -1,5 +1,5 @@
-"""What the tests of sync job runs share: a source whose records and answers a test writes, a receiver of events that
-keeps what it was sent, and a user's calls.
+"""Helpers for tests of sync job runs: a source whose records and responses a test writes, a receiver of webhook messages
+that keeps what it received, and a user's calls.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = (ACCOUNTS, CONTACTS, NOTES, "plain")
 
 
 class Gate:
-    """Whoever comes waits until it is opened."""
+    """Callers of `wait` are blocked until the gate is opened."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -50,7 +50,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request for a page of a resource, or for one record of it; `query` is all but the paging."""
+    """A request for a page of a resource, or for one of its records; `query` excludes the paging parameters."""
 
     resource: str
     page: int
@@ -59,9 +59,9 @@ class Asked:
 
 
 class Tree:
-    """A source: `tables` by resource, of which a query's parameters choose by equality (`of=1`: records with of = 1).
+    """A source that serves `tables` and filters by the query's parameters (`of=1`: records with of = 1).
 
-    `before(asked)` is called for each request; it may wait, change the tables, or answer a status instead.
+    `before(asked)` is called before each response. It may wait, change the tables, or return a status to respond with.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Tree:
         }
 
     def family(self, accounts: int, contacts: int = 0, notes: int = 0) -> None:
-        """So many accounts, each with so many contacts, each with so many notes; ids a1, a1c1, a1c1n1."""
+        """Fill the tables: accounts, contacts of each account, notes of each contact; ids a1, a1c1, a1c1n1."""
         self.tables = {ACCOUNTS: [{"id": f"a{a}", "name": f"account {a}"} for a in range(accounts)]}
         self.tables[CONTACTS] = [
             {"id": f"{account['id']}c{c}", "of": account["id"]}
@@ -157,7 +157,7 @@ class WebhookMessage:
 
 
 class Receiver:
-    """Keeps each letter as it comes, then answers what `answer(letter)` says, which may wait; 200 without."""
+    """Keeps each message and responds with the status that `answer(message)` returns, which may wait, or with 200."""
 
     def __init__(self) -> None:
         self.messages: list[WebhookMessage] = []
@@ -189,14 +189,15 @@ class Receiver:
         return []
 
     def of(self, run_id: str, *events: str) -> list[WebhookMessage]:
-        """Those about a run (and of these events)."""
-        return [one for one in [*self.messages] if one.run == run_id and (not events or one.event in events)]
+        """The messages about a run (of these events)."""
+        about_run = [message for message in [*self.messages] if message.run == run_id]
+        return [message for message in about_run if not events or message.event in events]
 
     def events(self, run_id: str) -> list[str]:
         return [message.event for message in self.of(run_id)]
 
     def keys(self, run_id: str) -> list[str]:
-        """Of the records of all letters, each letter counted once."""
+        """The keys of all records, counting a repeated message once."""
         once = {message.id: message for message in self.of(run_id, "record")}
         return [key for message in once.values() for key in message.keys]
 
@@ -247,7 +248,7 @@ class Client:
         return self.project.request(method, path, self.token, **options)
 
     def other(self) -> Client:
-        """Somebody of another agency."""
+        """A user of another agency."""
         return Client(self.project, self.database.member())
 
     def webhook(self, target_url: str = "https://example.com/events", **members: Any) -> dict[str, Any]:
@@ -277,13 +278,13 @@ class Client:
         return self.ask("DELETE", f"/sync-job-run/{run_id}", **options)
 
     def ended(self, run_id: str, seconds: float = 60) -> dict[str, Any]:
-        """The run, once it has."""
+        """Wait until the run has ended and return it."""
         until(lambda: self.database.execution(run_id)["finished_at"], seconds)
         return self.get(run_id)
 
 
 def accepted(response: httpx.Response, model: type[BaseModel]) -> dict[str, Any]:
-    """A successful answer, which has all members of its model and no other."""
+    """Check that the response is a success with exactly the documented members and return its body."""
     assert response.status_code == 200, response.text
     model.model_validate_json(response.content, strict=True, extra="forbid")
     body: dict[str, Any] = response.json()
@@ -291,11 +292,11 @@ def accepted(response: httpx.Response, model: type[BaseModel]) -> dict[str, Any]
 
 
 def deliveries(database: Database, run_id: str) -> list[dict[str, Any]]:
-    """What there was and is to deliver for a run, in order; what tells of its end is the last."""
+    """The deliveries of a run in order, the event about its end last."""
     return database.all("select * from app.deliveries where execution_id = %s order by number = -1, number", (run_id,))
 
 
 def stored(database: Database, run_id: str) -> dict[tuple[str, str], Any]:
-    """What a run has stored, by resource and key."""
+    """The records that a run has stored, by resource and key."""
     rows = database.all("select resource, key, data from app.records where execution_id = %s", (run_id,))
     return {(row["resource"], row["key"]): row["data"] for row in rows}

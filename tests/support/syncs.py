@@ -1,5 +1,5 @@
-"""What the tests of bulk and model syncs share: their APIs, a source whose tables a test writes, and a worker that
-makes one batch at a time and may die between any two.
+"""Helpers for tests of bulk and model syncs: calls of their APIs, a source whose tables a test writes, and a worker that
+makes one batch at a time and may be killed between any two.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ STARTED = [BULK, MODEL_SYNC]
 def config(
     *resources: str, base_url: str = "http://127.0.0.1:9", size: int = 2, key: Sequence[str] = ("id",)
 ) -> dict[str, Any]:
-    """Of a connection to a Shelf with these resources."""
+    """The configuration of a connection to a Shelf with these resources."""
     pagination = {"type": "page_number", "param": "page", "size_param": "size", "size": size, "total": "total"}
     return {
         "base_url": base_url,
@@ -78,8 +78,8 @@ def config(
 
 
 class Shelf:
-    """A source of what is put into `tables`. `before(resource, page)` is called for each page that is asked for, and
-    may wait, change the tables, or answer a status instead.
+    """A source that serves `tables`. `before(resource, page)` is called before each response. It may wait, change the
+    tables, or return a status to respond with.
     """
 
     def __init__(self) -> None:
@@ -148,18 +148,18 @@ class Client:
         return self.ask("POST", json=body, **options)
 
     def made(self, **members: Any) -> str:
-        """The id of a new one, by default with connections (and a model) of its own."""
+        """Create a definition, by default with its own connections (and model), and return its id."""
         return str(accepted(self.create(self.body(**members)), self.family.one)["id"])
 
     def body(self, **members: Any) -> dict[str, Any]:
-        """What creates one; `members` instead of the usual ones."""
+        """The body that creates a definition, with these members replaced."""
         return {**BODIES[self.family.kind](self, members), **members}
 
     def start(self, sync_id: str, body: object = None, **options: Any) -> httpx.Response:
         return self.ask("POST", f"/{sync_id}/executions", **({"json": body} if body is not None else {}), **options)
 
     def started(self, sync_id: str, body: object = None, **options: Any) -> str:
-        """The id of a new execution."""
+        """Start an execution and return its id."""
         return str(accepted(self.start(sync_id, body, **options), self.family.execution)["id"])
 
     def execution(self, sync_id: str, execution_id: str) -> dict[str, Any]:
@@ -218,8 +218,8 @@ BODIES: Mapping[str, Callable[[Client, Mapping[str, Any]], dict[str, Any]]] = {
 
 
 def make_model(client: Client, connection_id: str, resource: str, fields: Sequence[str], name: str = "A model") -> str:
-    """A model as create-model makes it of a look that has found these fields; no worker is needed."""
-    found = [{"name": one, "type": "string"} for one in fields]
+    """Create a model as if a source check had found these fields, without a worker."""
+    found = [{"name": name, "type": "string"} for name in fields]
     check_id = client.database.put(
         "completed",
         client.user.agency_id,
@@ -240,7 +240,7 @@ def make_model(client: Client, connection_id: str, resource: str, fields: Sequen
 
 
 def accepted(response: httpx.Response, model: type[BaseModel] | None, status: int = 200) -> dict[str, Any]:
-    """The `data` of a successful answer, which has all members of its model and no other."""
+    """Check that the response is a success with exactly the documented members and return its `data`."""
     assert response.status_code == status, response.text
     assert model is not None
     model.model_validate_json(response.content, strict=True, extra="forbid")
@@ -256,13 +256,13 @@ def walk(client: Client, path: str = "", **query: Any) -> list[list[str]]:
         response = client.ask("GET", path, params={**query, **({"page_token": token} if token else {})})
         assert response.status_code == 200, response.text
         page = response.json()
-        pages.append([one["id"] for one in page["data"]])
+        pages.append([entry["id"] for entry in page["data"]])
         token = page["pagination"]["next_page_token"]
     return pages
 
 
 class Hand:
-    """A worker that makes one batch at a time: what it leaves undone stays so."""
+    """A worker of one execution that makes a batch only when the test asks for it."""
 
     def __init__(self, database: Database, execution_id: str) -> None:
         self.database = database
@@ -279,22 +279,23 @@ class Hand:
         self._batches: AsyncGenerator[Batch | DatabaseStep, None] = LOCAL[execution.family](execution)
 
     def _claim(self, family: str) -> dict[str, Any]:
-        """The execution; with it, whatever earlier tests left in the queue."""
+        """Claim the execution, and with it whatever earlier tests left in the queue."""
         mine = None
         while mine is None:
             claimed = self._worker.call(
                 "worker_claim", worker="w", families=[family], max_executions=100, lease_seconds=3600
             )
             assert claimed, "the execution is not in the queue"
-            for one in claimed:
-                if one["id"] == self.id:
-                    mine = dict(one)
-                elif one["agency_id"] == str(self.database.execution(self.id)["agency_id"]):  # this very test's
-                    self._worker.call("worker_release", execution_id=one["id"], lease_token=one["lease_token"])
+            for execution in claimed:
+                if execution["id"] == self.id:
+                    mine = dict(execution)
+                elif execution["agency_id"] == str(self.database.execution(self.id)["agency_id"]):  # of the same test
+                    lease = {"execution_id": execution["id"], "lease_token": execution["lease_token"]}
+                    self._worker.call("worker_release", **lease)
         return mine
 
     def batch(self) -> Batch | None:
-        """The next, made and not committed."""
+        """Make the next batch without committing it."""
         return self._runner.run(self._next())
 
     async def _next(self) -> Batch | None:
@@ -327,7 +328,7 @@ class Hand:
         return answer
 
     def rest(self) -> int:
-        """Commits what is left and finishes; how many batches that were."""
+        """Commit the remaining batches, complete the execution, and return the number of batches."""
         count = 0
         while (batch := self.batch()) is not None:
             self.commit(batch)
@@ -343,7 +344,7 @@ class Hand:
         return self.tell("worker_fail", error={"code": "source_gone", "message": "The source is gone."}, retry=retry)
 
     def dies(self) -> None:
-        """Without a word; its lease runs out at once."""
+        """Close the worker without a call and let its lease expire at once."""
         self.close()
         self.database.expire_lease(self.id)
 
@@ -360,13 +361,13 @@ class Hand:
 
 
 def run(database: Database, execution_id: str) -> None:
-    """The execution to its end."""
+    """Run the execution to its end."""
     with Hand(database, execution_id) as hand:
         hand.rest()
 
 
 def rows(database: Database, connection_id: str, resource: str | None = None) -> dict[str, Any]:
-    """By key, what is stored in a connection (of this resource)."""
+    """The records stored in a connection (of this resource), by key."""
     found = database.all(
         "select resource, key, data from app.records where connection_id = %s and resource = coalesce(%s, resource)"
         " order by resource, key",
@@ -378,17 +379,17 @@ def rows(database: Database, connection_id: str, resource: str | None = None) ->
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """What each call gives; none begins before all are there."""
+    """The results of the calls, which start at the same time in a thread each."""
     barrier = threading.Barrier(len(calls))
-    given: list[Any] = [None] * len(calls)
+    results: list[Any] = [None] * len(calls)
 
-    def one(nth: int) -> None:
+    def run_call(number: int) -> None:
         barrier.wait()
-        given[nth] = calls[nth]()
+        results[number] = calls[number]()
 
-    threads = [threading.Thread(target=one, args=(nth,)) for nth in range(len(calls))]
+    threads = [threading.Thread(target=run_call, args=(number,)) for number in range(len(calls))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return given
+    return results
