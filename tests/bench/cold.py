@@ -99,7 +99,7 @@ def _ours(stack: BenchStack, folder: Path) -> list[Runtime]:
     folders = _bundle(folder)
     environment = {**stack.environment, "RPC_TRANSPORT": "postgrest", "AWS_LAMBDA_FUNCTION_NAME": "api"}
     all_of_them = _python(folders, "functions._shared.registry", "handler")
-    one = _python(folders, "functions.historical_sync.cancel_historical_sync", "endpoint.handler")
+    one = _python(folders, "functions.historical_sync.cancel_historical_sync", "handler")
     return [
         Runtime(ALONE, one, environment, folder, stack.tokens["ES256"]),
         Runtime(REGISTRY, all_of_them, environment, folder, stack.tokens["ES256"]),
@@ -154,7 +154,7 @@ def _edge(stack: BenchStack, folder: Path) -> Runtime:
 
 
 def table(seconds: Mapping[str, Sequence[float]]) -> Table:
-    made = Table(("cold start to the first answer", "median ms", "shortest", "longest"))
+    made = Table(("cold start to the first response", "median ms", "shortest", "longest"))
     for name, taken in seconds.items():
         made.add(name, milliseconds(median(taken)), milliseconds(min(taken)), milliseconds(max(taken)))
     return made

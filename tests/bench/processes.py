@@ -45,7 +45,7 @@ class Server:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not answers(self.port):
+        while not accepts_connections(self.port):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.process.args!r} did not start:\n{self.logged()[-2000:]}")
             time.sleep(0.01)
@@ -88,7 +88,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def answers(port: int) -> bool:
+def accepts_connections(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:

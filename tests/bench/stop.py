@@ -75,8 +75,8 @@ def _stops(transport: Contender, environment: Mapping[str, str], cancels: int, s
             job_id = worker.wait_for("execution started")["execution_id"]
             time.sleep(INTO_THE_FETCH_SECONDS + random.uniform(0, spread))
             load.run(transport.port, 1, transport.requests([job_id]))
-            answered = time.time()
-            taken.append(worker.wait_for("execution ended", job_id)["time"] - answered)
+            responded_at = time.time()
+            taken.append(worker.wait_for("execution ended", job_id)["time"] - responded_at)
     return taken
 
 

@@ -55,9 +55,9 @@ class Agency:
             )
             if not response.is_success:
                 raise RuntimeError(f"{name}: {response.text}")
-            answer = response.json()
-            self.ids[what].append(str(id_in(answer)))
-            self.key = answer.get("key", self.key)
+            body = response.json()
+            self.ids[what].append(str(id_in(body)))
+            self.key = body.get("key", self.key)
 
     def real(self, endpoint: str, member: str, it: Any) -> Any:
         """Replaces an id in the endpoint's example by that of the agency's newest such object."""

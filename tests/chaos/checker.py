@@ -1,4 +1,4 @@
-"""Answers every source check, like a worker, and does nothing else."""
+"""Completes every source check, like a worker, and does nothing else."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
--- What must hold after anything that moves, read from the tables alone: none of the implementation's functions is used.
--- Each row is one violation.
-with moves (from_status, event, to_status) as (
+-- The invariants, read from the tables without the implementation's functions. Each row is one violation.
+with transitions (from_status, event, to_status) as (
   values (null, 'start', 'queued'), ('queued', 'claim', 'running'), ('queued', 'cancel', 'cancelled'),
     ('running', 'cancel', 'cancelled'), ('queued', 'request_cancel', 'cancelled'),
     ('running', 'request_cancel', 'cancelling'), ('cancelling', 'acknowledge', 'cancelled'),
@@ -13,26 +12,26 @@ history as (
   from app.execution_events e
   window w as (partition by e.execution_id order by e.id)
 )
--- 1, 2: events form one legal chain, so a terminal status is never left and exactly one outcome is ever reached
-select 'illegal move' as violation, h.execution_id, h.event as what from history h
+-- 1, 2: the events form one valid chain, so no terminal status is left and there is one outcome
+select 'invalid transition' as violation, h.execution_id, h.event as what from history h
 where not exists (
-    select from moves m where m.from_status is not distinct from h.from_status and (m.event, m.to_status) = (h.event, h.to_status))
+    select from transitions m where m.from_status is not distinct from h.from_status and (m.event, m.to_status) = (h.event, h.to_status))
 union all
 select 'broken chain', h.execution_id, h.event from history h
 where h.from_status is distinct from h.previous or (h.nth = 1) <> (h.event = 'start')
 union all
--- 2, 4: the row tells who: it says what its last event says
+-- 2, 4: the row agrees with its last event
 select 'row and audit differ', x.id, x.status from app.executions x
 left join history h on h.execution_id = x.id and h.is_last
 where (x.status, x.event, x.actor, x.reason, x.request_id, x.lease_token, x.agency_id)
   is distinct from (h.to_status, h.event, h.actor, h.reason, h.request_id, h.lease_token, h.agency_id)
 union all
--- 3: every claim and every fencing takes a new lease, and none goes back
-select 'lease_token not advanced', h.execution_id, h.event from history h
+-- 3: every claim and every fencing raises the lease token, and nothing lowers it
+select 'lease token not raised', h.execution_id, h.event from history h
 where h.lease_token < h.previous_lease
   or h.event in ('claim', 'cancel', 'expire', 'release') and h.lease_token is distinct from h.previous_lease + 1
 union all
--- 3: the lease counts them
+-- 3: the lease token is their number
 select 'leases not counted', x.id, x.lease_token::text from app.executions x
 left join (
   select h.execution_id, count(*) as leases from history h
@@ -40,30 +39,30 @@ left join (
   group by h.execution_id) c on c.execution_id = x.id
 where x.lease_token <> coalesce(c.leases, 0)
 union all
--- 3: what an execution has stored, it stored while it held a lease
-select 'stored without a lease_token', r.execution_id, r.key from app.records r
+-- 3: records were stored while the execution was leased
+select 'stored without a lease', r.execution_id, r.key from app.records r
 left join history h on h.execution_id = r.execution_id and h.at <= r.stored_at
   and (h.until is null or r.stored_at < h.until)
 where (h.to_status in ('running', 'cancelling')) is not true
 union all
--- 3: no record of an execution is younger than its end
+-- 3: no record is newer than the end of its execution
 select 'stored after the end', r.execution_id, r.key from app.records r
 join app.executions x on x.id = r.execution_id
 where r.stored_at > x.finished_at
 union all
--- 4: people start and cancel, workers and the reaper do the rest
-select 'not theirs to do', h.execution_id, h.actor || ': ' || h.event from history h
+-- 4: callers start and cancel; workers and the reaper fire the other events
+select 'event of another actor', h.execution_id, h.actor || ': ' || h.event from history h
 where case
     when h.actor = 'reaper' then h.event not in ('expire', 'fail', 'release')
     when h.actor like 'worker:_%' then h.event in ('start', 'cancel', 'request_cancel')
     else h.event not in ('start', 'cancel', 'request_cancel') end
 union all
--- 5: nobody moves what is another agency's (who has left the project meanwhile is not asked)
-select 'moved by a stranger', h.execution_id, h.actor from history h
+-- 5: no user changes executions of another agency (users that no longer exist are not checked)
+select 'changed by a stranger', h.execution_id, h.actor from history h
 join public.users u on h.actor = 'user:' || u.id
 where u.agency_id is distinct from h.agency_id
 union all
--- 5: what belongs together has one agency
+-- 5: related rows belong to one agency
 select 'agencies mixed', r.execution_id, r.key from app.records r
 join app.executions x on x.id = r.execution_id where x.agency_id <> r.agency_id
 union all
@@ -76,12 +75,12 @@ union all
 select 'agencies mixed', c.id, 'secret' from app.connections c
 join app.secrets s on s.id = c.secret_id where s.agency_id <> c.agency_id
 union all
--- 5: a secret is one living connection's, and forgotten with it (a test that borrows it is deleted from the start)
+-- 5: a secret belongs to one connection and is deleted with it (a source check that copies it is deleted from the start)
 select 'secret of several', s.id, s.storage from app.secrets s
 where (select count(*) from app.connections c
   where (c.agency_id, c.secret_id) = (s.agency_id, s.id) and c.deleted_at is null) > 1
 union all
-select 'secret of nobody', s.id, s.storage from app.secrets s
+select 'secret without a connection', s.id, s.storage from app.secrets s
 where s.used_at is not null and s.delete_at is null
   and not exists (select from app.connections c where (c.agency_id, c.secret_id) = (s.agency_id, s.id))
 union all
@@ -103,25 +102,25 @@ union all
 select 'agencies mixed', d.execution_id, 'delivery' from app.deliveries d
 join app.executions x on x.id = d.execution_id where x.agency_id <> d.agency_id
 union all
--- 5: an agency's server moves what is the agency's
-select 'moved by a stranger', h.execution_id, h.actor from history h
+-- 5: an API key changes executions of its own agency only
+select 'changed by a stranger', h.execution_id, h.actor from history h
 join app.api_keys k on h.actor = 'api_key:' || k.id
 where k.agency_id is distinct from h.agency_id
 union all
-select 'moved by nobody', h.execution_id, h.actor from history h
+select 'changed by an unknown key', h.execution_id, h.actor from history h
 where h.actor like 'api_key:%' and not exists (select from app.api_keys k where h.actor = 'api_key:' || k.id)
 union all
-select 'an response to a stranger', null, a.actor from app.idempotency_keys a
+select 'response of a stranger', null, a.actor from app.idempotency_keys a
 join app.api_keys k on a.actor = 'api_key:' || k.id
 where k.agency_id is distinct from a.agency_id
 union all
--- 1: a family is cancelled at once or in two steps, never now so and now so
+-- 1: each family is cancelled either at once or in two steps
 select 'cancelled another way', h.execution_id, x.family || ': ' || h.event from history h
 join app.executions x on x.id = h.execution_id
 where h.event in ('cancel', 'request_cancel')
   and (h.event = 'request_cancel') <> (x.family in ('bulk_sync', 'model_sync'))
 union all
--- what a definition starts is of its kind, and at most one is under way
+-- a definition starts executions of its own kind, one at a time
 select 'of another kind', x.id, x.family || ' of a ' || d.kind from app.executions x
 join app.definitions d on d.id = x.definition_id where d.kind not in (x.family, regexp_replace(x.family, '_run$', ''))
 union all
@@ -129,12 +128,12 @@ select 'two at once', null, x.family || ' ' || x.concurrency_key from app.execut
 where x.concurrency_key is not null and x.finished_at is null
 group by x.agency_id, x.family, x.concurrency_key having count(*) > 1
 union all
--- 8: the counts of the resources are the execution's, and end with it
+-- 8: the counts of the resources add up to the execution's, and end with it
 select 'miscounted', x.id, x.records || ' and ' || coalesce(r.records, 0) from app.executions x
 left join (select execution_id, sum(records) as records from app.execution_resources group by 1) r on r.execution_id = x.id
 where x.records <> coalesce(r.records, 0)
 union all
--- What a sync job run counts as failed are requests, of which nothing was read.
+-- Failures of a sync job run are requests that returned no records.
 select 'more written than read', r.execution_id, r.resource from app.execution_resources r
 join app.executions x on x.id = r.execution_id
 where r.inserted + r.updated + case when x.family = 'sync_job_run' then 0 else r.failed end > r.records or least(r.records, r.inserted, r.updated, r.failed) < 0
@@ -145,21 +144,21 @@ join app.executions x on x.id = r.execution_id
 where r.started_at > x.finished_at or r.finished_at > x.finished_at or r.started_at > r.finished_at
   or r.started_at < x.started_at
 union all
--- 8: records land where the execution writes
+-- 8: records are stored in the execution's destination
 select 'stored elsewhere', r.execution_id, r.key from app.records r
 join app.executions x on x.id = r.execution_id
 where r.connection_id is distinct from coalesce(x.destination_id, x.connection_id)
 union all
--- 3: what is being delivered is delivered under a lease, and no second thing beside it
-select 'delivering without a lease_token', d.execution_id, d.event from app.deliveries d
+-- 3: a delivery needs a lease, and there is one at a time
+select 'delivering without a lease', d.execution_id, d.event from app.deliveries d
 join app.executions x on x.id = d.execution_id
 where d.status = 'sending' and d.number >= 0 and x.leased_by is null
 union all
-select 'an response to a stranger', null, k.actor from app.idempotency_keys k
+select 'response of a stranger', null, k.actor from app.idempotency_keys k
 join public.users u on k.actor = 'user:' || u.id
 where u.agency_id is distinct from k.agency_id
 union all
--- 7: what has not ended can be claimed at some time, or has a lease that runs out at some time
+-- 7: an execution that has not ended can be claimed, or has a lease that expires
 select 'forgotten', x.id, x.status from app.executions x
 where case x.status
     when 'queued' then not isfinite(x.run_at)
@@ -167,19 +166,19 @@ where case x.status
     when 'cancelling' then x.leased_by is null or not isfinite(x.lease_expires_at) or not isfinite(x.cancel_deadline)
     else x.finished_at is null end is not false
 union all
--- 7: a lease is for as long as its claim asked, and no longer
+-- 7: a lease is no longer than its claim requested
 select 'leased for too long', x.id, x.status from app.executions x
 where x.lease_expires_at > now() + make_interval(secs => x.lease_seconds)
 union all
--- 8: what an execution says it committed is at least what it has left behind
+-- 8: an execution has counted at least the records that it has stored
 select 'more stored than counted', x.id, x.records::text from app.executions x
 left join (select execution_id, count(*) as stored from app.records group by 1) r on r.execution_id = x.id
 where x.records < r.stored or x.records > 0 and x.seq = 0
 union all
-select 'cancelled without who', x.id, x.status from app.executions x
+select 'cancelled without an actor', x.id, x.status from app.executions x
 where x.status in ('cancelling', 'cancelled') and (x.cancelled_by is null or x.cancel_requested_at is null)
 union all
--- 9: what a bulk action says it did is what became of its items, one by one
+-- 9: the counts of a bulk action are those of its items
 select 'miscounted items', x.id, x.status from app.executions x
 left join app.bulk_actions b on b.execution_id = x.id
 left join (
@@ -205,8 +204,8 @@ union all
 select 'acted on itself', i.execution_id, i.outcome from app.bulk_action_items i
 where i.item_id = i.execution_id and i.outcome <> 'skipped'
 union all
--- 9: what it says it did to an item, the audit says of it too
-select 'done by nobody', i.item_id, x.spec ->> 'action_type' from app.bulk_action_items i
+-- 9: the audit confirms what was done to each item
+select 'done without an event', i.item_id, x.spec ->> 'action_type' from app.bulk_action_items i
 join app.executions x on x.id = i.execution_id
 join app.executions y on y.id = i.item_id
 where i.outcome = 'done' and not case x.spec ->> 'action_type'
@@ -222,24 +221,24 @@ where i.outcome = 'done' and not case x.spec ->> 'action_type'
         and z.created_by = 'bulk_action:' || x.id and z.retry_of is null
         and (z.family, z.agency_id, z.spec) = (y.family, y.agency_id, y.spec)) end
 union all
--- 9: and nothing besides
-select 'done and not said', h.execution_id, h.actor || ': ' || h.event from history h
+-- 9: and nothing else was done
+select 'done without an item', h.execution_id, h.actor || ': ' || h.event from history h
 where h.actor like 'bulk_action:%' and h.event <> 'start' and not exists (
     select from app.bulk_action_items i
     where h.actor = 'bulk_action:' || i.execution_id and i.item_id = h.execution_id and i.outcome = 'done')
 union all
-select 'done and not said', x.id, x.spec ->> 'action_type' from app.executions x
+select 'done without an item', x.id, x.spec ->> 'action_type' from app.executions x
 join app.bulk_actions b on b.execution_id = x.id
 join (select actor, count(*) as started from history where event = 'start' group by 1) h on h.actor = 'bulk_action:' || x.id
 where h.started > b.done or x.spec ->> 'action_type' = 'cancel'
 union all
--- 3: nothing is done by what has not begun, or has ended
+-- 3: a bulk action acts only while it runs
 select 'acted while it did not run', h.execution_id, h.actor from history h
 left join app.executions x on h.actor = 'bulk_action:' || x.id and x.family = 'bulk_action'
 where h.actor like 'bulk_action:%' and (h.at >= x.started_at and (x.finished_at is null or h.at <= x.finished_at)) is not true
 union all
--- 5: in its agency alone
-select 'moved by a stranger', h.execution_id, h.actor from history h
+-- 5: and only in its own agency
+select 'changed by a stranger', h.execution_id, h.actor from history h
 join app.executions x on h.actor = 'bulk_action:' || x.id
 where x.agency_id <> h.agency_id
 union all
@@ -249,8 +248,8 @@ union all
 select 'agencies mixed', i.execution_id, 'item ' || i.item_id from app.bulk_action_items i
 join app.executions x on x.id in (i.execution_id, i.item_id) where x.agency_id <> i.agency_id
 union all
--- 10: what is being handed to another system is so under a lease, one at a time, and none begins after the end
-select 'delivering without a lease_token', d.execution_id, d.event from app.deliveries d
+-- 10: deliveries are sent under a lease, one at a time, and none begins after the end
+select 'delivering without a lease', d.execution_id, d.event from app.deliveries d
 join app.executions x on x.id = d.execution_id
 where d.status = 'sending' and x.status not in ('running', 'cancelling')
 union all
@@ -262,11 +261,11 @@ join app.executions x on x.id = d.execution_id
 where d.number <> -1 and (d.created_at > x.finished_at or d.status = 'delivered' and d.finished_at > x.finished_at
   or d.status = 'queued')
 union all
-select 'an end that was none', d.execution_id, d.event from app.deliveries d
+select 'final event before the end', d.execution_id, d.event from app.deliveries d
 join app.executions x on x.id = d.execution_id
 where d.number = -1 and (x.finished_at is null or d.created_at < x.finished_at or d.status in ('sending', 'unknown'))
 union all
--- 10: the audit counts what a move gave up. What was sent again later is no longer unknown.
+-- 10: the audit counts the unknown deliveries that a transition left. One that was sent again is no longer unknown.
 select 'in flight miscounted', h.execution_id, h.event || ': ' || coalesce(h.in_flight::text, 'null') from history h
 left join lateral (
   select count(*) as unknown from app.deliveries d

@@ -73,8 +73,8 @@ class Jobs:
                 break
             time.sleep(0.2)
         response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-        return dict(answer.get("data", answer))
+        body: dict[str, Any] = response.json()
+        return dict(body.get("data", body))
 
     def _connection(self, *resources: str) -> str:
         config, secret = self._target.source.connection(resources, page_size=PAGE)

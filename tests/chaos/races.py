@@ -178,9 +178,9 @@ class Races:
     def _judge(self, race: Race, row: Mapping[str, Any], stored: int) -> None:
         self._report.count("races of a cancel, a completion and a zombie")
         self._report.count("calls in these races", len(race.calls))
-        said = ", ".join(f"{name}: {response}" for name, response in race.responses.items())
+        responses = ", ".join(f"{name}: {response}" for name, response in race.responses.items())
         for what in violations(race.responses, row, stored):
-            self._report.violation(f"{what} ({race.family} {row['status']} by {row['actor']}; {said})")
+            self._report.violation(f"{what} ({race.family} {row['status']} by {row['actor']}; {responses})")
 
 
 def _race(job_id: str, family: str, chance: Random) -> Race:
@@ -228,9 +228,9 @@ def _batch(race: Race, lease_token: int) -> dict[str, Any]:
 
 
 def violations(responses: Mapping[str, str], row: Mapping[str, Any], stored: int) -> list[str]:
-    """The violations of a race. An unknown response proves nothing about what it would have said."""
-    wrong = [f"a zombie got {said}" for name, said in responses.items() if not _is_fenced(name, said)]
-    told = [said for name, said in responses.items() if said in ENDS and _tells(name)]
+    """The violations of a race. An unknown response proves nothing about what it would have been."""
+    wrong = [f"a zombie got {response}" for name, response in responses.items() if not _is_fenced(name, response)]
+    told = [response for name, response in responses.items() if response in ENDS and _tells(name)]
     all_known = UNKNOWN not in responses.values()
     if len(told) > 1:
         wrong.append("two calls were told that they ended it")
@@ -247,8 +247,8 @@ def violations(responses: Mapping[str, str], row: Mapping[str, Any], stored: int
     return wrong
 
 
-def _is_fenced(name: str, said: str) -> bool:
-    return not name.startswith("zombie") or said in ("lost", UNKNOWN)
+def _is_fenced(name: str, response: str) -> bool:
+    return not name.startswith("zombie") or response in ("lost", UNKNOWN)
 
 
 def _tells(name: str) -> bool:

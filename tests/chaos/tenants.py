@@ -111,12 +111,12 @@ class Tenants:
             self._report.count("of these calls, successful")
         where = f"{response.request.method} {response.request.url} by a {caller.what}"
         self._report.expect(response.status_code < 500, f"{where}: {response.text}")
-        said = f"{response.text} {response.headers}"
+        shown_text = f"{response.text} {response.headers}"
         caller.asked.update(UUID.findall(f"{response.request.url} {response.request.content!r}"))
-        shown = (set(UUID.findall(said)) & foreign) - caller.asked
+        shown = (set(UUID.findall(shown_text)) & foreign) - caller.asked
         self._report.expect(not shown, f"{where} was shown {shown}")
         for agency in self._agencies:
-            strange = agency is not caller.agency and agency.canary in said
+            strange = agency is not caller.agency and agency.canary in shown_text
             self._report.expect(not strange, f"{where} was shown names of another agency: {response.text}")
 
     def _any(self, chance: Random, endpoint: Endpoint, member: str, it: Any) -> Any:

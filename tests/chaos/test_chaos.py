@@ -36,12 +36,12 @@ def test_chaos__one_minute() -> None:
     installed("schemathesis", api.BINARY, "make chaos")
     command = [sys.executable, "-m", "tests.chaos", f"--seconds={SECONDS}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = f"{done.stdout}{done.stderr}"  # contains the seed
-    assert done.returncode == 0, said
+    output = f"{done.stdout}{done.stderr}"  # contains the seed
+    assert done.returncode == 0, output
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("SEED="), said
-    assert {line.split(maxsplit=1)[0] for line in lines[2:]} >= {*ATTACKS}, said
-    assert lines[-1].split() == ["violations", "0"], said  # and no note about parts that could not run
+    assert lines[0].startswith("SEED="), output
+    assert {line.split(maxsplit=1)[0] for line in lines[2:]} >= {*ATTACKS}, output
+    assert lines[-1].split() == ["violations", "0"], output  # and no note about parts that could not run
 
 
 def attack(target: Target, name: str, seed: int = 1) -> list[str]:

@@ -1,4 +1,4 @@
--- A memory outside the implementation: what had ended when it was last looked at, and what the audit said of it then.
+-- Compares ended executions and their audit with copies from the last check, which the implementation cannot change.
 -- Each row is one violation.
 select 'changed after the end' as violation, w.id as execution_id, w.row ->> 'status' as what
 from witness.ended w

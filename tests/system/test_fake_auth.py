@@ -288,9 +288,9 @@ def test_paths__unknown_or_wrong_method(client: httpx.Client, auth: AuthServer, 
 
 def test_official_client(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     official = SyncGoTrueClient(url=str(client.base_url.join("/auth/v1")), http_client=client)
-    answer = official.get_user(auth.sign_in(user_id))
-    assert answer is not None
-    assert answer.user.id == user_id
+    response = official.get_user(auth.sign_in(user_id))
+    assert response is not None
+    assert response.user.id == user_id
 
 
 def test_database__connections_dropped(client: httpx.Client, auth: AuthServer, people: Database, user_id: str) -> None:

@@ -140,11 +140,11 @@ def test_supabase_js__timeout_then_same_idempotency_key(client: Node, project: P
 
     again: list[CallResult] = []
 
-    def answered() -> bool:
+    def has_responded() -> bool:
         again.append(client(call(project, token, CANCEL, body, headers=headers)))
         return again[-1].status != 409  # which it is while the first is still at it
 
-    until(answered)
+    until(has_responded)
     assert succeeded(again[-1], 200) == {"job_id": job_id, "status": "cancelled"}
     without_key = client(call(project, token, CANCEL, body))
     assert error_fields(without_key, 400, "not_cancellable") == {"current_status": "cancelled"}

@@ -33,10 +33,10 @@ async def main() -> None:
         running = running or await batcher.claim("bench", [FAMILY], batch, 30)
         ending = asyncio.gather(*map(batcher.complete, running))
         claiming = asyncio.create_task(batcher.claim("bench", [FAMILY], batch, 30))
-        answers = await ending
+        results = await ending
         running = await claiming
-        assert set(answers) <= {"completed"}, answers
-        return len(answers)
+        assert set(results) <= {"completed"}, results
+        return len(results)
 
     await run(fill, take)
 

@@ -123,7 +123,7 @@ def _idempotency_key_reused(project: Project, user: User) -> ClientError:
     return call(project, token, CANCEL, {"job_id": project.job(user)}, headers=headers), {}
 
 
-# The code of each: its status, and what makes the call and says which members come with it.
+# Error codes with their status, and the function that makes the call and returns the expected fields.
 ERRORS: dict[str, tuple[int, Callable[[Project, User], ClientError]]] = {
     "not_cancellable": (400, _not_cancellable),
     "not_retryable": (400, _not_retryable),

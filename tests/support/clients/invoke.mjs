@@ -1,4 +1,4 @@
-// One call of functions.invoke, in Node and in a page alike, and all that a script learns of its answer.
+// One call of functions.invoke, in Node or in a page, and all that a script can read of its result.
 
 const ERRORS = ['FunctionsHttpError', 'FunctionsRelayError', 'FunctionsFetchError']
 
@@ -10,7 +10,7 @@ const BODIES = {
   form: (body) => Object.entries(body).reduce((form, [name, value]) => (form.append(name, value), form), new FormData()),
 }
 
-/** `library` is supabase-js, the rest a `Call` of clients/__init__.py; the result is an `Answer`. */
+/** `library` is supabase-js, the rest a `Call` of clients/__init__.py; the result is a `CallResult`. */
 export async function invoke(
   library,
   { url, key, token, token_as, function: name, options, body, body_as, abort, functions_at },

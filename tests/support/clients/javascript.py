@@ -80,7 +80,7 @@ class Browser:
     def __init__(self) -> None:
         binary = chromium()
         self._calls: queue.Queue[Call | None] = queue.Queue()
-        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._results: queue.Queue[dict[str, Any]] = queue.Queue()
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         self._log = Path(self._profile.name) / "stderr.log"
         self._server = WebServer(self._serve, threads=4)
@@ -114,10 +114,10 @@ class Browser:
     def __call__(self, call: Call) -> CallResult:
         self._calls.put(call)
         try:
-            return CallResult(**self._answers.get(timeout=RESPONSE_SECONDS))
+            return CallResult(**self._results.get(timeout=RESPONSE_SECONDS))
         except queue.Empty:
-            said = self._log.read_text(errors="replace")[-2000:]
-            raise AssertionError(f"The page has not answered. Chromium says:\n{said}") from None
+            log = self._log.read_text(errors="replace")[-2000:]
+            raise AssertionError(f"The page has not responded. Chromium logged:\n{log}") from None
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         files = {
@@ -132,8 +132,8 @@ class Browser:
         elif path == "/call":
             next_call = self._calls.get()
             status, content = ("200 OK", json.dumps(asdict(next_call)).encode()) if next_call else ("410 Gone", b"")
-        elif path == "/answer":
-            self._answers.put(json.loads(environ["wsgi.input"].read()))
+        elif path == "/result":
+            self._results.put(json.loads(environ["wsgi.input"].read()))
         else:
             status = "404 Not Found"
         start_response(status, [("content-type", f"{kind}; charset=utf-8"), ("content-length", str(len(content)))])

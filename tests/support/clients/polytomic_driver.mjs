@@ -11,7 +11,7 @@ function client(options) {
   return clients.get(key)
 }
 
-async function answer({ options, call: { method, positional, named } }) {
+async function respond({ options, call: { method, positional, named } }) {
   const path = method.replace(/_(\w)/g, (_, letter) => letter.toUpperCase()).split('.')
   const name = path.pop()
   const owner = path.reduce((found, part) => found[part], client(options))
@@ -24,5 +24,5 @@ async function answer({ options, call: { method, positional, named } }) {
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  console.log(JSON.stringify(await answer(JSON.parse(line))))
+  console.log(JSON.stringify(await respond(JSON.parse(line))))
 }

@@ -48,7 +48,7 @@ def result(made: Any, method: str, positional: list[Any], named: dict[str, Any])
     return LOOP.run_until_complete(value) if inspect.isawaitable(value) else value
 
 
-def answer(constructor: str, options: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
+def respond(constructor: str, options: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"result": plain(result(client(constructor, json.dumps(options)), **call))}
     except Exception as error:
@@ -57,5 +57,5 @@ def answer(constructor: str, options: dict[str, Any], call: dict[str, Any]) -> d
 
 
 for line in sys.stdin:
-    sys.stdout.write(json.dumps(answer(**json.loads(line)), default=datetime.isoformat) + "\n")
+    sys.stdout.write(json.dumps(respond(**json.loads(line)), default=datetime.isoformat) + "\n")
     sys.stdout.flush()
