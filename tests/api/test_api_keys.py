@@ -17,8 +17,8 @@ from functions._shared.logs import JsonFormatter
 from functions.api_key.list_api_keys import ApiKey, ApiKeys
 from tests.support import documented
 from tests.support.connections import GOOD, PATH, UNKNOWN, created, everything_stored, ids, make_key, revoke_key, row
-from tests.support.database import HTTP_CONFIG, ErrorSpec, User, rpc
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, Project, both_transports, one_transport, refusal
+from tests.support.database import HTTP_CONFIG, SqlError, User, rpc
+from tests.support.project import BOTH_TRANSPORTS, JANUARY, Project, both_transports, expect_error, one_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -133,16 +133,16 @@ def test_create_api_key__invalid_name(project: Project, name: bytes | None, code
     token = project.token(project.database.member())
     with project.unchanged():
         response = project.request("POST", "/create-api-key", token, content=name)
-    assert refusal(response, 400, code) == ({"field": "name"} if code.endswith("_field") else {})
+    assert expect_error(response, 400, code) == ({"field": "name"} if code.endswith("_field") else {})
 
 
 @both_transports
 def test_api_key_endpoints__user_without_agency(project: Project) -> None:
     token = project.token(project.database.user(None))
     with project.unchanged():
-        refusal(project.request("POST", "/create-api-key", token, json={"name": "x"}), 403, "no_agency")
-        refusal(project.request("GET", "/list-api-keys", token), 403, "no_agency")
-        refusal(project.request("POST", "/revoke-api-key", token, json={"api_key_id": UNKNOWN}), 403, "no_agency")
+        expect_error(project.request("POST", "/create-api-key", token, json={"name": "x"}), 403, "no_agency")
+        expect_error(project.request("GET", "/list-api-keys", token), 403, "no_agency")
+        expect_error(project.request("POST", "/revoke-api-key", token, json={"api_key_id": UNKNOWN}), 403, "no_agency")
 
 
 @both_transports
@@ -156,7 +156,7 @@ def test_revoke_api_key__immediate_and_idempotent(project: Project) -> None:
     ApiKey.model_validate_json(response.content, strict=True, extra="forbid")
     assert response.json()["revoked_by"] == f"user:{colleague.id}"
     for _ in range(2):
-        refusal(project.request("GET", PATH, key), 401, "invalid_api_key")
+        expect_error(project.request("GET", PATH, key), 401, "invalid_api_key")
         with project.unchanged():
             assert revoke_key(project, user, key_id).json() == response.json()
     assert {key["id"]: key["revoked_at"] is not None for key in list_keys(project, user)}[key_id]
@@ -169,7 +169,7 @@ def test_revoke_api_key__other_agency(project: Project) -> None:
     key, key_id = make_key(project, owner)
     with project.unchanged():
         for api_key_id in (key_id, UNKNOWN):
-            assert refusal(revoke_key(project, stranger, api_key_id), 404, "api_key_not_found") == {}
+            assert expect_error(revoke_key(project, stranger, api_key_id), 404, "api_key_not_found") == {}
     assert ids(project, key) == []
 
 
@@ -239,7 +239,7 @@ def test_api_key_authentication__rejected_formats(project: Project, name: str) -
     key, _ = make_key(project, project.database.member())
     with project.unchanged():
         response = project.request("GET", PATH, headers={"authorization": header(key)})
-    assert refusal(response, 401, code) == {}
+    assert expect_error(response, 401, code) == {}
     assert "status" not in response.json()
 
 
@@ -249,7 +249,7 @@ def test_api_key_authentication__duplicate_header(project: Project) -> None:
     twice = [("authorization", f"Bearer {key}"), ("authorization", f"Bearer {key}")]
     with project.unchanged():
         response = httpx.get(f"{project.url}{PATH}", headers=twice)
-    refusal(response, 401, "invalid_token")
+    expect_error(response, 401, "invalid_token")
 
 
 # Endpoints and agencies
@@ -283,9 +283,9 @@ def test_api_key_authentication__rejected_by_endpoint(project: Project, endpoint
     """The endpoints of API keys and of historical syncs do not accept keys."""
     key, _ = make_key(project, project.database.member())
     with project.unchanged():
-        refusal(call(project, endpoint, authorization=f"Bearer {key}"), 401, "invalid_token")
-        refusal(call(project, endpoint, authorization=f"Basic {b64(key + ':')}"), 401, "missing_token")
-        refusal(call(project, endpoint, **{"x-agency-key": key}), 401, "missing_token")
+        expect_error(call(project, endpoint, authorization=f"Bearer {key}"), 401, "invalid_token")
+        expect_error(call(project, endpoint, authorization=f"Basic {b64(key + ':')}"), 401, "missing_token")
+        expect_error(call(project, endpoint, **{"x-agency-key": key}), 401, "missing_token")
 
 
 @both_transports
@@ -298,11 +298,11 @@ def test_api_key__limited_to_its_agency(project: Project) -> None:
     assert ids(project, key) == []
     with project.unchanged():
         for method in ("GET", "DELETE"):
-            refusal(project.request(method, f"{PATH}/{theirs}", key), 404, "connection_not_found")
+            expect_error(project.request(method, f"{PATH}/{theirs}", key), 404, "connection_not_found")
         tested = {"type": "http", "configuration": {}, "connection_id": theirs}
-        refusal(project.request("POST", f"{PATH}/test", key, json=tested), 404, "connection_not_found")
+        expect_error(project.request("POST", f"{PATH}/test", key, json=tested), 404, "connection_not_found")
         mine = GOOD | {"organization_id": owner.agency_id}
-        refusal(project.request("POST", PATH, key, json=mine), 403, "other_organization")
+        expect_error(project.request("POST", PATH, key, json=mine), 403, "other_organization")
     made = created(project.request("POST", PATH, key, json=GOOD | {"organization_id": stranger.agency_id}))
     assert made["organization_id"] == stranger.agency_id
     assert made["created_by"] == {"id": key_id, "type": "api_key", "name": f"api_key:{key_id}"}
@@ -362,7 +362,7 @@ def test_api_key__last_used_at_updated_once_a_minute(project: Project) -> None:
     assert second[other_id] is None
     revoke_key(project, user, other_id)
     with project.unchanged():
-        refusal(project.request("GET", PATH, other), 401, "invalid_api_key")
+        expect_error(project.request("GET", PATH, other), 401, "invalid_api_key")
 
 
 def last_uses(project: Project, user: User) -> dict[str, Any]:
@@ -434,7 +434,7 @@ def test_api_key__stored_only_as_a_hash(project: Project, log: Log) -> None:
     key, key_id = make_key(project, user)
     made = created(project.request("POST", PATH, key, json=GOOD, headers={"idempotency-key": "k"}))
     with project.without("app.connection_object"):
-        refusal(project.request("GET", f"{PATH}/{made['id']}", key), 500, "internal_error")
+        expect_error(project.request("GET", f"{PATH}/{made['id']}", key), 500, "internal_error")
     assert log.text
     project.request("DELETE", f"{PATH}/{UNKNOWN}", key)
     revoke_key(project, user, key_id)
@@ -463,9 +463,9 @@ def test_api_key__hash_unreadable_for_members(database: Database) -> None:
         session.call("create_api_key", name="x")
         for query in ("select hash from app.api_keys", "select * from app.api_keys", "table app.api_keys"):
             error = session.attempt(query)
-            assert isinstance(error, ErrorSpec), query
+            assert isinstance(error, SqlError), query
             assert error.sqlstate == "42501"
-        assert isinstance(session.attempt("update app.api_keys set hash = sha256('x')"), ErrorSpec)
+        assert isinstance(session.attempt("update app.api_keys set hash = sha256('x')"), SqlError)
 
 
 # The header x-agency-key, which only the functions may set
@@ -478,7 +478,7 @@ def test_api_key_header__ignored_with_a_user_token(project: Project) -> None:
     theirs = project.database.connection(stranger.agency_id)
     token, headers = project.token(user), {"x-agency-key": key}
     assert ids_with(project, token, headers) == []
-    refusal(project.request("GET", f"{PATH}/{theirs}", token, headers=headers), 404, "connection_not_found")
+    expect_error(project.request("GET", f"{PATH}/{theirs}", token, headers=headers), 404, "connection_not_found")
     made = created(project.request("POST", PATH, token, json=GOOD, headers=headers))
     assert (made["organization_id"], made["created_by"]["id"]) == (user.agency_id, user.id)
     assert row_of_key(project.database, key_id)["last_used_at"] is None
@@ -498,7 +498,7 @@ def test_api_key_header__not_forwarded_from_clients(project: Project) -> None:
     mine = project.database.connection(user.agency_id)
     with project.unchanged():
         for name in ("x-agency-key", "X-Agency-Key", "x_agency_key"):
-            refusal(project.request("GET", PATH, headers={name: key}), 401, "missing_token")
+            expect_error(project.request("GET", PATH, headers={name: key}), 401, "missing_token")
     assert ids_with(project, key, {"x-agency-key": theirs}) == [mine]
 
 
@@ -556,13 +556,13 @@ def test_api_key_header__missing_or_unknown_key_is_401_for_every_function(databa
             session.execute("select set_config('request.headers', %s, false)", (json.dumps(headers),))
             for function in functions:
                 error = session.attempt(*rpc(function["name"], **dict.fromkeys(function["names"])))
-                assert isinstance(error, ErrorSpec), function["name"]
+                assert isinstance(error, SqlError), function["name"]
                 assert (error.sqlstate, error.code) == ("PT401", "invalid_api_key"), function["name"]
         for table in database.all(
             "select oid::regclass::text as name from pg_class where relkind in ('r', 'v')"
             " and relnamespace in ('app'::regnamespace, 'public'::regnamespace)"
         ):
-            assert isinstance(session.attempt(f"select from {table['name']}"), ErrorSpec), table["name"]
+            assert isinstance(session.attempt(f"select from {table['name']}"), SqlError), table["name"]
     assert database.fingerprint() == before
 
 
@@ -583,10 +583,10 @@ def test_idempotency_key__scoped_to_the_api_key(project: Project) -> None:
         again = [created(project.request("POST", PATH, caller, json=GOOD, headers=headers)) for caller in callers]
         assert again == made
         other = project.request("POST", PATH, first, json=GOOD | {"name": "other"}, headers=headers)
-        refusal(other, 422, "idempotency_key_reused")
+        expect_error(other, 422, "idempotency_key_reused")
     revoke_key(project, user, first_id)
     with project.unchanged():
-        refusal(project.request("POST", PATH, first, json=GOOD, headers=headers), 401, "invalid_api_key")
+        expect_error(project.request("POST", PATH, first, json=GOOD, headers=headers), 401, "invalid_api_key")
 
 
 def test_api_key__row_policies_limit_rows_to_its_agency(database: Database) -> None:

@@ -16,7 +16,7 @@ from functions.bulk_action.get_bulk_action import BulkAction
 from functions.bulk_action.preview_bulk_action import BulkActionPreview
 from tests.support import bulk_actions
 from tests.support.bulk_actions import NOTHING, PATH, PREVIEW, many, put, spec
-from tests.support.project import both_transports, one_transport, refusal
+from tests.support.project import both_transports, expect_error, one_transport
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -280,10 +280,10 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
 def test_create_bulk_action__invalid_member(project: Project, body: dict[str, Any], status: int, code: str) -> None:
     me = caller(project)
     with project.unchanged():
-        details = refusal(me.request("POST", json=body), status, code)
+        details = expect_error(me.request("POST", json=body), status, code)
         if "action_type" in body and set(body) == {"action_type", "criteria"} and body["action_type"] == "cancel":
             response = project.request("POST", PREVIEW, me.token, json={"criteria": body["criteria"]})
-            refusal(response, status, code)
+            expect_error(response, status, code)
     if code == "unknown_family":
         assert details["known"] == ["historical_sync", "sync_job_run", "bulk_sync", "model_sync", "bulk_action"]
     if code == "unknown_status":
@@ -316,7 +316,7 @@ def test_create_bulk_action__largest_accepted_request(project: Project) -> None:
     assert (job["action_reason"], job["max_limit"]) == (reason, 1_000_000)
     assert bulk_actions.run(me.database, job["job_id"]) == NOTHING
     too_large = {"criteria": {"ids": ids}, "action_reason": "x" * MAX_BODY_BYTES}
-    refusal(me.request("POST", json=too_large), 413, "body_too_large")
+    expect_error(me.request("POST", json=too_large), 413, "body_too_large")
 
 
 # Preview
@@ -347,7 +347,7 @@ def test_preview_bulk_action__counts_without_changes(project: Project) -> None:
 @one_transport
 @pytest.mark.parametrize("limit", [0, 1_000_001, "1", 1.5, True])
 def test_preview_bulk_action__invalid_max_limit(project: Project, limit: object) -> None:
-    refusal(caller(project).preview(PENDING, max_limit=limit), 400, "invalid_field")
+    expect_error(caller(project).preview(PENDING, max_limit=limit), 400, "invalid_field")
 
 
 # Lists
@@ -399,7 +399,7 @@ def test_list_bulk_actions__filter_by_status(project: Project) -> None:
 )
 def test_list_bulk_actions__invalid_query(project: Project, query: Mapping[str, str]) -> None:
     [name] = query
-    assert refusal(caller(project).request("GET", params=query), 400, "invalid_field") == {"field": name}
+    assert expect_error(caller(project).request("GET", params=query), 400, "invalid_field") == {"field": name}
 
 
 # Cancel
@@ -412,7 +412,7 @@ def test_cancel_bulk_action__every_status_then_repeated(project: Project, status
     job_id = me.put(status)
     if status in ENDED:
         with project.unchanged():
-            details = refusal(me.cancel(job_id, json={"reason": "no"}), 400, "not_cancellable")
+            details = expect_error(me.cancel(job_id, json={"reason": "no"}), 400, "not_cancellable")
         assert details == {"current_status": status}
         return
     response = me.cancel(job_id, json={"reason": "not these"})
@@ -425,7 +425,7 @@ def test_cancel_bulk_action__every_status_then_repeated(project: Project, status
     assert job["cancelled_by"] == f"user:{me.user.id}"
     assert job["completed_at"] == job["updated_at"]
     with project.unchanged():
-        assert refusal(me.cancel(job_id), 400, "not_cancellable") == {"current_status": "cancelled"}
+        assert expect_error(me.cancel(job_id), 400, "not_cancellable") == {"current_status": "cancelled"}
 
 
 BODIES: dict[str, tuple[bytes, int, str | None]] = {
@@ -496,7 +496,7 @@ def test_cancel_bulk_action__empty_body_under_any_content_type(project: Project,
 def test_cancel_bulk_action__concurrent_calls_cancel_once(project: Project) -> None:
     me = caller(project)
     job_id = me.put("running")
-    statuses = [response.status_code for response in project.at_once(lambda: me.cancel(job_id))]
+    statuses = [response.status_code for response in project.concurrently(lambda: me.cancel(job_id))]
     assert sorted(statuses) == [200] + [400] * (len(statuses) - 1)
     assert [event["event"] for event in me.database.events(job_id)] == ["start", "claim", "cancel"]
 
@@ -513,13 +513,13 @@ def test_delete_bulk_action__only_terminal_and_audit_is_kept(project: Project, s
     response = me.request("DELETE", f"/{job_id}")
     if status not in ENDED:
         public_status = "scheduled" if status == "queued" else "running"
-        assert refusal(response, 400, "not_deletable") == {"current_status": public_status}
+        assert expect_error(response, 400, "not_deletable") == {"current_status": public_status}
         assert me.get(job_id)["status"] == public_status
         return
     assert (response.status_code, response.json()) == (200, {"success": True, "job_id": job_id, "status": status})
     with project.unchanged():
         for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel")):
-            refusal(me.request(method, f"/{job_id}{path}"), 404, "bulk_action_not_found")
+            expect_error(me.request(method, f"/{job_id}{path}"), 404, "bulk_action_not_found")
         assert me.request("GET").json()["jobs"] == []
     assert me.database.execution(job_id)["deleted_at"] is not None
     assert me.database.events(job_id) == history
@@ -563,13 +563,15 @@ def test_bulk_action_endpoints__rejected_credentials(project: Project) -> None:
     )
     with project.unchanged():
         for method, path, options in routes(job_id):
-            refusal(project.request(method, path, **options), 401, "missing_token")
-            refusal(project.request(method, path, "not.a.token", **options), 401, "invalid_token")
-            refusal(project.request(method, path, project.auth.anon_key(), **options), 401, "invalid_token")
-            refusal(project.request(method, path, project.auth.service_role_key(), **options), 401, "invalid_token")
-            refusal(project.request(method, path, f"sync_{'0' * 64}", **options), 401, "invalid_api_key")
-            refusal(project.request(method, path, revoked, **options), 401, "invalid_api_key")
-            refusal(project.request(method, path, without_agency, **options), 403, "no_agency")
+            expect_error(project.request(method, path, **options), 401, "missing_token")
+            expect_error(project.request(method, path, "not.a.token", **options), 401, "invalid_token")
+            expect_error(project.request(method, path, project.auth.anon_key(), **options), 401, "invalid_token")
+            expect_error(
+                project.request(method, path, project.auth.service_role_key(), **options), 401, "invalid_token"
+            )
+            expect_error(project.request(method, path, f"sync_{'0' * 64}", **options), 401, "invalid_api_key")
+            expect_error(project.request(method, path, revoked, **options), 401, "invalid_api_key")
+            expect_error(project.request(method, path, without_agency, **options), 403, "no_agency")
 
 
 @both_transports
@@ -581,7 +583,7 @@ def test_bulk_action_endpoints__other_agency(project: Project) -> None:
         for job_id in [*mine, UNKNOWN]:
             for method, path, options in routes(job_id)[3:]:
                 response = project.request(method, path, stranger.token, **options)
-                refusal(response, 404, "bulk_action_not_found")
+                expect_error(response, 404, "bulk_action_not_found")
         assert stranger.request("GET").json() == {"jobs": [], "next_cursor": None}
         assert stranger.preview(PENDING).json()["total_count"] == 0
 
@@ -596,7 +598,7 @@ def test_bulk_action_endpoints__malformed_id(project: Project, malformed: str) -
     me = caller(project)
     with project.unchanged():
         for method, path, options in routes(malformed)[3:]:
-            refusal(project.request(method, path, me.token, **options), 404, "not_found")
+            expect_error(project.request(method, path, me.token, **options), 404, "not_found")
 
 
 @both_transports
@@ -605,7 +607,7 @@ def test_bulk_action_endpoints__execution_of_another_family(project: Project) ->
     job_id = put(me.database, me.user, "historical_sync", "running")
     with project.unchanged():
         for method, path, options in routes(job_id)[3:]:
-            refusal(project.request(method, path, me.token, **options), 404, "bulk_action_not_found")
+            expect_error(project.request(method, path, me.token, **options), 404, "bulk_action_not_found")
 
 
 @both_transports
@@ -621,7 +623,7 @@ def test_bulk_action_endpoints__execution_of_another_family(project: Project) ->
 )
 def test_bulk_action_endpoints__method_not_allowed(project: Project, path: str, methods: set[str], method: str) -> None:
     response = project.request(method, path, caller(project).token)
-    refusal(response, 405, "method_not_allowed")
+    expect_error(response, 405, "method_not_allowed")
     assert {*response.headers["allow"].split(", ")} == {*methods, "OPTIONS"}
 
 
@@ -636,7 +638,7 @@ def test_bulk_action_endpoints__api_key(project: Project) -> None:
     job = bulk_action(project.request("POST", PATH, key, json=body))
     assert (job["created_by"], job["preview_count"]) == (actor, 2)
     for method, path, options in routes(job["job_id"])[3:]:
-        refusal(project.request(method, path, foreign, **options), 404, "bulk_action_not_found")
+        expect_error(project.request(method, path, foreign, **options), 404, "bulk_action_not_found")
     response = project.request("POST", f"{PATH}/{job['job_id']}/cancel", key)
     assert response.json()["status"] == "cancelled"
     assert me.get(job["job_id"])["cancelled_by"] == actor
@@ -664,13 +666,13 @@ def test_bulk_action_endpoints__idempotency_key(project: Project) -> None:
             {**body, "max_limit": 5},
             {**body, "scheduled_at": FAR},
         ):
-            refusal(me.request("POST", json=other, headers=headers), 422, "idempotency_key_reused")
+            expect_error(me.request("POST", json=other, headers=headers), 422, "idempotency_key_reused")
     job_id = first.json()["job_id"]
     cancelled = me.cancel(job_id, headers=headers)
     with project.unchanged():
         assert me.cancel(job_id, headers=headers).json() == cancelled.json()
-        refusal(me.cancel(job_id, json={"reason": "x"}, headers=headers), 422, "idempotency_key_reused")
-        refusal(me.cancel(job_id), 400, "not_cancellable")
+        expect_error(me.cancel(job_id, json={"reason": "x"}, headers=headers), 422, "idempotency_key_reused")
+        expect_error(me.cancel(job_id), 400, "not_cancellable")
         # A preview changes nothing, therefore its response is not stored.
         me.preview_with_key("p")
     many(me.database, me.user, 1)

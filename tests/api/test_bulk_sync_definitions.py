@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import documented
-from tests.support.project import both_transports, one_transport, refusal
+from tests.support.project import both_transports, expect_error, one_transport
 from tests.support.syncs import BULK, BY_HAND, UNKNOWN, Client, accepted, at_once
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def test_create_bulk_sync__names_all_unsupported_members(client: Client, name: s
     members, fields = UNSUPPORTED[name]
     body = client.body(**members)
     with client.project.unchanged():
-        details = refusal(client.create(body), 422, "unsupported_field")
+        details = expect_error(client.create(body), 422, "unsupported_field")
     assert sorted(details["fields"]) == sorted(fields)
 
 
@@ -205,7 +205,7 @@ def test_create_bulk_sync__invalid_member(client: Client, name: str) -> None:
     body = client.body(**members)
     with client.project.unchanged():
         response = client.create(body)
-    assert refusal(response, 400, "invalid_field") == {"field": field}
+    assert expect_error(response, 400, "invalid_field") == {"field": field}
     assert len(response.content) < 1000
 
 
@@ -215,7 +215,7 @@ def test_create_bulk_sync__missing_member(client: Client, missing: str) -> None:
     body = client.body()
     del body[missing]
     with client.project.unchanged():
-        assert refusal(client.create(body), 400, "missing_field") == {"field": missing}
+        assert expect_error(client.create(body), 400, "missing_field") == {"field": missing}
 
 
 @both_transports
@@ -223,7 +223,7 @@ def test_create_bulk_sync__missing_member(client: Client, missing: str) -> None:
 def test_create_bulk_sync__unknown_schema(client: Client, unknown: str) -> None:
     body = client.body(schemas=["flights", unknown])
     with client.project.unchanged():
-        members = refusal(client.create(body), 400, "unknown_schema")
+        members = expect_error(client.create(body), 400, "unknown_schema")
     assert members == {"schema": unknown[:200], "available": ["flights", "weather"]}
 
 
@@ -236,7 +236,7 @@ def test_create_bulk_sync__unknown_schema(client: Client, unknown: str) -> None:
 def test_create_bulk_sync__no_enabled_schema(client: Client, selected: list[Any]) -> None:
     body = client.body(schemas=selected)
     with client.project.unchanged():
-        assert refusal(client.create(body), 400, "no_schemas") == {}
+        assert expect_error(client.create(body), 400, "no_schemas") == {}
 
 
 @both_transports
@@ -247,7 +247,7 @@ def test_create_bulk_sync__source_without_streams(client: Client) -> None:
         for selected, code in ((None, "no_schemas"), (["flights"], "unknown_schema")):
             body = client.body(source_connection_id=source, schemas=selected)
             with client.project.unchanged():
-                refusal(client.create(body), 400, code)
+                expect_error(client.create(body), 400, code)
 
 
 # Connections
@@ -265,7 +265,7 @@ def test_create_bulk_sync__connection_of_another_agency(client: Client, member: 
         body = client.body(**{member: connection_id})
         with client.project.unchanged():
             response = client.create(body)
-        assert refusal(response, 404, "connection_not_found") == {}
+        assert expect_error(response, 404, "connection_not_found") == {}
         bodies.append({name: value for name, value in response.json().items() if name != "requestId"})
     assert bodies[0] == bodies[1] == bodies[2]
 
@@ -280,7 +280,7 @@ def test_create_bulk_sync__connection_types(client: Client) -> None:
     ):
         body = client.body(source_connection_id=source, destination_connection_id=destination)
         with client.project.unchanged():
-            assert refusal(client.create(body), 400, code) == {}
+            assert expect_error(client.create(body), 400, code) == {}
 
 
 @both_transports
@@ -297,9 +297,9 @@ def test_create_bulk_sync__races_with_deletion_of_its_connection(client: Client)
 
         created, deleted = at_once(create, delete)
         if created.status_code == 200:
-            refusal(deleted, 422, "connection_in_use")
+            expect_error(deleted, 422, "connection_in_use")
         else:
-            refusal(created, 404, "connection_not_found")
+            expect_error(created, 404, "connection_not_found")
             assert deleted.status_code == 204
 
 
@@ -328,7 +328,7 @@ def test_create_bulk_sync__output_name_too_long(client: Client, resource: str, p
     source = client.http_connection(resource, "weather")
     body = client.body(source_connection_id=source, destination_configuration={"schema": prefix} if prefix else {})
     with client.project.unchanged():
-        members = refusal(client.create(body), 400, "invalid_output_name")
+        members = expect_error(client.create(body), 400, "invalid_output_name")
     assert members == {"schema": resource[:200]}
     accepted(client.create({**body, "schemas": ["weather"], "destination_configuration": {}}), BULK.one)
 
@@ -368,7 +368,7 @@ def test_start_bulk_sync__schema_not_in_the_sync(client: Client, requested: list
     """A stream of the source that the sync does not include is unknown too."""
     sync_id = client.made(schemas=["flights"])
     with client.project.unchanged():
-        members = refusal(client.start(sync_id, {"schemas": requested}), 400, "unknown_schema")
+        members = expect_error(client.start(sync_id, {"schemas": requested}), 400, "unknown_schema")
     assert members == {"schema": unknown, "available": ["flights"]}
 
 
@@ -390,7 +390,7 @@ def test_start_bulk_sync__schema_not_in_the_sync(client: Client, requested: list
 def test_start_bulk_sync__invalid_schemas(client: Client, requested: Any, field: str) -> None:
     sync_id = client.made()
     with client.project.unchanged():
-        assert refusal(client.start(sync_id, {"schemas": requested}), 400, "invalid_field") == {"field": field}
+        assert expect_error(client.start(sync_id, {"schemas": requested}), 400, "invalid_field") == {"field": field}
 
 
 @both_transports

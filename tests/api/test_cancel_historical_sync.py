@@ -9,7 +9,7 @@ import pytest
 
 from functions._local.postgres import free_port
 from functions.historical_sync.cancel_historical_sync import HistoricalSyncCancelled
-from tests.support.project import EVERY_SETUP, Project, both_transports, refusal
+from tests.support.project import EVERY_SETUP, Project, both_transports, expect_error
 
 if TYPE_CHECKING:
     import httpx
@@ -58,7 +58,7 @@ def test_cancel_historical_sync__already_terminal(project: Project, status: Stat
     job_id = project.job(user, status)
     with project.unchanged():
         response = project.cancel(project.token(user), {"job_id": job_id, "reason": "later"})
-    assert refusal(response, 400, "not_cancellable") == {"current_status": status}
+    assert expect_error(response, 400, "not_cancellable") == {"current_status": status}
 
 
 def test_cancel_historical_sync__repeated(project: Project) -> None:
@@ -67,7 +67,7 @@ def test_cancel_historical_sync__repeated(project: Project) -> None:
     accepted(project.cancel(token, {"job_id": job_id, "reason": "first"}))
     with project.unchanged():
         response = project.cancel(token, {"job_id": job_id, "reason": "second"})
-    assert refusal(response, 400, "not_cancellable") == {"current_status": "cancelled"}
+    assert expect_error(response, 400, "not_cancellable") == {"current_status": "cancelled"}
 
 
 @pytest.mark.parametrize("status", ["pending", "in_progress"])
@@ -75,12 +75,12 @@ def test_cancel_historical_sync__concurrent_calls_cancel_once(project: Project, 
     user = project.database.member()
     job_id, token = project.job(user, status), project.token(user)
 
-    responses = project.at_once(lambda: project.cancel(token, {"job_id": job_id}))
+    responses = project.concurrently(lambda: project.cancel(token, {"job_id": job_id}))
 
     lost = [response for response in responses if response.status_code != 200]
     assert len(lost) == len(responses) - 1
     for response in lost:
-        assert refusal(response, 400, "not_cancellable") == {"current_status": "cancelled"}
+        assert expect_error(response, 400, "not_cancellable") == {"current_status": "cancelled"}
     assert [event["event"] for event in project.database.events(job_id)].count("cancel") == 1
 
 
@@ -202,7 +202,7 @@ def test_cancel_historical_sync__body_without_a_job_id(project: Project, name: s
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = project.cancel(token, body)
-    members = refusal(response, 400, code)
+    members = expect_error(response, 400, code)
     assert members == ({"field": "job_id"} if code.endswith("_field") else {})
 
 
@@ -242,7 +242,7 @@ def test_cancel_historical_sync__invalid_reason(project: Project, reason: str, c
     job_id, token = project.job(user), project.token(user)
     with project.unchanged():
         response = project.cancel(token, f'{{"job_id": "{job_id}", "reason": {reason}}}'.encode())
-    assert refusal(response, 400, code) == ({"field": "reason"} if code == "invalid_field" else {})
+    assert expect_error(response, 400, code) == ({"field": "reason"} if code == "invalid_field" else {})
     assert len(response.content) < 1000
 
 
@@ -250,7 +250,7 @@ def test_cancel_historical_sync__body_too_large(project: Project) -> None:
     user = project.database.member()
     body = f'{{"job_id": "{project.job(user)}", "x": "{"x" * 1024 * 1024}"}}'.encode()
     with project.unchanged():
-        refusal(project.cancel(project.token(user), body), 413, "body_too_large")
+        expect_error(project.cancel(project.token(user), body), 413, "body_too_large")
 
 
 def test_cancel_historical_sync__body_of_exactly_the_limit(project: Project) -> None:
@@ -266,13 +266,13 @@ def test_cancel_historical_sync__user_without_agency(project: Project) -> None:
     job_id = project.job(project.database.member())
     token = project.token(project.database.user(None))
     with project.unchanged():
-        refusal(project.cancel(token, {"job_id": job_id}), 403, "no_agency")
+        expect_error(project.cancel(token, {"job_id": job_id}), 403, "no_agency")
 
 
 def test_cancel_historical_sync__user_without_a_row(project: Project) -> None:
     user = project.database.user(None)
     project.database.admin.execute("delete from public.users where id = %s", (user.id,))
-    refusal(project.cancel(project.token(user), {"job_id": UNKNOWN}), 403, "no_agency")
+    expect_error(project.cancel(project.token(user), {"job_id": UNKNOWN}), 403, "no_agency")
 
 
 @pytest.mark.parametrize("status", ["pending", "in_progress", "completed", "cancelled"])
@@ -280,7 +280,7 @@ def test_cancel_historical_sync__other_agency(project: Project, status: Status) 
     job_id = project.job(project.database.member(), status)
     stranger = project.token(project.database.member())
     with project.unchanged():
-        assert refusal(project.cancel(stranger, {"job_id": job_id}), 403, "job_of_another_agency") == {}
+        assert expect_error(project.cancel(stranger, {"job_id": job_id}), 403, "job_of_another_agency") == {}
 
 
 def test_cancel_historical_sync__agency_claim_in_the_token_is_ignored(project: Project) -> None:
@@ -289,14 +289,14 @@ def test_cancel_historical_sync__agency_claim_in_the_token_is_ignored(project: P
     claims = {"agency_id": owner.agency_id}
     token = project.token(stranger, **claims, user_metadata=claims, app_metadata=claims)
     with project.unchanged():
-        refusal(project.cancel(token, {"job_id": job_id}), 403, "job_of_another_agency")
+        expect_error(project.cancel(token, {"job_id": job_id}), 403, "job_of_another_agency")
 
 
 def test_cancel_historical_sync__user_who_changed_agency(project: Project) -> None:
     user, other = project.database.member(), project.database.member()
     old, new, token = project.job(user), project.job(other), project.token(user)
     project.database.admin.execute("update public.users set agency_id = %s where id = %s", (other.agency_id, user.id))
-    refusal(project.cancel(token, {"job_id": old}), 403, "job_of_another_agency")
+    expect_error(project.cancel(token, {"job_id": old}), 403, "job_of_another_agency")
     accepted(project.cancel(token, {"job_id": new}))
     # The invariants check that actors belong to the agency now.
     project.database.admin.execute("delete from public.users where id = %s", (user.id,))
@@ -306,7 +306,7 @@ def test_cancel_historical_sync__unknown_job(project: Project) -> None:
     token = project.token(project.database.member())
     for job_id in (UNKNOWN, str(uuid.uuid4()), "ffffffff-ffff-ffff-ffff-ffffffffffff"):
         with project.unchanged():
-            assert refusal(project.cancel(token, {"job_id": job_id}), 404, "job_not_found") == {}
+            assert expect_error(project.cancel(token, {"job_id": job_id}), 404, "job_not_found") == {}
 
 
 def test_cancel_historical_sync__execution_of_another_family(project: Project) -> None:
@@ -317,7 +317,7 @@ def test_cancel_historical_sync__execution_of_another_family(project: Project) -
             (user.agency_id,),
         )
     with project.unchanged():
-        refusal(project.cancel(project.token(user), {"job_id": row["id"]}), 404, "job_not_found")
+        expect_error(project.cancel(project.token(user), {"job_id": row["id"]}), 404, "job_not_found")
 
 
 def test_cancel_historical_sync__deleted_job(project: Project) -> None:
@@ -326,7 +326,7 @@ def test_cancel_historical_sync__deleted_job(project: Project) -> None:
     with project.database.session({"role": "service_role"}) as service:
         service.execute("update app.executions set deleted_at = now() where id = %s", (job_id,))
     with project.unchanged():
-        refusal(project.cancel(project.token(user), {"job_id": job_id}), 404, "job_not_found")
+        expect_error(project.cancel(project.token(user), {"job_id": job_id}), 404, "job_not_found")
 
 
 # Order of checks
@@ -391,7 +391,7 @@ def test_cancel_historical_sync__internal_error_hides_its_cause(project: Project
     job_id, token = project.job(user), project.token(user)
     with project.without("app.next_status"):
         response = project.cancel(token, {"job_id": job_id})
-    assert refusal(response, 500, "internal_error") == {}
+    assert expect_error(response, 500, "internal_error") == {}
     assert "next_status" not in response.text
     accepted(project.cancel(token, {"job_id": job_id}))
 
@@ -406,7 +406,7 @@ def test_cancel_historical_sync__auth_server_unreachable(projects: Projects, set
         job_id, token = project.job(user), project.token(user)
         with project.unchanged():
             response = project.cancel(token, {"job_id": job_id})
-    assert refusal(response, 503, "auth_unavailable") == {}
+    assert expect_error(response, 503, "auth_unavailable") == {}
     assert int(response.headers["retry-after"]) > 0
 
 
@@ -418,5 +418,5 @@ def test_cancel_historical_sync__database_unreachable(projects: Projects, setup:
         job_id, token = project.job(user), project.token(user)
         with project.unchanged():
             response = project.cancel(token, {"job_id": job_id})
-    assert refusal(response, 503, "database_unavailable") == {}
+    assert expect_error(response, 503, "database_unavailable") == {}
     assert int(response.headers["retry-after"]) > 0

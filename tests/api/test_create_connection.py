@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.connections import CONFIG, GOOD, PATH, SECRET, UNKNOWN, created, everything_stored, ids, row
 from tests.support.documented import DOCUMENT
-from tests.support.project import Project, both_transports, one_transport, refusal
+from tests.support.project import Project, both_transports, expect_error, one_transport
 
 if TYPE_CHECKING:
     import httpx
@@ -76,7 +76,9 @@ def test_create_connection__organization_id(project: Project) -> None:
     assert made["organization_id"] == user.agency_id
     with project.unchanged():
         for other in (stranger.agency_id, UNKNOWN):
-            assert refusal(post(project, token, GOOD | {"organization_id": other}), 403, "other_organization") == {}
+            assert (
+                expect_error(post(project, token, GOOD | {"organization_id": other}), 403, "other_organization") == {}
+            )
 
 
 @both_transports
@@ -155,7 +157,7 @@ def test_create_connection__nulls_and_big_numbers_are_kept(project: Project) -> 
 def test_create_connection__missing_member(project: Project, body: dict[str, Any], field: str) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
-        assert refusal(post(project, token, body), 400, "missing_field") == {"field": field}
+        assert expect_error(post(project, token, body), 400, "missing_field") == {"field": field}
 
 
 WRONG_TYPES: dict[str, list[Any]] = {
@@ -177,7 +179,7 @@ def test_create_connection__member_of_another_type(project: Project, field: str)
     with project.unchanged():
         for value in WRONG_TYPES[field]:
             response = post(project, token, GOOD | {field: value})
-            path = refusal(response, 400, "invalid_field")["field"]
+            path = expect_error(response, 400, "invalid_field")["field"]
             assert path.partition(".")[0] == field, value
             assert len(response.content) < 1000
 
@@ -217,7 +219,7 @@ def test_create_connection__invalid_body(project: Project, name: str) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
         response = post(project, token, body)
-    assert refusal(response, status, code) == ({"field": "name"} if code == "missing_field" else {})
+    assert expect_error(response, status, code) == ({"field": "name"} if code == "missing_field" else {})
 
 
 WITHOUT = {name: value for name, value in GOOD["configuration"].items() if name != "base_url"}
@@ -277,7 +279,7 @@ def test_create_connection__invalid_configuration_names_the_member(project: Proj
     token = project.token(project.database.member())
     with project.unchanged():
         response = post(project, token, body)
-    assert refusal(response, 400, "invalid_configuration") == {}
+    assert expect_error(response, 400, "invalid_configuration") == {}
     assert fragment in response.json()["message"]
     assert "t0p" not in response.text
 
@@ -324,7 +326,7 @@ def test_create_connection__configuration_that_cannot_be_stored(
     assert response.status_code == 400, response.text
     assert response.json()["key"] in {"invalid_configuration", "invalid_field", "invalid_json"}
     assert len(response.content) < 2000
-    assert refusal(response, 400, response.json()["key"]) in ({}, {"field": "configuration"})
+    assert expect_error(response, 400, response.json()["key"]) in ({}, {"field": "configuration"})
 
 
 @one_transport
@@ -360,7 +362,7 @@ def test_create_connection__names_all_unsupported_members(
     token = project.token(project.database.member())
     with project.unchanged():
         response = post(project, token, GOOD | members)
-    details = refusal(response, 422, "unsupported_field")
+    details = expect_error(response, 422, "unsupported_field")
     assert sorted(details.pop("fields")) == sorted(fields)
     assert details == {}
 
@@ -371,8 +373,8 @@ def test_create_connection__unsupported_members_are_bounded_in_the_error(project
     with project.unchanged():
         many = post(project, token, GOOD | {f"unknown {n}": n for n in range(1000)})
         long = post(project, token, GOOD | {"x" * 500_000: 1})
-    assert len(refusal(many, 422, "unsupported_field")["fields"]) == 100
-    assert refusal(long, 422, "unsupported_field")["fields"] == ["x" * 200]
+    assert len(expect_error(many, 422, "unsupported_field")["fields"]) == 100
+    assert expect_error(long, 422, "unsupported_field")["fields"] == ["x" * 200]
     assert max(len(many.content), len(long.content)) < 10_000
 
 
@@ -380,7 +382,7 @@ def test_create_connection__unsupported_members_are_bounded_in_the_error(project
 def test_create_connection__invalid_before_unsupported(project: Project) -> None:
     token = project.token(project.database.member())
     response = post(project, token, GOOD | {"name": 1, "nope": 2})
-    assert refusal(response, 400, "invalid_field") == {"field": "name"}
+    assert expect_error(response, 400, "invalid_field") == {"field": "name"}
 
 
 # Callers
@@ -390,15 +392,15 @@ def test_create_connection__invalid_before_unsupported(project: Project) -> None
 def test_create_connection__rejected_callers(project: Project) -> None:
     token = project.token(project.database.user(None))
     with project.unchanged():
-        refusal(post(project, token, GOOD), 403, "no_agency")
-        refusal(post(project, None, GOOD), 401, "missing_token")
-        refusal(post(project, project.auth.service_role_key(), GOOD), 401, "invalid_token")
+        expect_error(post(project, token, GOOD), 403, "no_agency")
+        expect_error(post(project, None, GOOD), 401, "missing_token")
+        expect_error(post(project, project.auth.service_role_key(), GOOD), 401, "invalid_token")
 
 
 @one_transport
 def test_create_connection__service_role_has_no_agency(project: Project) -> None:
     with project.database.worker() as service:
-        error = service.refusal("create_connection", name="x", type="records")
+        error = service.error("create_connection", name="x", type="records")
     assert (error.sqlstate, error.code) == ("PT403", "no_agency")
 
 
@@ -459,8 +461,8 @@ def test_create_connection__repeated_with_an_idempotency_key(project: Project) -
     with project.unchanged():
         assert post(project, token, GOOD, headers=headers).content == first.content
         for other in (GOOD | {"name": "x"}, configured(secret={"token": "another"}), configured(timeout_seconds=3)):
-            refusal(post(project, token, other, headers=headers), 422, "idempotency_key_reused")
-        refusal(post(project, token, GOOD, headers={"idempotency-key": "x" * 256}), 400, "invalid_idempotency_key")
+            expect_error(post(project, token, other, headers=headers), 422, "idempotency_key_reused")
+        expect_error(post(project, token, GOOD, headers={"idempotency-key": "x" * 256}), 400, "invalid_idempotency_key")
     assert ids(project, token) == [created(first)["id"]]
 
 
@@ -468,13 +470,13 @@ def test_create_connection__repeated_with_an_idempotency_key(project: Project) -
 def test_create_connection__concurrent_calls_with_one_idempotency_key(project: Project) -> None:
     user = project.database.member()
     token, headers = project.token(user), {"idempotency-key": "k"}
-    responses = project.at_once(lambda: post(project, token, GOOD, headers=headers))
+    responses = project.concurrently(lambda: post(project, token, GOOD, headers=headers))
     [connection_id] = ids(project, token)
     for response in responses:
         if response.status_code == 200:
             assert created(response)["id"] == connection_id
         else:
-            refusal(response, 409, "idempotency_key_in_use")
+            expect_error(response, 409, "idempotency_key_in_use")
 
 
 # Order of checks and versions

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._shared.error_format import POLYTOMIC
-from tests.support.project import both_transports, one_transport, refusal
+from tests.support.project import both_transports, expect_error, one_transport
 from tests.support.syncs import (
     BULK,
     FAMILIES,
@@ -86,7 +86,7 @@ def body_of(client: Client, path: str, method: str) -> dict[str, Any]:
 def test_definition_endpoints__missing_token(project: Project, family: Family, path: str, method: str) -> None:
     with project.unchanged():
         response = project.request(method, family.path + path.replace("{id}", UNKNOWN), json={})
-    assert refusal(response, 401, "missing_token") == {}
+    assert expect_error(response, 401, "missing_token") == {}
     assert response.headers["x-polytomic-version"] == POLYTOMIC.versions[0]
 
 
@@ -101,7 +101,7 @@ def test_definition_endpoints__method_not_allowed(
     assert response.status_code == 405
     assert set(response.headers["allow"].split(", ")) == {*methods, "OPTIONS"}
     if method != "HEAD":
-        assert refusal(response, 405, "method_not_allowed") == {}
+        assert expect_error(response, 405, "method_not_allowed") == {}
 
 
 @both_transports
@@ -112,7 +112,7 @@ def test_definition_endpoints__user_without_agency(project: Project, family: Fam
     without_agency = Client(project, family, project.database.user(None))
     sync_id = create_definition(owner)
     with project.unchanged():
-        assert refusal(without_agency.ask(method, path.replace("{id}", sync_id), **sent), 403, "no_agency") == {}
+        assert expect_error(without_agency.ask(method, path.replace("{id}", sync_id), **sent), 403, "no_agency") == {}
 
 
 NOT_IDS = ["1", "null", "%00", "x" * 300, UNKNOWN[:-1], UNKNOWN + "0", UNKNOWN + "'", "{id}", "%2e", "日本"]
@@ -127,7 +127,7 @@ def test_definition_endpoints__malformed_id(
     client = client_of(project, family)
     with project.unchanged():
         response = client.ask(method, path.replace("{id}", malformed), **({"json": {}} if method == "POST" else {}))
-    assert refusal(response, 404, "not_found") == {}
+    assert expect_error(response, 404, "not_found") == {}
 
 
 def without_request_id(response: httpx.Response) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def test_definition_endpoints__other_agency_equals_unknown(
     with project.unchanged():
         found = stranger.ask(method, theirs, **sent)
         unknown = stranger.ask(method, path.replace("{id}", UNKNOWN), **sent)
-    assert refusal(found, 404, f"{family}_not_found") == {}
+    assert expect_error(found, 404, f"{family}_not_found") == {}
     assert without_request_id(found) == without_request_id(unknown)
 
 
@@ -166,7 +166,7 @@ def test_definition_endpoints__definition_of_another_type(
             other_id = create_definition(client.of(other))
             with project.unchanged():
                 response = client.ask(method, path.replace("{id}", other_id), **body_of(client, path, method))
-            assert refusal(response, 404, f"{family}_not_found") == {}
+            assert expect_error(response, 404, f"{family}_not_found") == {}
 
 
 # Bodies
@@ -196,7 +196,7 @@ def test_create_definition__invalid_body(project: Project, family: Family, name:
     client = client_of(project, family)
     with project.unchanged():
         response = client.ask("POST", content=content)
-    members = refusal(response, status, code)
+    members = expect_error(response, status, code)
     assert members == ({"field": "name"} if code == "missing_field" else {})
     assert len(response.content) < 1000
 
@@ -211,7 +211,7 @@ def test_create_definition__invalid_name(project: Project, family: Family, name:
     client = client_of(project, family)
     body = client.body(name=NAMES[name])
     with project.unchanged():
-        assert refusal(client.create(body), 400, "invalid_field") == {"field": "name"}
+        assert expect_error(client.create(body), 400, "invalid_field") == {"field": "name"}
 
 
 @both_transports
@@ -230,7 +230,7 @@ def test_create_definition__organization_id(project: Project, family: Family) ->
     for organization_id in (project.database.agency(), UNKNOWN):
         body = client.body(organization_id=organization_id)
         with project.unchanged():
-            assert refusal(client.create(body), 403, "other_organization") == {}
+            assert expect_error(client.create(body), 403, "other_organization") == {}
     mine = client.body(organization_id=client.user.agency_id)
     assert accepted(client.create(mine), family.one)["organization_id"] == client.user.agency_id
 
@@ -242,7 +242,7 @@ def test_create_definition__names_all_unsupported_members(project: Project, fami
     body = client.body(nonsense=1, policies=["p"], filters=[1], additional_schedules=[1], zz={"deep": [1]})
     body["日本"] = 1
     with project.unchanged():
-        fields = refusal(client.create(body), 422, "unsupported_field")["fields"]
+        fields = expect_error(client.create(body), 422, "unsupported_field")["fields"]
     of_another_family = {"additional_schedules"} if family is MODEL_SYNC else {"filters"}
     assert {"nonsense", "policies", "zz", "日本", *of_another_family} <= set(fields)
     assert set(fields) <= set(body)
@@ -255,7 +255,7 @@ def test_create_definition__invalid_before_unsupported(project: Project, family:
     client = client_of(project, family)
     body = client.body(nonsense=1, name=1)
     with project.unchanged():
-        members = refusal(client.create(body), 400, "invalid_field")
+        members = expect_error(client.create(body), 400, "invalid_field")
     assert members == {"field": "name"}
 
 
@@ -284,8 +284,8 @@ def test_create_definition__repeated_with_an_idempotency_key(project: Project, f
     first = accepted(client.create(body, headers=key), family.one)
     with project.unchanged():
         assert accepted(client.create(body, headers=key), family.one) == first
-        refusal(client.create({**body, "name": "Another"}, headers=key), 422, "idempotency_key_reused")
-        refusal(client.create({**body, "active": False}, headers=key), 422, "idempotency_key_reused")
+        expect_error(client.create({**body, "name": "Another"}, headers=key), 422, "idempotency_key_reused")
+        expect_error(client.create({**body, "active": False}, headers=key), 422, "idempotency_key_reused")
     assert walk(client) == [[first["id"]]]
     assert accepted(client.create(body), family.one)["id"] != first["id"]
     # The key is scoped to the caller.
@@ -297,11 +297,11 @@ def test_create_definition__repeated_with_an_idempotency_key(project: Project, f
 def test_create_definition__concurrent_calls_with_one_idempotency_key(project: Project, family: Family) -> None:
     client = client_of(project, family)
     body, key = client.body(), {"idempotency-key": "k"}
-    responses = project.at_once(lambda: client.create(body, headers=key))
+    responses = project.concurrently(lambda: client.create(body, headers=key))
     [sync_id] = {accepted(response, family.one)["id"] for response in responses if response.status_code == 200}
     for response in responses:
         if response.status_code != 200:
-            refusal(response, 409, "idempotency_key_in_use")
+            expect_error(response, 409, "idempotency_key_in_use")
     assert walk(client) == [[sync_id]]
 
 
@@ -380,7 +380,7 @@ def test_list_definitions__page_size(project: Project, family: Family) -> None:
 @pytest.mark.parametrize("limit", [2**31, 2**63, -(2**31) - 1, 10**100], ids="{:.3g}".format)
 def test_list_definitions__limit_out_of_range(project: Project, family: Family, limit: int) -> None:
     client = client_of(project, family)
-    refusal(client.ask("GET", params={"limit": limit}), 400, "invalid_field")
+    expect_error(client.ask("GET", params={"limit": limit}), 400, "invalid_field")
 
 
 BAD_QUERIES = [
@@ -398,7 +398,7 @@ def test_list_definitions__invalid_query(project: Project, family: Family, name:
     client = client_of(project, family)
     with project.unchanged():
         response = client.ask("GET", params={name: value})
-    assert refusal(response, 400, "invalid_field") == {"field": name}
+    assert expect_error(response, 400, "invalid_field") == {"field": name}
     assert len(response.content) < 1000
 
 
@@ -429,7 +429,7 @@ def test_list_definitions__invalid_page_token(project: Project, family: Family, 
     client = client_of(project, family)
     with project.unchanged():
         response = client.ask("GET", params={"page_token": BAD_TOKENS[name]})
-    assert refusal(response, 400, "invalid_page_token") == {}
+    assert expect_error(response, 400, "invalid_page_token") == {}
 
 
 @both_transports
@@ -475,13 +475,13 @@ def test_delete_definition__removes_it(project: Project, family: Family) -> None
     assert walk(client) == [[kept]]
     with project.unchanged():
         again = client.ask("DELETE", f"/{deleted}")
-        refusal(client.ask("GET", f"/{deleted}"), 404, f"{family}_not_found")
+        expect_error(client.ask("GET", f"/{deleted}"), 404, f"{family}_not_found")
         if family is not MODEL:
-            refusal(client.start(deleted), 404, f"{family}_not_found")
-            refusal(client.ask("GET", f"/{deleted}/status"), 404, f"{family}_not_found")
-            refusal(client.ask("GET", f"/{deleted}/executions"), 404, f"{family}_not_found")
+            expect_error(client.start(deleted), 404, f"{family}_not_found")
+            expect_error(client.ask("GET", f"/{deleted}/status"), 404, f"{family}_not_found")
+            expect_error(client.ask("GET", f"/{deleted}/executions"), 404, f"{family}_not_found")
         unknown = client.ask("DELETE", f"/{UNKNOWN}")
-    assert refusal(again, 404, f"{family}_not_found") == {}
+    assert expect_error(again, 404, f"{family}_not_found") == {}
     assert without_request_id(again) == without_request_id(unknown)
     accepted(client.ask("GET", f"/{kept}"), family.one)
 
@@ -491,7 +491,7 @@ def test_delete_definition__removes_it(project: Project, family: Family) -> None
 def test_delete_definition__concurrent_calls_delete_once(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = create_definition(client)
-    responses = project.at_once(lambda: client.ask("DELETE", f"/{sync_id}"))
+    responses = project.concurrently(lambda: client.ask("DELETE", f"/{sync_id}"))
     assert sorted(response.status_code for response in responses) == [204] + [404] * (len(responses) - 1)
 
 
@@ -511,7 +511,7 @@ def test_delete_model__in_use_by_a_model_sync(project: Project) -> None:
     syncs = [client.made(**{**body, "name": name}) for name in ("B", "A")]
     models = client.of(MODEL)
     with project.unchanged():
-        members = refusal(models.ask("DELETE", f"/{model_id}"), 422, "model_in_use")
+        members = expect_error(models.ask("DELETE", f"/{model_id}"), 422, "model_in_use")
     assert members == {
         "used_by": [
             {"type": "model_sync", "id": sync_id, "name": name} for sync_id, name in zip(syncs[::-1], "AB", strict=True)
@@ -535,8 +535,8 @@ def test_delete_model__races_with_creation_of_a_model_sync(project: Project) -> 
         created, deleted = at_once(create, delete)
         seen.add((created.status_code, deleted.status_code))
         if created.status_code == 200:
-            refusal(deleted, 422, "model_in_use")
+            expect_error(deleted, 422, "model_in_use")
         else:
-            refusal(created, 404, "model_not_found")
+            expect_error(created, 404, "model_not_found")
             assert deleted.status_code == 204
     assert seen <= {(200, 422), (404, 204)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.connections import CONFIG, GOOD, PATH, SECRET, UNKNOWN, created, ids, make_key, row
-from tests.support.project import JANUARY, Project, both_transports, one_transport, refusal
+from tests.support.project import JANUARY, Project, both_transports, expect_error, one_transport
 from tests.support.requests import a_model_sync
 from tests.support.wait import until
 
@@ -65,7 +65,7 @@ class Scenario:
         response = self.start()
         assert response.status_code == 200, response.text
         execution_id = str(response.json()["data"]["id"])
-        self.database.move(execution_id, *transitions)
+        self.database.transition(execution_id, *transitions)
         return execution_id
 
     def start_job(self) -> httpx.Response:
@@ -74,7 +74,7 @@ class Scenario:
     def job(self, *transitions: tuple[str, str]) -> str:
         response = self.start_job()
         assert response.status_code == 201, response.text
-        self.database.move(response.json()["job_id"], *transitions)
+        self.database.transition(response.json()["job_id"], *transitions)
         return str(response.json()["job_id"])
 
     def status(self, execution_id: str) -> str:
@@ -109,8 +109,8 @@ def test_delete_connection__deletes_the_secret(project: Project) -> None:
     assert ids(project, token) == [other]
     with project.unchanged():
         for _ in range(2):
-            assert refusal(delete(project, token, connection_id), 404, "connection_not_found") == {}
-            assert refusal(delete(project, token, connection_id, force="true"), 404, "connection_not_found") == {}
+            assert expect_error(delete(project, token, connection_id), 404, "connection_not_found") == {}
+            assert expect_error(delete(project, token, connection_id, force="true"), 404, "connection_not_found") == {}
 
 
 @both_transports
@@ -134,9 +134,9 @@ def test_delete_connection__rejected_callers_and_unknown_ids(project: Project) -
     with project.unchanged():
         for connection_id in (theirs, UNKNOWN, str(owner.agency_id)):
             for query in ({}, {"force": "true"}):
-                assert refusal(delete(project, token, connection_id, **query), 404, "connection_not_found") == {}
-        refusal(delete(project, without_agency, theirs), 403, "no_agency")
-        refusal(delete(project, None, theirs), 401, "missing_token")
+                assert expect_error(delete(project, token, connection_id, **query), 404, "connection_not_found") == {}
+        expect_error(delete(project, without_agency, theirs), 403, "no_agency")
+        expect_error(delete(project, None, theirs), 401, "missing_token")
 
 
 @one_transport
@@ -145,7 +145,9 @@ def test_delete_connection__invalid_force(project: Project, force: str) -> None:
     user = project.database.member()
     connection_id, token = project.database.connection(user.agency_id), project.token(user)
     with project.unchanged():
-        assert refusal(delete(project, token, connection_id, force=force), 400, "invalid_field") == {"field": "force"}
+        assert expect_error(delete(project, token, connection_id, force=force), 400, "invalid_field") == {
+            "field": "force"
+        }
 
 
 @both_transports
@@ -153,7 +155,7 @@ def test_delete_connection__body_is_ignored(scenario: Scenario) -> None:
     body = b'{"force": true, "connection_id": "x"}'
     with scenario.project.unchanged():
         response = scenario.project.request("DELETE", f"{PATH}/{scenario.source}", scenario.token, content=body)
-    refusal(response, 422, "connection_in_use")
+    expect_error(response, 422, "connection_in_use")
 
 
 # Connections in use
@@ -167,7 +169,7 @@ def test_delete_connection__in_use_names_the_definitions(scenario: Scenario, whi
     with scenario.project.unchanged():
         for query in ({}, {"force": "false"}):
             response = delete(scenario.project, scenario.token, connection_id, **query)
-            assert refusal(response, 422, "connection_in_use") == {
+            assert expect_error(response, 422, "connection_in_use") == {
                 "used_by": [
                     {"type": "bulk_sync", "id": second, "name": "Also"},
                     {"type": "bulk_sync", "id": scenario.sync, "name": "Flights"},
@@ -192,8 +194,8 @@ def test_delete_connection__force_deletes_only_its_definitions(scenario: Scenari
     syncs = [sync["id"] for sync in scenario.project.request("GET", SYNCS, scenario.token).json()["data"]]
     assert syncs == ([other] if which == "source" else [])
     for path in (f"{SYNCS}/{scenario.sync}", f"{SYNCS}/{scenario.sync}/executions"):
-        refusal(scenario.project.request("GET", path, scenario.token), 404, "bulk_sync_not_found")
-    refusal(scenario.start(), 404, "bulk_sync_not_found")
+        expect_error(scenario.project.request("GET", path, scenario.token), 404, "bulk_sync_not_found")
+    expect_error(scenario.start(), 404, "bulk_sync_not_found")
     assert scenario.status(execution_id) == "cancelled"
     assert row(scenario.database, third)["secret"] == SECRET
     assert row(scenario.database, scenario.source)["secret"] == ({} if which == "source" else SECRET)
@@ -249,7 +251,7 @@ def test_delete_connection__force_cancels_a_source_check(
 ) -> None:
     with scenario.database.session(scenario.user.claims) as session:
         check_id = session.source_check(scenario.source)
-    scenario.database.move(check_id, *transitions)
+    scenario.database.transition(check_id, *transitions)
     assert_deleted(delete(scenario.project, scenario.token, scenario.source, force="true"))
     assert scenario.status(check_id) == "cancelled"
 
@@ -275,7 +277,7 @@ def test_delete_connection__keeps_terminal_executions(scenario: Scenario, outcom
 def test_delete_connection__in_use_changes_nothing(scenario: Scenario) -> None:
     execution_id, job_id = scenario.started(("claim", "running")), scenario.job()
     with scenario.project.unchanged():
-        refusal(delete(scenario.project, scenario.token, scenario.source), 422, "connection_in_use")
+        expect_error(delete(scenario.project, scenario.token, scenario.source), 422, "connection_in_use")
     assert (scenario.status(execution_id), scenario.status(job_id)) == ("running", "queued")
 
 
@@ -288,22 +290,22 @@ def test_delete_connection__source_is_unusable_afterwards(scenario: Scenario) ->
     ended = scenario.job(("claim", "running"), ("fail", "failed"))
     assert_deleted(delete(project, token, scenario.source, force="true"))
     with project.unchanged():
-        refusal(project.request("GET", f"{PATH}/{scenario.source}", token), 404, "connection_not_found")
-        refusal(scenario.start_job(), 404, "connection_not_found")
-        refusal(project.retry(token, {"job_id": ended}), 404, "connection_not_found")
-        refusal(scenario.create_sync(), 404, "connection_not_found")
+        expect_error(project.request("GET", f"{PATH}/{scenario.source}", token), 404, "connection_not_found")
+        expect_error(scenario.start_job(), 404, "connection_not_found")
+        expect_error(project.retry(token, {"job_id": ended}), 404, "connection_not_found")
+        expect_error(scenario.create_sync(), 404, "connection_not_found")
         tested = {"type": "http", "configuration": CONFIG, "connection_id": scenario.source}
-        refusal(project.request("POST", f"{PATH}/test", token, json=tested), 404, "connection_not_found")
+        expect_error(project.request("POST", f"{PATH}/test", token, json=tested), 404, "connection_not_found")
     stranger = project.token(project.database.member())
     assert scenario.source not in project.request("GET", PATH, token).text
-    refusal(project.start(stranger, {"connection_id": scenario.source, **JANUARY}), 404, "connection_not_found")
+    expect_error(project.start(stranger, {"connection_id": scenario.source, **JANUARY}), 404, "connection_not_found")
 
 
 @both_transports
 def test_delete_connection__destination_is_unusable_afterwards(scenario: Scenario) -> None:
     assert_deleted(delete(scenario.project, scenario.token, scenario.destination, force="true"))
     with scenario.project.unchanged():
-        refusal(scenario.create_sync(), 404, "connection_not_found")
+        expect_error(scenario.create_sync(), 404, "connection_not_found")
 
 
 # Concurrent calls
@@ -352,7 +354,7 @@ def test_delete_connection__cancels_a_job_started_meanwhile(scenario: Scenario) 
 @both_transports
 def test_start_historical_sync__while_its_connection_is_deleted(scenario: Scenario) -> None:
     with uncommitted_call(scenario, "delete_connection", connection_id=scenario.source, force=True) as meanwhile:
-        refusal(meanwhile(scenario.start_job), 404, "connection_not_found")
+        expect_error(meanwhile(scenario.start_job), 404, "connection_not_found")
 
 
 @both_transports
@@ -368,7 +370,7 @@ def test_retry_historical_sync__while_its_connection_is_deleted(scenario: Scenar
     ended = scenario.job(("claim", "running"), ("fail", "failed"))
     with uncommitted_call(scenario, "delete_connection", connection_id=scenario.source, force=True) as meanwhile:
         response = meanwhile(lambda: scenario.project.retry(scenario.token, {"job_id": ended}))
-        refusal(response, 404, "connection_not_found")
+        expect_error(response, 404, "connection_not_found")
 
 
 @both_transports
@@ -387,7 +389,7 @@ def test_delete_connection__cancels_an_execution_started_meanwhile(scenario: Sce
 def test_start_bulk_sync__while_its_connection_is_deleted(scenario: Scenario, which: str) -> None:
     arguments = {"connection_id": getattr(scenario, which), "force": True}
     with uncommitted_call(scenario, "delete_connection", **arguments) as meanwhile:
-        refusal(meanwhile(scenario.start), 404, "bulk_sync_not_found")
+        expect_error(meanwhile(scenario.start), 404, "bulk_sync_not_found")
 
 
 @one_transport
@@ -410,7 +412,7 @@ def test_delete_connection__in_use_by_a_sync_created_meanwhile(scenario: Scenari
     arguments = {"source_connection_id": scenario.source, "destination_connection_id": scenario.destination}
     with uncommitted_call(scenario, "create_bulk_sync", name="x", **arguments) as meanwhile:
         response = meanwhile(lambda: delete(scenario.project, scenario.token, getattr(scenario, which)))
-    [used_by] = refusal(response, 422, "connection_in_use")["used_by"]
+    [used_by] = expect_error(response, 422, "connection_in_use")["used_by"]
     assert used_by["name"] == "x"
 
 
@@ -419,7 +421,7 @@ def test_delete_connection__in_use_by_a_sync_created_meanwhile(scenario: Scenari
 def test_create_bulk_sync__while_its_connection_is_deleted(scenario: Scenario, which: str) -> None:
     arguments = {"connection_id": getattr(scenario, which), "force": True}
     with uncommitted_call(scenario, "delete_connection", **arguments) as meanwhile:
-        refusal(meanwhile(scenario.create_sync), 404, "connection_not_found")
+        expect_error(meanwhile(scenario.create_sync), 404, "connection_not_found")
 
 
 @both_transports
@@ -441,7 +443,7 @@ def test_delete_connection__cancels_executions_claimed_meanwhile(scenario: Scena
 @both_transports
 def test_delete_connection__concurrent_calls_delete_once(scenario: Scenario) -> None:
     scenario.started()
-    responses = scenario.project.at_once(
+    responses = scenario.project.concurrently(
         lambda: delete(scenario.project, scenario.token, scenario.source, force="true")
     )
     statuses = sorted(response.status_code for response in responses)

@@ -24,7 +24,7 @@ from functions._shared.logs import JsonFormatter
 from functions._shared.transports import DatabaseError
 from functions._shared.validation import MAX_BODY_BYTES
 from tests.support.json_schema import violations
-from tests.support.project import BOTH_TRANSPORTS, refusal
+from tests.support.project import BOTH_TRANSPORTS, expect_error
 from tests.support.stub import CALLER, POST, Answer, Stub
 
 if TYPE_CHECKING:
@@ -566,7 +566,7 @@ def test_methods__every_other_method_is_405(project: Project, path: str) -> None
             assert response.status_code == 405
             assert response.headers["allow"] == ", ".join([*METHODS_BY_PATH[path], "OPTIONS"])
             if method != "HEAD":
-                refusal(response, 405, "method_not_allowed")
+                expect_error(response, 405, "method_not_allowed")
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
@@ -628,4 +628,4 @@ def test_paths__extra_slashes(project: Project, path: str) -> None:
 )
 def test_paths__unknown_paths_are_404(project: Project, path: str) -> None:
     for method in ("GET", "POST"):
-        refusal(project.request(method, path, content=b"{}"), 404, "no_such_function")
+        expect_error(project.request(method, path, content=b"{}"), 404, "no_such_function")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.database import TRANSITIONS_TO
-from tests.support.project import both_transports, one_transport, refusal
+from tests.support.project import both_transports, expect_error, one_transport
 from tests.support.syncs import (
     BULK,
     MODEL_SYNC,
@@ -79,9 +79,9 @@ def put(client: Client, sync_id: str, status: str) -> str:
         ("request_cancel", "cancelling") if transition[0] == "cancel" else transition
         for transition in TRANSITIONS_TO[status]
     ]
-    client.database.move(execution_id, *transitions)
+    client.database.transition(execution_id, *transitions)
     if status == "cancelled":
-        client.database.move(execution_id, ("acknowledge", "cancelled"))
+        client.database.transition(execution_id, ("acknowledge", "cancelled"))
     return execution_id
 
 
@@ -142,7 +142,7 @@ def test_start_sync__invalid_body(project: Project, family: Family, name: str) -
     sync_id = client.made()
     with project.unchanged():
         response = client.start(sync_id, content=content)
-    assert refusal(response, status, code) == ({"field": "test"} if code == "invalid_field" else {})
+    assert expect_error(response, status, code) == ({"field": "test"} if code == "invalid_field" else {})
     assert len(response.content) < 1000
 
 
@@ -155,7 +155,7 @@ def test_start_sync__names_all_unsupported_members(project: Project, family: Fam
     body |= {"resync": True, "resync_mode": "rebuild", "fetch_mode": "incremental"} if family is BULK else {}
     body |= {"identities": ["a"], "source_identities": [1]} if family is MODEL_SYNC else {}
     with project.unchanged():
-        fields = refusal(client.start(sync_id, body), 422, "unsupported_field")["fields"]
+        fields = expect_error(client.start(sync_id, body), 422, "unsupported_field")["fields"]
     assert sorted(fields) == sorted(body)
 
 
@@ -168,7 +168,7 @@ def test_start_sync__already_active(project: Project, family: Family, status: st
     active, colleague = put(client, sync_id, status), client.colleague()
     with project.unchanged():
         response = colleague.start(sync_id)
-    assert refusal(response, 409, "already_active") == {"job_id": active}
+    assert expect_error(response, 409, "already_active") == {"job_id": active}
 
 
 @one_transport
@@ -194,11 +194,11 @@ def test_start_sync__two_syncs_run_side_by_side(project: Project, family: Family
 def test_start_sync__concurrent_calls_start_once(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = client.made()
-    responses = project.at_once(lambda: client.start(sync_id))
+    responses = project.concurrently(lambda: client.start(sync_id))
     [execution_id] = [accepted(response, family.execution)["id"] for response in responses if response.is_success]
     for response in responses:
         if response.status_code != 200:
-            assert refusal(response, 409, "already_active") == {"job_id": execution_id}
+            assert expect_error(response, 409, "already_active") == {"job_id": execution_id}
     assert walk(client, f"/{sync_id}/executions") == [[execution_id]]
 
 
@@ -208,15 +208,15 @@ def test_start_sync__repeated_with_an_idempotency_key(project: Project, family: 
     client = client_of(project, family)
     sync_id, key = client.made(), {"idempotency-key": str(uuid.uuid4())}
     first = accepted(client.start(sync_id, headers=key), family.execution)
-    project.database.move(first["id"], *TRANSITIONS_TO["completed"])
+    project.database.transition(first["id"], *TRANSITIONS_TO["completed"])
     with project.unchanged():
         assert accepted(client.start(sync_id, {}, headers=key), family.execution) == first
     other = client.made()
     with project.unchanged():
-        refusal(client.start(other, headers=key), 422, "idempotency_key_reused")
+        expect_error(client.start(other, headers=key), 422, "idempotency_key_reused")
     if family is BULK:
         with project.unchanged():
-            refusal(client.start(sync_id, {"schemas": ["flights"]}, headers=key), 422, "idempotency_key_reused")
+            expect_error(client.start(sync_id, {"schemas": ["flights"]}, headers=key), 422, "idempotency_key_reused")
     assert walk(client, f"/{sync_id}/executions") == [[first["id"]]]
 
 
@@ -225,11 +225,11 @@ def test_start_sync__repeated_with_an_idempotency_key(project: Project, family: 
 def test_start_sync__concurrent_calls_with_one_idempotency_key(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id, key = client.made(), {"idempotency-key": "k"}
-    responses = project.at_once(lambda: client.start(sync_id, headers=key))
+    responses = project.concurrently(lambda: client.start(sync_id, headers=key))
     [execution_id] = {accepted(response, family.execution)["id"] for response in responses if response.is_success}
     for response in responses:
         if response.status_code != 200:
-            refusal(response, 409, "idempotency_key_in_use")
+            expect_error(response, 409, "idempotency_key_in_use")
     assert walk(client, f"/{sync_id}/executions") == [[execution_id]]
 
 
@@ -262,9 +262,9 @@ def test_delete_sync__concurrent_with_starts_leaves_nothing_active(project: Proj
         assert len(ids) <= 1
         for response in starts:
             if response.status_code == 404:
-                refusal(response, 404, f"{family}_not_found")
+                expect_error(response, 404, f"{family}_not_found")
             elif response.status_code != 200:
-                assert refusal(response, 409, "already_active") == {"job_id": ids[0]}
+                assert expect_error(response, 409, "already_active") == {"job_id": ids[0]}
         for execution_id in ids:
             row = project.database.execution(execution_id)
             assert (row["status"], row["cancel_reason"]) == ("cancelled", "deleted")
@@ -297,7 +297,7 @@ def test_start_sync__waits_for_an_open_deletion_and_fails(project: Project, fami
         deleter.execute("begin")
         deleter.call(f"delete_{family}", sync_id=sync_id)
         response = call_that_waits(project, lambda: client.start(sync_id), lambda: deleter.execute("commit"))
-    assert refusal(response, 404, f"{family}_not_found") == {}
+    assert expect_error(response, 404, f"{family}_not_found") == {}
     assert active(project.database, sync_id) == []
 
 
@@ -379,7 +379,7 @@ def test_cancel_sync__repeated_with_an_idempotency_key_after_a_new_start(project
     second = client.started(sync_id)
     for transition in (None, ("claim", "running")):
         if transition:
-            project.database.move(second, transition)
+            project.database.transition(second, transition)
         before = project.database.execution(second), project.database.events(second)
         with project.unchanged():
             assert cancel(headers=key).content == response.content
@@ -442,8 +442,8 @@ def test_get_sync_execution__execution_of_another_sync(project: Project, family:
     for execution_id in (of_other, of_theirs, UNKNOWN, mine):
         with project.unchanged():
             response = client.ask("GET", f"/{mine}/executions/{execution_id}")
-        assert refusal(response, 404, "execution_not_found") == {}
-    assert refusal(client.ask("GET", f"/{theirs}/executions/{of_theirs}"), 404, f"{family}_not_found") == {}
+        assert expect_error(response, 404, "execution_not_found") == {}
+    assert expect_error(client.ask("GET", f"/{theirs}/executions/{of_theirs}"), 404, f"{family}_not_found") == {}
 
 
 # Status
@@ -498,7 +498,7 @@ def history(client: Client, sync_id: str, count: int) -> list[str]:
     with client.database.session(client.user.claims) as session:
         while len(made) < count:
             if made:
-                client.database.move(made[-1], ("request_cancel", "cancelled"))
+                client.database.transition(made[-1], ("request_cancel", "cancelled"))
             made.append(session.call(f"start_{client.family}", sync_id=sync_id)["data"]["id"])
     return made
 
@@ -521,7 +521,7 @@ def test_list_sync_executions__page_size_and_order(project: Project, family: Fam
     ended = {family.only_ended: "true"}
     assert walk(client, path, **ended) == [newest_first[1:]]
     assert walk(client, path, limit=99, ascending="true", **ended) == [oldest_first[:99], oldest_first[99:-1]]
-    refusal(client.ask("GET", path, params={"limit": 2**31}), 400, "invalid_field")
+    expect_error(client.ask("GET", path, params={"limit": 2**31}), 400, "invalid_field")
 
 
 @one_transport
@@ -540,7 +540,7 @@ def test_list_sync_executions__walk_during_starts_and_ends(project: Project, fam
             walked += [execution["id"] for execution in page["data"]]
             query["page_token"] = page["pagination"]["next_page_token"]
             if len(walked) < 20:
-                project.database.move(newest, ("request_cancel", "cancelled"))
+                project.database.transition(newest, ("request_cancel", "cancelled"))
                 newest = client.started(sync_id)
         assert walked == sorted(walked, reverse=not ascending)
         assert len(set(walked)) == len(walked)
@@ -588,7 +588,7 @@ def test_list_sync_executions__invalid_page_token(project: Project, family: Fami
     sync_id = client.made()
     with project.unchanged():
         response = client.ask("GET", f"/{sync_id}/executions", params={"page_token": token})
-    assert refusal(response, 400, "invalid_page_token") == {}
+    assert expect_error(response, 400, "invalid_page_token") == {}
 
 
 @one_transport
@@ -611,4 +611,4 @@ def test_list_sync_executions__invalid_query(project: Project, family: Family, n
     sync_id = client.made()
     with project.unchanged():
         response = client.ask("GET", f"/{sync_id}/executions", params={name: value})
-    assert refusal(response, 400, "invalid_field") == {"field": name}
+    assert expect_error(response, 400, "invalid_field") == {"field": name}

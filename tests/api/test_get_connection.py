@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.connections import CONFIG, PATH, SECRET, UNKNOWN, created, make_key
-from tests.support.project import Project, both_transports, one_transport, refusal
+from tests.support.project import Project, both_transports, expect_error, one_transport
 
 if TYPE_CHECKING:
     import httpx
@@ -57,9 +57,9 @@ def test_get_connection__rejected_callers_and_unknown_ids(project: Project) -> N
     token, without_agency = project.token(stranger), project.token(project.database.user(None))
     with project.unchanged():
         for connection_id in (theirs, deleted, UNKNOWN, job_id, str(stranger.agency_id)):
-            assert refusal(get(project, token, connection_id), 404, "connection_not_found") == {}
-        refusal(get(project, without_agency, theirs), 403, "no_agency")
-        refusal(get(project, None, theirs), 401, "missing_token")
+            assert expect_error(get(project, token, connection_id), 404, "connection_not_found") == {}
+        expect_error(get(project, without_agency, theirs), 403, "no_agency")
+        expect_error(get(project, None, theirs), 401, "missing_token")
 
 
 @one_transport
@@ -71,7 +71,7 @@ def test_connection_endpoints__malformed_id(project: Project, malformed: str) ->
     with project.unchanged():
         for method in ("GET", "DELETE"):
             response = project.request(method, f"{PATH}/{malformed}", token)
-            assert refusal(response, 404, "not_found") == {}
+            assert expect_error(response, 404, "not_found") == {}
 
 
 @both_transports

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions.historical_sync.get_historical_sync import HistoricalSync
-from tests.support.project import JANUARY, both_transports, one_transport, refusal
+from tests.support.project import JANUARY, both_transports, expect_error, one_transport
 
 if TYPE_CHECKING:
     import httpx
@@ -194,7 +194,7 @@ def test_get_historical_sync__invalid_query(project: Project, query: str, code: 
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = project.request("GET", f"/get-historical-sync{query}", token)
-    assert refusal(response, 400, code) == {"field": "job_id"}
+    assert expect_error(response, 400, code) == {"field": "job_id"}
     assert len(response.content) < 1000
 
 
@@ -203,19 +203,19 @@ def test_get_historical_sync__other_agency(project: Project) -> None:
     job_id = project.job(project.database.member())
     stranger = project.token(project.database.member())
     with project.unchanged():
-        assert refusal(project.get(stranger, job_id), 403, "job_of_another_agency") == {}
+        assert expect_error(project.get(stranger, job_id), 403, "job_of_another_agency") == {}
 
 
 @both_transports
 def test_get_historical_sync__unknown_job(project: Project) -> None:
-    assert refusal(project.get(project.token(project.database.member()), UNKNOWN), 404, "job_not_found") == {}
+    assert expect_error(project.get(project.token(project.database.member()), UNKNOWN), 404, "job_not_found") == {}
 
 
 @both_transports
 def test_get_historical_sync__user_without_agency(project: Project) -> None:
     token = project.token(project.database.user(None))
-    refusal(project.get(token, project.job(project.database.member())), 403, "no_agency")
-    refusal(project.get(token, UNKNOWN), 403, "no_agency")
+    expect_error(project.get(token, project.job(project.database.member())), 403, "no_agency")
+    expect_error(project.get(token, UNKNOWN), 403, "no_agency")
 
 
 @both_transports
@@ -225,7 +225,7 @@ def test_get_historical_sync__deleted_job(project: Project) -> None:
     with project.database.session({"role": "service_role"}) as service:
         service.execute("update app.executions set deleted_at = now() where id = %s", (job_id,))
     for reader in (user, project.database.member()):
-        refusal(project.get(project.token(reader), job_id), 404, "job_not_found")
+        expect_error(project.get(project.token(reader), job_id), 404, "job_not_found")
 
 
 @both_transports

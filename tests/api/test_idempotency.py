@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from functions._shared.http import Request
-from tests.support.database import ErrorSpec, Session
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, Project, refusal
+from tests.support.database import Session, SqlError
+from tests.support.project import BOTH_TRANSPORTS, JANUARY, Project, expect_error
 from tests.support.proxy import Proxy
 from tests.support.wait import until
 
@@ -162,7 +162,7 @@ def test_repeated_request__null_equals_missing(project: Project) -> None:
     cancelled = accepted(CANCEL, CANCEL.send(project, token, cancel))
     with project.unchanged():
         assert accepted(CANCEL, CANCEL.send(project, token, cancel | {"reason": None})) == cancelled
-        refusal(CANCEL.send(project, token, cancel | {"reason": ""}), 422, "idempotency_key_reused")
+        expect_error(CANCEL.send(project, token, cancel | {"reason": ""}), 422, "idempotency_key_reused")
 
 
 @through_both_transports
@@ -187,7 +187,7 @@ def test_reused_key__different_request_is_refused(project: Project, keyed: Keyed
     other = keyed.other(project, user, body)
     first = accepted(keyed, keyed.send(project, token, body))
     with project.unchanged():
-        assert refusal(keyed.send(project, token, other), 422, "idempotency_key_reused") == {}
+        assert expect_error(keyed.send(project, token, other), 422, "idempotency_key_reused") == {}
         assert accepted(keyed, keyed.send(project, token, body)) == first
 
 
@@ -214,7 +214,7 @@ def test_key_scope__other_agency_learns_nothing(project: Project, keyed: KeyedRe
     token = project.token(stranger)
     code = "connection_of_another_agency" if keyed is START else "job_of_another_agency"
     with project.unchanged():
-        assert refusal(keyed.send(project, token, body), 403, code) == {}
+        assert expect_error(keyed.send(project, token, body), 403, code) == {}
 
 
 @through_both_transports
@@ -250,12 +250,12 @@ def test_concurrent_requests__one_runs_others_agree(project: Project, keyed: Key
     token, body = project.token(user), keyed.body(project, user)
 
     with exactly_one_event(project, user):
-        responses = project.at_once(lambda: keyed.send(project, token, body))
+        responses = project.concurrently(lambda: keyed.send(project, token, body))
         answers = {response.content for response in responses if response.status_code == keyed.status}
         assert len(answers) == 1
         for response in responses:
             if response.status_code != keyed.status:
-                assert refusal(response, 409, "idempotency_key_in_use") == {}
+                assert expect_error(response, 409, "idempotency_key_in_use") == {}
         assert {accepted(keyed, keyed.send(project, token, body))} == answers
 
 
@@ -267,13 +267,13 @@ def test_concurrent_requests__different_bodies_one_wins(project: Project) -> Non
     turns = iter(bodies)
 
     with exactly_one_event(project, user):
-        responses = project.at_once(lambda: START.send(project, token, next(turns)))
+        responses = project.concurrently(lambda: START.send(project, token, next(turns)))
 
     assert [response.status_code for response in responses].count(201) == 1
     for response in responses:
         if response.status_code != 201:
             code = {409: "idempotency_key_in_use", 422: "idempotency_key_reused"}[response.status_code]
-            assert refusal(response, response.status_code, code) == {}
+            assert expect_error(response, response.status_code, code) == {}
 
 
 # Two transactions
@@ -315,7 +315,7 @@ def test_two_transactions__second_sees_in_use_then_the_outcome(
         one.execute("begin")
         first = one.call(keyed.rpc, **arguments)
         for _ in range(2):
-            refused = other.refusal(keyed.rpc, **arguments)
+            refused = other.error(keyed.rpc, **arguments)
             assert (refused.sqlstate, refused.code) == ("PT409", "idempotency_key_in_use")
         assert database.fingerprint() == before
         one.execute(how)
@@ -348,7 +348,7 @@ def test_two_transactions__rollback_frees_the_key(database: Database) -> None:
     arguments = arguments_of(CANCEL, database, user)
     with KeyedSession(database, user) as one, KeyedSession(database, user) as other:
         one.execute("begin")
-        assert isinstance(one.attempt("select public.cancel_sync_job(gen_random_uuid())"), ErrorSpec)
+        assert isinstance(one.attempt("select public.cancel_sync_job(gen_random_uuid())"), SqlError)
         one.execute("rollback")
         assert other.call(CANCEL.rpc, **arguments)["status"] == "cancelled"
 
@@ -364,13 +364,15 @@ def test_not_stored__refusals(project: Project) -> None:
     connection_id = str(project.database.execution(active)["connection_id"])
     start, retry = {"connection_id": connection_id, **JANUARY}, {"job_id": active}
     with project.unchanged():
-        assert refusal(START.send(project, token, start), 409, "already_active") == {"job_id": active}
-        assert refusal(RETRY.send(project, token, retry), 400, "not_retryable") == {"current_status": "in_progress"}
+        assert expect_error(START.send(project, token, start), 409, "already_active") == {"job_id": active}
+        assert expect_error(RETRY.send(project, token, retry), 400, "not_retryable") == {
+            "current_status": "in_progress"
+        }
     project.cancel(token, {"job_id": active})
     retried = accepted(RETRY, RETRY.send(project, token, retry))
     with project.unchanged():
         assert accepted(RETRY, RETRY.send(project, token, retry)) == retried
-        refusal(START.send(project, token, start), 409, "already_active")
+        expect_error(START.send(project, token, start), 409, "already_active")
     # The refused start did not use up the key.
     accepted(START, START.send(project, token, START.body(project, user)))
 
@@ -380,8 +382,8 @@ def test_not_stored__malformed_requests(project: Project) -> None:
     user = project.database.member()
     token, body = project.token(user), CANCEL.body(project, user)
     with project.unchanged():
-        refusal(CANCEL.send(project, token, b"{"), 400, "invalid_json")
-        refusal(CANCEL.send(project, token, {"job_id": "x"}), 400, "invalid_field")
+        expect_error(CANCEL.send(project, token, b"{"), 400, "invalid_json")
+        expect_error(CANCEL.send(project, token, {"job_id": "x"}), 400, "invalid_field")
     accepted(CANCEL, CANCEL.send(project, token, body))
 
 
@@ -390,7 +392,7 @@ def test_not_stored__internal_errors(project: Project) -> None:
     user = project.database.member()
     token, body = project.token(user), CANCEL.body(project, user)
     with project.unchanged(), project.without("app.save_idempotent_response"):
-        refusal(CANCEL.send(project, token, body), 500, "internal_error")
+        expect_error(CANCEL.send(project, token, body), 500, "internal_error")
     with exactly_one_event(project, user):
         accepted(CANCEL, CANCEL.send(project, token, body))
 
@@ -412,11 +414,11 @@ def test_expiry__key_is_new_after_a_day(project: Project) -> None:
     set_key_age(project.database, "23 h 59 min", user)
     assert accepted(CANCEL, CANCEL.send(project, token, body)) == first
     set_key_age(project.database, "24 h 1 s", user)
-    refusal(CANCEL.send(project, token, body), 400, "not_cancellable")
+    expect_error(CANCEL.send(project, token, body), 400, "not_cancellable")
     other = CANCEL.body(project, user)
     second = accepted(CANCEL, CANCEL.send(project, token, other))
     assert accepted(CANCEL, CANCEL.send(project, token, other)) == second
-    refusal(CANCEL.send(project, token, body), 422, "idempotency_key_reused")
+    expect_error(CANCEL.send(project, token, body), 422, "idempotency_key_reused")
 
 
 @pytest.mark.sql
@@ -430,7 +432,7 @@ def test_expiry__two_requests_find_an_expired_key(database: Database) -> None:
         one.execute("begin")
         new = one.call(START.rpc, **arguments)
         assert new != old
-        assert other.refusal(START.rpc, **arguments).code == "idempotency_key_in_use"
+        assert other.error(START.rpc, **arguments).code == "idempotency_key_in_use"
         with database.worker() as worker:  # the tick skips rows that are locked
             worker.execute("set statement_timeout = '10s'")
             worker.call("worker_reap")
@@ -492,7 +494,7 @@ def test_key_syntax__malformed_is_refused_without_a_call(project: Project, keyed
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = keyed.send(project, token, body, key=key)
-    assert refusal(response, 400, "invalid_idempotency_key") == {}
+    assert expect_error(response, 400, "invalid_idempotency_key") == {}
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
@@ -526,11 +528,11 @@ def test_key_syntax__too_long_or_empty_in_sql(database: Database) -> None:
     user = database.member()
     arguments = arguments_of(CANCEL, database, user)
     with KeyedSession(database, user, "☃" * 256) as session:
-        refused = session.refusal(CANCEL.rpc, **arguments)
+        refused = session.error(CANCEL.rpc, **arguments)
         assert (refused.sqlstate, refused.code) == ("PT400", "invalid_idempotency_key")
         session.carry("")
         assert session.call(CANCEL.rpc, **arguments)["status"] == "cancelled"
-        assert session.refusal(CANCEL.rpc, **arguments).code == "not_cancellable"
+        assert session.error(CANCEL.rpc, **arguments).code == "not_cancellable"
         session.carry("☃" * 255)
         session.call(CANCEL.rpc, **arguments_of(CANCEL, database, user))
     assert [row["key"] for row in database.all("select key from app.idempotency_keys")] == ["☃" * 255]
@@ -562,7 +564,7 @@ def test_caller__signed_out_gets_no_stored_response(project: Project, keyed: Key
     first = accepted(keyed, keyed.send(project, token, body))
     project.auth.sign_out(token)
     with project.unchanged():
-        assert refusal(keyed.send(project, token, body), 401, "revoked_token") == {}
+        assert expect_error(keyed.send(project, token, body), 401, "revoked_token") == {}
     again = project.auth.sign_in(user.id)
     with project.unchanged():
         assert accepted(keyed, keyed.send(project, again, body)) == first
@@ -578,9 +580,9 @@ def test_caller__changed_agency_gets_no_stored_response(project: Project, keyed:
     project.database.admin.execute(moved, (project.database.agency(), user.id))
     code = "connection_of_another_agency" if keyed is START else "job_of_another_agency"
     with project.unchanged():
-        assert refusal(keyed.send(project, token, body), 403, code) == {}
+        assert expect_error(keyed.send(project, token, body), 403, code) == {}
     project.database.admin.execute(moved, (None, user.id))
-    refusal(keyed.send(project, token, body), 403, "no_agency")
+    expect_error(keyed.send(project, token, body), 403, "no_agency")
     project.database.admin.execute(moved, (user.agency_id, user.id))
     assert accepted(keyed, keyed.send(project, token, body)) == first
 
@@ -609,7 +611,7 @@ def test_stored_responses__no_access_for_others(database: Database) -> None:
 
 def reads(session: Session, query: str) -> bool:
     found = session.attempt(query)
-    return not isinstance(found, ErrorSpec) and found != []
+    return not isinstance(found, SqlError) and found != []
 
 
 @pytest.mark.sql
@@ -630,7 +632,7 @@ def test_stored_responses__not_written_for_others(database: Database) -> None:
     ):
         with database.session(user.claims) as session:
             refused = session.attempt(query, (agency_id, actor))
-            assert isinstance(refused, ErrorSpec)
+            assert isinstance(refused, SqlError)
             assert refused.sqlstate == "42501"
     assert database.fingerprint() == before
 
@@ -643,9 +645,9 @@ def test_key_scope__trusted_server(database: Database) -> None:
         service.execute("select set_config('request.headers', %s, false)", ('{"idempotency-key": "k"}',))
         first = service.call("cancel_sync_job", job_id=job_id)
         assert service.call("cancel_sync_job", job_id=job_id) == first
-        assert service.refusal("cancel_sync_job", job_id=job_id, reason="x").code == "idempotency_key_reused"
+        assert service.error("cancel_sync_job", job_id=job_id, reason="x").code == "idempotency_key_reused"
     with KeyedSession(database, user, "k") as session:
-        assert session.refusal("cancel_sync_job", job_id=job_id).code == "not_cancellable"
+        assert session.error("cancel_sync_job", job_id=job_id).code == "not_cancellable"
 
 
 # Lost responses
@@ -672,14 +674,14 @@ def test_lost_response__repeated_after_a_broken_connection(
             token, body = project.token(user), keyed.body(project, user)
             with exactly_one_event(project, user):
                 proxy.lose_answer(keyed.rpc.encode())
-                refusal(keyed.send(project, token, body), 503, "database_unavailable")
+                expect_error(keyed.send(project, token, body), 503, "database_unavailable")
                 assert proxy.lost == 1
 
                 def again() -> bytes | None:
                     """The first request may still be running."""
                     response = keyed.send(project, token, body)
                     if response.status_code == 409:
-                        refusal(response, 409, "idempotency_key_in_use")
+                        expect_error(response, 409, "idempotency_key_in_use")
                         return None
                     return accepted(keyed, response)
 

@@ -12,7 +12,7 @@ import pytest
 
 from functions.connection.list_connections import Connections
 from tests.support.connections import CONFIG, PATH, SECRET, UNKNOWN, created, ids, make_key
-from tests.support.project import Project, both_transports, one_transport, refusal
+from tests.support.project import Project, both_transports, expect_error, one_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,7 @@ def test_list_connections__invalid_limit(project: Project, limit: object) -> Non
     token = project.token(project.database.member())
     with project.unchanged():
         response = page(project, token, limit=limit)
-    assert refusal(response, 400, "invalid_field") == {"field": "limit"}
+    assert expect_error(response, 400, "invalid_field") == {"field": "limit"}
     assert len(response.content) < 1000
 
 
@@ -165,13 +165,13 @@ def test_list_connections__invalid_page_token(project: Project, name: str) -> No
     token = project.token(user)
     with project.unchanged():
         response = page(project, token, page_token=TAMPERED[name])
-    assert refusal(response, 400, "invalid_page_token") == {}
+    assert expect_error(response, 400, "invalid_page_token") == {}
 
 
 @both_transports
 def test_list_connections__nul_in_page_token(project: Project) -> None:
     token = project.token(project.database.member())
-    assert refusal(page(project, token, page_token="a\0b"), 400, "invalid_field") == {"field": "page_token"}
+    assert expect_error(page(project, token, page_token="a\0b"), 400, "invalid_field") == {"field": "page_token"}
 
 
 @both_transports
@@ -241,5 +241,5 @@ def test_list_connections__rejected_callers(project: Project) -> None:
     connections(project, project.database.agency(), 2, 1)
     with project.unchanged():
         assert ids(project, project.token(user)) == []
-        refusal(page(project, without_agency), 403, "no_agency")
-        refusal(page(project, None), 401, "missing_token")
+        expect_error(page(project, without_agency), 403, "no_agency")
+        expect_error(page(project, None), 401, "missing_token")

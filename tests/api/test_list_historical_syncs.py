@@ -11,7 +11,7 @@ import pytest
 
 from functions.historical_sync.list_historical_syncs import HistoricalSyncs
 from tests.support.database import TRANSITIONS_TO
-from tests.support.project import JANUARY, both_transports, one_transport, refusal
+from tests.support.project import JANUARY, both_transports, expect_error, one_transport
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def test_list_historical_syncs__all_filters(project: Project) -> None:
     connection_id = project.database.connection(user.agency_id)
     made = sorted(queued(project.database, user.agency_id, connection_id=connection_id) for _ in range(5))
     for job_id in (made[0], made[1], made[3], made[4]):
-        project.database.move(job_id, *TRANSITIONS_TO["failed"])
+        project.database.transition(job_id, *TRANSITIONS_TO["failed"])
     query = {"connection_id": connection_id, "status": "failed", "limit": 1}
     token = project.token(user)
     assert list(walk(project, token, **query)) == [[made[4]], [made[3]], [made[1]], [made[0]]]
@@ -196,7 +196,7 @@ def test_list_historical_syncs__invalid_query(project: Project, field: str, valu
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = project.jobs(token, **{field: value})
-    assert refusal(response, 400, "invalid_field") == {"field": field}
+    assert expect_error(response, 400, "invalid_field") == {"field": field}
     assert len(response.content) < 1000
 
 
@@ -242,7 +242,7 @@ def test_list_historical_syncs__agency_claim_in_the_token_is_ignored(project: Pr
 @both_transports
 def test_list_historical_syncs__user_without_agency(project: Project) -> None:
     token = project.token(project.database.user(None))
-    assert refusal(project.jobs(token), 403, "no_agency") == {}
+    assert expect_error(project.jobs(token), 403, "no_agency") == {}
 
 
 # Pages
@@ -300,7 +300,7 @@ class Traffic:
                     " order by random() limit 1",
                     (agency_id,),
                 )
-                other.move(queued_job["id"], *TRANSITIONS_TO["completed"])
+                other.transition(queued_job["id"], *TRANSITIONS_TO["completed"])
                 self.ended += 1
 
     def wait_for_another(self) -> None:
@@ -323,7 +323,7 @@ def test_list_historical_syncs__walk_during_starts_and_ends(project: Project, si
     existing = {queued(database, user.agency_id) for _ in range(12)}
     ended = set(sorted(existing)[::2])
     for job_id in ended:
-        database.move(job_id, *TRANSITIONS_TO["failed"])
+        database.transition(job_id, *TRANSITIONS_TO["failed"])
     with contextlib.closing(Traffic(database, user.agency_id, stranger.agency_id)) as traffic:
         for query, expected in (({}, existing), ({"status": "failed"}, ended)):
             walked: list[str] = []
@@ -343,8 +343,8 @@ def test_list_historical_syncs__walk_during_starts_and_ends(project: Project, si
 
 def sql_error(database: Database, user: User, **arguments: Any) -> tuple[str, str, dict[str, Any]]:
     with database.session(user.claims) as session:
-        error = session.refusal("list_historical_syncs", **arguments)
-    return error.sqlstate, error.code, error.members
+        error = session.error("list_historical_syncs", **arguments)
+    return error.sqlstate, error.code, error.details
 
 
 @pytest.mark.sql

@@ -12,7 +12,7 @@ import pytest
 
 from functions.worker.client import Batch
 from tests.support import documented
-from tests.support.project import both_transports, one_transport, refusal
+from tests.support.project import both_transports, expect_error, one_transport
 from tests.support.syncs import BULK, BY_HAND, MODEL_SYNC, UNKNOWN, Client, Hand, accepted, at_once, make_model, walk
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def test_create_model_sync__names_all_unsupported_members(client: Client, name: 
     members, fields = UNSUPPORTED[name]
     body = client.body(**members)
     with client.project.unchanged():
-        details = refusal(client.create(body), 422, "unsupported_field")
+        details = expect_error(client.create(body), 422, "unsupported_field")
     assert sorted(details["fields"]) == sorted(fields)
 
 
@@ -154,7 +154,7 @@ def test_create_model_sync__names_nested_unsupported_members(client: Client) -> 
     body["identity"] |= {"function": "OneOf", "remote_field_type_id": "x"}
     body["target"] |= {"create": {"a": "b"}, "search_values": {"a": 1}, "new_name": "x", "zz": 1}
     with client.project.unchanged():
-        details = refusal(client.create(body), 422, "unsupported_field")
+        details = expect_error(client.create(body), 422, "unsupported_field")
     assert sorted(details["fields"]) == [
         "fields.1.override_value",
         "fields.1.source.x",
@@ -215,7 +215,7 @@ def test_create_model_sync__invalid_member(client: Client, name: str) -> None:
     body = client.body(**members)
     with client.project.unchanged():
         response = client.create(body)
-    assert refusal(response, 400, "invalid_field") == {"field": field_path}
+    assert expect_error(response, 400, "invalid_field") == {"field": field_path}
     assert len(response.content) < 1000
 
 
@@ -245,7 +245,7 @@ def test_create_model_sync__missing_member(client: Client, missing: str) -> None
         parent = parent[int(name) if name.isdigit() else name]
     del parent[last]
     with client.project.unchanged():
-        assert refusal(client.create(body), 400, "missing_field") == {"field": missing}
+        assert expect_error(client.create(body), 400, "missing_field") == {"field": missing}
 
 
 # Models and their fields
@@ -257,7 +257,7 @@ def test_create_model_sync__identity_required_except_in_append(client: Client, m
     body = client.body(identity=None)
     for wrong in ({**body, "mode": mode}, {name: v for name, v in body.items() if name != "identity"} | {"mode": mode}):
         with client.project.unchanged():
-            assert refusal(client.create(wrong), 400, "identity_required") == {}
+            assert expect_error(client.create(wrong), 400, "identity_required") == {}
     assert created(client, {**body, "mode": "append"})["identity"] is None
 
 
@@ -271,7 +271,7 @@ def test_create_model_sync__two_fields_with_one_target(client: Client) -> None:
         for fields in (twice, same, as_identity):
             body = client.body(mode=mode, fields=fields, identity=identity(model_id))
             with client.project.unchanged():
-                assert refusal(client.create(body), 400, "ambiguous_target") == {}
+                assert expect_error(client.create(body), 400, "ambiguous_target") == {}
 
 
 @both_transports
@@ -292,7 +292,7 @@ def test_create_model_sync__unknown_field(client: Client, member: str, unknown: 
     matched = identity(model_id, unknown if member == "identity" else "code")
     body = client.body(fields=fields, identity=matched)
     with client.project.unchanged():
-        members = refusal(client.create(body), 400, "unknown_field")
+        members = expect_error(client.create(body), 400, "unknown_field")
     assert members == {"field": unknown, "available": FIELDS}
 
 
@@ -305,7 +305,7 @@ def test_create_model_sync__fields_of_several_models(client: Client) -> None:
     ):
         body = client.body(fields=fields, identity=matched)
         with client.project.unchanged():
-            details = refusal(client.create(body), 422, "unsupported_field")
+            details = expect_error(client.create(body), 422, "unsupported_field")
         assert details == {"fields": ["fields.source.model_id"]}
 
 
@@ -317,7 +317,7 @@ def test_create_model_sync__model_of_another_agency(client: Client) -> None:
     for model_id in (theirs, deleted, sync_id, UNKNOWN):
         body = client.body(fields=[field(model_id)], identity=identity(model_id))
         with client.project.unchanged():
-            assert refusal(client.create(body), 404, "model_not_found") == {}
+            assert expect_error(client.create(body), 404, "model_not_found") == {}
 
 
 @both_transports
@@ -328,10 +328,10 @@ def test_create_model_sync__target_connection(client: Client) -> None:
     for connection_id in (other.records_connection(), deleted, UNKNOWN):
         body = client.body(target={"connection_id": connection_id, "object": "accounts"})
         with client.project.unchanged():
-            assert refusal(client.create(body), 404, "connection_not_found") == {}
+            assert expect_error(client.create(body), 404, "connection_not_found") == {}
     body = client.body(target={"connection_id": client.http_connection(), "object": "accounts"})
     with client.project.unchanged():
-        assert refusal(client.create(body), 400, "not_a_destination") == {}
+        assert expect_error(client.create(body), 400, "not_a_destination") == {}
 
 
 @both_transports
@@ -347,9 +347,9 @@ def test_create_model_sync__races_with_deletion_of_its_target(client: Client) ->
 
         response, deleted = at_once(create, delete)
         if response.status_code == 200:
-            refusal(deleted, 422, "connection_in_use")
+            expect_error(deleted, 422, "connection_in_use")
         else:
-            refusal(response, 404, "connection_not_found")
+            expect_error(response, 404, "connection_not_found")
             assert deleted.status_code == 204
 
 
@@ -387,10 +387,10 @@ def test_create_model_sync__identity_differs_from_the_key_of_the_object(client: 
     store_row(client, connection_id, key, data)
     for body in bodies:
         with client.project.unchanged():
-            members = refusal(client.create(body), 400, "not_the_identity")
+            members = expect_error(client.create(body), 400, "not_the_identity")
         assert members == {"object": "accounts", "target": "code"}
     with client.project.unchanged():
-        assert refusal(client.start(existing), 400, "not_the_identity") == members
+        assert expect_error(client.start(existing), 400, "not_the_identity") == members
     created(client, client.body(target=target, mode="append"))
     created(client, client.body(target={**target, "object": "others"}))
 
@@ -438,7 +438,7 @@ def test_list_model_syncs__filters(client: Client) -> None:
     ("name", "value"), [("target_connection_id", "x"), ("target_connection_id", ""), ("mode", "\0"), ("active", "x")]
 )
 def test_list_model_syncs__invalid_filter(client: Client, name: str, value: str) -> None:
-    assert refusal(client.ask("GET", params={name: value}), 400, "invalid_field") == {"field": name}
+    assert expect_error(client.ask("GET", params={name: value}), 400, "invalid_field") == {"field": name}
 
 
 @both_transports

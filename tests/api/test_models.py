@@ -17,7 +17,7 @@ from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import WorkerClient, service_caller
 from functions.worker.loop import Options, Worker
 from functions.worker.runners import CHECKS, bind_source
-from tests.support.project import BOTH_TRANSPORTS, both_transports, one_transport, refusal
+from tests.support.project import BOTH_TRANSPORTS, both_transports, expect_error, one_transport
 from tests.support.syncs import MODEL, OPEN_LOCAL, UNKNOWN, Client, Shelf, accepted, at_once, walk
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_create_model__stream_without_records(client: Client, shelf: Shelf) -> N
     body = body_of(client, shelf, configuration={"resource": "nothing"})
     assert accepted(client.create(body), MODEL.one)["fields"] == []
     body = body_of(client, shelf, configuration={"resource": "nothing"}, identifier="code")
-    members = refusal(client.create(body), 400, "unknown_field")
+    members = expect_error(client.create(body), 400, "unknown_field")
     assert members["field"] == "code"
 
 
@@ -162,7 +162,7 @@ def test_create_model__identifier_outside_the_selected_fields(client: Client, sh
 @pytest.mark.parametrize("unknown", ["Code", "nope", "", "x'; --", "日本", "x" * 100_000], ids=lambda name: name[:9])
 def test_create_model__unknown_field(client: Client, shelf: Shelf, unknown: str) -> None:
     for wrong in ({"fields": ["code", unknown]}, {"identifier": unknown}):
-        members = refusal(client.create(body_of(client, shelf, **wrong)), 400, "unknown_field")
+        members = expect_error(client.create(body_of(client, shelf, **wrong)), 400, "unknown_field")
         assert members == {"field": unknown[:200], "available": ["id", "code", "name", "hub"]}
     assert walk(client) == [[]]
 
@@ -172,7 +172,7 @@ def test_create_model__unknown_field(client: Client, shelf: Shelf, unknown: str)
 def test_create_model__unknown_resource(client: Client, shelf: Shelf, unknown: str) -> None:
     body = body_of(client, shelf, configuration={"resource": unknown})
     with client.project.unchanged():
-        members = refusal(client.create(body), 400, "unknown_resource")
+        members = expect_error(client.create(body), 400, "unknown_resource")
     assert members == {"resource": unknown[:200], "available": ["airlines"]}
 
 
@@ -184,14 +184,14 @@ def test_create_model__connection_of_another_agency(client: Client, shelf: Shelf
     for connection_id in (theirs, deleted, UNKNOWN):
         body = body_of(client, shelf, connection_id=connection_id)
         with client.project.unchanged():
-            assert refusal(client.create(body), 404, "connection_not_found") == {}
+            assert expect_error(client.create(body), 404, "connection_not_found") == {}
 
 
 @both_transports
 def test_create_model__connection_is_not_a_source(client: Client, shelf: Shelf) -> None:
     body = body_of(client, shelf, connection_id=client.records_connection())
     with client.project.unchanged():
-        assert refusal(client.create(body), 400, "not_a_source") == {}
+        assert expect_error(client.create(body), 400, "not_a_source") == {}
 
 
 @both_transports
@@ -199,7 +199,7 @@ def test_create_model__connection_is_not_a_source(client: Client, shelf: Shelf) 
 def test_create_model__organization_id(client: Client, shelf: Shelf) -> None:
     for organization_id in (client.database.agency(), UNKNOWN):
         body = body_of(client, shelf, organization_id=organization_id)
-        assert refusal(client.create(body), 403, "other_organization") == {}
+        assert expect_error(client.create(body), 403, "other_organization") == {}
     assert walk(client) == [[]]
     mine = body_of(client, shelf, organization_id=client.user.agency_id)
     assert accepted(client.create(mine), MODEL.one)["organization_id"] == client.user.agency_id
@@ -230,7 +230,7 @@ def test_create_model__invalid_member(client: Client, shelf: Shelf, name: str) -
     members, field = WRONG[name]
     body = body_of(client, shelf, **members)
     with client.project.unchanged():
-        assert refusal(client.create(body), 400, "invalid_field") == {"field": field}
+        assert expect_error(client.create(body), 400, "invalid_field") == {"field": field}
 
 
 @one_transport
@@ -242,7 +242,7 @@ def test_create_model__missing_member(client: Client, shelf: Shelf, missing: str
     else:
         del body[missing]
     with client.project.unchanged():
-        assert refusal(client.create(body), 400, "missing_field") == {"field": missing}
+        assert expect_error(client.create(body), 400, "missing_field") == {"field": missing}
 
 
 @one_transport
@@ -259,7 +259,7 @@ def test_create_model__names_all_unsupported_members(client: Client, shelf: Shel
     body = body_of(client, shelf, **members)
     body["configuration"]["query"] = "select 1"
     with client.project.unchanged():
-        details = refusal(client.create(body), 422, "unsupported_field")
+        details = expect_error(client.create(body), 422, "unsupported_field")
     assert sorted(details["fields"]) == sorted([*members, "configuration.query"])
 
 
@@ -281,7 +281,7 @@ def test_create_model__members_equal_to_the_defaults(client: Client, shelf: Shel
 )
 def test_create_model__source_rejects_the_request(client: Client, shelf: Shelf, status: int, reason: str) -> None:
     shelf.before = lambda _resource, _page: status
-    members = refusal(client.create(body_of(client, shelf)), 400, "source_not_readable")
+    members = expect_error(client.create(body_of(client, shelf)), 400, "source_not_readable")
     assert members == {"reason": reason}
     assert walk(client) == [[]]
 
@@ -291,7 +291,7 @@ def test_create_model__source_rejects_the_request(client: Client, shelf: Shelf, 
 def test_create_model__source_returns_malformed_records(client: Client, shelf: Shelf) -> None:
     for records in ([1], [{"code": "AA"}], [None]):
         shelf.tables["airlines"] = records
-        assert refusal(client.create(body_of(client, shelf)), 400, "source_not_readable") == {
+        assert expect_error(client.create(body_of(client, shelf)), 400, "source_not_readable") == {
             "reason": "source_malformed"
         }
     assert walk(client) == [[]]
@@ -303,7 +303,7 @@ def test_create_model__source_check_times_out(client: Client, shelf: Shelf, monk
     monkeypatch.setattr(source_check, "WAIT_SECONDS", 0.0)
     finished = threading.Event()
     shelf.before = lambda _resource, _page: None if finished.wait(30) else 500
-    refusal(client.create(body_of(client, shelf)), 503, "source_unavailable")
+    expect_error(client.create(body_of(client, shelf)), 503, "source_unavailable")
     finished.set()
     assert walk(client) == [[]]
     checks = client.database.all(
@@ -318,8 +318,8 @@ def test_create_model__repeated_with_an_idempotency_key(client: Client, shelf: S
     body, key = body_of(client, shelf), {"idempotency-key": str(uuid.uuid4())}
     first = accepted(client.create(body, headers=key), MODEL.one)
     assert accepted(client.create(body, headers=key), MODEL.one) == first
-    refusal(client.create({**body, "name": "Another"}, headers=key), 422, "idempotency_key_reused")
-    refusal(client.create({**body, "fields": ["code"]}, headers=key), 422, "idempotency_key_reused")
+    expect_error(client.create({**body, "name": "Another"}, headers=key), 422, "idempotency_key_reused")
+    expect_error(client.create({**body, "fields": ["code"]}, headers=key), 422, "idempotency_key_reused")
     assert walk(client) == [[first["id"]]]
 
 
@@ -327,11 +327,11 @@ def test_create_model__repeated_with_an_idempotency_key(client: Client, shelf: S
 @pytest.mark.usefixtures("checks")
 def test_create_model__concurrent_calls_with_one_idempotency_key(client: Client, shelf: Shelf) -> None:
     body, key = body_of(client, shelf), {"idempotency-key": "k"}
-    responses = client.project.at_once(lambda: client.create(body, headers=key))
+    responses = client.project.concurrently(lambda: client.create(body, headers=key))
     [model_id] = {accepted(response, MODEL.one)["id"] for response in responses if response.is_success}
     for response in responses:
         if response.status_code != 200:
-            refusal(response, 409, "idempotency_key_in_use")
+            expect_error(response, 409, "idempotency_key_in_use")
     assert walk(client) == [[model_id]]
 
 
@@ -352,11 +352,11 @@ def test_create_model__races_with_deletion_of_its_connection(client: Client, she
 
         created, deleted = at_once(create, delete)
         if created.status_code == 200:
-            refusal(deleted, 422, "connection_in_use")
+            expect_error(deleted, 422, "connection_in_use")
         else:
             assert deleted.status_code == 204
             code = {404: "connection_not_found", 503: "source_unavailable"}[created.status_code]
-            refusal(created, created.status_code, code)
+            expect_error(created, created.status_code, code)
 
 
 def test_create_model_sql__requires_a_completed_check_of_this_stream(database: Database) -> None:
@@ -388,6 +388,6 @@ def test_create_model_sql__requires_a_completed_check_of_this_stream(database: D
     arguments: dict[str, Any] = {"name": "x", "connection_id": mine, "configuration": {"resource": "flights"}}
     with database.session(user.claims) as session:
         for check_id in wrong:
-            assert session.refusal("create_model", **arguments, check_id=check_id).code == "not_looked_at"
+            assert session.error("create_model", **arguments, check_id=check_id).code == "not_looked_at"
         made = session.call("create_model", **arguments, check_id=source_check_id(mine, user.agency_id))
         assert made["data"]["fields"] == fields(("id", "number"))

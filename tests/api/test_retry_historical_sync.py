@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from functions.historical_sync.retry_historical_sync import HistoricalSyncRetried
-from tests.support.project import JANUARY, both_transports, one_transport, refusal
+from tests.support.project import JANUARY, both_transports, expect_error, one_transport
 
 if TYPE_CHECKING:
     import httpx
@@ -178,7 +178,7 @@ def test_retry_historical_sync__again_after_the_retry_ended(project: Project) ->
     ended = ended_job(project, user)
     first = accepted(project.retry(token, {"job_id": ended}))
     with project.unchanged():
-        assert refusal(project.retry(token, {"job_id": ended}), 409, "already_active") == {"job_id": first}
+        assert expect_error(project.retry(token, {"job_id": ended}), 409, "already_active") == {"job_id": first}
     project.cancel(token, {"job_id": first})
     again = accepted(project.retry(token, {"job_id": ended}))
     assert again != first
@@ -203,7 +203,7 @@ def test_retry_historical_sync__not_retryable(project: Project, status: Status, 
     token, job_id = project.token(user), project.job(user, status)
     with project.unchanged():
         response = project.retry(token, {"job_id": job_id})
-    assert refusal(response, 400, "not_retryable") == {"current_status": public_status}
+    assert expect_error(response, 400, "not_retryable") == {"current_status": public_status}
 
 
 @both_transports
@@ -220,7 +220,7 @@ def test_retry_historical_sync__connection_already_active(project: Project, stat
             worker.call(name, execution_id=active, lease_token=lease_token)
     with project.unchanged():
         response = project.retry(token, {"job_id": ended})
-    assert refusal(response, 409, "already_active") == {"job_id": active}
+    assert expect_error(response, 409, "already_active") == {"job_id": active}
 
 
 @both_transports
@@ -229,7 +229,7 @@ def test_retry_historical_sync__other_agency(project: Project, status: Status) -
     job_id = project.job(project.database.member(), status)
     stranger = project.token(project.database.member())
     with project.unchanged():
-        assert refusal(project.retry(stranger, {"job_id": job_id}), 403, "job_of_another_agency") == {}
+        assert expect_error(project.retry(stranger, {"job_id": job_id}), 403, "job_of_another_agency") == {}
 
 
 @both_transports
@@ -240,7 +240,7 @@ def test_retry_historical_sync__unknown_job(project: Project) -> None:
     project.database.update(deleted, deleted_at="2020-01-01")
     for job_id in (UNKNOWN, deleted, project.database.put("failed", user.agency_id, "bulk_sync")):
         with project.unchanged():
-            assert refusal(project.retry(token, {"job_id": job_id}), 404, "job_not_found") == {}
+            assert expect_error(project.retry(token, {"job_id": job_id}), 404, "job_not_found") == {}
 
 
 @one_transport
@@ -248,8 +248,8 @@ def test_retry_historical_sync__user_without_agency(project: Project) -> None:
     job_id = project.job(project.database.member(), "failed")
     token = project.token(project.database.user(None))
     with project.unchanged():
-        refusal(project.retry(token, {"job_id": job_id}), 403, "no_agency")
-        refusal(project.retry(token, {"job_id": UNKNOWN}), 403, "no_agency")
+        expect_error(project.retry(token, {"job_id": job_id}), 403, "no_agency")
+        expect_error(project.retry(token, {"job_id": UNKNOWN}), 403, "no_agency")
 
 
 @one_transport
@@ -273,7 +273,7 @@ def test_retry_historical_sync__body_without_a_job_id(project: Project, body: ob
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = project.retry(token, body)
-    assert refusal(response, 400, code) == ({"field": "job_id"} if code.endswith("_field") else {})
+    assert expect_error(response, 400, code) == ({"field": "job_id"} if code.endswith("_field") else {})
 
 
 @both_transports
@@ -295,12 +295,12 @@ def test_retry_historical_sync__concurrent_calls_retry_once(project: Project, st
     user = project.database.member()
     ended, token = ended_job(project, user, status), project.token(user)
 
-    responses = project.at_once(lambda: project.retry(token, {"job_id": ended}))
+    responses = project.concurrently(lambda: project.retry(token, {"job_id": ended}))
 
     [job_id] = [accepted(response) for response in responses if response.status_code == 201]
     for response in responses:
         if response.status_code != 201:
-            assert refusal(response, 409, "already_active") == {"job_id": job_id}
+            assert expect_error(response, 409, "already_active") == {"job_id": job_id}
     assert [str(row["id"]) for row in retries(project.database, ended)] == [job_id]
 
 
@@ -317,7 +317,7 @@ def test_retry_historical_sync__concurrent_with_cancels(project: Project) -> Non
     def retry_and_cancel() -> httpx.Response:
         return project.cancel(token, {"job_id": project.retry(token, {"job_id": ended}).json()["job_id"]})
 
-    responses = project.at_once(retry_and_cancel)
+    responses = project.concurrently(retry_and_cancel)
 
     cancelled = [response.json()["job_id"] for response in responses if response.status_code == 200]
     assert len(set(cancelled)) == len(cancelled)
@@ -337,12 +337,12 @@ def test_retry_historical_sync__concurrent_with_starts(project: Project) -> None
     def start_or_retry() -> httpx.Response:
         return project.start(token, body) if next(numbers) % 2 else project.retry(token, {"job_id": ended})
 
-    responses = project.at_once(start_or_retry)
+    responses = project.concurrently(start_or_retry)
 
     [job_id] = [response.json()["job_id"] for response in responses if response.status_code == 201]
     for response in responses:
         if response.status_code != 201:
-            assert refusal(response, 409, "already_active") == {"job_id": job_id}
+            assert expect_error(response, 409, "already_active") == {"job_id": job_id}
 
 
 # The SQL function itself

@@ -12,7 +12,7 @@ from functions._shared.validation import MAX_BODY_BYTES
 from tests.support import documented
 from tests.support.project import BOTH_TRANSPORTS, Project, Setup
 from tests.support.proxy import Proxy
-from tests.support.requests import ALWAYS_LOOKS, CHECKS, ENDPOINTS, GOOD, Arguments, call, looking, send
+from tests.support.requests import ALWAYS_CHECK, CHECKS, ENDPOINTS, GOOD, Arguments, answering_checks, call, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,12 +39,12 @@ class Traffic:
 
         `expected` is the status, or status and code of an error.
         """
-        before, messages = len(self.project.backend.asked), self.proxy.seen
+        before, messages = len(self.project.backend.requests), self.proxy.seen
         response = send(self.project, endpoint, arguments, token, **options)
         status, code = expected if isinstance(expected, tuple) else (expected, None)
         assert response.status_code == status, response.text
         assert code is None or documented.code(response.json()) == code
-        return response.content, self.project.backend.asked[before:] + ["postgres"] * (self.proxy.seen - messages)
+        return response.content, self.project.backend.requests[before:] + ["postgres"] * (self.proxy.seen - messages)
 
     def requests(self, *request: Any, **options: Any) -> list[str]:
         return self.send(*request, **options)[1]
@@ -77,7 +77,7 @@ every_endpoint = pytest.mark.parametrize("endpoint", registry.endpoints(), ids=l
 # All but those that always check a source first.
 every_endpoint_without_check = pytest.mark.parametrize(
     "endpoint",
-    [one for one in registry.endpoints() if one.name not in ALWAYS_LOOKS],
+    [one for one in registry.endpoints() if one.name not in ALWAYS_CHECK],
     ids=lambda endpoint: endpoint.name,
 )
 
@@ -157,7 +157,7 @@ def test_round_trips__source_check_is_polled_until_complete(traffic: Traffic, na
     bearer = project.database.api_key(user) if by_key else project.token(user)
     headers = {"idempotency-key": user.id, "authorization": f"Bearer {bearer}"}
     arguments = CHECKS[name](project, user)
-    with looking(project):
+    with answering_checks(project):
         first, requests = traffic.send(endpoint, None, arguments, endpoint.status, headers=headers)
     checks = len(requests) - 1 - len(last)
     assert checks >= 1
@@ -189,7 +189,7 @@ def test_round_trips__every_respond_endpoint_is_listed() -> None:
 
 
 def test_round_trips__none_for_a_preflight(traffic: Traffic) -> None:
-    before, messages = len(traffic.project.backend.asked), traffic.proxy.seen
+    before, messages = len(traffic.project.backend.requests), traffic.proxy.seen
     for endpoint in registry.endpoints():
         assert traffic.project.request("OPTIONS", endpoint.path).status_code == 204
-    assert (len(traffic.project.backend.asked), traffic.proxy.seen) == (before, messages)
+    assert (len(traffic.project.backend.requests), traffic.proxy.seen) == (before, messages)

@@ -32,7 +32,7 @@ from functions.worker.periodic_task import PeriodicTask
 from functions.worker.runners import CHECKS, RUNNERS, bind_source
 from functions.worker.secret_cleanup import SecretCleanup
 from tests.support.connections import CONFIG, GOOD, PATH, SECRET, created, everything_stored, ids
-from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.project import BOTH_TRANSPORTS, Project, expect_error
 from tests.support.wait import eventually, until
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def test_create_connection__repeated_with_its_idempotency_key(aws_project: Proje
     first, again = (create(aws_project, token, key="k") for _ in range(2))
     assert first.content == again.content
     other = with_secret({"token": "another"})
-    refusal(create(aws_project, token, other, "k"), 422, "idempotency_key_reused")
+    expect_error(create(aws_project, token, other, "k"), 422, "idempotency_key_reused")
     assert ids(aws_project, token) == [created(first)["id"]]
     created(create(aws_project, token, other, "k2"))
     created(create(aws_project, token))
@@ -247,7 +247,7 @@ def test_create_connection__refused_secret_is_not_stored(
     if "stored" in name:
         body = body | {"connection_id": aws_project.database.connection(user.agency_id, config=CONFIG, secret=SECRET)}
     with aws_project.unchanged():
-        refusal(
+        expect_error(
             aws_project.request("POST", path, aws_project.token(user), json=body),
             400,
             "invalid_configuration",
@@ -263,7 +263,7 @@ def test_create_connection__store_is_unavailable(
     tested = {"type": "http", "configuration": GOOD["configuration"]}
     for path, body in ((PATH, GOOD), (TEST, tested), (PATH, GOOD | {"validate": True})):
         response = aws_project.request("POST", path, token, json=body)
-        assert refusal(response, 503, "secrets_unavailable") == {}
+        assert expect_error(response, 503, "secrets_unavailable") == {}
         assert int(response.headers["retry-after"]) > 0
         assert SECRET["token"] not in response.text
     assert len(throttling.asked) == 9

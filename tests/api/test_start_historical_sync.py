@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions.historical_sync.start_historical_sync import HistoricalSyncStarted
-from tests.support.project import JANUARY, both_transports, one_transport, refusal
+from tests.support.project import JANUARY, both_transports, expect_error, one_transport
 
 if TYPE_CHECKING:
     import httpx
@@ -144,7 +144,7 @@ BAD_DATES: dict[str, Any] = {
 def test_start_historical_sync__invalid_date(project: Project, field: str, name: str) -> None:
     token = project.token(project.database.member())
     response = project.start(token, {**GOOD, field: BAD_DATES[name]})
-    assert refusal(response, 400, "invalid_field") == {"field": field}
+    assert expect_error(response, 400, "invalid_field") == {"field": field}
 
 
 @one_transport
@@ -154,7 +154,7 @@ def test_start_historical_sync__date_from_after_date_to(project: Project) -> Non
     token = project.token(user)
     with project.unchanged():
         response = project.start(token, {**body, "date_to": "2013-01-31"})
-    assert refusal(response, 400, "invalid_request") == {}
+    assert expect_error(response, 400, "invalid_request") == {}
     assert response.json()["error"] == "date_from must not be after date_to."
 
 
@@ -190,7 +190,7 @@ def test_start_historical_sync__invalid_body(project: Project, name: str) -> Non
     token = project.token(project.database.user(None))
     with project.unchanged():
         response = project.start(token, body)
-    members = refusal(response, 413 if code == "body_too_large" else 400, code)
+    members = expect_error(response, 413 if code == "body_too_large" else 400, code)
     assert members == ({"field": field} if field else {})
     assert len(response.content) < 1000
 
@@ -202,7 +202,7 @@ def test_start_historical_sync__unknown_resource(project: Project, unknown: str)
     body = {"connection_id": project.database.connection(user.agency_id), **JANUARY, "resources": ["flights", unknown]}
     token = project.token(user)
     with project.unchanged():
-        members = refusal(project.start(token, body), 400, "unknown_resource")
+        members = expect_error(project.start(token, body), 400, "unknown_resource")
     assert members == {"resource": unknown[:200], "available": ["flights", "weather"]}
 
 
@@ -212,8 +212,8 @@ def test_start_historical_sync__connection_without_resources(project: Project) -
     body = {"connection_id": project.database.connection(user.agency_id, config={}), **JANUARY}
     token = project.token(user)
     with project.unchanged():
-        refusal(project.start(token, body), 400, "invalid_resources")
-        members = refusal(project.start(token, body | {"resources": ["flights"]}), 400, "unknown_resource")
+        expect_error(project.start(token, body), 400, "invalid_resources")
+        members = expect_error(project.start(token, body | {"resources": ["flights"]}), 400, "unknown_resource")
     assert members == {"resource": "flights", "available": []}
 
 
@@ -226,7 +226,7 @@ def test_start_historical_sync__connection_is_not_a_source(project: Project) -> 
     body = {"connection_id": project.database.connection(user.agency_id, kind="records", config={}), **JANUARY}
     token = project.token(user)
     with project.unchanged():
-        refusal(project.start(token, body), 400, "not_a_source")
+        expect_error(project.start(token, body), 400, "not_a_source")
 
 
 @both_transports
@@ -236,14 +236,14 @@ def test_start_historical_sync__connection_of_another_agency(project: Project) -
     token = project.token(stranger)
     with project.unchanged():
         response = project.start(token, body)
-    assert refusal(response, 403, "connection_of_another_agency") == {}
+    assert expect_error(response, 403, "connection_of_another_agency") == {}
 
 
 @both_transports
 def test_start_historical_sync__unknown_connection(project: Project) -> None:
     token = project.token(project.database.member())
     with project.unchanged():
-        assert refusal(project.start(token, GOOD), 404, "connection_not_found") == {}
+        assert expect_error(project.start(token, GOOD), 404, "connection_not_found") == {}
 
 
 @both_transports
@@ -251,8 +251,8 @@ def test_start_historical_sync__user_without_agency(project: Project) -> None:
     connection_id = project.database.connection(project.database.agency())
     token = project.token(project.database.user(None))
     with project.unchanged():
-        refusal(project.start(token, {"connection_id": connection_id, **JANUARY}), 403, "no_agency")
-        refusal(project.start(token, GOOD), 403, "no_agency")
+        expect_error(project.start(token, {"connection_id": connection_id, **JANUARY}), 403, "no_agency")
+        expect_error(project.start(token, GOOD), 403, "no_agency")
 
 
 # One active job per connection
@@ -267,7 +267,7 @@ def test_start_historical_sync__already_active(project: Project, status: Status)
     colleague = project.token(project.database.user(user.agency_id))
     with project.unchanged():
         response = project.start(colleague, body)
-    assert refusal(response, 409, "already_active") == {"job_id": active}
+    assert expect_error(response, 409, "already_active") == {"job_id": active}
 
 
 @both_transports
@@ -292,12 +292,12 @@ def test_start_historical_sync__concurrent_calls_start_once(project: Project) ->
     user = project.database.member()
     body, token = {"connection_id": project.database.connection(user.agency_id), **JANUARY}, project.token(user)
 
-    responses = project.at_once(lambda: project.start(token, body))
+    responses = project.concurrently(lambda: project.start(token, body))
 
     [job_id] = [accepted(response) for response in responses if response.status_code == 201]
     for response in responses:
         if response.status_code != 201:
-            assert refusal(response, 409, "already_active") == {"job_id": job_id}
+            assert expect_error(response, 409, "already_active") == {"job_id": job_id}
     count = "select count(*) from app.executions where connection_id = %s"
     assert project.database.one(count, (body["connection_id"],))["count"] == 1
 
@@ -311,7 +311,7 @@ def test_start_historical_sync__concurrent_with_cancels(project: Project) -> Non
         response = project.start(token, body)
         return project.cancel(token, {"job_id": response.json()["job_id"]})
 
-    responses = project.at_once(start_and_cancel)
+    responses = project.concurrently(start_and_cancel)
 
     cancelled = [response.json()["job_id"] for response in responses if response.status_code == 200]
     assert len(set(cancelled)) == len(cancelled)

@@ -9,7 +9,7 @@ import pytest
 
 from functions.sync_job_run.get_sync_job_run import SyncJobRun
 from functions.sync_job_run.list_sync_job_runs import SyncJobRuns
-from tests.support.project import Project, both_transports, one_transport, refusal
+from tests.support.project import Project, both_transports, expect_error, one_transport
 from tests.support.sync_job_runs import ACCOUNTS, LIST_ACCOUNTS, Client, accepted
 
 if TYPE_CHECKING:
@@ -96,15 +96,15 @@ def test_create_sync_job_run__repeated_with_an_idempotency_key(client: Client, a
                 json=body,
                 headers=[(b"authorization", f"Bearer {client.token}".encode()), (b"idempotency-key", key.encode())],
             )
-        refusal(response, 400, "invalid_idempotency_key")
+        expect_error(response, 400, "invalid_idempotency_key")
         return
     first = client.ask("POST", "/sync-job-run", json=body, headers=headers).json()
-    client.database.move(first["id"], ("claim", "running"))
+    client.database.transition(first["id"], ("claim", "running"))
     assert client.ask("POST", "/sync-job-run", json=body, headers=headers).json() == first  # the stored response
     reused = client.ask("POST", "/sync-job-run", json={**body, "daemon_group_key": "h"}, headers=headers)
-    refusal(reused, 422, "idempotency_key_reused")
+    expect_error(reused, 422, "idempotency_key_reused")
     assert len(client.ask("GET", "/sync-job-run").json()["result"]) == 1
-    many = client.project.at_once(
+    many = client.project.concurrently(
         lambda: client.ask("POST", "/sync-job-run", json=body, headers={"idempotency-key": "two"})
     )
     assert {response.status_code for response in many} <= {200, 409}
@@ -118,10 +118,10 @@ def test_create_sync_job_run__requires_exactly_one_destination(client: Client, a
     webhook_id = client.webhook()["id"]
     with client.project.unchanged():
         for members in ({}, {"webhook_id": webhook_id, "daemon_group_key": "g"}, {"webhook_id": None}):
-            refusal(start(client, **ids, **members), 400, "one_destination")
-        refusal(start(client, **ids, daemon_group_key=""), 400, "invalid_field")
-        refusal(start(client, **ids, webhook_id=UNKNOWN), 404, "webhook_not_found")
-        refusal(start(client, **ids, webhook_id=account), 404, "webhook_not_found")
+            expect_error(start(client, **ids, **members), 400, "one_destination")
+        expect_error(start(client, **ids, daemon_group_key=""), 400, "invalid_field")
+        expect_error(start(client, **ids, webhook_id=UNKNOWN), 404, "webhook_not_found")
+        expect_error(start(client, **ids, webhook_id=account), 404, "webhook_not_found")
 
 
 @both_transports
@@ -133,19 +133,19 @@ def test_create_sync_job_run__unknown_or_foreign_references(client: Client, acco
     webhook_id = client.webhook()["id"]
     with client.project.unchanged():
         for job_id in (UNKNOWN, others_job, account):
-            refusal(start(client, **{**good, "sync_job_id": job_id}), 404, "sync_job_not_found")
+            expect_error(start(client, **{**good, "sync_job_id": job_id}), 404, "sync_job_not_found")
         for account_id in (UNKNOWN, others_account, webhook_id):
-            refusal(start(client, **{**good, "integrated_account_id": account_id}), 404, "connection_not_found")
-        refusal(start(client, **{**good, "integrated_account_id": records}), 400, "not_a_source")
+            expect_error(start(client, **{**good, "integrated_account_id": account_id}), 404, "connection_not_found")
+        expect_error(start(client, **{**good, "integrated_account_id": records}), 400, "not_a_source")
         by_webhook = {name: value for name, value in good.items() if name != "daemon_group_key"}
-        refusal(start(client, **by_webhook, webhook_id=others_webhook), 404, "webhook_not_found")
-        members = refusal(start(client, **good, resources=[{**NODE, "resource": "none"}]), 400, "unknown_resource")
+        expect_error(start(client, **by_webhook, webhook_id=others_webhook), 404, "webhook_not_found")
+        members = expect_error(start(client, **good, resources=[{**NODE, "resource": "none"}]), 400, "unknown_resource")
         assert members["resource"] == "none"
         assert ACCOUNTS in members["available"]
         for name in ("sync_job_id", "integrated_account_id"):
             without = {member: value for member, value in good.items() if member != name}
-            assert refusal(start(client, **without), 400, "missing_field") == {"field": name}
-            assert refusal(start(client, **{**good, name: "x"}), 400, "invalid_field") == {"field": name}
+            assert expect_error(start(client, **without), 400, "missing_field") == {"field": name}
+            assert expect_error(start(client, **{**good, name: "x"}), 400, "invalid_field") == {"field": name}
 
 
 @one_transport
@@ -162,11 +162,13 @@ def test_create_sync_job_run__version(client: Client, account: str, version: int
             if requested in allowed:
                 assert accepted(response, SyncJobRun)["version"] == (requested or version)
             else:
-                assert refusal(response, 400, "other_version") == {"version": version}
-    assert refusal(client.start(job["id"], account, version=4), 422, "unsupported_field") == {"fields": ["version"]}
+                assert expect_error(response, 400, "other_version") == {"version": version}
+    assert expect_error(client.start(job["id"], account, version=4), 422, "unsupported_field") == {
+        "fields": ["version"]
+    }
     batch = client.start(job["id"], account, error_handling="batch")
     if version == 1:
-        refusal(batch, 400, "invalid_error_handling")
+        expect_error(batch, 400, "invalid_error_handling")
     else:
         assert accepted(batch, SyncJobRun)["error_handling"] == "batch"
 
@@ -210,7 +212,9 @@ def test_create_sync_job_run__invalid_member(
 ) -> None:
     job = client.job()
     with client.project.unchanged():
-        assert refusal(client.start(job["id"], account, **{"daemon_group_key": "g", **body}), status, code) == members
+        assert (
+            expect_error(client.start(job["id"], account, **{"daemon_group_key": "g", **body}), status, code) == members
+        )
 
 
 # Of args_schema: (rule, valid values, invalid values)
@@ -250,18 +254,18 @@ def test_create_sync_job_run__args_against_the_schema(
         client.run(requiring["id"], account, args={"a": value, "type": "object"})
     for value in invalid:
         response = client.start(job["id"], account, args={"a": value})
-        assert refusal(response, 400, "invalid_argument") == {"argument": "a"}
+        assert expect_error(response, 400, "invalid_argument") == {"argument": "a"}
     for missing in ({}, {"a": None}, {"b": 1}):
         client.run(job["id"], account, args=missing)
         response = client.start(requiring["id"], account, args=missing)
-        assert refusal(response, 400, "invalid_argument") == {"argument": "a"}
+        assert expect_error(response, 400, "invalid_argument") == {"argument": "a"}
 
 
 @both_transports
 def test_create_sync_job_run__required_args_listed_in_the_schema(client: Client, account: str) -> None:
     schema = {"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}
     job = client.job(args_schema=schema)
-    assert refusal(client.start(job["id"], account), 400, "invalid_argument") == {"argument": "a"}
+    assert expect_error(client.start(job["id"], account), 400, "invalid_argument") == {"argument": "a"}
     client.run(job["id"], account, args={"a": "x"})
 
 
@@ -280,17 +284,17 @@ def test_sync_job_run_endpoints__callers_and_methods(client: Client, project: Pr
     stranger, without_agency = client.other(), Client(project, project.database.user(None))
     with project.unchanged():
         for method, path, options in calls:
-            refusal(project.request(method, path, **options), 401, "missing_token")
-            refusal(project.request(method, path, "not-a-token", **options), 401, "invalid_token")
-            refusal(without_agency.ask(method, path, **options), 403, "no_agency")
+            expect_error(project.request(method, path, **options), 401, "missing_token")
+            expect_error(project.request(method, path, "not-a-token", **options), 401, "invalid_token")
+            expect_error(without_agency.ask(method, path, **options), 403, "no_agency")
             if path == run_path:
-                refusal(stranger.ask(method, path, **options), 404, "sync_job_run_not_found")
-        refusal(stranger.ask("POST", "/sync-job-run", json=body), 404, "sync_job_not_found")
+                expect_error(stranger.ask(method, path, **options), 404, "sync_job_run_not_found")
+        expect_error(stranger.ask("POST", "/sync-job-run", json=body), 404, "sync_job_not_found")
         assert stranger.ask("GET", "/sync-job-run").json()["result"] == []
     for path, methods in {"/sync-job-run": "GET, POST", run_path: "DELETE, GET"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
             response = client.ask(method, path, content=b"{}")
-            refusal(response, 405, "method_not_allowed")
+            expect_error(response, 405, "method_not_allowed")
             assert response.headers["allow"] == f"{methods}, OPTIONS"
     key = project.database.api_key(client.user)
     assert project.request("GET", run_path, key).json() == run
@@ -307,7 +311,7 @@ def test_list_sync_job_runs__filters(client: Client, account: str) -> None:
         client.run(jobs[1], client.account(), daemon_group_key="b", ignore_previous_run=True),
     ]
     ids = [run["id"] for run in runs]
-    client.database.move(ids[0], ("claim", "running"), ("release", "queued"))
+    client.database.transition(ids[0], ("claim", "running"), ("release", "queued"))
     client.stop(ids[1])
 
     def found(**query: str) -> list[int]:
@@ -327,4 +331,4 @@ def test_list_sync_job_runs__filters(client: Client, account: str) -> None:
     assert found(ignore_previous_run="true") == [2]
     assert found(version="3") == [0, 1, 2]
     for field in ("args", "resource_stats", "sync_job", "daemon_id", "spec"):
-        refusal(client.ask("GET", "/sync-job-run", params={field: "x"}), 400, "unknown_filter")
+        expect_error(client.ask("GET", "/sync-job-run", params={field: "x"}), 400, "unknown_filter")

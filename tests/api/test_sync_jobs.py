@@ -15,7 +15,7 @@ from functions.sync_job.get_sync_job import SyncJob
 from functions.sync_job.list_sync_jobs import SyncJobs
 from functions.sync_job_run.list_sync_job_runs import SyncJobRuns
 from functions.webhook.list_webhooks import Webhooks
-from tests.support.project import Project, both_transports, one_transport, refusal
+from tests.support.project import Project, both_transports, expect_error, one_transport
 from tests.support.sync_job_runs import ACCOUNTS, LIST_ACCOUNTS, LIST_CONTACTS, Client, accepted
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def test_update_sync_job__changes_the_given_members_and_no_run(client: Client) -
 def test_update_sync_job__concurrent_calls_all_succeed(client: Client) -> None:
     """Concurrent updates do not deadlock."""
     job_id = client.job()["id"]
-    responses = client.project.at_once(lambda: change(client, job_id, label="X"))
+    responses = client.project.concurrently(lambda: change(client, job_id, label="X"))
     assert {response.status_code for response in responses} == {200}
 
 
@@ -105,9 +105,9 @@ def test_delete_sync_job__stops_its_runs(client: Client) -> None:
     job, other, account = client.job(), client.job(), client.account()
     runs = [client.run(job["id"], account)["id"] for _ in range(4)]
     unaffected = client.run(other["id"], account)["id"]
-    client.database.move(runs[1], ("claim", "running"))
-    client.database.move(runs[2], ("claim", "running"), ("release", "queued"))
-    client.database.move(runs[3], ("claim", "running"), ("fail", "failed"))
+    client.database.transition(runs[1], ("claim", "running"))
+    client.database.transition(runs[2], ("claim", "running"), ("release", "queued"))
+    client.database.transition(runs[3], ("claim", "running"), ("fail", "failed"))
     assert accepted(client.ask("DELETE", f"/sync-job/{job['id']}"), SyncJobDeleted) == {"id": job["id"]}
     assert [client.get(run)["status"] for run in (*runs, unaffected)] == [*["stopped"] * 3, "failed", "created"]
     for run in runs[:3]:
@@ -122,7 +122,7 @@ def test_delete_sync_job__stops_its_runs(client: Client) -> None:
         client.ask("DELETE", f"/sync-job/{job['id']}"),
         client.start(job["id"], account),
     ):
-        refusal(response, 404, "sync_job_not_found")
+        expect_error(response, 404, "sync_job_not_found")
     assert [listed["id"] for listed in client.ask("GET", "/sync-job").json()["result"]] == [other["id"]]
 
 
@@ -133,7 +133,7 @@ def test_create_sync_job__repeated_with_an_idempotency_key(client: Client) -> No
     first = client.ask("POST", "/sync-job", json=body, headers=headers)
     again = client.ask("POST", "/sync-job", json=body, headers=headers)
     assert first.json() == again.json()
-    refusal(
+    expect_error(
         client.ask("POST", "/sync-job", json={**body, "label": "B"}, headers=headers), 422, "idempotency_key_reused"
     )
     assert len(client.ask("GET", "/sync-job").json()["result"]) == 1
@@ -156,16 +156,16 @@ def test_sync_job_endpoints__rejected_callers_and_unknown_ids(client: Client, pr
     unknown_ids = [str(uuid.uuid4()), project.database.bulk_sync(client.user)]
     with project.unchanged():
         for method, path, body in calls:
-            refusal(project.request(method, path, **body), 401, "missing_token")
-            refusal(project.request(method, path, "not-a-token", **body), 401, "invalid_token")
-            refusal(without_agency.ask(method, path, **body), 403, "no_agency")
+            expect_error(project.request(method, path, **body), 401, "missing_token")
+            expect_error(project.request(method, path, "not-a-token", **body), 401, "invalid_token")
+            expect_error(without_agency.ask(method, path, **body), 403, "no_agency")
             if path == job_path:
-                refusal(stranger.ask(method, path, **body), 404, "sync_job_not_found")
+                expect_error(stranger.ask(method, path, **body), 404, "sync_job_not_found")
                 for malformed in ("x", "%00", "0" * 36, "2" * 4000):
-                    refusal(client.ask(method, f"/sync-job/{malformed}", **body), 404, "not_found")
+                    expect_error(client.ask(method, f"/sync-job/{malformed}", **body), 404, "not_found")
                 for unknown_id in unknown_ids:
                     unknown_path = path.replace(job_id, unknown_id)
-                    refusal(client.ask(method, unknown_path, **body), 404, "sync_job_not_found")
+                    expect_error(client.ask(method, unknown_path, **body), 404, "sync_job_not_found")
         assert stranger.ask("GET", "/sync-job").json()["result"] == []
 
 
@@ -185,7 +185,7 @@ def test_sync_job_endpoints__method_not_allowed(client: Client) -> None:
     for path, methods in {"/sync-job": "GET, POST", f"/sync-job/{uuid.uuid4()}": "DELETE, GET, PATCH"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
             response = client.ask(method, path, content=b"{}")
-            refusal(response, 405, "method_not_allowed")
+            expect_error(response, 405, "method_not_allowed")
             assert response.headers["allow"] == f"{methods}, OPTIONS"
 
 
@@ -300,9 +300,9 @@ def test_create_and_update_sync_job__invalid_member(
 ) -> None:
     job = client.job()
     with client.project.unchanged():
-        assert refusal(create(client, **body), status, code) == members
+        assert expect_error(create(client, **body), status, code) == members
         if body != {"resources": None}:
-            assert refusal(change(client, job["id"], **body), status, code) == members
+            assert expect_error(change(client, job["id"], **body), status, code) == members
 
 
 @both_transports
@@ -312,8 +312,8 @@ def test_create_sync_job__members_equal_to_the_defaults(client: Client) -> None:
     for version in (1, 2, 3, "1", "2", "3"):
         job = accepted(create(client, default_runtime_version=version), SyncJob)
         assert job["default_runtime_version"] == int(version)
-    refusal(create(client, environment_id=str(uuid.uuid4())), 403, "other_organization")
-    refusal(create(client, environment_id="x"), 400, "invalid_field")
+    expect_error(create(client, environment_id=str(uuid.uuid4())), 403, "other_organization")
+    expect_error(create(client, environment_id="x"), 400, "invalid_field")
 
 
 RAW: dict[str, tuple[bytes, int, str]] = {
@@ -340,7 +340,7 @@ RAW: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize(("content", "status", "code"), RAW.values(), ids=RAW)
 def test_create_sync_job__invalid_body(client: Client, content: bytes, status: int, code: str) -> None:
     with client.project.unchanged():
-        refusal(client.ask("POST", "/sync-job", content=content), status, code)
+        expect_error(client.ask("POST", "/sync-job", content=content), status, code)
 
 
 @both_transports
@@ -379,7 +379,7 @@ def test_sync_job__circular_dependency(client: Client, resources: list[dict[str,
         change(client, job_id, resources=resources),
         client.start(job_id, account, resources=resources),
     ):
-        members = refusal(response, 400, "circular_dependency")
+        members = expect_error(response, 400, "circular_dependency")
         assert members["resource"] in names
 
 
@@ -397,7 +397,7 @@ def test_sync_job__circular_dependency(client: Client, resources: list[dict[str,
     ids=["unknown", "itself", "other case", "trailing space", "second in a chain", "500 letters"],
 )
 def test_create_sync_job__unknown_dependency(client: Client, resources: list[dict[str, Any]], missing: str) -> None:
-    assert refusal(create(client, resources=resources), 400, "unknown_dependency") == {"depends_on": missing}
+    assert expect_error(create(client, resources=resources), 400, "unknown_dependency") == {"depends_on": missing}
 
 
 TREES: dict[str, tuple[list[dict[str, Any]], list[int | None]]] = {
@@ -515,7 +515,7 @@ def test_list_endpoints__limit(client: Client, listed: Listed) -> None:
         assert (page["limit"], [entry["id"] for entry in page["result"]]) == (size, made[:size])
         assert (page["next_cursor"] is None) == (size >= 3)
     for bad in ("x", "1.5", "1e3", "99999999999999999999", " 1", "१"):
-        refusal(client.ask("GET", listed.path, params={"limit": bad}), 400, "invalid_field")
+        expect_error(client.ask("GET", listed.path, params={"limit": bad}), 400, "invalid_field")
 
 
 @both_transports
@@ -523,9 +523,9 @@ def test_list_endpoints__limit(client: Client, listed: Listed) -> None:
 def test_list_endpoints__invalid_cursor_or_sort(client: Client, listed: Listed) -> None:
     for cursor in ("x", "1", str(uuid.uuid4())[:-1], "' or true --", "\n"):
         for name in ("next_cursor", "prev_cursor"):
-            refusal(client.ask("GET", listed.path, params={name: cursor}), 400, "invalid_cursor")
-    refusal(client.ask("GET", listed.path, params={"sort": "label"}), 400, "unknown_sort")
-    refusal(client.ask("GET", listed.path, params={"next_cursor": "\0"}), 400, "invalid_field")
+            expect_error(client.ask("GET", listed.path, params={name: cursor}), 400, "invalid_cursor")
+    expect_error(client.ask("GET", listed.path, params={"sort": "label"}), 400, "unknown_sort")
+    expect_error(client.ask("GET", listed.path, params={"next_cursor": "\0"}), 400, "invalid_field")
     listed.make(client)
     assert listed.ids(client, next_cursor=str(uuid.UUID(int=2**128 - 1))) == listed.ids(client)
     assert listed.ids(client, next_cursor=str(uuid.UUID(int=0))) == []
@@ -634,7 +634,7 @@ def test_list_sync_jobs__invalid_filter(
     client: Client, query: dict[str, str], code: str, members: dict[str, Any]
 ) -> None:
     client.job()
-    details = refusal(client.ask("GET", "/sync-job", params=query), 400, code)
+    details = expect_error(client.ask("GET", "/sync-job", params=query), 400, code)
     assert {name: details[name] for name in members} == members
     if code == "unknown_filter":
         assert {"id", "label", "integration_name", "environment_id", "created_at"} <= {*details["available"]}

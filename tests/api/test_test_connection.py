@@ -29,7 +29,15 @@ from tests.support.connections import (
     make_key,
     row,
 )
-from tests.support.project import BOTH_TRANSPORTS, JANUARY, Project, Projects, both_transports, one_transport, refusal
+from tests.support.project import (
+    BOTH_TRANSPORTS,
+    JANUARY,
+    Project,
+    Projects,
+    both_transports,
+    expect_error,
+    one_transport,
+)
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -53,7 +61,7 @@ def passed(response: httpx.Response) -> None:
 
 def unreadable(response: httpx.Response) -> str:
     """The reason why the source could not be read."""
-    members = refusal(response, 400, "source_not_readable")
+    members = expect_error(response, 400, "source_not_readable")
     assert list(members) == ["reason"]
     return str(members["reason"])
 
@@ -185,7 +193,7 @@ def test_test_connection__type_records_always_succeeds(scenario: Scenario) -> No
 
 
 def test_test_connection__concurrent_calls(scenario: Scenario) -> None:
-    for response in scenario.project.at_once(lambda: scenario.test(scenario.request())):
+    for response in scenario.project.concurrently(lambda: scenario.test(scenario.request())):
         passed(response)
 
 
@@ -229,7 +237,7 @@ def test_test_connection__slow_source_times_out(scenario: Scenario, monkeypatch:
     monkeypatch.setattr(source_check, "WAIT_SECONDS", 0.1)
     scenario.source.faults.delay_seconds = FOREVER
     response = scenario.test(scenario.request())
-    assert refusal(response, 503, "source_unavailable") == {}
+    assert expect_error(response, 503, "source_unavailable") == {}
     assert int(response.headers["retry-after"]) > 0
     assert [check["status"] for check in scenario.checks()] == ["cancelled"]
     scenario.source.faults.clear()
@@ -324,7 +332,7 @@ def test_test_connection__connection_of_another_agency(scenario: Scenario) -> No
             for type_ in ("http", "records")
         ]
     for response in responses:
-        assert refusal(response, 404, "connection_not_found") == {}
+        assert expect_error(response, 404, "connection_not_found") == {}
     assert len({response.json()["message"] for response in responses}) == 1
     assert len(scenario.source.requests) == before
 
@@ -362,7 +370,7 @@ def test_source_check__idempotent_repeat_needs_no_source(scenario: Scenario) -> 
         again = scenario.project.request("POST", path, scenario.token, json=body, headers=key)
         assert (again.status_code, again.content) == (200, original.content)
         other = scenario.project.request("POST", path, scenario.token, json=body | {"name": "y"}, headers=key)
-        refusal(other, 422, "idempotency_key_reused")
+        expect_error(other, 422, "idempotency_key_reused")
     assert len(scenario.source.requests) == before
     assert ids(scenario.project, scenario.token) == [connection_id]
     assert len(scenario.checks()) == 2
@@ -405,7 +413,7 @@ def test_test_connection__no_worker(project: Project) -> None:
     body = {"type": "http", "configuration": GOOD["configuration"]}
     for path, sent in ((TEST, body), (PATH, GOOD | {"validate": True})):
         response = project.request("POST", path, token, json=sent)
-        assert refusal(response, 503, "source_unavailable") == {}
+        assert expect_error(response, 503, "source_unavailable") == {}
         assert int(response.headers["retry-after"]) > 0
         assert SECRET["token"] not in response.text
     assert ids(project, token) == []
@@ -419,7 +427,7 @@ def test_test_connection__tested_connection_is_unusable(project: Project) -> Non
     user = project.database.member()
     token = project.token(user)
     body = {"type": "http", "configuration": GOOD["configuration"]}
-    refusal(project.request("POST", TEST, token, json=body), 503, "source_unavailable")
+    expect_error(project.request("POST", TEST, token, json=body), 503, "source_unavailable")
     query = "select connection_id::text as id from app.executions where agency_id = %s"
     connection_id = project.database.one(query, (user.agency_id,))["id"]
     records = project.database.connection(user.agency_id, "records", {})
@@ -427,13 +435,13 @@ def test_test_connection__tested_connection_is_unusable(project: Project) -> Non
     sync = {"name": "x", "source_connection_id": connection_id, "destination_connection_id": records}
     with project.unchanged():
         for method in ("GET", "DELETE"):
-            refusal(project.request(method, f"{PATH}/{connection_id}", token), 404, "connection_not_found")
+            expect_error(project.request(method, f"{PATH}/{connection_id}", token), 404, "connection_not_found")
         started = project.start(token, {"connection_id": connection_id, **JANUARY})
-        refusal(started, 404, "connection_not_found")
-        refusal(project.request("POST", "/api/bulk/syncs", token, json=sync), 404, "connection_not_found")
+        expect_error(started, 404, "connection_not_found")
+        expect_error(project.request("POST", "/api/bulk/syncs", token, json=sync), 404, "connection_not_found")
         sync |= {"source_connection_id": http, "destination_connection_id": connection_id}
-        refusal(project.request("POST", "/api/bulk/syncs", token, json=sync), 404, "connection_not_found")
-        refusal(
+        expect_error(project.request("POST", "/api/bulk/syncs", token, json=sync), 404, "connection_not_found")
+        expect_error(
             project.request("POST", TEST, token, json=body | {"connection_id": connection_id}),
             404,
             "connection_not_found",
@@ -449,7 +457,7 @@ def test_test_connection__internal_error_hides_the_secret(project: Project, capl
     body = {"type": "http", "configuration": GOOD["configuration"]}
     with project.without("app.start_source_check"):
         response = project.request("POST", TEST, token, json=body)
-    assert refusal(response, 500, "internal_error") == {}
+    assert expect_error(response, 500, "internal_error") == {}
     assert caplog.text
     assert SECRET["token"] not in response.text + caplog.text
 
@@ -465,7 +473,7 @@ def test_test_connection__type_differs_from_the_stored_one(project: Project) -> 
     with project.unchanged():
         for type_, connection_id in zip(("http", "records"), stored, strict=True):
             body = {"type": type_, "connection_id": connection_id, "configuration": {}}
-            assert refusal(project.request("POST", TEST, token, json=body), 400, "other_type") == {}
+            assert expect_error(project.request("POST", TEST, token, json=body), 400, "other_type") == {}
 
 
 BAD: dict[str, tuple[Any, int, str, dict[str, Any]]] = {
@@ -513,7 +521,7 @@ def test_test_connection__invalid_request(project: Project, name: str) -> None:
     body, status, code, members = BAD[name]
     token = project.token(project.database.member())
     with project.unchanged():
-        assert refusal(project.request("POST", TEST, token, json=body), status, code) == members
+        assert expect_error(project.request("POST", TEST, token, json=body), status, code) == members
 
 
 @both_transports
@@ -526,7 +534,7 @@ def test_test_connection__change_of_the_wrong_type(project: Project, change: dic
     stored = project.database.connection(user.agency_id)
     body = {"type": "http", "connection_id": stored, "configuration": change}
     with project.unchanged():
-        assert refusal(project.request("POST", TEST, token, json=body), 400, "invalid_configuration") == {}
+        assert expect_error(project.request("POST", TEST, token, json=body), 400, "invalid_configuration") == {}
 
 
 @both_transports
@@ -534,5 +542,5 @@ def test_test_connection__rejected_callers(project: Project) -> None:
     token = project.token(project.database.user(None))
     body = {"type": "http", "configuration": GOOD["configuration"]}
     with project.unchanged():
-        refusal(project.request("POST", TEST, token, json=body), 403, "no_agency")
-        refusal(project.request("POST", TEST, json=body), 401, "missing_token")
+        expect_error(project.request("POST", TEST, token, json=body), 403, "no_agency")
+        expect_error(project.request("POST", TEST, json=body), 401, "missing_token")

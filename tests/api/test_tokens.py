@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from functions._local.fake_auth import AuthServer
-from tests.support.project import EVERY_SETUP, JANUARY, refusal
+from tests.support.project import EVERY_SETUP, JANUARY, expect_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +166,7 @@ def test_a_token_of_nobody_who_may(project: Project, name: str) -> None:
     with project.unchanged():
         for response in target.calls(token):
             assert response.json()["code"] in codes
-            assert refusal(response, 401, response.json()["code"]) == {}
+            assert expect_error(response, 401, response.json()["code"]) == {}
             assert response.headers["www-authenticate"] == "Bearer"
 
 
@@ -180,7 +180,7 @@ def test_no_bearer_token(project: Project, header: str | None) -> None:
     headers = {} if header is None else {"authorization": header.format(project.token(target.user))}
     with project.unchanged():
         for response in target.calls(None, headers=headers | {"apikey": project.auth.anon_key()}):
-            assert refusal(response, 401, "missing_token") == {}
+            assert expect_error(response, 401, "missing_token") == {}
             assert response.headers["www-authenticate"] == "Bearer"
 
 
@@ -188,7 +188,7 @@ def test_two_headers_are_not_one_token(project: Project) -> None:
     target = untouched(project)
     token = project.token(target.user)
     for response in target.calls(None, headers={"authorization": f"Bearer {token}, Bearer {token}"}):
-        refusal(response, 401, "invalid_token")
+        expect_error(response, 401, "invalid_token")
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])

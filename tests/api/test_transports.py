@@ -374,11 +374,11 @@ def test_a_request_asks_no_more_than_it_must(projects: Projects, setup: Setup) -
     user = project.database.member()
     job_id, token = project.job(user), project.token(user)
     assert project.get(token, job_id).status_code == 200  # the keys are fetched once
-    before = len(project.backend.asked)
+    before = len(project.backend.requests)
     assert project.cancel(token, {"job_id": job_id}).status_code == 200
     auth = [] if (setup.signing, setup.check) == ("ES256", "claims") else ["GET /auth/v1/user"]
     rest = ["POST /rest/v1/rpc/cancel_sync_job"] if setup.transport == "postgrest" else []
-    assert project.backend.asked[before:] == auth + rest
+    assert project.backend.requests[before:] == auth + rest
 
 
 def through(proxy: Proxy, database: Database) -> str:

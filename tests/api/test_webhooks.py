@@ -11,7 +11,7 @@ import pytest
 from functions.webhook.delete_webhook import WebhookDeleted
 from functions.webhook.get_webhook import Webhook
 from functions.webhook.list_webhooks import Webhooks
-from tests.support.project import Project, both_transports, one_transport, refusal
+from tests.support.project import Project, both_transports, expect_error, one_transport
 from tests.support.sync_job_runs import Client, accepted
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_webhook_secret__stored_and_shown_in_one_place(client: Client, caplog: p
         assert secret not in response.text
     again = responses[-1].json()
     assert (again["id"] != made["id"], again["secret"] != secret) == (True, True)
-    refusal(responses[5], 404, "connection_not_found")
+    expect_error(responses[5], 404, "connection_not_found")
     found = [name for name, rows in client.database.fingerprint().items() if secret in json.dumps(rows, default=str)]
     assert found == ["app.secrets"]
     row = client.database.one("select name, config from app.connections where id = %s", (made["id"],))
@@ -97,7 +97,7 @@ def test_delete_webhook__deletes_its_secret(client: Client) -> None:
         change(client, made["id"], is_active=True),
         client.ask("DELETE", f"/webhook/{made['id']}"),
     ):
-        refusal(response, 404, "webhook_not_found")
+        expect_error(response, 404, "webhook_not_found")
     assert client.ask("GET", "/webhook").json()["result"] == []
 
 
@@ -106,8 +106,8 @@ def test_delete_webhook__stops_runs_that_deliver_to_it(client: Client) -> None:
     job, account, webhook, other = client.job(), client.account(), client.webhook(), client.webhook()
     affected = [client.run(job["id"], account, webhook_id=webhook["id"])["id"] for _ in range(3)]
     unaffected = [client.run(job["id"], account, webhook_id=other["id"])["id"], client.run(job["id"], account)["id"]]
-    client.database.move(affected[1], ("claim", "running"))
-    client.database.move(affected[2], ("claim", "running"), ("complete", "completed"))
+    client.database.transition(affected[1], ("claim", "running"))
+    client.database.transition(affected[2], ("claim", "running"), ("complete", "completed"))
     assert client.ask("DELETE", f"/webhook/{webhook['id']}").status_code == 200
     assert [client.get(run)["status"] for run in affected] == ["stopped", "stopped", "completed"]
     assert [client.get(run)["status"] for run in unaffected] == ["created", "created"]
@@ -116,7 +116,7 @@ def test_delete_webhook__stops_runs_that_deliver_to_it(client: Client) -> None:
         event = client.database.events(run)[-1]
         values = event["event"], event["actor"], event["reason"]
         assert values == ("cancel", f"user:{client.user.id}", "webhook deleted")
-    refusal(client.start(job["id"], account, webhook_id=webhook["id"]), 404, "webhook_not_found")
+    expect_error(client.start(job["id"], account, webhook_id=webhook["id"]), 404, "webhook_not_found")
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -145,7 +145,7 @@ def test_update_webhook__changes_the_given_members(client: Client) -> None:
 def test_update_webhook__concurrent_calls_all_succeed(client: Client) -> None:
     """Concurrent updates do not deadlock."""
     webhook_id = client.webhook()["id"]
-    responses = client.project.at_once(lambda: change(client, webhook_id, is_active=False, event_types=["a"]))
+    responses = client.project.concurrently(lambda: change(client, webhook_id, is_active=False, event_types=["a"]))
     assert {response.status_code for response in responses} == {200}
 
 
@@ -215,17 +215,17 @@ def test_create_and_update_webhook__invalid_member(
     client: Client, body: dict[str, Any], status: int, code: str, members: dict[str, Any]
 ) -> None:
     with client.project.unchanged():
-        assert refusal(client.ask("POST", "/webhook", json=body), status, code) == members
+        assert expect_error(client.ask("POST", "/webhook", json=body), status, code) == members
     webhook_id = client.webhook()["id"]
     if not {"environment_id", "secret", "id"} & {*body} and body not in ({}, {"target_url": None}):
         with client.project.unchanged():
-            assert refusal(change(client, webhook_id, **body), status, code) == members
+            assert expect_error(change(client, webhook_id, **body), status, code) == members
 
 
 @both_transports
 def test_create_webhook__environment_id(client: Client) -> None:
     assert client.webhook(environment_id=client.user.agency_id)["environment_id"] == client.user.agency_id
-    refusal(change(client, client.webhook()["id"], environment_id=client.user.agency_id), 422, "unsupported_field")
+    expect_error(change(client, client.webhook()["id"], environment_id=client.user.agency_id), 422, "unsupported_field")
 
 
 def paths(webhook_id: str) -> list[tuple[str, str]]:
@@ -245,15 +245,15 @@ def test_webhook_endpoints__rejected_callers_and_unknown_ids(client: Client, pro
     other_ids = [client.account(), str(uuid.uuid4())]
     with project.unchanged():
         for method, path in paths(webhook_id):
-            refusal(send(project, method, path, None), 401, "missing_token")
-            refusal(send(project, method, path, "not-a-token"), 401, "invalid_token")
-            refusal(send(project, method, path, without_agency.token), 403, "no_agency")
+            expect_error(send(project, method, path, None), 401, "missing_token")
+            expect_error(send(project, method, path, "not-a-token"), 401, "invalid_token")
+            expect_error(send(project, method, path, without_agency.token), 403, "no_agency")
             if path != "/webhook":
-                refusal(send(project, method, path, stranger.token), 404, "webhook_not_found")
+                expect_error(send(project, method, path, stranger.token), 404, "webhook_not_found")
         assert stranger.ask("GET", "/webhook").json()["result"] == []
         for other_id in other_ids:
             for method, path in paths(other_id)[2:]:
-                refusal(send(project, method, path, client.token), 404, "webhook_not_found")
+                expect_error(send(project, method, path, client.token), 404, "webhook_not_found")
 
 
 @both_transports
@@ -272,7 +272,7 @@ def test_webhook_endpoints__api_key(client: Client, project: Project) -> None:
 )
 def test_webhook_endpoints__malformed_id(client: Client, malformed: str) -> None:
     for method, path in paths(malformed)[2:]:
-        refusal(send(client.project, method, path, client.token), 404, "not_found")
+        expect_error(send(client.project, method, path, client.token), 404, "not_found")
 
 
 @one_transport
@@ -280,7 +280,7 @@ def test_webhook_endpoints__method_not_allowed(client: Client) -> None:
     for path, methods in {"/webhook": "GET, POST", f"/webhook/{uuid.uuid4()}": "DELETE, GET, PATCH"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
             response = client.ask(method, path, content=b"{}")
-            refusal(response, 405, "method_not_allowed")
+            expect_error(response, 405, "method_not_allowed")
             assert response.headers["allow"] == f"{methods}, OPTIONS"
 
 
@@ -301,7 +301,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize(("content", "status", "code"), BODIES.values(), ids=BODIES)
 def test_create_webhook__invalid_body(client: Client, content: bytes, status: int, code: str) -> None:
     with client.project.unchanged():
-        refusal(client.ask("POST", "/webhook", content=content), status, code)
+        expect_error(client.ask("POST", "/webhook", content=content), status, code)
 
 
 @both_transports
@@ -315,4 +315,4 @@ def test_list_webhooks__filters(client: Client) -> None:
     assert [found(is_active=value) for value in ("true", "false")] == [[active["id"]], [other["id"]]]
     assert found(**{"target_url[like]": "%//b.%"}) == [other["id"]]
     assert found(environment_id=str(client.user.agency_id)) == [other["id"], active["id"]]
-    refusal(client.ask("GET", "/webhook", params={"event_types": "x"}), 400, "unknown_filter")
+    expect_error(client.ask("GET", "/webhook", params={"event_types": "x"}), 400, "unknown_filter")

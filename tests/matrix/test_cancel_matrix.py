@@ -277,7 +277,7 @@ class FamilyFixture:
         if status == "scheduled":
             update_without_triggers(self.database, started.execution_id, "run_at = now() + interval '1 hour'")
         for number, transition in enumerate(self.path(status)):
-            self.database.move(started.execution_id, transition)
+            self.database.transition(started.execution_id, transition)
             if number == 0:
                 with self.database.acting_as("service_role") as worker:
                     worker.execute(*self.commit(started))
@@ -496,7 +496,7 @@ def test_cancel__concurrent_calls_cancel_once(project: Project, family: str, sta
     started, token = fixture.put(status), project.token(fixture.user)
     before, history = fixture.row(started), project.database.events(started.execution_id)
     with nothing_else_changes(project.database, started):
-        responses = project.at_once(lambda: fixture.cancel(project, token, started.target))
+        responses = project.concurrently(lambda: fixture.cancel(project, token, started.target))
     row = fixture.row(started)
     actor = f"user:{fixture.user.id}"
     assert row == fixture.after(before, row, actor=actor, reason=None, request_id=row["request_id"])
@@ -606,7 +606,7 @@ def test_get_sync_status__shows_the_cancelled_execution_until_the_next(project: 
     assert cancel() == requested(first, "cancelling")
     assert fixture.row(first)["cancel_deadline"] == requested_row["cancel_deadline"]
 
-    project.database.move(first.execution_id, ("acknowledge", "cancelled"))
+    project.database.transition(first.execution_id, ("acknowledge", "cancelled"))
     ended = (first.execution_id, fixture.vocabulary["cancelled"])
     for _ in range(2):
         assert status() == (ended, ended)
@@ -618,7 +618,7 @@ def test_get_sync_status__shows_the_cancelled_execution_until_the_next(project: 
     assert status() == ((second.execution_id, fixture.vocabulary["cancelled"]),) * 2
 
     third = fixture.started_again()
-    project.database.move(third.execution_id, *TRANSITIONS_TO["completed"])
+    project.database.transition(third.execution_id, *TRANSITIONS_TO["completed"])
     with project.unchanged():
         assert cancel() == ("Nothing is running", None, None)
     assert status() == ((third.execution_id, fixture.vocabulary["completed"]),) * 2
@@ -769,7 +769,7 @@ def run_race(
     ends: Mapping[str, str],
 ) -> None:
     database, started, status = fixture.database, fixture.started(), "queued" if race == "queued" else "running"
-    database.move(started.execution_id, *TRANSITIONS_TO[status])
+    database.transition(started.execution_id, *TRANSITIONS_TO[status])
     if race == "late":
         database.expire_lease(started.execution_id)
     history = [event["event"] for event in database.events(started.execution_id)]
@@ -808,14 +808,14 @@ def test_cancel__worker_with_an_older_lease_stays_fenced(database: Database, fam
     """Checked before the cancel, while the newer worker is asked to stop, and after the end."""
     fixture = FamilyFixture(database, family)
     started = fixture.put("requeued")
-    database.move(started.execution_id, ("claim", "running"))
+    database.transition(started.execution_id, ("claim", "running"))
     fixture.check_fenced(started, lease_token=1)
     with database.session(fixture.user.claims) as session:
         session.execute(*fixture.statement(started))
     assert fixture.row(started)["status"] == ("cancelling" if fixture.two_steps else "cancelled")
     fixture.check_fenced(started, lease_token=1)
     if fixture.two_steps:
-        database.move(started.execution_id, ("acknowledge", "cancelled"))
+        database.transition(started.execution_id, ("acknowledge", "cancelled"))
     for lease_token in (1, 3):
         fixture.check_fenced(started, lease_token)
 

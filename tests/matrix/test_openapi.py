@@ -36,15 +36,15 @@ from tests.support.connections import GOOD as CONNECTION
 from tests.support.database import TRANSITIONS_TO
 from tests.support.documented import DOCUMENT
 from tests.support.json_schema import resolve, violations
-from tests.support.project import BOTH_TRANSPORTS, Project, refusal
+from tests.support.project import BOTH_TRANSPORTS, Project, expect_error
 from tests.support.requests import (
-    ALWAYS_LOOKS,
+    ALWAYS_CHECK,
     CHECKS,
     ENDPOINTS,
     GOOD,
     a_bulk_action,
     a_model_sync,
-    looking,
+    answering_checks,
     of_a_sync_job,
     send,
 )
@@ -298,7 +298,7 @@ def test_filters__exactly_the_documented_ones_work(project: Project, name: str) 
         return response.status_code, code
 
     response = send(project, endpoint, {"nme": "x"}, token)
-    fields = refusal(response, 400, "unknown_filter")["available"]
+    fields = expect_error(response, 400, "unknown_filter")["available"]
     assert f"Fields: {', '.join(fields)}." in found["description"]
     assert f"Operators: {', '.join(OPERATORS)};" in found["description"]
     for field in fields:
@@ -321,7 +321,7 @@ def test_filters__exactly_the_documented_ones_work(project: Project, name: str) 
         response = send(project, endpoint, {one: kinds.get(one.partition("[")[0], "true") for one in filters}, token)
         assert response.status_code == status, response.text
         if status == 400:
-            assert refusal(response, 400, "invalid_field") == {"field": "filters"}
+            assert expect_error(response, 400, "invalid_field") == {"field": "filters"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -356,7 +356,7 @@ def test_document__served_without_credentials(project: Project) -> None:
     assert response.json() == DOCUMENT
     assert project.request("GET", "/openapi.json", "not.a.token").content == response.content
     assert project.request("OPTIONS", "/openapi.json").headers["access-control-allow-methods"] == "GET, OPTIONS"
-    refusal(project.request("POST", "/openapi.json", content=b"{}"), 404, "no_such_function")
+    expect_error(project.request("POST", "/openapi.json", content=b"{}"), 404, "no_such_function")
 
 
 def test_document__command_prints_what_is_served() -> None:
@@ -385,7 +385,9 @@ class Scenario:
         sources meanwhile: a worker, where nothing is answered without.
         """
         request = self.request | options.pop("request", {})
-        checks = options.pop("checks", looking if self.endpoint.name in ALWAYS_LOOKS else contextlib.nullcontext)
+        checks = options.pop(
+            "checks", answering_checks if self.endpoint.name in ALWAYS_CHECK else contextlib.nullcontext
+        )
         with checks(self.project):
             return send(self.project, self.endpoint, request, options.pop("token", self.token), **options)
 
@@ -593,7 +595,7 @@ def resources(*nodes: Mapping[str, Any]) -> Provoke:
 
 
 def ended_run(scene: Scenario) -> httpx.Response:
-    scene.project.database.move(scene.request["run_id"], *TRANSITIONS_TO["completed"])
+    scene.project.database.transition(scene.request["run_id"], *TRANSITIONS_TO["completed"])
     return scene.send()
 
 
@@ -622,7 +624,7 @@ def in_use(scene: Scenario) -> httpx.Response:
 
 def look_refused(scene: Scenario) -> httpx.Response:
     error = {"code": "source_refused", "message": "The source refuses."}
-    return scene.send(request=looked_at(scene), checks=lambda project: looking(project, error))
+    return scene.send(request=looked_at(scene), checks=lambda project: answering_checks(project, error))
 
 
 def nobody_looks(scene: Scenario) -> httpx.Response:
@@ -804,7 +806,7 @@ MOST_ERRORS = {
 @pytest.mark.parametrize(("name", "status", "code"), EVERY_ERROR)
 def test_errors__each_documented_one_occurs(project: Project, name: str, status: int, code: str) -> None:
     response = PROVOKED[status, code](Scenario(project, ENDPOINTS[name]))
-    members = refusal(response, status, code)
+    members = expect_error(response, status, code)
     assert set(members) == set(documented.members(documented.errors(name)[status, code]))
     assert ENDPOINTS[name].path_parameters(response.request.url.path.removeprefix("/functions/v1")) is not None
 
@@ -835,9 +837,9 @@ def test_api_keys__accepted_where_documented(project: Project, name: str) -> Non
 def test_api_keys__refused_elsewhere(project: Project, name: str) -> None:
     scene = Scenario(project, ENDPOINTS[name])
     key = project.database.api_key(scene.user)
-    refusal(scene.send(token=None, headers={"authorization": f"Bearer {key}"}), 401, "invalid_token")
+    expect_error(scene.send(token=None, headers={"authorization": f"Bearer {key}"}), 401, "invalid_token")
     basic = base64.b64encode(f"{key}:".encode()).decode()
-    refusal(scene.send(token=None, headers={"authorization": f"Basic {basic}"}), 401, "missing_token")
+    expect_error(scene.send(token=None, headers={"authorization": f"Basic {basic}"}), 401, "missing_token")
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)

@@ -257,7 +257,7 @@ class History:
     def _begun(self, criteria: dict[str, Any], max_limit: int) -> str:
         """A bulk action that runs (lease 1) and has done nothing."""
         job_id = bulk_actions.create(self.database, self.user, criteria=criteria, max_limit=max_limit)
-        self.database.move(job_id, ("claim", "running"))
+        self.database.transition(job_id, ("claim", "running"))
         return job_id
 
     def _first(self, query: str, *parameters: Any) -> str:

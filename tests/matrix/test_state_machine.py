@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.database import FAMILIES as CANCEL
-from tests.support.database import TWO_STEPS, ErrorSpec, rpc
+from tests.support.database import TWO_STEPS, SqlError, rpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,7 +207,7 @@ class Machine(RuleBasedStateMachine):
     def by(self, person: str) -> Session:
         if person == "server":
             return self.server
-        self.people.claim_to_be(self.users[person].claims)
+        self.people.set_claims(self.users[person].claims)
         return self.people
 
     def ask(self, person: str, name: str, /, **arguments: Any) -> Any:
@@ -586,8 +586,8 @@ class Machine(RuleBasedStateMachine):
 
 def said(response: Any) -> Any:
     """The answer's JSON, or (status, code, members)."""
-    if isinstance(response, ErrorSpec):
-        return int(response.sqlstate.removeprefix("PT")), response.code, response.members
+    if isinstance(response, SqlError):
+        return int(response.sqlstate.removeprefix("PT")), response.code, response.details
     return response[0]["result"]
 
 

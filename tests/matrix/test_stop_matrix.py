@@ -19,7 +19,7 @@ import pytest
 
 from functions._local.postgres import free_port
 from functions.sync_job_run.get_sync_job_run import SyncJobRun
-from tests.support.project import Backend, Project, Setup, refusal
+from tests.support.project import Backend, Project, Setup, expect_error
 from tests.support.sync_job_runs import (
     ACCOUNTS,
     CONTACTS,
@@ -289,7 +289,7 @@ def without_last_event(deliveries: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 def error_of(response: httpx.Response) -> tuple[int, str, dict[str, Any]]:
     code = response.json()["code"]
-    return response.status_code, code, refusal(response, response.status_code, code)
+    return response.status_code, code, expect_error(response, response.status_code, code)
 
 
 each_destination = pytest.mark.parametrize("destination", DESTINATIONS)
@@ -489,7 +489,7 @@ def test_stop_sync_job_run__rejected_callers_and_unknown_ids(scenario: Scenario)
             assert error_of(scenario.client.stop(run_id)) == (404, "sync_job_run_not_found", {})
         for malformed in ("x", scenario.run_id + "0", "%00", scenario.run_id.replace("-", "")[:31]):
             assert error_of(scenario.client.stop(malformed)) == (404, "not_found", {})
-        refusal(
+        expect_error(
             scenario.environment.project.request("DELETE", f"/sync-job-run/{scenario.run_id}"), 401, "missing_token"
         )
     assert scenario.row["status"] == "running"

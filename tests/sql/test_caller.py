@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.support.database import SERVICE, ErrorSpec, rpc
+from tests.support.database import SERVICE, SqlError, rpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,7 +78,7 @@ NOT_LIVE = [
 
 def caller(session: Session) -> Any:
     response = session.attempt("select (app.caller()).*")
-    return response if isinstance(response, ErrorSpec) else (str(response[0]["agency_id"]), response[0]["actor"])
+    return response if isinstance(response, SqlError) else (str(response[0]["agency_id"]), response[0]["actor"])
 
 
 @pytest.mark.parametrize("make", NOT_LIVE, ids=lambda make: make.__name__)
@@ -96,7 +96,7 @@ def test_caller__not_live_is_rejected_everywhere(
         assert session.execute("select * from app.identify()") == [NOBODY]
         assert visible(session) == {}
         for name, arguments in rpcs(database, job_id).items():
-            assert session.refusal(name, **arguments).sqlstate == "PT401", name
+            assert session.error(name, **arguments).sqlstate == "PT401", name
     assert database.fingerprint() == before
 
 
@@ -121,7 +121,7 @@ def visible(session: Session) -> dict[str, int]:
     counts = {}
     for relation in relations:
         response = session.attempt(f"select count(*) as n from {relation['name']}")
-        if isinstance(response, ErrorSpec):
+        if isinstance(response, SqlError):
             assert response.code in {"revoked_token", "no_agency"}, relation["name"]
         else:
             counts[relation["name"]] = response[0]["n"]
@@ -177,7 +177,7 @@ def test_caller__user_without_agency(database: Database) -> None:
         assert (error.sqlstate, error.code) == ("PT403", "no_agency")
         assert visible(session) == {"users": 1}
         for name, arguments in rpcs(database, job_id).items():
-            assert session.refusal(name, **arguments).code == "no_agency", name
+            assert session.error(name, **arguments).code == "no_agency", name
 
 
 def test_caller__unregistered_user(database: Database) -> None:
@@ -206,7 +206,7 @@ def test_caller__user_moved_to_another_agency(database: Database) -> None:
         assert session.call("get_historical_sync", job_id=job_id)["job_id"] == job_id
         database.admin.execute("update public.users set agency_id = %s where id = %s", (other.agency_id, user.id))
         assert caller(session) == (other.agency_id, f"user:{user.id}")
-        assert session.refusal("cancel_sync_job", job_id=job_id).code == "job_of_another_agency"
+        assert session.error("cancel_sync_job", job_id=job_id).code == "job_of_another_agency"
         assert session.call("cancel_sync_job", job_id=their_job_id)["status"] == "cancelled"
     # The invariants assume that today's members were always members.
     database.admin.execute("delete from public.users where id = %s", (user.id,))
@@ -237,7 +237,7 @@ def test_caller__service_role_is_no_user(database: Database) -> None:
     user = database.member()
     with database.session(user.claims, role="service_role") as session:
         assert caller(session) == ("None", "service_role")
-        assert session.attempt("select app.identify()") == ErrorSpec(
+        assert session.attempt("select app.identify()") == SqlError(
             "42501", "permission denied for function identify", {}
         )
 
@@ -253,11 +253,11 @@ def test_caller__anon_has_no_user(database: Database, claimed: str | None) -> No
         assert caller(session).sqlstate == "PT401"
         for query in ("select app.agency_id()", "select app.request_id()", "select from app.families"):
             error = session.attempt(query)
-            assert isinstance(error, ErrorSpec)
+            assert isinstance(error, SqlError)
             assert error.sqlstate == "42501"
         assert visible(session) == {}
         for name, arguments in rpcs(database, job_id).items():
-            assert session.refusal(name, **arguments).sqlstate == ("PT401" if name in for_keys else "42501"), name
+            assert session.error(name, **arguments).sqlstate == ("PT401" if name in for_keys else "42501"), name
     assert database.fingerprint() == before
 
 
@@ -294,7 +294,7 @@ def test_caller__invalid_api_key(database: Database, name: str) -> None:
         assert (error.sqlstate, error.code) == ("PT401", "invalid_api_key")
         assert session.execute("select * from app.identify()") == [NOBODY]
         for function, arguments in rpcs(database, sync_id, "anon").items():
-            error = session.refusal(function, **arguments)
+            error = session.error(function, **arguments)
             assert (error.sqlstate, error.code) == ("PT401", "invalid_api_key"), function
         assert visible(session) == {}
     assert database.fingerprint() == before
@@ -311,12 +311,12 @@ def test_caller__valid_api_key_opens_calls_only(database: Database) -> None:
         for name, arguments in rpcs(database, theirs, "anon").items():
             response = session.attempt(*rpc(name, **arguments))
             assert theirs not in str(response), name
-            assert isinstance(response, ErrorSpec) or name.startswith(("list_", "preview_", "reserve_", "test_")), (
+            assert isinstance(response, SqlError) or name.startswith(("list_", "preview_", "reserve_", "test_")), (
                 name,
                 response,
             )
         for name in rpcs(database, sync_id).keys() - rpcs(database, sync_id, "anon").keys():
-            assert session.refusal(name, **rpcs(database, sync_id)[name]).sqlstate == "42501", name
+            assert session.error(name, **rpcs(database, sync_id)[name]).sqlstate == "42501", name
         assert session.call("get_bulk_sync", sync_id=sync_id)["data"]["id"] == sync_id
         started = session.call("start_bulk_sync", sync_id=sync_id)["data"]["id"]
     assert database.events(started)[0]["actor"] == f"api_key:{key_id}"
@@ -336,14 +336,14 @@ def test_caller__user_token_with_api_key(database: Database) -> None:
     user, other = database.member(), database.member()
     key = database.api_key(other)
     with database.session(user.claims) as session:
-        session.say(**{"x-agency-key": key})
+        session.set_headers(**{"x-agency-key": key})
         assert caller(session) == (user.agency_id, f"user:{user.id}")
     gone = sign_out(database, user)
     with database.session(gone) as session:
-        session.say(**{"x-agency-key": key})
+        session.set_headers(**{"x-agency-key": key})
         assert caller(session).code == "revoked_token"
     with database.worker() as worker:
-        worker.say(**{"x-agency-key": key})
+        worker.set_headers(**{"x-agency-key": key})
         assert caller(worker) == ("None", "service_role")
 
 
@@ -380,7 +380,7 @@ def test_caller__cannot_read_sessions(database: Database) -> None:
             "select hash from app.api_keys",
         ):
             error = session.attempt(query)
-            assert isinstance(error, ErrorSpec)
+            assert isinstance(error, SqlError)
             assert error.sqlstate == "42501"
 
 

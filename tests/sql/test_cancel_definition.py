@@ -27,7 +27,7 @@ def model_sync(database: Database, user: User) -> str:
 
 def cancel(session: Session, family: str, sync_id: str, key: str) -> str:
     """The response's bytes."""
-    session.say(**{"idempotency-key": key})
+    session.set_headers(**{"idempotency-key": key})
     return str(session.execute(f"select public.cancel_{family}(%s)::text as bytes", (sync_id,))[0]["bytes"])
 
 
@@ -46,7 +46,7 @@ def test_cancel__repeated_with_its_key_after_a_new_start(database: Database, fam
         if claimed:
             lease = {"execution_id": first, "lease_token": execution["lease_token"]}
             assert worker.call("worker_release", **lease) == {"result": "cancelled"}
-        session.say()
+        session.set_headers()
         second = session.call(f"start_{family}", **start)["data"]["id"]
         before = (database.execution(second), database.events(second))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.database import TRANSITIONS_TO, ErrorSpec
+from tests.support.database import TRANSITIONS_TO, SqlError
 
 if TYPE_CHECKING:
     from tests.support.database import Database, User
@@ -41,11 +41,11 @@ def cancel(database: Database, user: User, job_id: str | None, **arguments: Any)
         return session.call("cancel_sync_job", job_id=job_id, **arguments)
 
 
-def error_of(database: Database, user: User, job_id: str | None, **arguments: Any) -> ErrorSpec:
+def error_of(database: Database, user: User, job_id: str | None, **arguments: Any) -> SqlError:
     """The error of a cancel. Nothing must have changed."""
     before = database.fingerprint()
     with database.session(user.claims) as session:
-        error = session.refusal("cancel_sync_job", job_id=job_id, **arguments)
+        error = session.error("cancel_sync_job", job_id=job_id, **arguments)
     assert database.fingerprint() == before
     return error
 
@@ -54,7 +54,7 @@ def error_of(database: Database, user: User, job_id: str | None, **arguments: An
 def test_cancel_sync_job__active_statuses(database: Database, status: str) -> None:
     user = database.member()
     job_id = database.start(user)
-    database.move(job_id, *TRANSITIONS_TO[status])
+    database.transition(job_id, *TRANSITIONS_TO[status])
     before = database.execution(job_id)
     assert cancel(database, user, job_id) == {"job_id": job_id, "status": "cancelled"}
     row = database.execution(job_id)
@@ -82,13 +82,13 @@ def test_cancel_sync_job__by_colleague(database: Database) -> None:
 def test_cancel_sync_job__already_finished(database: Database, status: str) -> None:
     user = database.member()
     error = error_of(database, user, database.put(status, user.agency_id))
-    assert (error.sqlstate, error.code, error.members) == ("PT400", "not_cancellable", {"current_status": status})
+    assert (error.sqlstate, error.code, error.details) == ("PT400", "not_cancellable", {"current_status": status})
 
 
 def test_cancel_sync_job__job_of_another_agency(database: Database) -> None:
     user, stranger = database.member(), database.member()
     theirs = error_of(database, user, database.start(stranger))
-    assert (theirs.sqlstate, theirs.code, theirs.members) == ("PT403", "job_of_another_agency", {})
+    assert (theirs.sqlstate, theirs.code, theirs.details) == ("PT403", "job_of_another_agency", {})
     for job_id in (str(uuid.uuid4()), None):
         none = error_of(database, user, job_id)
         assert (none.sqlstate, none.code) == ("PT404", "job_not_found")

@@ -158,7 +158,7 @@ def test_claim__invalid_arguments(database: Database) -> None:
     valid = {"worker": "w", "families": TWO_FAMILIES, "max_executions": 1, "lease_seconds": 30}
     with database.worker() as worker:
         for arguments in INVALID:
-            error = worker.refusal("worker_claim", **valid | arguments)
+            error = worker.error("worker_claim", **valid | arguments)
             assert (error.sqlstate, error.code) == ("PT400", "invalid_claim"), arguments
             assert database.fingerprint() == before, arguments
 
@@ -172,9 +172,9 @@ def test_claim__unsupported_protocol(database: Database, protocol: int | None) -
     wanted = {"worker": "w", "families": TWO_FAMILIES, "protocol": protocol}
     with database.worker() as worker:
         for name, arguments in (("worker_claim", {}), ("worker_complete_and_claim", {"leases": {job_id: 1}})):
-            error = worker.refusal(name, **wanted, **arguments)
+            error = worker.error(name, **wanted, **arguments)
             assert (error.sqlstate, error.code) == ("PT400", "unsupported_protocol")
-            assert error.members == {"supported": [1]}
+            assert error.details == {"supported": [1]}
         assert database.fingerprint() == before
         assert len(worker.call("worker_claim", **wanted | {"protocol": 1})) == 1
 

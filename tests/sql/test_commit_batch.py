@@ -10,7 +10,7 @@ import pytest
 from tests.support.database import TRANSITIONS_TO
 
 if TYPE_CHECKING:
-    from tests.support.database import Database, ErrorSpec, Session
+    from tests.support.database import Database, Session, SqlError
 
 pytestmark = pytest.mark.sql
 
@@ -37,11 +37,11 @@ def commit(worker: Session, job_id: str | None, *keys: str, **arguments: Any) ->
     return worker.call("worker_commit_batch", **batch(job_id, *keys, **arguments))["result"]
 
 
-def error_of(database: Database, job_id: str, *keys: str, **arguments: Any) -> ErrorSpec:
+def error_of(database: Database, job_id: str, *keys: str, **arguments: Any) -> SqlError:
     """The error of a batch. Nothing must have changed."""
     before = database.fingerprint()
     with database.worker() as worker:
-        error = worker.refusal("worker_commit_batch", **batch(job_id, *keys, **arguments))
+        error = worker.error("worker_commit_batch", **batch(job_id, *keys, **arguments))
     assert database.fingerprint() == before
     return error
 
@@ -88,12 +88,12 @@ def test_commit_batch__unexpected_seq(database: Database) -> None:
     database.update(job_id, seq=2)
     for seq in (-1, 0, 1, 4, 2**62, None):
         error = error_of(database, job_id, "a", seq=seq)
-        assert (error.sqlstate, error.code, error.members) == ("PT409", "unexpected_seq", {"expected_seq": 3})
+        assert (error.sqlstate, error.code, error.details) == ("PT409", "unexpected_seq", {"expected_seq": 3})
 
 
 def test_commit_batch__seq_0_is_no_repetition(database: Database) -> None:
     error = error_of(database, running(database), "a", seq=0)
-    assert (error.sqlstate, error.members) == ("PT409", {"expected_seq": 1})
+    assert (error.sqlstate, error.details) == ("PT409", {"expected_seq": 1})
 
 
 def test_commit_batch__last_of_a_repeated_key(database: Database) -> None:
@@ -402,7 +402,7 @@ def test_store_records__append_keys_are_unique(database: Database) -> None:
     with database.worker() as worker:
         commit(worker, job_id, "a")
         commit(worker, other, f"{job_id}:2:1")  # the key that its next record would get
-        error = worker.refusal("worker_commit_batch", **batch(job_id, "b", seq=2))
+        error = worker.error("worker_commit_batch", **batch(job_id, "b", seq=2))
     assert error.sqlstate == "23505"  # rejected, not overwritten
     assert len(stored(database)) == 2
 

@@ -52,7 +52,7 @@ def test_complete__clears_an_earlier_error(database: Database) -> None:
     with database.worker() as worker:
         worker.call("worker_fail", execution_id=job_id, lease_token=1, error={"code": "x", "message": "y"})
         assert database.execution(job_id)["error"] == {"code": "x", "message": "y"}
-        database.move(job_id, ("claim", "running"))
+        database.transition(job_id, ("claim", "running"))
         assert worker.call("worker_complete", execution_id=job_id, lease_token=3) == {"result": "completed"}
     assert database.execution(job_id)["error"] is None
 

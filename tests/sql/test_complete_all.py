@@ -87,5 +87,5 @@ def test_complete_all__invalid_leases(database: Database, leases: Any, sqlstate:
     database.put("running", database.agency())
     before = database.fingerprint()
     with database.worker() as worker:
-        assert worker.refusal("worker_complete_all", leases=leases).sqlstate == sqlstate
+        assert worker.error("worker_complete_all", leases=leases).sqlstate == sqlstate
     assert database.fingerprint() == before

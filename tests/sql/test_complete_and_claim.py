@@ -81,12 +81,12 @@ def test_complete_and_claim__invalid_arguments(database: Database) -> None:
     before = database.fingerprint()
     with database.worker() as worker:
         for wrong in INVALID:
-            error = worker.refusal("worker_complete_and_claim", leases={running: 1}, **NEXT | wrong)
+            error = worker.error("worker_complete_and_claim", leases={running: 1}, **NEXT | wrong)
             assert (error.sqlstate, error.code) == ("PT400", "invalid_claim"), wrong
         too_many = {str(uuid.UUID(int=n)): 1 for n in range(101)}
         malformed: list[Any] = [None, [], too_many, {"x": 1}]
         for leases in malformed:
-            assert worker.refusal("worker_complete_and_claim", leases=leases, **NEXT).sqlstate in {"PT400", "22P02"}, (
+            assert worker.error("worker_complete_and_claim", leases=leases, **NEXT).sqlstate in {"PT400", "22P02"}, (
                 leases
             )
     assert database.fingerprint() == before

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.sql.test_privileges import DEFINERS
-from tests.support.database import ErrorSpec
+from tests.support.database import SqlError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +35,9 @@ class Agencies:
     owners_key: str
     strangers_key: str
 
-    def attempt(self, call: str, *parameters: object) -> ErrorSpec | object:
+    def attempt(self, call: str, *parameters: object) -> SqlError | object:
         response = self.session.attempt(f"select {call} as result", parameters)
-        return response if isinstance(response, ErrorSpec) else response[0]["result"]
+        return response if isinstance(response, SqlError) else response[0]["result"]
 
 
 @pytest.fixture
@@ -66,12 +66,12 @@ def copy_secret_for_check(a: Agencies) -> None:
 def delete_secret(a: Agencies) -> None:
     """A trigger: it cannot be called, and a connection cannot refer to another agency's secret."""
     called = a.attempt("app.delete_secret()")
-    assert isinstance(called, ErrorSpec)
+    assert isinstance(called, SqlError)
     forged = a.session.attempt(
         "insert into app.connections (agency_id, kind, name, secret_id, created_by) values (%s, 'http', 'F', %s, 'x')",
         (a.stranger.agency_id, a.secret),
     )
-    assert isinstance(forged, ErrorSpec)
+    assert isinstance(forged, SqlError)
     assert forged.sqlstate == "23503"
     assert a.database.secret(a.connection) == {"token": "t"}
 
@@ -87,13 +87,13 @@ def exists_in_other_agency(a: Agencies) -> None:
 
 def get_secret(a: Agencies) -> None:
     error = a.attempt("app.get_secret(%s)", a.secret)
-    assert isinstance(error, ErrorSpec)
+    assert isinstance(error, SqlError)
     assert error.sqlstate == "42501"
 
 
 def identify(a: Agencies) -> None:
     """It reads the request only. A forged header of a user's request counts for nothing."""
-    a.session.say(**{"x-agency-key": a.owners_key})
+    a.session.set_headers(**{"x-agency-key": a.owners_key})
     [found] = a.session.execute("select * from app.identify()")
     assert (str(found["user_id"]), str(found["agency_id"])) == (a.stranger.id, str(a.stranger.agency_id))
 
@@ -101,7 +101,7 @@ def identify(a: Agencies) -> None:
 def record_event(a: Agencies) -> None:
     job = a.database.put("running", a.owner.agency_id)
     called = a.attempt("app.record_event()")
-    assert isinstance(called, ErrorSpec)
+    assert isinstance(called, SqlError)
     changed = a.session.attempt(
         "update app.executions set status = 'cancelled', event = 'cancel' where id = %s", (job,)
     )
@@ -123,7 +123,7 @@ def secret_fingerprint(a: Agencies) -> None:
 
 def store_secret(a: Agencies) -> None:
     error = a.attempt("""app.store_secret(%s, '{"token": "forged"}')""", a.owner.agency_id)
-    assert isinstance(error, ErrorSpec)
+    assert isinstance(error, SqlError)
     assert error.sqlstate == "PT403"
 
 
@@ -138,11 +138,11 @@ def touch_api_key(a: Agencies) -> None:
 
 def use_secret(a: Agencies) -> None:
     error = a.attempt("app.use_secret(%s)", a.reserved)
-    assert isinstance(error, ErrorSpec)
+    assert isinstance(error, SqlError)
     assert (error.sqlstate, error.code) == ("PT400", "unknown_secret")
     unused = a.database.one("select used_at from app.secrets where id = %s", (a.reserved,))
     assert unused == {"used_at": None}
-    assert isinstance(a.attempt("app.use_secret(%s)", uuid.uuid4()), ErrorSpec)
+    assert isinstance(a.attempt("app.use_secret(%s)", uuid.uuid4()), SqlError)
 
 
 CASES = {

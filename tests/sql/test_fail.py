@@ -58,7 +58,7 @@ def test_fail__last_attempt(database: Database) -> None:
     job_id = database.insert(database.agency(), "historical_sync", max_attempts=3)
     results = []
     for lease_token in (1, 3, 5):
-        database.move(job_id, ("claim", "running"))
+        database.transition(job_id, ("claim", "running"))
         results.append(fail(database, job_id, lease_token))
     assert results == ["queued", "queued", "failed"]
     assert database.execution(job_id)["attempts"] == 3
@@ -66,9 +66,9 @@ def test_fail__last_attempt(database: Database) -> None:
 
 def test_fail__lost_leases_count_as_attempts(database: Database) -> None:
     job_id = database.insert(database.agency(), "historical_sync", max_attempts=2)
-    database.move(job_id, ("claim", "running"))
+    database.transition(job_id, ("claim", "running"))
     fail(database, job_id)
-    database.move(job_id, ("claim", "running"))
+    database.transition(job_id, ("claim", "running"))
     database.expire_lease(job_id)
     with database.worker() as worker:
         assert worker.call("worker_reap") == {"released": 0, "failed": 1, "cancelled": 0}
@@ -81,11 +81,11 @@ def test_fail__attempts_reset_by_a_batch(database: Database) -> None:
     job_id = database.insert(agency, "historical_sync", max_attempts=2, connection_id=database.connection(agency))
     with database.worker() as worker:
         for n in range(4):
-            database.move(job_id, ("claim", "running"))
+            database.transition(job_id, ("claim", "running"))
             lease_token = database.execution(job_id)["lease_token"]
             assert worker.commit_batch({"id": job_id, "lease_token": lease_token}, n + 1, "a") == "continue"
             assert fail(database, job_id, lease_token) == "queued"
-            database.move(job_id, ("claim", "running"), ("release", "queued"))
+            database.transition(job_id, ("claim", "running"), ("release", "queued"))
             assert database.execution(job_id)["attempts"] == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from tests.sql.test_next_status import TRANSITIONS
-from tests.support.database import FAMILIES, TRANSITIONS_TO, TWO_STEPS, ErrorSpec
+from tests.support.database import FAMILIES, TRANSITIONS_TO, TWO_STEPS, SqlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -93,7 +93,7 @@ def make_scenario(database: Database, family: str) -> Scenario:
     jobs = {status: database.insert(member.agency_id, family) for status in statuses}
     for status, job_id in jobs.items():
         at_once = in_two_steps and status == "cancelled"
-        database.move(job_id, *([("request_cancel", "cancelled")] if at_once else TRANSITIONS_TO[status]))
+        database.transition(job_id, *([("request_cancel", "cancelled")] if at_once else TRANSITIONS_TO[status]))
         if status in {"running", "cancelling"}:
             database.update(job_id, checkpoint="{}")
     return Scenario(database, member, claims, jobs)
@@ -181,7 +181,7 @@ def test_guard_update__counts_never_decrease(scenario: Scenario, who: str, colum
     with scenario.attacker(who) as session:
         query = f"update app.executions set {column} = {column} + %s where id = %s returning 1"
         error = session.attempt(query, (-1, scenario.jobs["running"]))
-    assert isinstance(error, ErrorSpec)
+    assert isinstance(error, SqlError)
     assert error.code == "not_a_transition"
 
 
@@ -278,7 +278,7 @@ def test_guard_start__columns_of_a_member(database: Database) -> None:
             query = f'insert into app.executions (agency_id, family, "{column}") values (%s, %s, %s)'
             if column not in SETTABLE["start"] - {"id", "max_attempts"}:
                 error = session.attempt(query, (member.agency_id, "historical_sync", FORGED_NEW[type_]))
-                assert isinstance(error, ErrorSpec), column
+                assert isinstance(error, SqlError), column
                 assert error.sqlstate == "42501", column
     assert database.all("select from app.executions") == []
 
@@ -300,7 +300,7 @@ def test_guard_start__other_agency(database: Database) -> None:
                 sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Literal, values.values()))
             )
             error = session.attempt(query)
-            assert isinstance(error, ErrorSpec), column
+            assert isinstance(error, SqlError), column
             assert error.sqlstate == ("42501" if column == "agency_id" else "23503")
     assert database.fingerprint() == before
 
@@ -446,7 +446,7 @@ def test_guard__cannot_be_removed(scenario: Scenario, who: str) -> None:
 def test_guard__table_lock(database: Database) -> None:
     with database.session(database.member().claims) as session:
         error = session.attempt("begin; lock table app.executions in access exclusive mode")
-    assert isinstance(error, ErrorSpec)
+    assert isinstance(error, SqlError)
     assert error.sqlstate == "42501"
 
 
@@ -646,7 +646,7 @@ def test_guard_update__deleted_at_of_a_finished_execution(database: Database, st
     with database.worker() as worker, database.session(user.claims) as session:
         worker.execute("update app.executions set deleted_at = now() where id = %s", (job_id,))
         for name in ("get_historical_sync", "cancel_sync_job"):
-            assert session.refusal(name, job_id=job_id).sqlstate == "PT404"
+            assert session.error(name, job_id=job_id).sqlstate == "PT404"
         assert session.execute("select from public.historical_sync_jobs") == []
     assert len(database.events(job_id)) == len(TRANSITIONS_TO[status]) + 1
 
@@ -658,6 +658,6 @@ def test_guard_start__id_in_use(database: Database) -> None:
             "insert into app.executions (id, agency_id, family) values (%s, %s, 'bulk_sync')",
             (job_id, database.agency()),
         )
-    assert isinstance(error, ErrorSpec)
+    assert isinstance(error, SqlError)
     assert error.sqlstate == "23505"
     assert uuid.UUID(job_id).version == 7

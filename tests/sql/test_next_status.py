@@ -96,7 +96,7 @@ def test_public_status__of_each_family(database: Database, family: str) -> None:
         else:
             job_id = database.insert(agency, family)
             cancel = "request_cancel" if family in TWO_STEPS and status == "cancelled" else None
-            database.move(job_id, *([(cancel, "cancelled")] if cancel else TRANSITIONS_TO[status]))
+            database.transition(job_id, *([(cancel, "cancelled")] if cancel else TRANSITIONS_TO[status]))
         reported = database.one("select app.public_status(e) as word from app.executions as e where id = %s", (job_id,))
         assert reported["word"] == word, status
 

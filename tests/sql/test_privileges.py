@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._local import schema
-from tests.support.database import ErrorSpec
+from tests.support.database import SqlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -252,7 +252,7 @@ def test_definers__caller_cannot_shadow_a_type(database: Database) -> None:
             session.execute(f"create domain pg_temp.{type_} as pg_catalog.{type_} check (pg_temp.steal(value))")
             for call in calls:
                 response = session.attempt(f"select {call}::pg_catalog.text")
-                assert not isinstance(response, ErrorSpec) or not response.code.startswith("ran as"), (type_, call)
+                assert not isinstance(response, SqlError) or not response.code.startswith("ran as"), (type_, call)
 
 
 def test_definers__are_listed(catalog: Database) -> None:

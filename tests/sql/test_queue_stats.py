@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.database import FAMILIES, TRANSITIONS_TO, ErrorSpec
+from tests.support.database import FAMILIES, TRANSITIONS_TO, SqlError
 
 if TYPE_CHECKING:
     from tests.support.database import Database
@@ -66,11 +66,11 @@ def test_queue_stats__all_agencies(database: Database) -> None:
 @pytest.mark.parametrize("limit", [0, 101, None])
 def test_queue_stats__invalid_limit(database: Database, limit: int | None) -> None:
     with database.worker() as worker:
-        error = worker.refusal("worker_queue_stats", families=[], limit=limit)
-    assert error == ErrorSpec("PT400", "invalid_limit", {})
+        error = worker.error("worker_queue_stats", families=[], limit=limit)
+    assert error == SqlError("PT400", "invalid_limit", {})
 
 
 @pytest.mark.parametrize("families", [None, "bulk_sync", {"a": 1}])
 def test_queue_stats__invalid_families(database: Database, families: Any) -> None:
     with database.worker() as worker:
-        assert isinstance(worker.refusal("worker_queue_stats", families=families), ErrorSpec)
+        assert isinstance(worker.error("worker_queue_stats", families=families), SqlError)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from tests.support.database import TWO_STEPS, ErrorSpec, rpc
+from tests.support.database import TWO_STEPS, SqlError, rpc
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ WAITS = (
 
 def normal(response: Any) -> Any:
     """A result such as lost or completed, a status, the number of claimed or reaped rows, or an error code."""
-    if isinstance(response, ErrorSpec):
+    if isinstance(response, SqlError):
         return response.code
     value = response[0]["result"]
     if isinstance(value, dict):
@@ -382,7 +382,7 @@ def test_race__first_to_lock_wins(database: Database, name: str) -> None:
 def make_zombie(database: Database, user: User) -> Mapping[str, Statement]:
     """A running historical sync of a second worker (lease token 3), whose first worker (1) still runs."""
     job_id = database.start(user)
-    database.move(job_id, ("claim", "running"), ("release", "queued"), ("claim", "running"))
+    database.transition(job_id, ("claim", "running"), ("release", "queued"), ("claim", "running"))
     return {"cancel": cancel(job_id), "finish": finish(job_id, 3), "zombie": batch(job_id, 1)}
 
 
@@ -425,7 +425,7 @@ def test_race__two_starts_on_one_connection(database: Database) -> None:
 def test_race__cancel_after_the_lock_holder_dies(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
-    database.move(job_id, ("claim", "running"))
+    database.transition(job_id, ("claim", "running"))
     with database.worker() as worker, ExitStack() as stack:
         worker.execute("begin")
         worker.execute(*batch(job_id))
@@ -493,9 +493,9 @@ def test_load__one_active_job_per_connection(database: Database) -> None:
     with crowd([database.session(user.claims) for user in users]) as at_once:
         for _ in range(25):
             results = at_once([start(database.connection(users[0].agency_id))] * 4)
-            [job_id] = [response[0]["result"]["job_id"] for response in results if not isinstance(response, ErrorSpec)]
-            error = [response for response in results if isinstance(response, ErrorSpec)]
-            assert {(r.code, r.members["job_id"]) for r in error} == {("already_active", job_id)}
+            [job_id] = [response[0]["result"]["job_id"] for response in results if not isinstance(response, SqlError)]
+            error = [response for response in results if isinstance(response, SqlError)]
+            assert {(r.code, r.details["job_id"]) for r in error} == {("already_active", job_id)}
 
 
 @pytest.mark.parametrize("mode", ["replicate", "create", "update", "updateOrCreate"])
@@ -530,7 +530,7 @@ def test_load__same_records_from_two_executions(database: Database, mode: str) -
 def test_load__one_batch_stored_once(database: Database) -> None:
     user = database.member()
     job_id = database.start(user)
-    database.move(job_id, ("claim", "running"))
+    database.transition(job_id, ("claim", "running"))
     with crowd([database.worker() for _ in range(4)]) as at_once:
         for seq in range(1, 26):
             assert [normal(response) for response in at_once([batch(job_id, 1, seq)] * 4)] == ["continue"] * 4

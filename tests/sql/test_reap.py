@@ -200,7 +200,7 @@ def test_reap__invalid_limit(database: Database) -> None:
     before = database.fingerprint()
     with database.worker() as worker:
         for limit in (0, -1, 1001, None):
-            error = worker.refusal("worker_reap", limit=limit)
+            error = worker.error("worker_reap", limit=limit)
             assert (error.sqlstate, error.code) == ("PT400", "invalid_limit"), limit
     assert database.fingerprint() == before
 
@@ -210,5 +210,5 @@ def test_reap__later_actors_keep_their_name(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.expire_lease(job_id)
     assert reap(database)["released"] == 1
-    database.move(job_id, ("claim", "running"))
+    database.transition(job_id, ("claim", "running"))
     assert database.events(job_id)[-1]["actor"] == "worker:w"

@@ -51,7 +51,7 @@ def test_release__claimable_at_once(database: Database) -> None:
 def test_release__while_cancelling(database: Database) -> None:
     user = database.member()
     job_id = database.insert(user.agency_id, "bulk_sync")
-    database.move(job_id, ("claim", "running"))
+    database.transition(job_id, ("claim", "running"))
     with database.session(user.claims) as session:
         session.execute("select app.cancel_execution('bulk_sync', %s, 'mine')", (job_id,))
     assert release(database, job_id, reason="told to") == "cancelled"

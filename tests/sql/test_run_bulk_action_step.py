@@ -29,7 +29,7 @@ from tests.support.bulk_actions import (
     run,
     these,
 )
-from tests.support.database import TWO_STEPS, ErrorSpec, rpc
+from tests.support.database import TWO_STEPS, SqlError, rpc
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def test_bulk_actions__counts_must_add_up(database: Database) -> None:
     with database.worker() as worker:
         for change in ("done = done + 1", "matched = matched + 1", "not_started = -1, done = 2"):
             response = worker.attempt(f"update app.bulk_actions set {change} where execution_id = %s", (job_id,))
-            assert isinstance(response, ErrorSpec)
+            assert isinstance(response, SqlError)
             assert response.sqlstate == "23514"
 
 
@@ -259,7 +259,7 @@ def test_bulk_action_step__deleted_is_not_restarted(database: Database) -> None:
     kept, gone, receiver = (database.connection(user.agency_id) for _ in range(3))
     sync_id = database.bulk_sync(user)
     of_sync = database.execute(user, sync_id)
-    database.move(of_sync, ("request_cancel", "cancelled"))
+    database.transition(of_sync, ("request_cancel", "cancelled"))
     items = {
         "storage": put(database, user, "historical_sync", "failed", connection_id=kept),
         "its source": put(database, user, "historical_sync", "failed", connection_id=gone),
@@ -292,8 +292,8 @@ def test_bulk_action_step__ended_between_steps(database: Database) -> None:
     user = database.member()
     ids = [put(database, user, "historical_sync", "running") for _ in range(3)]
     job_id = bulk_actions.collected(database, user, criteria=these(ids))
-    database.move(ids[0], ("complete", "completed"))
-    database.move(ids[1], ("complete", "completed"))
+    database.transition(ids[0], ("complete", "completed"))
+    database.transition(ids[1], ("complete", "completed"))
     with database.owner() as owner:  # retention deletes one meanwhile
         owner.execute("delete from app.executions where id = %s", (ids[1],))
     with database.worker() as worker:
@@ -453,7 +453,7 @@ def test_criteria__unmatched(database: Database, name: str, criteria: str | None
     arguments = "action_type => 'cancel', " if name == "create_bulk_action" else ""
     with database.session(user.claims) as session:
         response = session.attempt(f"select public.{name}({arguments}criteria => %s) as result", (criteria,))
-    assert isinstance(response, ErrorSpec), response
+    assert isinstance(response, SqlError), response
     assert response.sqlstate[:2] == "22" or response.sqlstate == "PT400", response
     assert database.all("select from app.executions where family = 'bulk_action'") == []
 
@@ -631,7 +631,7 @@ def test_bulk_action_step__finding_repeated_while_running(database: Database) ->
         for order, ends in every_way(("step", "again")):
             ids = many(database, user, 3)
             job_id = create(database, user, criteria=these(ids))
-            database.move(job_id, ("claim", "running"))
+            database.transition(job_id, ("claim", "running"))
             results = perform(those, dict.fromkeys(those, bulk_actions.step(job_id)), order, ends)
             assert results == {"step": "continue", "again": "continue"}
             assert bulk_actions.counts(database, job_id)["matched"] == (3 if "commit" in ends.values() else 0)
@@ -649,7 +649,7 @@ def test_bulk_action_step__connection_being_deleted(database: Database, what: st
             if what == "definition":
                 sync_id = database.bulk_sync(user)
                 item = database.execute(user, sync_id)
-                database.move(item, ("request_cancel", "cancelled"))
+                database.transition(item, ("request_cancel", "cancelled"))
                 delete = rpc("delete_bulk_sync", sync_id=sync_id)
             else:
                 connection_id = database.connection(user.agency_id)
@@ -688,7 +688,7 @@ def test_bulk_action_step__no_deadlock_with_delete_connection(database: Database
         holder.execute("commit")
         for name in calls:
             response = those[name].steps[0].result(30)
-            assert not isinstance(response, ErrorSpec), (name, response)
+            assert not isinstance(response, SqlError), (name, response)
     assert bulk_actions.counts(database, job_id) == {**NOTHING, "matched": 2, "skipped": 2}
 
 
@@ -708,7 +708,7 @@ def test_bulk_action_step__many_over_the_same_rows(database: Database) -> None:
     def work(job_id: str) -> list[str]:
         error = []
         with database.worker() as worker:
-            while isinstance(response := worker.attempt(*bulk_actions.step(job_id)), ErrorSpec):
+            while isinstance(response := worker.attempt(*bulk_actions.step(job_id)), SqlError):
                 error.append(response.sqlstate)
             assert response == [{"result": LAST}]
             worker.call("worker_complete", execution_id=job_id, lease_token=1)
@@ -761,7 +761,7 @@ def test_bulk_action_step__worker_dies_inside_a_step(database: Database, acting:
         job_id = bulk_actions.collected(database, user, criteria=criteria)
     else:
         job_id = create(database, user, criteria=criteria)
-        database.move(job_id, ("claim", "running"))
+        database.transition(job_id, ("claim", "running"))
     before = (rows(database, [*ids, job_id]), bulk_actions.counts(database, job_id))
     with database.worker() as worker:
         worker.execute("begin")
@@ -856,11 +856,11 @@ def test_bulk_action_step__worker_only(database: Database) -> None:
     user = database.member()
     job_id = bulk_actions.collected(database, user)
     with database.session(user.claims) as session:
-        assert session.refusal("worker_run_bulk_action_step", execution_id=job_id, lease_token=1).sqlstate == "42501"
+        assert session.error("worker_run_bulk_action_step", execution_id=job_id, lease_token=1).sqlstate == "42501"
         for table in ("bulk_actions", "bulk_action_items"):
             for statement in (f"delete from app.{table}", f"update app.{table} set agency_id = agency_id"):
                 response = session.attempt(statement)
-                assert isinstance(response, ErrorSpec)
+                assert isinstance(response, SqlError)
                 assert response.sqlstate == "42501"
 
 

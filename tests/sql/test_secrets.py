@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.support.connections import CONFIG, SECRET, everything_stored
-from tests.support.database import VAULT, ErrorSpec
+from tests.support.database import VAULT, SqlError
 
 if TYPE_CHECKING:
     from tests.support.database import Database, Session, User
@@ -80,7 +80,7 @@ def test_secret__in_the_database(database: Database, user: User) -> None:
         with database.session(claims, role) as session:
             for columns in ("value", "vault_id", "*"):
                 error = session.attempt(f"select {columns} from app.secrets")
-                assert isinstance(error, ErrorSpec)
+                assert isinstance(error, SqlError)
                 assert error.sqlstate == "42501"
 
 
@@ -116,7 +116,7 @@ def test_store_secret__another_agency(database: Database, user: User) -> None:
     with database.session(stranger.claims) as session:
         for agency in (user.agency_id, None):
             error = session.attempt(query, (agency, json.dumps(SECRET)))
-            assert isinstance(error, ErrorSpec)
+            assert isinstance(error, SqlError)
             assert error.sqlstate == "PT403"
     assert database.all("select from app.secrets") == []
 
@@ -124,7 +124,7 @@ def test_store_secret__another_agency(database: Database, user: User) -> None:
 def test_secret__fingerprint_depends_on_the_key(database: Database, user: User) -> None:
     with database.session(user.claims) as session:
         for key in ("a", "b"):
-            session.say(**{"idempotency-key": key})
+            session.set_headers(**{"idempotency-key": key})
             session.call("create_connection", **GOOD, configuration={**CONFIG, "secret": SECRET})
     first, second = (
         row["request"]["configuration"] for row in database.all("select request from app.idempotency_keys")
@@ -208,7 +208,7 @@ def rejected_ids(database: Database, user: User) -> dict[str, str]:
     create(database, user, secret_id=used)
     database.admin.execute("update app.secrets set delete_at = now() where id = %s", (late,))
     assert [secret["id"] for secret in to_delete(database)] == [late]
-    own = database.keep_secret(user.agency_id, SECRET)
+    own = database.store_secret(user.agency_id, SECRET)
     database.admin.execute("update app.secrets set used_at = null where id = %s", (own,))
     return {
         "another agency's": reserve(database, database.member())["secret_id"],
@@ -225,7 +225,7 @@ def test_use_secret__not_usable(database: Database, user: User) -> None:
     with database.session(user.claims) as session:
         for whose, secret_id in given.items():
             for name, arguments in (("create_connection", GOOD), ("test_connection", {"type": "http"})):
-                error = session.refusal(name, **arguments, configuration=CONFIG, secret_id=secret_id)
+                error = session.error(name, **arguments, configuration=CONFIG, secret_id=secret_id)
                 assert (error.sqlstate, error.code) == ("PT400", "unknown_secret"), whose
     assert database.fingerprint() == before
 
@@ -236,10 +236,10 @@ def test_use_secret__given_in_two_ways(database: Database, user: User) -> None:
     with database.session(user.claims) as session:
         for type_, configuration in (("http", {**CONFIG, "secret": SECRET}), ("records", {})):
             arguments = {"name": "x", "type": type_, "configuration": configuration, "secret_id": secret_id}
-            assert session.refusal("create_connection", **arguments).code == "invalid_configuration"
-        assert session.refusal("reserve_secret", fingerprint="x").code == "invalid_fingerprint"
+            assert session.error("create_connection", **arguments).code == "invalid_configuration"
+        assert session.error("reserve_secret", fingerprint="x").code == "invalid_fingerprint"
     with database.worker() as server:
-        assert server.refusal("reserve_secret").code == "no_agency"
+        assert server.error("reserve_secret").code == "no_agency"
     assert database.fingerprint() == before
 
 
@@ -250,7 +250,7 @@ def test_use_secret__two_at_once(database: Database, user: User) -> None:
         try:
             create(database, user, secret_id=secret_id)
         except psycopg.Error as error:
-            return ErrorSpec.of(error).code
+            return SqlError.of(error).code
         return "created"
 
     with ThreadPoolExecutor(8) as threads:
@@ -258,7 +258,7 @@ def test_use_secret__two_at_once(database: Database, user: User) -> None:
 
 
 def keyed(session: Session, secret_id: str, key: str = "k") -> dict[str, Any]:
-    session.say(**{"idempotency-key": key})
+    session.set_headers(**{"idempotency-key": key})
     return dict(session.call("create_connection", **GOOD, configuration=CONFIG, secret_id=secret_id))
 
 
@@ -271,8 +271,8 @@ def test_reserve_secret__repeated_request(database: Database, user: User) -> Non
         response = keyed(session, first)
         assert keyed(session, again) == keyed(session, first) == response
         for one in (other, without):
-            session.say(**{"idempotency-key": "k"})
-            error = session.refusal("create_connection", **GOOD, configuration=CONFIG, secret_id=one)
+            session.set_headers(**{"idempotency-key": "k"})
+            error = session.error("create_connection", **GOOD, configuration=CONFIG, secret_id=one)
             assert (error.sqlstate, error.code) == ("PT422", "idempotency_key_reused")
     age(database, 2)
     assert {secret["id"] for secret in to_delete(database)} == {again, other, without}
@@ -311,7 +311,7 @@ def test_claim_deleted_secrets__two_workers(database: Database, user: User) -> N
         with one.connection.transaction():
             first = one.call("worker_claim_deleted_secrets", max_secrets=2)
             second = another.call("worker_claim_deleted_secrets", max_secrets=100)
-        assert one.refusal("worker_claim_deleted_secrets", max_secrets=0).code == "invalid_limit"
+        assert one.error("worker_claim_deleted_secrets", max_secrets=0).code == "invalid_limit"
     assert (len(first), len(second)) == (2, 2)
     assert {secret["id"] for secret in first + second} == reserved
 
@@ -384,7 +384,7 @@ def test_test_connection__no_deadlock(database: Database) -> None:
                     session.execute(change, (tested,))
                     return "tested"
                 except psycopg.Error as error:
-                    return ErrorSpec.of(error).code
+                    return SqlError.of(error).code
 
         def reap(_: int) -> str:
             with database.worker() as worker:
@@ -394,7 +394,7 @@ def test_test_connection__no_deadlock(database: Database) -> None:
         def end(_: int, user: User = user, stored: str = stored) -> str:
             with database.session(user.claims) as session:
                 response = session.attempt("select public.delete_connection(%s)", (stored,))
-                return response.code if isinstance(response, ErrorSpec) else "deleted"
+                return response.code if isinstance(response, SqlError) else "deleted"
 
         with ThreadPoolExecutor(8) as threads:
             tasks = [threads.submit(task, 0) for task in (test, test, test, reap, end, test, reap, end)]

@@ -13,7 +13,7 @@ from functions._connections.source_check import await_source_check
 from functions._shared.errors import ApiError
 from functions.connection._configuration import check_configuration
 from tests.support.connections import CONFIG, GOOD, SECRET, UNKNOWN
-from tests.support.database import ErrorSpec
+from tests.support.database import SqlError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -210,13 +210,13 @@ def test_get_source_check__another_agency(database: Database) -> None:
             ("cancel_source_check", {"check_id": job_id}),
             ("cancel_source_check", {"check_id": UNKNOWN}),
         ):
-            assert session.refusal(name, **arguments).sqlstate == "PT404", name
+            assert session.error(name, **arguments).sqlstate == "PT404", name
         jobs = session.call("list_historical_syncs")["jobs"]
         assert [job["job_id"] for job in jobs] == [job_id]
         assert [str(job["job_id"]) for job in session.execute("select job_id from historical_sync_jobs")] == [job_id]
     with database.session(stranger.claims) as session:
         for name in ("get_source_check", "cancel_source_check"):
-            error = session.refusal(name, check_id=check_id)
+            error = session.error(name, check_id=check_id)
             assert (error.sqlstate, error.code) == ("PT404", "look_not_found")
     assert {database.execution(one)["status"] for one in (check_id, job_id)} == {"queued"}
 
@@ -262,9 +262,9 @@ def test_start_source_check__unknown_resource(database: Database, resource: str)
     connection_id = database.connection(user.agency_id)
     before = database.fingerprint()
     with database.session(user.claims) as session:
-        error = session.refusal("create_model", **a_model(connection_id, resource))
+        error = session.error("create_model", **a_model(connection_id, resource))
     assert (error.sqlstate, error.code) == ("PT400", "unknown_resource")
-    assert error.members == {"resource": resource[:200], "available": ["flights", "weather"]}
+    assert error.details == {"resource": resource[:200], "available": ["flights", "weather"]}
     assert database.fingerprint() == before
 
 
@@ -276,7 +276,7 @@ def test_start_source_check__no_resource(database: Database, configuration: Any)
     before = database.fingerprint()
     with database.session(user.claims) as session:
         arguments = {"name": "x", "connection_id": connection_id, "configuration": configuration}
-        assert session.refusal("create_model", **arguments).code == "unknown_resource"
+        assert session.error("create_model", **arguments).code == "unknown_resource"
     assert database.fingerprint() == before
 
 
@@ -297,7 +297,7 @@ def test_start_source_check__not_a_source(database: Database) -> None:
     before = database.fingerprint()
     with database.session(user.claims) as session:
         for connection_id, expected in connections.items():
-            error = session.refusal("create_model", **a_model(connection_id, "flights"))
+            error = session.error("create_model", **a_model(connection_id, "flights"))
             assert (error.sqlstate, error.code) == expected
     assert database.fingerprint() == before
 
@@ -324,4 +324,4 @@ def test_copy_secret_for_check__own_connections_only(database: Database) -> None
         assert len(database.all("select from app.connections where secret_id is not null")) == 2
         session.execute("select app.copy_secret_for_check(%s, %s)", (mine, same))
         assert database.secret(same) == SECRET
-        assert isinstance(session.attempt("select value from app.secrets"), ErrorSpec)
+        assert isinstance(session.attempt("select value from app.secrets"), SqlError)

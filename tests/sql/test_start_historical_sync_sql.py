@@ -10,18 +10,18 @@ import pytest
 from tests.support.database import TRANSITIONS_TO
 
 if TYPE_CHECKING:
-    from tests.support.database import Database, ErrorSpec, User
+    from tests.support.database import Database, SqlError, User
 
 pytestmark = pytest.mark.sql
 
 JANUARY = {"date_from": "2013-01-01", "date_to": "2013-01-31"}
 
 
-def error_of(database: Database, user: User, **arguments: Any) -> ErrorSpec:
+def error_of(database: Database, user: User, **arguments: Any) -> SqlError:
     """The error of a start. Nothing must have changed."""
     before = database.fingerprint()
     with database.session(user.claims) as session:
-        error = session.refusal("start_historical_sync", **JANUARY | arguments)
+        error = session.error("start_historical_sync", **JANUARY | arguments)
     assert database.fingerprint() == before
     return error
 
@@ -83,7 +83,7 @@ def test_start_historical_sync__unknown_resources(database: Database) -> None:
     for resources in unknown:
         error = error_of(database, user, connection_id=connection_id, resources=resources)
         assert (error.sqlstate, error.code) == ("PT400", "unknown_resource"), resources
-        assert error.members["available"] == ["flights", "weather"]
+        assert error.details["available"] == ["flights", "weather"]
 
 
 def test_start_historical_sync__not_a_source(database: Database) -> None:
@@ -118,9 +118,9 @@ def test_start_historical_sync__already_active(database: Database, status: str) 
     user = database.member()
     connection_id = database.connection(user.agency_id)
     job_id = database.start(user, connection_id)
-    database.move(job_id, *TRANSITIONS_TO[status])
+    database.transition(job_id, *TRANSITIONS_TO[status])
     error = error_of(database, user, connection_id=connection_id)
-    assert (error.sqlstate, error.code, error.members) == ("PT409", "already_active", {"job_id": job_id})
+    assert (error.sqlstate, error.code, error.details) == ("PT409", "already_active", {"job_id": job_id})
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
@@ -128,7 +128,7 @@ def test_start_historical_sync__after_a_finished_job(database: Database, status:
     user = database.member()
     connection_id = database.connection(user.agency_id)
     first = database.start(user, connection_id)
-    database.move(first, *TRANSITIONS_TO[status])
+    database.transition(first, *TRANSITIONS_TO[status])
     assert database.start(user, connection_id) != first
 
 
@@ -152,7 +152,7 @@ def test_get_historical_sync__very_long_range(database: Database) -> None:
     """Its remaining seconds are more than an int holds."""
     user = database.member()
     job_id = database.start(user)
-    database.move(job_id, ("claim", "running"))
+    database.transition(job_id, ("claim", "running"))
     database.update(job_id, progress='{"windows_before": 0, "windows_done": 1, "windows_total": 3652059}')
     with database.admin.transaction():
         database.admin.execute("set local session_replication_role = replica")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.support.database import ErrorSpec
+from tests.support.database import SqlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ class Scenario:
     ids: dict[str, str]
     sessions: dict[str, Session]
 
-    def attempt(self, who: str, statement: str) -> ErrorSpec | list[dict[str, object]]:
+    def attempt(self, who: str, statement: str) -> SqlError | list[dict[str, object]]:
         """In a transaction in which app.caller() has identified an agency's server."""
         session = self.sessions[who]
         try:
@@ -48,14 +48,14 @@ class Scenario:
                     session.execute("select app.caller()")
                 return session.execute(statement)
         except psycopg.Error as error:
-            return ErrorSpec.of(error)
+            return SqlError.of(error)
 
     def assert_rejected(self, who: str, *statements: str) -> None:
         """Every statement fails or changes nothing."""
         before = self.database.fingerprint()
         for statement in statements:
             response = self.attempt(who, statement)
-            assert isinstance(response, ErrorSpec) or response == [], (statement, response)
+            assert isinstance(response, SqlError) or response == [], (statement, response)
             assert self.database.fingerprint() == before, (statement, response)
 
 
@@ -84,7 +84,7 @@ def scenario(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[
         ids = {"agency": str(member.agency_id), **run(database, member)}
         run(database, stranger)
         for row in database.all("select id, agency_id from app.connections"):
-            secret_id = database.keep_secret(row["agency_id"], {"token": SECRET})
+            secret_id = database.store_secret(row["agency_id"], {"token": SECRET})
             database.admin.execute("update app.connections set secret_id = %s where id = %s", (secret_id, row["id"]))
         keys = {
             name: database.api_key(user) for name, user in (("mine", member), ("gone", member), ("theirs", stranger))
@@ -125,7 +125,7 @@ def test_tenants__others_see_nothing(scenario: Scenario, who: str, table: str) -
             assert isinstance(response, list)
             assert scenario.ids["agency"] not in {str(row.get("agency_id")) for row in response}
         else:
-            assert isinstance(response, ErrorSpec) or response in ([], [{"n": 0}]), response
+            assert isinstance(response, SqlError) or response in ([], [{"n": 0}]), response
 
 
 @pytest.mark.parametrize("who", OTHERS)
@@ -203,7 +203,7 @@ def test_tenants__secrets_and_hashes_are_unreadable(scenario: Scenario, who: str
         "update app.api_keys set revoked_at = revoked_at returning hash",
     ):
         response = scenario.attempt(who, statement)
-        assert isinstance(response, ErrorSpec), (statement, response)
+        assert isinstance(response, SqlError), (statement, response)
         assert response.sqlstate == ("PT401" if who == "revoked_server" else "42501"), (statement, response)
     found = scenario.attempt(who, "select app.find_connection(id)::text as row from app.connections")
     assert SECRET not in str(found)

@@ -36,9 +36,9 @@ def put(database: Database, user: User, family: str, status: str, **columns: Any
     """An execution of any family in this status, reached by the family's own transitions."""
     job_id = database.insert(user.agency_id, family, **columns)
     if status == "cancelled" and family in TWO_STEPS:
-        database.move(job_id, *TRANSITIONS_TO["cancelling"], ("acknowledge", "cancelled"))
+        database.transition(job_id, *TRANSITIONS_TO["cancelling"], ("acknowledge", "cancelled"))
     else:
-        database.move(job_id, *TRANSITIONS_TO[status])
+        database.transition(job_id, *TRANSITIONS_TO[status])
     return job_id
 
 
@@ -87,7 +87,7 @@ class Worker:
     def __init__(self, database: Database, job_id: str) -> None:
         self.database = database
         self.id = job_id
-        database.move(job_id, ("claim", "running"))
+        database.transition(job_id, ("claim", "running"))
         self.lease_token: int = database.execution(job_id)["lease_token"]
         self.session: Session = database.worker()
 

@@ -76,18 +76,18 @@ TRANSITIONS_TO: Mapping[str, list[tuple[str, str]]] = {
 
 
 @dataclass(frozen=True)
-class ErrorSpec:
+class SqlError:
     """The error of a statement: SQLSTATE, stable code and further fields."""
 
     sqlstate: str
     code: str
-    members: dict[str, Any]
+    details: dict[str, Any]
 
     @classmethod
-    def of(cls, error: psycopg.Error) -> ErrorSpec:
+    def of(cls, error: psycopg.Error) -> SqlError:
         hint = error.diag.message_hint or ""
-        members = json.loads(hint) if hint.startswith("{") else {}
-        return cls(error.diag.sqlstate or "", error.diag.message_primary or "", members)
+        details = json.loads(hint) if hint.startswith("{") else {}
+        return cls(error.diag.sqlstate or "", error.diag.message_primary or "", details)
 
 
 class Database:
@@ -126,11 +126,11 @@ class Database:
         row = self.one(
             "insert into app.connections (agency_id, kind, name, config, secret_id) values (%s, %s, 'A', %s, %s)"
             " returning id",
-            (agency_id, kind, json.dumps(config), self.keep_secret(agency_id, secret) if secret else None),
+            (agency_id, kind, json.dumps(config), self.store_secret(agency_id, secret) if secret else None),
         )
         return str(row["id"])
 
-    def keep_secret(self, agency_id: str | None, secret: Mapping[str, Any]) -> str:
+    def store_secret(self, agency_id: str | None, secret: Mapping[str, Any]) -> str:
         """Stores a secret in the database, as used by a connection. Returns its id."""
         row = self.one(
             "insert into app.secrets (agency_id, storage, value, used_at)"
@@ -169,7 +169,7 @@ class Database:
     def agency_server(self, key: str) -> Session:
         """A session of a server with this API key. It is anonymous until app.caller() has read the key."""
         session = self.session({"role": "anon"})
-        session.say(**{"x-request-id": "test", "x-agency-key": key})
+        session.set_headers(**{"x-request-id": "test", "x-agency-key": key})
         return session
 
     def one(self, query: str | sql.Composed, parameters: Any = None) -> dict[str, Any]:
@@ -220,11 +220,11 @@ class Database:
         """An execution in this status (see TRANSITIONS_TO), of a family that can reach it."""
         family = family or ("bulk_sync" if status == "cancelling" else "historical_sync")
         job_id = self.insert(agency_id, family, **columns)
-        self.move(job_id, *TRANSITIONS_TO[status])
+        self.transition(job_id, *TRANSITIONS_TO[status])
         return job_id
 
-    def move(self, job_id: str, *moves: tuple[str, str]) -> None:
-        for event, status in moves:
+    def transition(self, job_id: str, *transitions: tuple[str, str]) -> None:
+        for event, status in transitions:
             self.update(job_id, status=status, event=event, leased_by="w", lease_seconds=30)
 
     def update(self, job_id: str, **columns: Any) -> None:
@@ -316,15 +316,15 @@ class Session:
         self.connection: psycopg.Connection[dict[str, Any]] = psycopg.connect(
             database.url, autocommit=True, row_factory=dict_row, cursor_factory=ClientCursor
         )
-        self.claim_to_be(claims)
-        self.say(**{"x-request-id": "test"})
+        self.set_claims(claims)
+        self.set_headers(**{"x-request-id": "test"})
         self.connection.execute(f"set role {role}")
 
-    def claim_to_be(self, claims: Mapping[str, Any]) -> None:
+    def set_claims(self, claims: Mapping[str, Any]) -> None:
         """Replaces the claims."""
         self.connection.execute("select set_config('request.jwt.claims', %s, false)", (json.dumps(dict(claims)),))
 
-    def say(self, **headers: str) -> None:
+    def set_headers(self, **headers: str) -> None:
         """Replaces the request's headers."""
         self.connection.execute("select set_config('request.headers', %s, false)", (json.dumps(headers),))
 
@@ -335,20 +335,20 @@ class Session:
     def call(self, name: str, /, **arguments: Any) -> Any:
         return self.execute(*rpc(name, **arguments))[0]["result"]
 
-    def refusal(self, name: str, /, **arguments: Any) -> ErrorSpec:
+    def error(self, name: str, /, **arguments: Any) -> SqlError:
         """The error of a call that must fail."""
         try:
             response = self.call(name, **arguments)
         except psycopg.Error as error:
-            return ErrorSpec.of(error)
+            return SqlError.of(error)
         raise AssertionError(f"{name} returned {response}")
 
-    def attempt(self, query: str | sql.Composed, parameters: Any = None) -> ErrorSpec | list[dict[str, Any]]:
+    def attempt(self, query: str | sql.Composed, parameters: Any = None) -> SqlError | list[dict[str, Any]]:
         """A statement's rows, or its error."""
         try:
             return self.execute(query, parameters)
         except psycopg.Error as error:
-            return ErrorSpec.of(error)
+            return SqlError.of(error)
 
     def source_check(self, connection_id: str, resource: str = "flights") -> str:
         """Starts a source check of this resource. Returns its id."""

@@ -80,7 +80,7 @@ class Backend:
 
     def __init__(self, database: Database, signing: Signing) -> None:
         self.database = database
-        self.asked: list[str] = []  # each request to Auth or PostgREST, as "METHOD /path"
+        self.requests: list[str] = []  # each request to Auth or PostgREST, as "METHOD /path"
         self._exit = contextlib.ExitStack()
         self._postgrest: Postgrest | None = None
         self._rest: Callable[..., Iterable[bytes]] | None = None
@@ -103,11 +103,11 @@ class Backend:
         return self._postgrest
 
     def _ask_auth(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self._note(environ)
+        self._record(environ)
         return self.auth(environ, start_response)
 
     def _ask_rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self._note(environ)
+        self._record(environ)
         return self.rest(environ, start_response)
 
     def rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -115,8 +115,8 @@ class Backend:
         assert self._rest is not None
         return self._rest(environ, start_response)
 
-    def _note(self, environ: WSGIEnvironment) -> None:
-        self.asked.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+    def _record(self, environ: WSGIEnvironment) -> None:
+        self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
 
     def close(self) -> None:
         self._exit.close()
@@ -144,14 +144,14 @@ class Project:
             **settings,
         )
         self.services: Services = services.make(self.settings)
-        self.asked: deque[Request] = deque(maxlen=100)  # the last requests to the functions
+        self.requests: deque[Request] = deque(maxlen=100)  # the last requests to the functions
         functions = wsgi(self._handle)
         self._server = WebServer(gateway({PREFIX: functions, "/auth/v1": backend.auth, "/rest/v1": backend.rest}))
         self.url = f"{self._server.url}{PREFIX}"
         self._client = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=THREADS))
 
     def _handle(self, request: Request) -> Response:
-        self.asked.append(request)
+        self.requests.append(request)
         return registry.handle(request, self.services)
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class Project:
         response = self._client.request(
             method, f"{self.url}{path}", headers=httpx.Headers(sent, encoding="latin-1"), **options
         )
-        check_answer(response, token)
+        check_response(response, token)
         return response
 
     def start(self, token: str | None, body: object = None, **options: Any) -> httpx.Response:
@@ -212,7 +212,7 @@ class Project:
         content = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
         return self.request(method, path, token, **content, **options)
 
-    def at_once(self, call: Callable[[], httpx.Response]) -> list[httpx.Response]:
+    def concurrently(self, call: Callable[[], httpx.Response]) -> list[httpx.Response]:
         """Makes the same call in many threads that start at the same moment."""
         barrier = threading.Barrier(THREADS)
 
@@ -314,7 +314,7 @@ def checksums(database: Database) -> dict[str, Any]:
     return {row["name"]: (row["rows"], row["written"]) for row in rows}
 
 
-def check_answer(response: httpx.Response, token: str | None = None) -> None:
+def check_response(response: httpx.Response, token: str | None = None) -> None:
     """Checks what holds for every response, errors included."""
     assert response.headers["access-control-allow-origin"] == "*"
     assert "x-request-id" in response.headers["access-control-expose-headers"]
@@ -329,7 +329,7 @@ def check_answer(response: httpx.Response, token: str | None = None) -> None:
         assert token not in str(response.headers)
 
 
-def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def expect_error(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """Checks an error in the format of its API. Returns the fields that are its own."""
     body: dict[str, Any] = response.json()
     assert (response.status_code, documented.code(body)) == (status, code), response.text

@@ -215,20 +215,20 @@ def send(
 
 
 # Requests for which an endpoint checks the source before it responds. Some endpoints do so for every request.
-LOOKED_AT: Arguments = {
+CHECKED: Arguments = {
     "type": "http",
     "configuration": create_connection.endpoint.example_request["configuration"],
 }
 CHECKS: Mapping[str, Make] = {
-    "create_connection": lambda *_: {"name": "C", "validate": True, **LOOKED_AT},
+    "create_connection": lambda *_: {"name": "C", "validate": True, **CHECKED},
     "create_model": a_query,
-    "test_connection": lambda *_: LOOKED_AT,
+    "test_connection": lambda *_: CHECKED,
 }
-ALWAYS_LOOKS = {name for name, make in CHECKS.items() if make is GOOD[name]}
+ALWAYS_CHECK = {name for name, make in CHECKS.items() if make is GOOD[name]}
 
 
 @contextlib.contextmanager
-def looking(project: Project, error: Mapping[str, str] | None = None) -> Iterator[None]:
+def answering_checks(project: Project, error: Mapping[str, str] | None = None) -> Iterator[None]:
     """A worker that completes every source check, with records of one field, or fails it with this error."""
     stop = threading.Event()
 

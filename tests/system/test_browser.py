@@ -37,12 +37,12 @@ def project(projects: Projects) -> Iterator[Project]:
 
 
 def methods_asked(project: Project) -> list[str]:
-    return [request.method for request in project.asked]
+    return [request.method for request in project.requests]
 
 
 def test_browser__start_to_retry(browser: Browser, project: Project) -> None:
     cases.from_start_to_retry(browser, project)
-    assert {request.headers["origin"] for request in project.asked} == {browser.origin}
+    assert {request.headers["origin"] for request in project.requests} == {browser.origin}
 
 
 @pytest.mark.parametrize("code", STATUSES.values())
@@ -64,7 +64,7 @@ def test_preflight__all_headers(browser: Browser, project: Project) -> None:
     assert response.headers["x-request-id"] == "of-the-page"
     assert set(response.headers) >= READABLE
 
-    preflight, request = project.asked
+    preflight, request = project.requests
     assert (preflight.method, request.method) == ("OPTIONS", "POST")
     assert (preflight.headers["origin"], preflight.headers["access-control-request-method"]) == (browser.origin, "POST")
     assert "authorization" not in preflight.headers

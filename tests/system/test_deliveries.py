@@ -444,8 +444,8 @@ def test_begin_delivery__lease_lost__nothing_begins(scene: Scenario) -> None:
         assert again == begun
         assert scene.deliveries(run_id) == [(1, "record", "sending", 2, 3)]
         for seq in (0, 2, -1, 10**12):
-            refused = worker.refusal("worker_begin_delivery", **of, seq=seq, event="sync_job_run:record")
-            assert (refused.sqlstate, refused.code, refused.members) == ("PT409", "unexpected_seq", {"expected_seq": 1})
+            refused = worker.error("worker_begin_delivery", **of, seq=seq, event="sync_job_run:record")
+            assert (refused.sqlstate, refused.code, refused.details) == ("PT409", "unexpected_seq", {"expected_seq": 1})
         scene.call("stop_sync_job_run", run_id=run_id)
         before = scene.database.fingerprint()
         calls: dict[str, dict[str, Any]] = {
@@ -690,4 +690,4 @@ def test_outbox__one_event_raises__others_are_sent_and_acknowledged(
 @pytest.mark.parametrize("limit", [0, -1, 101])
 def test_claim_events__invalid_limit(scene: Scenario, limit: int) -> None:
     with scene.database.worker() as worker:
-        assert worker.refusal("worker_claim_events", max_events=limit).code == "invalid_limit"
+        assert worker.error("worker_claim_events", max_events=limit).code == "invalid_limit"

@@ -14,7 +14,7 @@ from functions._shared.transports.postgres import PostgresTransport
 from functions.worker.client import Execution, WorkerClient, service_caller
 from functions.worker.engine import Engine, Signals
 from functions.worker.runners.model_sync import mapped
-from tests.support.project import BOTH_TRANSPORTS, refusal
+from tests.support.project import BOTH_TRANSPORTS, expect_error
 from tests.support.syncs import BULK, DIRECT, LOCAL, MODEL_SYNC, Client, Hand, Shelf, make_model, rows, run
 
 if TYPE_CHECKING:
@@ -419,7 +419,7 @@ def test_start__object_created_since__checked_again(scene: Scenario) -> None:
     second = scene.client.made(identity=identity, fields=[scene.field("name", "title")], target=scene.target)
     scene.run(first)
     with scene.client.project.unchanged():
-        members = refusal(scene.client.start(second), 400, "not_the_identity")
+        members = expect_error(scene.client.start(second), 400, "not_the_identity")
     assert members == {"object": "accounts", "target": "number"}
     assert scene.run(first) == counts(5, update=5)
 

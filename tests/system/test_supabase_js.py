@@ -78,8 +78,8 @@ def test_supabase_js__publishable_key_without_session(client: Node, project: Pro
     """supabase-js does not send it as a token, unlike an anon key. There is no Authorization header."""
     response = client(call(project, None, CANCEL, {}, key="sb_publishable_0123456789"))
     assert error_fields(response, 401, "missing_token") == {}
-    assert project.asked[-1].headers["apikey"] == "sb_publishable_0123456789"
-    assert "authorization" not in project.asked[-1].headers
+    assert project.requests[-1].headers["apikey"] == "sb_publishable_0123456789"
+    assert "authorization" not in project.requests[-1].headers
 
 
 @ON_ONE
@@ -109,7 +109,7 @@ def test_supabase_js__region(client: Node, project: Project, method: str) -> Non
     else:
         response = client(call(project, token, CANCEL, {"job_id": job_id}, region="us-east-1"))
     assert succeeded(response, 200)["job_id"] == job_id
-    request = project.asked[-1]
+    request = project.requests[-1]
     assert (request.headers["x-region"], request.query["forceFunctionRegion"]) == ("us-east-1", "us-east-1")
 
 

@@ -77,7 +77,7 @@ def test_a_region_changes_nothing(project: Project, method: str) -> None:
     else:
         answer = invoke(call(project, token, CANCEL, {"job_id": job_id}, region=region))
     assert succeeded(answer, 200)["job_id"] == job_id
-    request = project.asked[-1]
+    request = project.requests[-1]
     assert (request.headers["x-region"], request.query["forceFunctionRegion"]) == ("us-east-1", "us-east-1")
 
 
