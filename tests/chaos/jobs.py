@@ -73,8 +73,8 @@ class Jobs:
                 break
             time.sleep(0.2)
         response.raise_for_status()
-        body: dict[str, Any] = response.json()
-        return dict(body.get("data", body))
+        created: dict[str, Any] = response.json()
+        return dict(created.get("data", created))
 
     def _connection(self, *resources: str) -> str:
         config, secret = self._target.source.connection(resources, page_size=PAGE)
