@@ -713,6 +713,12 @@ def test_a_key_on_another_curve_verifies_nothing() -> None:
     assert len(server.asked) == 1
 
 
+def signed(alg: str, kid: str, claims: dict[str, Any], algorithm: Any, key: Any) -> str:
+    """A token that names `alg` and is signed with another algorithm."""
+    message = f"{encoded({'alg': alg, 'kid': kid})}.{encoded(claims)}"
+    return f"{message}.{encoded(algorithm.sign(message.encode(), key))}"
+
+
 def test_a_token_takes_only_a_key_of_its_own_algorithm() -> None:
     rsa_key = {**RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True), "alg": "RS256", "kid": "rsa"}
     server = OddServer().with_keys(rsa_key)
@@ -722,8 +728,11 @@ def test_a_token_takes_only_a_key_of_its_own_algorithm() -> None:
     crossed = [
         jwt.encode(server.claims(), RSA_KEY, "RS256", headers={"kid": server.kid}),
         jwt.encode(server.claims(), server.key, "ES256", headers={"kid": "rsa"}),
+        # With an algorithm that is not the key's, and signed with that key all the same.
+        signed("ES256", "rsa", server.claims(), jwt.get_algorithm_by_name("RS256"), RSA_KEY),
+        signed("RS256", server.kid, server.claims(), jwt.get_algorithm_by_name("ES256"), server.key),
     ]
-    assert [refusal(authenticator, bearer(token)) for token in crossed] == ["invalid_token"] * 2
+    assert [refusal(authenticator, bearer(token)) for token in crossed] == ["invalid_token"] * 4
     assert len(server.asked) == 1
 
 

@@ -526,6 +526,14 @@ def test_purge_executions__finished_with_events(database: Database) -> None:
     assert {str(r["id"]) for r in database.all("select distinct execution_id as id from app.execution_events")} == left
 
 
+def test_purge_executions__started_long_ago_and_finished_now(database: Database) -> None:
+    old_id = database.one("select app.uuid_v7_floor(now() - interval '10 days')::text as id")["id"]
+    database.put("completed", database.agency(), id=old_id)
+    with database.owner() as owner:
+        assert owner.execute("select app.purge_executions('1 day') as n") == [{"n": 0}]
+        assert owner.execute("select app.purge_executions('0 s') as n") == [{"n": 1}]
+
+
 @pytest.mark.parametrize("status", TRANSITIONS_TO)
 def test_purge_executions__retry_stays(database: Database, status: str) -> None:
     agency = database.agency()
