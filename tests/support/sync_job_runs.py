@@ -1,5 +1,5 @@
-"""Helpers for tests of sync job runs: a source whose records and responses a test writes, a receiver of webhook messages
-that keeps what it received, and a user's calls.
+"""Sync job runs: a source whose records and responses a test writes, a receiver that keeps its webhook messages, and a
+user's calls.
 """
 
 from __future__ import annotations
