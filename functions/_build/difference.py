@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
-# Whoever may hold a privilege by Supabase's default privileges.
+# PUBLIC and the roles that Supabase grants privileges by default.
 _GRANTEES = "public, anon, authenticated, service_role"
 _REPLACEABLE = {"FUNCTION": "CREATE FUNCTION ", "VIEW": "CREATE VIEW "}
-# These hold no data: dropped and created again they are as before.
+# These hold no data, so they can be dropped and created again.
 _RECREATABLE = {"FUNCTION", "VIEW", "TRIGGER", "POLICY", "INDEX", "CONSTRAINT", "FK CONSTRAINT"}
 _CREATABLE = _RECREATABLE | {"TYPE", "TABLE", "SEQUENCE", "ROW SECURITY"}
-_ATTACHED = {"ACL", "COMMENT"}  # to something else, with which they vanish
+_ATTACHED = {"ACL", "COMMENT"}  # dropped with the object they belong to
 _ACL_TARGET = re.compile(r"^(?:GRANT|REVOKE) .*? ON ([A-Z]+ .*) (?:TO|FROM) [^ ]+;$", re.MULTILINE)
 _COMMENT = re.compile(r"\A(COMMENT ON .*?) IS '.*';\s*\Z", re.DOTALL)
 _IS_ADOPTABLE = re.compile(r"\b(?:table|on)(?: only| table| column)* (public\.(?:agencies|users))\b", re.IGNORECASE)
@@ -107,7 +107,7 @@ class _Structure:
         return [_unless_adopted(entry, f"ALTER TABLE {table} {change};\n") for change in changes]
 
     def _with_dependents(self, keys: set[Key]) -> set[Key]:
-        """These and all that Postgres would refuse to leave behind without them."""
+        """The keys and everything that depends on them, which Postgres would refuse to keep."""
         functions = [f"{schema}.{name}" for type_, schema, name in keys if type_ == "FUNCTION"]
         views = [f'"{schema}"."{name}"' for type_, schema, name in keys if type_ == "VIEW"]
         with self._connection.transaction(), self._connection.cursor(row_factory=dict_row) as cursor:
@@ -198,7 +198,7 @@ def _privileges(old: Entries, new: Entries) -> Iterator[str]:
             continue
         grants = [line for line in after.get(target, []) if not line.endswith(" FROM PUBLIC;")]
         if target.startswith("FUNCTION ") and not after.get(target):
-            grants = [f"GRANT ALL ON {target} TO PUBLIC;"]  # what a dump leaves out
+            grants = [f"GRANT ALL ON {target} TO PUBLIC;"]  # a dump omits the default
         statements = "\n".join([f"REVOKE ALL ON {target} FROM {_GRANTEES};", *grants]) + "\n"
         yield _unless_adopted(None, statements)
 
@@ -232,7 +232,7 @@ def _comments(old: Entries, new: Entries) -> Iterator[str]:
 def _unless_adopted(entry: Entry | None, statements: str) -> str:
     """Statements about a table that a project may have brought do nothing where it has."""
     if entry and entry.type in _REPLACEABLE:
-        return statements  # whatever its text mentions
+        return statements  # its body may mention the tables
     table = _IS_ADOPTABLE.search(entry.statements if entry else statements)
     return baseline.unless_adopted(table[1], statements) if table else statements
 
