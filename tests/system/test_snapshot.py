@@ -31,8 +31,8 @@ SECRET = "the-settings-of-a-snapshot"  # the stand-in for AWS is one for all tes
 # Imports the handler, and then does what it reads: {"state": …}, {"restore": name} forks, {"to": name, "event": …}.
 SCRIPT = """
 import gc, json, os, socket, stat, sys, threading
-from functions._shared import services
-services.PAUSE_SECONDS = services.SETTINGS_SECONDS = float(sys.argv[1])
+from functions._shared import http_client, services
+services.PAUSE_SECONDS = services.SETTINGS_SECONDS = http_client.KEEP_SECONDS = float(sys.argv[1])
 from functions._shared.registry import handler
 
 CLIENTS = ("Authenticator", "SigningKeys", "SyncGoTrueClient", "SyncPostgrestClient", "httpx.Client", "HTTPTransport",
