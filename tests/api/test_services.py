@@ -14,7 +14,8 @@ from functions._local.web_server import WebServer
 from functions._shared import services, signing_keys
 from functions._shared.auth import Authenticator
 from functions._shared.caller import Caller
-from functions._shared.services import PAUSE_SECONDS, Services, services_for_invocation
+from functions._shared.secret_store import SecretUnavailable
+from functions._shared.services import PAUSE_SECONDS, SETTINGS_SECONDS, Services, services_for_invocation
 from functions._shared.settings import Settings
 from functions._shared.transports.postgres import IDLE_SECONDS, PostgresTransport
 from functions._shared.transports.postgrest import PostgrestTransport
@@ -196,3 +197,64 @@ def test_the_direct_door_after_a_pause(
     calendar.now += PAUSE_SECONDS
     services_for_invocation()
     assert backend(direct) != before
+
+
+class Secret:
+    """The secret that SETTINGS_SECRET names. `reads` counts how often it was read."""
+
+    def __init__(self) -> None:
+        self.value: dict[str, str] | Exception = {"SUPABASE_PUBLISHABLE_KEY": "first"}
+        self.reads = 0
+
+    def read(self, name: str) -> dict[str, str]:
+        assert name == "the-settings"
+        self.reads += 1
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@pytest.fixture
+def secret(calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secret]:
+    made = Secret()
+    monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SETTINGS_SECRET", "the-settings")
+    monkeypatch.setattr("functions._shared.secret_store.read", made.read)
+    monkeypatch.setattr(services, "_process", services._Process())
+    yield made
+    if services._process.services:
+        services._process.services.close()
+
+
+def test_settings_secret__read_once_per_interval(secret: Secret, calendar: Calendar) -> None:
+    first = services_for_invocation()
+    calendar.now += SETTINGS_SECONDS - 1
+    assert services_for_invocation() is first
+    assert secret.reads == 1
+    calendar.now += 1
+    assert services_for_invocation() is first  # nothing has changed
+    assert secret.reads == 2
+
+
+def test_settings_secret__changed(secret: Secret, calendar: Calendar) -> None:
+    services_for_invocation()
+    secret.value = {"SUPABASE_PUBLISHABLE_KEY": "second"}
+    calendar.now += SETTINGS_SECONDS
+    assert services_for_invocation().settings.supabase_publishable_key == "second"
+
+
+def test_settings_secret__unavailable(secret: Secret, calendar: Calendar) -> None:
+    first = services_for_invocation()
+    secret.value = SecretUnavailable("away")
+    calendar.now += SETTINGS_SECONDS
+    assert services_for_invocation() is first
+    assert services_for_invocation() is first
+    assert secret.reads == 2  # asked again after the next interval
+
+
+def test_settings_secret__unavailable_at_the_start(secret: Secret) -> None:
+    secret.value = SecretUnavailable("away")
+    with pytest.raises(SecretUnavailable):
+        services_for_invocation()
+    secret.value = {"SUPABASE_PUBLISHABLE_KEY": "first"}
+    assert services_for_invocation().settings.supabase_publishable_key == "first"
