@@ -1,5 +1,5 @@
-"""Bulk and model syncs: calls of their APIs, a source whose tables a test writes, and a worker that makes one batch at a
-time and may be killed between any two.
+"""Bulk and model syncs: calls of their APIs, a source whose tables a test writes, and a worker that makes one batch at
+a time and may be killed between any two.
 """
 
 from __future__ import annotations
