@@ -631,7 +631,7 @@ def session_of(call: Call, history: History) -> Session:
 
 
 @pytest.mark.parametrize("name", CALLS | LISTS)
-def test_a_call_reads_what_it_is_about(history: History, name: str) -> None:
+def test_query_plan__call_reads_its_own_rows(history: History, name: str) -> None:
     call = (CALLS | LISTS)[name]
     query = statement(call, history)
     with session_of(call, history) as session:
@@ -651,7 +651,7 @@ def check(found: Reads, rows: int = ROWS) -> None:
 
 
 @pytest.mark.fresh_database
-def test_a_plan_that_was_made_for_an_empty_table_serves_a_full_one(database: Database) -> None:
+def test_query_plan__made_for_an_empty_table_serves_a_full_one(database: Database) -> None:
     """A worker's session may be older than the queue, and statistics come a minute later than rows."""
     database.admin.execute(ATTEMPT)
     database.admin.execute("alter table app.executions set (autovacuum_enabled = false)")
@@ -684,7 +684,7 @@ def test_a_plan_that_was_made_for_an_empty_table_serves_a_full_one(database: Dat
 @pytest.mark.parametrize(
     ("older_than", "limit", "dropped"), [("10 years", 1000, 0), ("100 days", 0, 0), ("100 days", 50, 50)]
 )
-def test_retention_reads_what_it_drops(history: History, older_than: str, limit: int, dropped: int) -> None:
+def test_purge_executions__reads_what_it_drops(history: History, older_than: str, limit: int, dropped: int) -> None:
     with history.database.owner() as owner:
         all_reads = [reads(owner, f"select app.purge_executions('{older_than}', {limit})") for _ in range(TIMES)]
     for found in all_reads:
@@ -710,7 +710,7 @@ STATEMENTS: Mapping[str, tuple[Who, str]] = {
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_a_statement_reads_what_it_is_about(history: History, name: str) -> None:
+def test_query_plan__statement_reads_its_own_rows(history: History, name: str) -> None:
     who, template = STATEMENTS[name]
     query = template.format(
         completed=history.job("completed"),

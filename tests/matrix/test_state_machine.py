@@ -596,7 +596,7 @@ def verdict(job: Job, is_heard: bool) -> str:
 
 
 @pytest.mark.parametrize("family", TWO_STEPS)
-def test_whatever_anyone_does_the_model_and_the_invariants_hold(
+def test_state_machine__random_calls_match_the_model(
     clone: Callable[[], AbstractContextManager[Database]], family: str
 ) -> None:
     machines: list[Machine] = []

@@ -286,7 +286,7 @@ def test_paths__unknown_or_wrong_method(client: httpx.Client, auth: AuthServer, 
     assert client.post("/auth/v1/user", headers=headers).status_code == 404
 
 
-def test_official_client(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
+def test_fake_auth__official_client(client: httpx.Client, auth: AuthServer, user_id: str) -> None:
     official = SyncGoTrueClient(url=str(client.base_url.join("/auth/v1")), http_client=client)
     response = official.get_user(auth.sign_in(user_id))
     assert response is not None

@@ -388,9 +388,7 @@ def test_reap__queue_never_empty__still_reaps(database: Database, url: str) -> N
 
 
 @pytest.mark.fresh_database
-def test_an_execution_that_cannot_even_be_failed_ends_no_worker(
-    database: Database, url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_run__execution_that_cannot_be_failed(database: Database, url: str, caplog: pytest.LogCaptureFixture) -> None:
     user = database.member()
     database.admin.execute("alter function public.worker_fail rename to no_fail")
     broken = database.start(user)

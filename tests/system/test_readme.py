@@ -89,7 +89,7 @@ def test_bench_figures__have_a_place() -> None:
 
 
 @pytest.mark.parametrize(("page", "most"), MAX_LINES.items(), ids=lambda value: getattr(value, "name", str(value)))
-def test_length(page: Path, most: int) -> None:
+def test_pages__length(page: Path, most: int) -> None:
     lines = len(TEXTS[page].splitlines())
     assert lines <= most, f"{page.relative_to(ROOT)} has {lines} lines: move reference beside the code it describes."
 

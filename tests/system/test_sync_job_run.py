@@ -232,7 +232,7 @@ def test_persist__false__read_and_not_stored(scenario: Scenario, persist: bool |
     assert len(told) == kept + 3
 
 
-def test_previous_run_date(scenario: Scenario) -> None:
+def test_placeholder__previous_run_date(scenario: Scenario) -> None:
     since = {"resource": ACCOUNTS, "method": "list", "query": {"since": "{{previous_run_date:undefined}}"}}
     scenario.source.tables = {ACCOUNTS: []}
     job = scenario.call("create_sync_job", resources=[since])["id"]

@@ -163,7 +163,7 @@ def test_request__rejected(client: httpx.Client, path: str, status: int) -> None
         ({"auth": ("reader", "the-token")}, 401),
     ],
 )
-def test_credentials(source: Source, sent: dict[str, Any], status: int) -> None:
+def test_fake_source__credentials(source: Source, sent: dict[str, Any], status: int) -> None:
     assert httpx.get(f"{source.url}/airlines", trust_env=False, **sent).status_code == status
 
 

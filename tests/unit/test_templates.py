@@ -364,7 +364,7 @@ def test_render__any_text__rendered_or_refused(template: str, value: str) -> Non
         ({"$truto_merge": None}, {}),
     ],
 )
-def test_merge(template: object, rendered: object) -> None:
+def test_render__merge(template: object, rendered: object) -> None:
     scope: dict[str, Any] = {
         "o": {"b": {"c": [1], "d": 2}},
         "p": {"x": 1, "y": {"p": 1}},
@@ -455,7 +455,7 @@ def test_render__long_value() -> None:
         ("args.null", None),
     ],
 )
-def test_look_up(path: str, value: object) -> None:
+def test_look_up__paths(path: str, value: object) -> None:
     assert look_up(path, SCOPE) == value
 
 
