@@ -23,8 +23,8 @@ def fail(database: Database, job_id: Any, lease_token: Any = 1, **arguments: Any
         )["result"]
 
 
-def word(database: Database) -> Any:
-    return database.one("select app.public_status(e) as word from app.executions as e")["word"]
+def public_status(database: Database) -> Any:
+    return database.one("select app.public_status(e) as status from app.executions as e")["status"]
 
 
 def test_fail__retried_later(database: Database) -> None:
@@ -33,7 +33,7 @@ def test_fail__retried_later(database: Database) -> None:
     row = database.execution(job_id)
     assert (row["attempts"], row["error"], row["lease_token"]) == (1, ERROR, 2)
     assert database.one("select run_at > now() as later from app.executions")["later"]
-    assert word(database) == "in_progress"
+    assert public_status(database) == "in_progress"
     with database.worker() as worker:
         assert worker.call("worker_claim", worker="w", families=["historical_sync"]) == []
     event = database.events(job_id)[-1]

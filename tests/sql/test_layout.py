@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from functions._local.postgres import Postgres
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.sql, pytest.mark.conventions]
 
 
 def stages() -> list[list[Path]]:

@@ -18,7 +18,7 @@ from functions._local import schema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.sql
+pytestmark = [pytest.mark.sql, pytest.mark.conventions]
 
 ORDER = ["connections", "definitions", "executions"]
 OF_EXECUTION = len(ORDER)  # the rank of the tables that belong to an execution

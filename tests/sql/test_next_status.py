@@ -73,7 +73,7 @@ def test_next_status__all_transitions(database: Database) -> None:
 
 def test_next_status__unknown_words(database: Database) -> None:
     source = database.one("select prosrc from pg_proc where oid = 'app.next_status'::regproc")["prosrc"]
-    known = {word for (status, event), to_status in TRANSITIONS.items() for word in (status, event, to_status)}
+    known = {name for (status, event), to_status in TRANSITIONS.items() for name in (status, event, to_status)}
     assert set(re.findall(r"'(.*?)'", source)) == known - {None}
 
 
@@ -90,15 +90,15 @@ def test_families__list(database: Database) -> None:
 @pytest.mark.parametrize("family", PUBLIC_STATUSES)
 def test_public_status__of_each_family(database: Database, family: str) -> None:
     agency = database.agency()
-    for status, word in PUBLIC_STATUSES[family].items():
+    for status, name in PUBLIC_STATUSES[family].items():
         if status == "scheduled":
             job_id = database.insert(agency, family, run_at="2999-01-01")
         else:
             job_id = database.insert(agency, family)
             cancel = "request_cancel" if family in TWO_STEPS and status == "cancelled" else None
             database.transition(job_id, *([(cancel, "cancelled")] if cancel else TRANSITIONS_TO[status]))
-        reported = database.one("select app.public_status(e) as word from app.executions as e where id = %s", (job_id,))
-        assert reported["word"] == word, status
+        reported = database.one("select app.public_status(e) as name from app.executions as e where id = %s", (job_id,))
+        assert reported["name"] == name, status
 
 
 @pytest.mark.parametrize("family", sorted(set(PUBLIC_STATUSES) - set(TWO_STEPS)))
@@ -116,5 +116,5 @@ def test_public_status__waiting_retry_is_running(database: Database) -> None:
             lease_token=execution["lease_token"],
             error={"code": "x", "message": "y"},
         )
-    row = database.one("select run_at > now() as later, app.public_status(e) as word from app.executions as e")
-    assert row == {"later": True, "word": "in_progress"}
+    row = database.one("select run_at > now() as later, app.public_status(e) as name from app.executions as e")
+    assert row == {"later": True, "name": "in_progress"}

@@ -347,8 +347,8 @@ def matched(database: Database, user: User, criteria: dict[str, Any]) -> set[str
 def test_criteria__family_and_public_status(database: Database) -> None:
     user = database.member()
     # By each family's public status.
-    words: dict[str, dict[str, str]] = {
-        str(row["family"]): {name: str(word) for name, word in row.items() if word is not None}
+    public_statuses: dict[str, dict[str, str]] = {
+        str(row["family"]): {column: str(name) for column, name in row.items() if name is not None}
         for row in database.all("select * from app.families")
     }
     of: dict[tuple[str, str], set[str]] = {}
@@ -358,15 +358,15 @@ def test_criteria__family_and_public_status(database: Database) -> None:
             item = put(database, user, family, "queued", run_at="2999-01-01", **columns)
         else:
             item = put(database, user, family, status, **columns)
-        of.setdefault((family, words[family]["running" if status == "requeued" else status]), set()).add(item)
+        of.setdefault((family, public_statuses[family]["running" if status == "requeued" else status]), set()).add(item)
     for family in ACTED_ON:
         all_of_it = set().union(*(items for (its, _), items in of.items() if its == family))
         assert matched(database, user, {"family": family}) == all_of_it
-        for word in {word for its, word in of if its == family}:
-            criteria = {"family": family, "status": word}
+        for status in {status for its, status in of if its == family}:
+            criteria = {"family": family, "status": status}
             if criteria == {"family": "bulk_action", "status": "running"}:
                 continue  # below, because it matches itself
-            assert matched(database, user, criteria) == of[family, word], criteria
+            assert matched(database, user, criteria) == of[family, status], criteria
     assert len(matched(database, user, {"family": "bulk_action", "status": "running"})) == 2
 
 

@@ -25,17 +25,17 @@ RUNNING = CREATED | {"status": "running"}
 CANCELLED = CREATED | {"status": "cancelled"}
 BEGUN = b'{"check_id": "x"}'
 FIELDS = [{"name": "id", "type": "number"}]
-ERROR = {"code": "source_refused", "message": "The source answered 400."}
+ERROR = {"code": "source_refused", "message": "The source returned 400."}
 
 
 # Waiting
 
 
-class Answers:
+class Responses:
     """An RPC context whose get_source_check returns these, the last repeatedly, and cancel_source_check `at_last`."""
 
     def __init__(self, *results: Mapping[str, Any], at_last: Mapping[str, Any] | None = None) -> None:
-        self.answers = list(results)
+        self.responses = list(results)
         self.at_last = at_last
         self.asked: list[tuple[str, Any]] = []
         self.woken: list[str] = []
@@ -45,7 +45,7 @@ class Answers:
         self.asked.append((rpc, arguments))
         if rpc == "cancel_source_check":
             return self.at_last
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +58,13 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize("response", [b'{"check_id": null}', b'{"data": {"id": "x"}}'])
 def test_source_check__nothing_to_check(response: bytes) -> None:
-    call = Answers(CREATED)
+    call = Responses(CREATED)
     assert await_source_check(response, call) is None  # type: ignore[arg-type]
     assert (call.asked, call.woken) == ([], [])
 
 
 def test_source_check__polled_until_completed() -> None:
-    call = Answers(CREATED, RUNNING, RUNNING, {"status": "completed", "fields": FIELDS, "error": None})
+    call = Responses(CREATED, RUNNING, RUNNING, {"status": "completed", "fields": FIELDS, "error": None})
     assert await_source_check(BEGUN, call) == "x"  # type: ignore[arg-type]
     assert call.asked == [("get_source_check", {"check_id": "x"})] * 4
     assert call.woken == ["checks"]
@@ -74,16 +74,16 @@ def test_source_check__final_error() -> None:
     """A check whose worker failed is tried again."""
     again = RUNNING | {"error": {"code": "internal_error", "message": "The worker failed; it tries again."}}
     done = {"status": "completed", "fields": FIELDS, "error": None}
-    assert await_source_check(BEGUN, Answers(again, again, done)) == "x"  # type: ignore[arg-type]
+    assert await_source_check(BEGUN, Responses(again, again, done)) == "x"  # type: ignore[arg-type]
     with pytest.raises(ApiError) as raised:
-        await_source_check(BEGUN, Answers(again, {"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
+        await_source_check(BEGUN, Responses(again, {"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
     problem = raised.value
     assert (problem.status, problem.code, problem.details) == (400, "source_not_readable", {"reason": "source_refused"})
     assert problem.message == ERROR["message"]
 
 
 def test_source_check__no_worker(pauses: list[float]) -> None:
-    call = Answers(CREATED, at_last=CANCELLED)
+    call = Responses(CREATED, at_last=CANCELLED)
     with pytest.raises(ApiError) as raised:
         await_source_check(BEGUN, call)  # type: ignore[arg-type]
     assert call.asked[-2:] == [("get_source_check", {"check_id": "x"}), ("cancel_source_check", {"check_id": "x"})]
@@ -96,14 +96,14 @@ def test_source_check__no_worker(pauses: list[float]) -> None:
 
 def test_source_check__ends_at_the_last_moment() -> None:
     done = {"status": "completed", "fields": FIELDS, "error": None}
-    assert await_source_check(BEGUN, Answers(RUNNING, at_last=done)) == "x"  # type: ignore[arg-type]
+    assert await_source_check(BEGUN, Responses(RUNNING, at_last=done)) == "x"  # type: ignore[arg-type]
     with pytest.raises(ApiError) as raised:
-        await_source_check(BEGUN, Answers(RUNNING, at_last={"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
+        await_source_check(BEGUN, Responses(RUNNING, at_last={"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
     assert raised.value.code == "source_not_readable"
 
 
 def test_source_check__cancelled(pauses: list[float]) -> None:
-    call = Answers(RUNNING, CANCELLED)
+    call = Responses(RUNNING, CANCELLED)
     with pytest.raises(ApiError) as raised:
         await_source_check(BEGUN, call)  # type: ignore[arg-type]
     assert raised.value.status == 503
@@ -315,11 +315,17 @@ def test_copy_secret_for_check__own_connections_only(database: Database) -> None
         database.admin.execute("update app.connections set deleted_at = now() where id = %s", (made,))
         return made
 
-    same, moved = only_tested(timeout_seconds=1), only_tested(base_url="https://elsewhere.example")
+    same, other_address = only_tested(timeout_seconds=1), only_tested(base_url="https://elsewhere.example")
     other_auth = only_tested(auth={"type": "basic"})
     nowhere = only_tested(base_url=None)
     with database.session(user.claims) as session:
-        for source, target in ((mine, kept), (theirs, same), (mine, moved), (mine, other_auth), (mine, nowhere)):
+        for source, target in (
+            (mine, kept),
+            (theirs, same),
+            (mine, other_address),
+            (mine, other_auth),
+            (mine, nowhere),
+        ):
             session.execute("select app.copy_secret_for_check(%s, %s)", (source, target))
         assert len(database.all("select from app.connections where secret_id is not null")) == 2
         session.execute("select app.copy_secret_for_check(%s, %s)", (mine, same))
