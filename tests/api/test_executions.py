@@ -17,8 +17,8 @@ from tests.support.syncs import (
     STARTED,
     UNKNOWN,
     Client,
-    Hand,
-    Shelf,
+    StepWorker,
+    TableSource,
     accepted,
     at_once,
     make_model,
@@ -51,8 +51,8 @@ ENDED = {"completed", "failed", "cancelled"}
 
 
 @pytest.fixture(scope="module")
-def shelf() -> Iterator[Shelf]:
-    with Shelf() as running:
+def table_source() -> Iterator[TableSource]:
+    with TableSource() as running:
         yield running
 
 
@@ -60,10 +60,10 @@ def client_of(project: Project, family: Family) -> Client:
     return Client(project, family, project.database.member())
 
 
-def readable(client: Client, shelf: Shelf) -> str:
+def readable(client: Client, table_source: TableSource) -> str:
     """Create a sync that reads three records."""
-    shelf.put("airlines", *({"id": n, "code": f"c{n}", "name": f"n{n}"} for n in range(3)))
-    connection_id = client.database.connection(client.user.agency_id, config=shelf.config("airlines"))
+    table_source.put("airlines", *({"id": n, "code": f"c{n}", "name": f"n{n}"} for n in range(3)))
+    connection_id = client.database.connection(client.user.agency_id, config=table_source.config("airlines"))
     if client.family is BULK:
         return client.made(source_connection_id=connection_id)
     model_id = make_model(client, connection_id, "airlines", ["code", "name"])
@@ -329,21 +329,23 @@ def test_delete_sync__cancels_a_queued_execution(project: Project, family: Famil
 
 @both_transports
 @each_family
-def test_delete_sync__requests_cancel_of_a_running_execution(project: Project, family: Family, shelf: Shelf) -> None:
+def test_delete_sync__requests_cancel_of_a_running_execution(
+    project: Project, family: Family, table_source: TableSource
+) -> None:
     """The worker learns of the cancel at its next heartbeat or commit; later batches are not stored."""
     client = client_of(project, family)
-    sync_id = readable(client, shelf)
+    sync_id = readable(client, table_source)
     execution_id = client.started(sync_id)
-    with Hand(project.database, execution_id) as hand:
-        assert hand.steps(1) == "continue"
+    with StepWorker(project.database, execution_id) as step_worker:
+        assert step_worker.steps(1) == "continue"
         assert client.ask("DELETE", f"/{sync_id}").status_code == 204
         assert project.database.execution(execution_id)["status"] == "cancelling"
-        assert hand.tell("worker_heartbeat") == "cancel"
-        assert hand.tell("worker_release") == "cancelled"
-        batch = hand.batch()
+        assert step_worker.tell("worker_heartbeat") == "cancel"
+        assert step_worker.tell("worker_release") == "cancelled"
+        batch = step_worker.batch()
         assert batch is not None
         with project.unchanged():
-            assert hand.commit(batch) == "lost"
+            assert step_worker.commit(batch) == "lost"
 
 
 @both_transports
@@ -415,9 +417,11 @@ def test_get_sync_execution__in_each_status(project: Project, family: Family, st
 
 @both_transports
 @each_family
-def test_sync_endpoints__responses_equal_those_of_the_database(project: Project, family: Family, shelf: Shelf) -> None:
+def test_sync_endpoints__responses_equal_those_of_the_database(
+    project: Project, family: Family, table_source: TableSource
+) -> None:
     client = client_of(project, family)
-    sync_id = readable(client, shelf)
+    sync_id = readable(client, table_source)
     execution_id = client.started(sync_id)
     run(project.database, execution_id)
     with project.database.session(client.user.claims) as session:
@@ -451,9 +455,11 @@ def test_get_sync_execution__execution_of_another_sync(project: Project, family:
 
 @both_transports
 @each_family
-def test_get_sync_status__from_no_execution_to_the_next(project: Project, family: Family, shelf: Shelf) -> None:
+def test_get_sync_status__from_no_execution_to_the_next(
+    project: Project, family: Family, table_source: TableSource
+) -> None:
     client = client_of(project, family)
-    sync_id = readable(client, shelf)
+    sync_id = readable(client, table_source)
     rest = {"next_execution_time": None} | ({"ingestion_status": None} if family is BULK else {})
 
     def current_and_last() -> tuple[Any, Any]:
@@ -466,23 +472,23 @@ def test_get_sync_status__from_no_execution_to_the_next(project: Project, family
     assert current_and_last() == (None, None)
     first = client.started(sync_id)
     assert current_and_last() == ((first, "created"), None)
-    with Hand(project.database, first) as hand:
+    with StepWorker(project.database, first) as step_worker:
         assert current_and_last() == ((first, "running"), None)
-        hand.steps(1)
+        step_worker.steps(1)
         assert current_and_last() == ((first, "running"), None)
-        hand.rest()
+        step_worker.rest()
     assert current_and_last() == ((first, "completed"), (first, "completed"))
     second = client.started(sync_id)
     assert current_and_last() == ((second, "created"), (first, "completed"))
-    with Hand(project.database, second) as hand:
+    with StepWorker(project.database, second) as step_worker:
         assert current_and_last() == ((second, "running"), (first, "completed"))
-        assert hand.fails(retry=True) == "queued"
+        assert step_worker.fails(retry=True) == "queued"
         assert current_and_last() == ((second, "running"), (first, "completed"))
     project.database.admin.execute("set session_replication_role = replica")
     project.database.admin.execute("update app.executions set run_at = now() where id = %s", (second,))
     project.database.admin.execute("set session_replication_role = origin")
-    with Hand(project.database, second) as hand:
-        assert hand.fails() == "failed"
+    with StepWorker(project.database, second) as step_worker:
+        assert step_worker.fails() == "failed"
     assert current_and_last() == ((second, "failed"), (second, "failed"))
     third = client.started(sync_id)
     assert client.ask("POST", f"/{sync_id}/cancel").status_code == 200

@@ -13,7 +13,18 @@ import pytest
 from functions.worker.client import Batch
 from tests.support import documented
 from tests.support.project import both_transports, expect_error, one_transport
-from tests.support.syncs import BULK, BY_HAND, MODEL_SYNC, UNKNOWN, Client, Hand, accepted, at_once, make_model, walk
+from tests.support.syncs import (
+    BULK,
+    BY_HAND,
+    MODEL_SYNC,
+    UNKNOWN,
+    Client,
+    StepWorker,
+    accepted,
+    at_once,
+    make_model,
+    walk,
+)
 
 if TYPE_CHECKING:
     from tests.support.project import Project
@@ -361,9 +372,11 @@ def store_row(client: Client, connection_id: str, key: str, data: str) -> None:
     bulk = client.of(BULK)
     source = client.http_connection("accounts")
     sync_id = bulk.made(source_connection_id=source, destination_connection_id=connection_id)
-    with Hand(client.database, bulk.started(sync_id)) as hand:
-        hand.commit(Batch("accounts", [{"key": key, "data": json.loads(data)}], {"complete": True}, {}, done=True))
-        hand.tell("worker_complete")
+    with StepWorker(client.database, bulk.started(sync_id)) as step_worker:
+        step_worker.commit(
+            Batch("accounts", [{"key": key, "data": json.loads(data)}], {"complete": True}, {}, done=True)
+        )
+        step_worker.tell("worker_complete")
 
 
 @both_transports

@@ -18,7 +18,7 @@ from functions.worker.client import WorkerClient, service_caller
 from functions.worker.loop import Options, Worker
 from functions.worker.runners import CHECKS, bind_source
 from tests.support.project import BOTH_TRANSPORTS, both_transports, expect_error, one_transport
-from tests.support.syncs import MODEL, OPEN_LOCAL, UNKNOWN, Client, Shelf, accepted, at_once, walk
+from tests.support.syncs import MODEL, OPEN_LOCAL, UNKNOWN, Client, TableSource, accepted, at_once, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,29 +54,29 @@ def checks(projects: Projects) -> Iterator[CheckWorker]:
 
 
 @pytest.fixture(scope="module")
-def shelf() -> Iterator[Shelf]:
-    with Shelf() as running:
+def table_source() -> Iterator[TableSource]:
+    with TableSource() as running:
         yield running
 
 
 @pytest.fixture
-def client(project: Project, shelf: Shelf) -> Client:
-    shelf.before = lambda _resource, _page: None
-    shelf.tables.clear()
-    shelf.put(
+def client(project: Project, table_source: TableSource) -> Client:
+    table_source.before = lambda _resource, _page: None
+    table_source.tables.clear()
+    table_source.put(
         "airlines", {"id": 1, "code": "AA", "name": "American"}, {"id": 2, "code": "UA", "name": None, "hub": True}
     )
     return Client(project, MODEL, project.database.member())
 
 
-def connection(client: Client, shelf: Shelf, *resources: str, **options: Any) -> str:
-    return client.database.connection(client.user.agency_id, config=shelf.config(*resources, **options))
+def connection(client: Client, table_source: TableSource, *resources: str, **options: Any) -> str:
+    return client.database.connection(client.user.agency_id, config=table_source.config(*resources, **options))
 
 
-def body_of(client: Client, shelf: Shelf, **members: Any) -> dict[str, Any]:
+def body_of(client: Client, table_source: TableSource, **members: Any) -> dict[str, Any]:
     return {
         "name": "Airlines",
-        "connection_id": connection(client, shelf),
+        "connection_id": connection(client, table_source),
         "configuration": {"resource": "airlines"},
         **members,
     }
@@ -91,8 +91,8 @@ ALL_FIELDS = fields(("id", "number"), ("code", "string"), ("name", "string"), ("
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__fields_of_the_first_page(client: Client, shelf: Shelf) -> None:
-    body = body_of(client, shelf, identifier="code")
+def test_create_model__fields_of_the_first_page(client: Client, table_source: TableSource) -> None:
+    body = body_of(client, table_source, identifier="code")
     model = accepted(client.create(body), MODEL.one)
     assert model["fields"] == ALL_FIELDS
     assert (model["connection_id"], model["configuration"]) == (body["connection_id"], {"resource": "airlines"})
@@ -103,14 +103,14 @@ def test_create_model__fields_of_the_first_page(client: Client, shelf: Shelf) ->
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__field_order_and_types(client: Client, shelf: Shelf) -> None:
-    shelf.put(
+def test_create_model__field_order_and_types(client: Client, table_source: TableSource) -> None:
+    table_source.put(
         "mixed",
         {"id": 1, "a": None, "b": [1], "c": 1, "日本": {}, "e": True, "": "x"},
         {"id": 2, "f": 1.5, "c": "1", "e": 1, "b": None},
         {"id": 3, "later": "not on the first page"},
     )
-    body = body_of(client, shelf, configuration={"resource": "mixed"})
+    body = body_of(client, table_source, configuration={"resource": "mixed"})
     assert accepted(client.create(body), MODEL.one)["fields"] == fields(
         ("id", "number"),
         ("a", "unknown"),
@@ -125,11 +125,11 @@ def test_create_model__field_order_and_types(client: Client, shelf: Shelf) -> No
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__stream_without_records(client: Client, shelf: Shelf) -> None:
-    shelf.put("nothing")
-    body = body_of(client, shelf, configuration={"resource": "nothing"})
+def test_create_model__stream_without_records(client: Client, table_source: TableSource) -> None:
+    table_source.put("nothing")
+    body = body_of(client, table_source, configuration={"resource": "nothing"})
     assert accepted(client.create(body), MODEL.one)["fields"] == []
-    body = body_of(client, shelf, configuration={"resource": "nothing"}, identifier="code")
+    body = body_of(client, table_source, configuration={"resource": "nothing"}, identifier="code")
     members = expect_error(client.create(body), 400, "unknown_field")
     assert members["field"] == "code"
 
@@ -146,62 +146,62 @@ def test_create_model__stream_without_records(client: Client, shelf: Shelf) -> N
     ],
     ids=["one", "in the source's order", "a thousand", "null"],
 )
-def test_create_model__selected_fields(client: Client, shelf: Shelf, selected: Any, expected: Any) -> None:
-    assert accepted(client.create(body_of(client, shelf, fields=selected)), MODEL.one)["fields"] == expected
+def test_create_model__selected_fields(client: Client, table_source: TableSource, selected: Any, expected: Any) -> None:
+    assert accepted(client.create(body_of(client, table_source, fields=selected)), MODEL.one)["fields"] == expected
 
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__identifier_outside_the_selected_fields(client: Client, shelf: Shelf) -> None:
-    model = accepted(client.create(body_of(client, shelf, fields=["name"], identifier="code")), MODEL.one)
+def test_create_model__identifier_outside_the_selected_fields(client: Client, table_source: TableSource) -> None:
+    model = accepted(client.create(body_of(client, table_source, fields=["name"], identifier="code")), MODEL.one)
     assert (model["identifier"], model["fields"]) == ("code", ALL_FIELDS[2:3])
 
 
 @both_transports
 @pytest.mark.usefixtures("checks")
 @pytest.mark.parametrize("unknown", ["Code", "nope", "", "x'; --", "日本", "x" * 100_000], ids=lambda name: name[:9])
-def test_create_model__unknown_field(client: Client, shelf: Shelf, unknown: str) -> None:
+def test_create_model__unknown_field(client: Client, table_source: TableSource, unknown: str) -> None:
     for wrong in ({"fields": ["code", unknown]}, {"identifier": unknown}):
-        members = expect_error(client.create(body_of(client, shelf, **wrong)), 400, "unknown_field")
+        members = expect_error(client.create(body_of(client, table_source, **wrong)), 400, "unknown_field")
         assert members == {"field": unknown[:200], "available": ["id", "code", "name", "hub"]}
     assert walk(client) == [[]]
 
 
 @both_transports
 @pytest.mark.parametrize("unknown", ["Airlines", "nope", "", "'; --", "x" * 100_000], ids=lambda name: name[:9])
-def test_create_model__unknown_resource(client: Client, shelf: Shelf, unknown: str) -> None:
-    body = body_of(client, shelf, configuration={"resource": unknown})
+def test_create_model__unknown_resource(client: Client, table_source: TableSource, unknown: str) -> None:
+    body = body_of(client, table_source, configuration={"resource": unknown})
     with client.project.unchanged():
         members = expect_error(client.create(body), 400, "unknown_resource")
     assert members == {"resource": unknown[:200], "available": ["airlines"]}
 
 
 @both_transports
-def test_create_model__connection_of_another_agency(client: Client, shelf: Shelf) -> None:
+def test_create_model__connection_of_another_agency(client: Client, table_source: TableSource) -> None:
     other = Client(client.project, MODEL, client.database.member())
-    theirs, deleted = connection(other, shelf), connection(client, shelf)
+    theirs, deleted = connection(other, table_source), connection(client, table_source)
     client.database.admin.execute("update app.connections set deleted_at = now() where id = %s", (deleted,))
     for connection_id in (theirs, deleted, UNKNOWN):
-        body = body_of(client, shelf, connection_id=connection_id)
+        body = body_of(client, table_source, connection_id=connection_id)
         with client.project.unchanged():
             assert expect_error(client.create(body), 404, "connection_not_found") == {}
 
 
 @both_transports
-def test_create_model__connection_is_not_a_source(client: Client, shelf: Shelf) -> None:
-    body = body_of(client, shelf, connection_id=client.records_connection())
+def test_create_model__connection_is_not_a_source(client: Client, table_source: TableSource) -> None:
+    body = body_of(client, table_source, connection_id=client.records_connection())
     with client.project.unchanged():
         assert expect_error(client.create(body), 400, "not_a_source") == {}
 
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__organization_id(client: Client, shelf: Shelf) -> None:
+def test_create_model__organization_id(client: Client, table_source: TableSource) -> None:
     for organization_id in (client.database.agency(), UNKNOWN):
-        body = body_of(client, shelf, organization_id=organization_id)
+        body = body_of(client, table_source, organization_id=organization_id)
         assert expect_error(client.create(body), 403, "other_organization") == {}
     assert walk(client) == [[]]
-    mine = body_of(client, shelf, organization_id=client.user.agency_id)
+    mine = body_of(client, table_source, organization_id=client.user.agency_id)
     assert accepted(client.create(mine), MODEL.one)["organization_id"] == client.user.agency_id
 
 
@@ -226,17 +226,17 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @one_transport
 @pytest.mark.parametrize("name", WRONG)
-def test_create_model__invalid_member(client: Client, shelf: Shelf, name: str) -> None:
+def test_create_model__invalid_member(client: Client, table_source: TableSource, name: str) -> None:
     members, field = WRONG[name]
-    body = body_of(client, shelf, **members)
+    body = body_of(client, table_source, **members)
     with client.project.unchanged():
         assert expect_error(client.create(body), 400, "invalid_field") == {"field": field}
 
 
 @one_transport
 @pytest.mark.parametrize("missing", ["name", "connection_id", "configuration", "configuration.resource"])
-def test_create_model__missing_member(client: Client, shelf: Shelf, missing: str) -> None:
-    body = body_of(client, shelf)
+def test_create_model__missing_member(client: Client, table_source: TableSource, missing: str) -> None:
+    body = body_of(client, table_source)
     if missing == "configuration.resource":
         body["configuration"] = {}
     else:
@@ -246,7 +246,7 @@ def test_create_model__missing_member(client: Client, shelf: Shelf, missing: str
 
 
 @one_transport
-def test_create_model__names_all_unsupported_members(client: Client, shelf: Shelf) -> None:
+def test_create_model__names_all_unsupported_members(client: Client, table_source: TableSource) -> None:
     members: dict[str, Any] = {
         "additional_fields": [1],
         "enricher": {},
@@ -256,7 +256,7 @@ def test_create_model__names_all_unsupported_members(client: Client, shelf: Shel
         "tracking_columns": ["x"],
         "zz": None,
     }
-    body = body_of(client, shelf, **members)
+    body = body_of(client, table_source, **members)
     body["configuration"]["query"] = "select 1"
     with client.project.unchanged():
         details = expect_error(client.create(body), 422, "unsupported_field")
@@ -265,10 +265,10 @@ def test_create_model__names_all_unsupported_members(client: Client, shelf: Shel
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__members_equal_to_the_defaults(client: Client, shelf: Shelf) -> None:
+def test_create_model__members_equal_to_the_defaults(client: Client, table_source: TableSource) -> None:
     defaults: dict[str, Any] = {name: [] for name in ("additional_fields", "labels", "policies", "relations")}
     defaults |= dict.fromkeys(("enricher", "tracking_columns", "fields", "identifier", "organization_id"))
-    assert accepted(client.create(body_of(client, shelf, **defaults)), MODEL.one)["fields"] == ALL_FIELDS
+    assert accepted(client.create(body_of(client, table_source, **defaults)), MODEL.one)["fields"] == ALL_FIELDS
 
 
 # Source checks
@@ -279,31 +279,35 @@ def test_create_model__members_equal_to_the_defaults(client: Client, shelf: Shel
 @pytest.mark.parametrize(
     ("status", "reason"), [(401, "source_unauthorized"), (404, "source_not_found"), (302, "source_refused")]
 )
-def test_create_model__source_rejects_the_request(client: Client, shelf: Shelf, status: int, reason: str) -> None:
-    shelf.before = lambda _resource, _page: status
-    members = expect_error(client.create(body_of(client, shelf)), 400, "source_not_readable")
+def test_create_model__source_rejects_the_request(
+    client: Client, table_source: TableSource, status: int, reason: str
+) -> None:
+    table_source.before = lambda _resource, _page: status
+    members = expect_error(client.create(body_of(client, table_source)), 400, "source_not_readable")
     assert members == {"reason": reason}
     assert walk(client) == [[]]
 
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__source_returns_malformed_records(client: Client, shelf: Shelf) -> None:
+def test_create_model__source_returns_malformed_records(client: Client, table_source: TableSource) -> None:
     for records in ([1], [{"code": "AA"}], [None]):
-        shelf.tables["airlines"] = records
-        assert expect_error(client.create(body_of(client, shelf)), 400, "source_not_readable") == {
+        table_source.tables["airlines"] = records
+        assert expect_error(client.create(body_of(client, table_source)), 400, "source_not_readable") == {
             "reason": "source_malformed"
         }
     assert walk(client) == [[]]
 
 
 @both_transports
-def test_create_model__source_check_times_out(client: Client, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_model__source_check_times_out(
+    client: Client, table_source: TableSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a worker the check times out and is cancelled, so that no worker runs it later."""
     monkeypatch.setattr(source_check, "WAIT_SECONDS", 0.0)
     finished = threading.Event()
-    shelf.before = lambda _resource, _page: None if finished.wait(30) else 500
-    expect_error(client.create(body_of(client, shelf)), 503, "source_unavailable")
+    table_source.before = lambda _resource, _page: None if finished.wait(30) else 500
+    expect_error(client.create(body_of(client, table_source)), 503, "source_unavailable")
     finished.set()
     assert walk(client) == [[]]
     checks = client.database.all(
@@ -314,8 +318,8 @@ def test_create_model__source_check_times_out(client: Client, shelf: Shelf, monk
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__repeated_with_an_idempotency_key(client: Client, shelf: Shelf) -> None:
-    body, key = body_of(client, shelf), {"idempotency-key": str(uuid.uuid4())}
+def test_create_model__repeated_with_an_idempotency_key(client: Client, table_source: TableSource) -> None:
+    body, key = body_of(client, table_source), {"idempotency-key": str(uuid.uuid4())}
     first = accepted(client.create(body, headers=key), MODEL.one)
     assert accepted(client.create(body, headers=key), MODEL.one) == first
     expect_error(client.create({**body, "name": "Another"}, headers=key), 422, "idempotency_key_reused")
@@ -325,8 +329,8 @@ def test_create_model__repeated_with_an_idempotency_key(client: Client, shelf: S
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__concurrent_calls_with_one_idempotency_key(client: Client, shelf: Shelf) -> None:
-    body, key = body_of(client, shelf), {"idempotency-key": "k"}
+def test_create_model__concurrent_calls_with_one_idempotency_key(client: Client, table_source: TableSource) -> None:
+    body, key = body_of(client, table_source), {"idempotency-key": "k"}
     responses = client.project.concurrently(lambda: client.create(body, headers=key))
     [model_id] = {accepted(response, MODEL.one)["id"] for response in responses if response.is_success}
     for response in responses:
@@ -337,12 +341,12 @@ def test_create_model__concurrent_calls_with_one_idempotency_key(client: Client,
 
 @both_transports
 @pytest.mark.usefixtures("checks")
-def test_create_model__races_with_deletion_of_its_connection(client: Client, shelf: Shelf) -> None:
+def test_create_model__races_with_deletion_of_its_connection(client: Client, table_source: TableSource) -> None:
     """Either the model is created and its connection stays, or the connection is deleted and no model is created. The
     request does not wait for a source check that the deletion has cancelled.
     """
     for _ in range(8):
-        body = body_of(client, shelf)
+        body = body_of(client, table_source)
 
         def create(body: dict[str, Any] = body) -> Any:
             return client.create(body)

@@ -25,11 +25,11 @@ from tests.support.sync_job_runs import (
     CONTACTS,
     LIST_ACCOUNTS,
     LIST_CONTACTS,
-    Asked,
     Client,
     Gate,
+    NestedSource,
     Receiver,
-    Tree,
+    SourceRequest,
     WebhookMessage,
     accepted,
     deliveries,
@@ -65,7 +65,7 @@ class Environment:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._exit = ExitStack()
-        self.source = self._exit.enter_context(Tree())
+        self.source = self._exit.enter_context(NestedSource())
         self.receiver = self._exit.enter_context(Receiver())
         backend = Backend(database, "ES256")
         self._exit.callback(backend.close)
@@ -126,7 +126,7 @@ class Scenario:
         self.source, self.receiver = environment.source, environment.receiver
         self.client = Client(environment.project, environment.database.member())
         self.webhook: dict[str, Any] | None = None
-        self.earlier_requests: list[Asked] = [*self.source.asked]
+        self.earlier_requests: list[SourceRequest] = [*self.source.asked]
         self.run_id = ""
 
     def run(self, destination: str, *resources: Any, url: str | None = None, **members: Any) -> str:

@@ -49,7 +49,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SourceRequest:
     """A request for a page of a resource, or for one of its records; `query` excludes the paging parameters."""
 
     resource: str
@@ -58,7 +58,7 @@ class Asked:
     query: Mapping[str, list[str]]
 
 
-class Tree:
+class NestedSource:
     """A source that serves `tables` and filters by the query's parameters (`of=1`: records with of = 1).
 
     `before(asked)` is called before each response. It may wait, change the tables, or return a status to respond with.
@@ -66,8 +66,8 @@ class Tree:
 
     def __init__(self) -> None:
         self.tables: dict[str, list[dict[str, Any]]] = {}
-        self.before: Callable[[Asked], int | None] = lambda _: None
-        self.asked: list[Asked] = []
+        self.before: Callable[[SourceRequest], int | None] = lambda _: None
+        self.asked: list[SourceRequest] = []
         self._server = WebServer(self._answer, threads=16)
 
     def config(self, size: int = 2) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Tree:
         resource = next((name for name in NAMES if path == name or path.startswith(f"{name}/")), "")
         key = path.removeprefix(resource).strip("/") or None
         page, size = int(query.pop("page", ["1"])[0]), int(query.pop("size", ["1000"])[0])
-        asked = Asked(resource, page, key, query)
+        asked = SourceRequest(resource, page, key, query)
         self.asked.append(asked)
         status = self.before(asked) or 200
         rows = [row for row in self.tables.get(resource, []) if all(str(row.get(n)) in v for n, v in query.items())]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 BY_HAND = {"frequency": "manual"}
 DIRECT = BOTH_TRANSPORTS[:1]
-OPEN_LOCAL = partial(open_source, allow_private_addresses=True)  # a Shelf is
+OPEN_LOCAL = partial(open_source, allow_private_addresses=True)  # a TableSource is
 LOCAL = bind_source(OPEN_LOCAL, RUNNERS)
 
 
@@ -65,7 +65,7 @@ STARTED = [BULK, MODEL_SYNC]
 def config(
     *resources: str, base_url: str = "http://127.0.0.1:9", size: int = 2, key: Sequence[str] = ("id",)
 ) -> dict[str, Any]:
-    """The configuration of a connection to a Shelf with these resources."""
+    """The configuration of a connection to a TableSource with these resources."""
     pagination = {"type": "page_number", "param": "page", "size_param": "size", "size": size, "total": "total"}
     return {
         "base_url": base_url,
@@ -77,7 +77,7 @@ def config(
     }
 
 
-class Shelf:
+class TableSource:
     """A source that serves `tables`. `before(resource, page)` is called before each response. It may wait, change the
     tables, or return a status to respond with.
     """
@@ -261,7 +261,7 @@ def walk(client: Client, path: str = "", **query: Any) -> list[list[str]]:
     return pages
 
 
-class Hand:
+class StepWorker:
     """A worker of one execution that makes a batch only when the test asks for it."""
 
     def __init__(self, database: Database, execution_id: str) -> None:
@@ -362,8 +362,8 @@ class Hand:
 
 def run(database: Database, execution_id: str) -> None:
     """Run the execution to its end."""
-    with Hand(database, execution_id) as hand:
-        hand.rest()
+    with StepWorker(database, execution_id) as step_worker:
+        step_worker.rest()
 
 
 def rows(database: Database, connection_id: str, resource: str | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from functions.worker.client import Execution, WorkerClient, service_caller
 from functions.worker.engine import Engine, Signals
 from tests.support.historical_syncs import LoggedWorker
 from tests.support.project import BOTH_TRANSPORTS
-from tests.support.syncs import BULK, DIRECT, LOCAL, Client, Hand, Shelf, rows, run
+from tests.support.syncs import BULK, DIRECT, LOCAL, Client, StepWorker, TableSource, rows, run
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ through_one_door = pytest.mark.parametrize("project", DIRECT, indirect=True, ids
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
+def table_source() -> Iterator[TableSource]:
     """Five flights on three pages, no planes, three airports on two."""
-    with Shelf() as running:
+    with TableSource() as running:
         running.put("flights", *({"id": n, "number": f"F{n}"} for n in range(5)))
         running.put("planes")
         running.put("airports", *({"id": n, "name": f"A{n}"} for n in range(3)))
@@ -46,11 +46,11 @@ BATCHES = 3 + 1 + 2
 
 
 class Scenario:
-    def __init__(self, project: Project, shelf: Shelf) -> None:
+    def __init__(self, project: Project, table_source: TableSource) -> None:
         self.client = Client(project, BULK, project.database.member())
         self.database = project.database
-        self.shelf = shelf
-        self.source = self.database.connection(self.client.user.agency_id, config=shelf.config(*NAMES))
+        self.table_source = table_source
+        self.source = self.database.connection(self.client.user.agency_id, config=table_source.config(*NAMES))
         self.destination = self.client.records_connection()
 
     def sync(self, **members: Any) -> str:
@@ -62,7 +62,9 @@ class Scenario:
 
     def held(self, *names: str, prefix: str = "") -> dict[str, Any]:
         """The rows of a destination after these tables are copied."""
-        return {f"{prefix}{name} [{one['id']}]": one for name in names or NAMES for one in self.shelf.tables[name]}
+        return {
+            f"{prefix}{name} [{one['id']}]": one for name in names or NAMES for one in self.table_source.tables[name]
+        }
 
     def shown(self, sync_id: str, execution_id: str) -> dict[str, tuple[str, int]]:
         """Status and count of each schema. Checks what holds for every execution."""
@@ -80,8 +82,8 @@ class Scenario:
 
 
 @pytest.fixture
-def scene(project: Project, shelf: Shelf) -> Scenario:
-    return Scenario(project, shelf)
+def scene(project: Project, table_source: TableSource) -> Scenario:
+    return Scenario(project, table_source)
 
 
 # From the first batch to the last
@@ -101,15 +103,15 @@ def test_execution__schemas_progress_to_completed(scene: Scenario) -> None:
         {"flights": ("completed", 5), "planes": ("completed", 0), "airports": ("completed", 3)},
     ]
     assert scene.shown(sync_id, execution_id) == states[0]
-    with Hand(scene.database, execution_id) as hand:
+    with StepWorker(scene.database, execution_id) as step_worker:
         for state in states:
             assert scene.shown(sync_id, execution_id) == state
             assert len(scene.rows()) == sum(count for _, count in state.values())
-            assert scene.client.execution(sync_id, execution_id)["version"] == str(hand.seq)
+            assert scene.client.execution(sync_id, execution_id)["version"] == str(step_worker.seq)
             if state is not states[-1]:
-                hand.steps(1)
+                step_worker.steps(1)
         assert scene.client.execution(sync_id, execution_id)["status"] == "running"
-        assert hand.rest() == 0
+        assert step_worker.rest() == 0
     ended = scene.client.execution(sync_id, execution_id)
     assert (ended["status"], ended["record_count"], ended["status_message"]) == ("completed", 8, None)
     assert scene.shown(sync_id, execution_id) == states[-1]
@@ -122,16 +124,16 @@ def test_execution__schemas_progress_to_completed(scene: Scenario) -> None:
 def test_execution__ended_in_the_middle__status_of_each_schema(scene: Scenario, done: int, end: str) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
-    with Hand(scene.database, execution_id) as hand:
-        hand.steps(done)
+    with StepWorker(scene.database, execution_id) as step_worker:
+        step_worker.steps(done)
         before = scene.shown(sync_id, execution_id)
         if end == "failed":
-            assert hand.fails() == "failed"
+            assert step_worker.fails() == "failed"
         else:
             assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
             assert scene.client.execution(sync_id, execution_id)["status"] == "canceling"
             assert scene.shown(sync_id, execution_id) == before
-            assert hand.tell("worker_release") == "cancelled"
+            assert step_worker.tell("worker_release") == "cancelled"
     after = scene.shown(sync_id, execution_id)
     assert after == {name: (status if status == "completed" else end, n) for name, (status, n) in before.items()}
     execution = scene.client.execution(sync_id, execution_id)
@@ -157,8 +159,8 @@ def test_execution__next_one__counts_begin_at_zero(scene: Scenario) -> None:
     first = scene.client.started(sync_id)
     run(scene.database, first)
     shown = scene.client.execution(sync_id, first)
-    scene.shelf.tables["flights"].append({"id": 5, "number": "F5"})
-    scene.shelf.tables["airports"][0] = {"id": 0, "name": "another"}
+    scene.table_source.tables["flights"].append({"id": 5, "number": "F5"})
+    scene.table_source.tables["airports"][0] = {"id": 0, "name": "another"}
     second = scene.client.started(sync_id)
     assert scene.shown(sync_id, second) == dict.fromkeys(NAMES, ("created", 0))
     run(scene.database, second)
@@ -173,7 +175,7 @@ def test_records__deleted_at_the_source__kept(scene: Scenario) -> None:
     sync_id = scene.sync()
     run(scene.database, scene.client.started(sync_id))
     gone = scene.held()
-    scene.shelf.put("flights", {"id": 0})
+    scene.table_source.put("flights", {"id": 0})
     run(scene.database, scene.client.started(sync_id))
     assert scene.rows() == {**gone, "flights [0]": {"id": 0}}
 
@@ -190,17 +192,17 @@ def test_start__some_schemas__others_untouched(scene: Scenario) -> None:
     assert scene.shown(sync_id, execution_id) == {"airports": ("completed", 3)}
     assert scene.client.execution(sync_id, execution_id)["is_partial"] is True
     assert scene.rows() == scene.held("airports")
-    assert {resource for resource, _ in scene.shelf.asked} == {"airports"}
+    assert {resource for resource, _ in scene.table_source.asked} == {"airports"}
 
 
 @through_both_doors
 def test_records__output_prefix(scene: Scenario) -> None:
     sync_id = scene.sync(destination_configuration={"schema": "crm.日本"})
     execution_id = scene.client.started(sync_id)
-    with Hand(scene.database, execution_id) as hand:
-        hand.steps(1)
+    with StepWorker(scene.database, execution_id) as step_worker:
+        step_worker.steps(1)
         assert scene.shown(sync_id, execution_id)["flights"] == ("running", 2)
-        hand.rest()
+        step_worker.rest()
     assert scene.shown(sync_id, execution_id)["flights"] == ("completed", 5)
     assert scene.rows() == scene.held(prefix="crm.日本.")
     assert {one["output_name"] for one in scene.client.execution(sync_id, execution_id)["schemas"]} == {
@@ -210,8 +212,8 @@ def test_records__output_prefix(scene: Scenario) -> None:
 
 @through_both_doors
 def test_records__longest_names(scene: Scenario) -> None:
-    scene.shelf.put("x" * 99, {"id": 1})
-    source = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config("x" * 99))
+    scene.table_source.put("x" * 99, {"id": 1})
+    source = scene.database.connection(scene.client.user.agency_id, config=scene.table_source.config("x" * 99))
     destination_configuration = {"schema": "y" * 100}
     sync_id = scene.sync(source_connection_id=source, schemas=None, destination_configuration=destination_configuration)
     run(scene.database, scene.client.started(sync_id))
@@ -221,7 +223,7 @@ def test_records__longest_names(scene: Scenario) -> None:
 @through_both_doors
 def test_records__two_syncs_into_one_destination(scene: Scenario) -> None:
     """Concurrently. The last write of a row wins, and each execution counts its own writes."""
-    other = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config(*NAMES))
+    other = scene.database.connection(scene.client.user.agency_id, config=scene.table_source.config(*NAMES))
     syncs = [
         scene.sync(),
         scene.sync(source_connection_id=other),
@@ -229,40 +231,44 @@ def test_records__two_syncs_into_one_destination(scene: Scenario) -> None:
     ]
     executions = [scene.client.started(sync_id) for sync_id in syncs]
     with contextlib.ExitStack() as stack:
-        hands = [stack.enter_context(Hand(scene.database, one)) for one in executions]
+        step_workers = [stack.enter_context(StepWorker(scene.database, one)) for one in executions]
         for _ in range(BATCHES):
-            for hand in hands:
-                hand.steps(1)
-        for hand in hands:
-            assert hand.rest() == 0
+            for step_worker in step_workers:
+                step_worker.steps(1)
+        for step_worker in step_workers:
+            assert step_worker.rest() == 0
     for sync_id, execution_id in zip(syncs, executions, strict=True):
-        assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.shelf.tables[n])) for n in NAMES}
+        assert scene.shown(sync_id, execution_id) == {
+            n: ("completed", len(scene.table_source.tables[n])) for n in NAMES
+        }
     assert scene.rows() == {**scene.held(), **scene.held(prefix="b.")}
 
 
 @through_both_doors
 def test_records__many_workers_store_the_same_rows__no_deadlock(scene: Scenario) -> None:
     """Each has the records in another order."""
-    sources = [Shelf() for _ in range(4)]
+    sources = [TableSource() for _ in range(4)]
     try:
         executions = []
-        for nth, shelf in enumerate(sources):
+        for nth, table_source in enumerate(sources):
             records = [{"id": n, "from": nth} for n in range(400)]
             random.Random(nth).shuffle(records)
-            shelf.put("flights", *records)
-            source = scene.database.connection(scene.client.user.agency_id, config=shelf.config("flights", size=50))
+            table_source.put("flights", *records)
+            source = scene.database.connection(
+                scene.client.user.agency_id, config=table_source.config("flights", size=50)
+            )
             executions.append(scene.client.started(scene.sync(source_connection_id=source, schemas=["flights"])))
-        hands = [Hand(scene.database, one) for one in executions]
-        threads = [threading.Thread(target=hand.rest) for hand in hands]
+        step_workers = [StepWorker(scene.database, one) for one in executions]
+        threads = [threading.Thread(target=step_worker.rest) for step_worker in step_workers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        for hand in hands:
-            hand.close()
+        for step_worker in step_workers:
+            step_worker.close()
     finally:
-        for shelf in sources:
-            shelf.close()
+        for table_source in sources:
+            table_source.close()
     assert {scene.database.execution(one)["status"] for one in executions} == {"completed"}
     assert {scene.database.execution(one)["records"] for one in executions} == {400}
     assert len(scene.rows()) == 400
@@ -287,18 +293,18 @@ def test_append__every_execution_adds_every_record(scene: Scenario) -> None:
 def test_append__worker_dies__no_duplicates(scene: Scenario, done: int) -> None:
     sync_id = scene.sync(mode="append")
     execution_id = scene.client.started(sync_id)
-    hand = Hand(scene.database, execution_id)
-    hand.steps(done - 1)
-    batch = hand.batch()
+    step_worker = StepWorker(scene.database, execution_id)
+    step_worker.steps(done - 1)
+    batch = step_worker.batch()
     assert batch is not None
-    assert hand.commit(batch) == "continue"
-    assert hand.commit(batch, hand.seq) == "continue"  # as after a lost response
-    hand.dies()
+    assert step_worker.commit(batch) == "continue"
+    assert step_worker.commit(batch, step_worker.seq) == "continue"  # as after a lost response
+    step_worker.dies()
     run(scene.database, execution_id)
     assert sorted(json.dumps(one) for one in scene.rows().values()) == sorted(
         json.dumps(one) for one in scene.held().values()
     )
-    assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.shelf.tables[n])) for n in NAMES}
+    assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.table_source.tables[n])) for n in NAMES}
 
 
 # Workers that die
@@ -310,18 +316,18 @@ def test_runner__worker_dies_after_any_batch__another_resumes(scene: Scenario, d
     """Between schemas or within one. Nothing is read again, lost or counted twice."""
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
-    hand = Hand(scene.database, execution_id)
-    hand.steps(done)
+    step_worker = StepWorker(scene.database, execution_id)
+    step_worker.steps(done)
     before = scene.shown(sync_id, execution_id)
-    late = hand.batch()
-    hand.dies()
-    heir = Hand(scene.database, execution_id)
+    late = step_worker.batch()
+    step_worker.dies()
+    heir = StepWorker(scene.database, execution_id)
     assert scene.shown(sync_id, execution_id) == before
-    scene.shelf.asked.clear()
+    scene.table_source.asked.clear()
     with heir:
         assert heir.rest() == BATCHES - done
-    assert len(scene.shelf.asked) == BATCHES - done
-    assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.shelf.tables[n])) for n in NAMES}
+    assert len(scene.table_source.asked) == BATCHES - done
+    assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.table_source.tables[n])) for n in NAMES}
     assert scene.client.execution(sync_id, execution_id)["record_count"] == 8
     assert scene.rows() == scene.held()
     assert late is None or done < BATCHES
@@ -330,12 +336,12 @@ def test_runner__worker_dies_after_any_batch__another_resumes(scene: Scenario, d
 @through_one_door
 def test_commit__late_batch_of_a_dead_worker__not_stored(scene: Scenario) -> None:
     execution_id = scene.client.started(scene.sync())
-    with Hand(scene.database, execution_id) as dead:
+    with StepWorker(scene.database, execution_id) as dead:
         dead.steps(2)
         late = dead.batch()
         assert late is not None
         scene.database.expire_lease(execution_id)
-        with Hand(scene.database, execution_id) as heir:
+        with StepWorker(scene.database, execution_id) as heir:
             with scene.client.project.unchanged():
                 assert dead.commit(late) == "lost"
             heir.rest()
@@ -345,16 +351,16 @@ def test_commit__late_batch_of_a_dead_worker__not_stored(scene: Scenario) -> Non
 @through_both_doors
 def test_runner__page_of_several_batches__resumed_within_it(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("functions.worker.runners.pages.BATCH_RECORDS", 2)
-    scene.shelf.put("flights", *({"id": n} for n in range(7)))
-    source = scene.database.connection(scene.client.user.agency_id, config=scene.shelf.config("flights", size=7))
+    scene.table_source.put("flights", *({"id": n} for n in range(7)))
+    source = scene.database.connection(scene.client.user.agency_id, config=scene.table_source.config("flights", size=7))
     for done in range(5):
         sync_id = scene.sync(source_connection_id=source, schemas=["flights"])
         execution_id = scene.client.started(sync_id)
-        hand = Hand(scene.database, execution_id)
-        hand.steps(done)
+        step_worker = StepWorker(scene.database, execution_id)
+        step_worker.steps(done)
         assert scene.shown(sync_id, execution_id)["flights"][1] == min(2 * done, 7)
-        hand.dies()
-        with Hand(scene.database, execution_id) as heir:
+        step_worker.dies()
+        with StepWorker(scene.database, execution_id) as heir:
             assert heir.rest() == 4 - done
         assert scene.shown(sync_id, execution_id) == {"flights": ("completed", 7)}
     assert scene.rows() == scene.held("flights")
@@ -364,14 +370,14 @@ def test_runner__page_of_several_batches__resumed_within_it(scene: Scenario, mon
 def test_runner__complete__reads_nothing(scene: Scenario) -> None:
     """The worker died between its last batch and its completion."""
     execution_id = scene.client.started(scene.sync())
-    hand = Hand(scene.database, execution_id)
-    hand.steps(BATCHES)
-    hand.dies()
-    scene.shelf.asked.clear()
+    step_worker = StepWorker(scene.database, execution_id)
+    step_worker.steps(BATCHES)
+    step_worker.dies()
+    scene.table_source.asked.clear()
     scene.database.admin.execute("update app.connections set config = '{}' where id = %s", (scene.source,))
-    with Hand(scene.database, execution_id) as heir:
+    with StepWorker(scene.database, execution_id) as heir:
         assert heir.rest() == 0
-    assert scene.shelf.asked == []
+    assert scene.table_source.asked == []
 
 
 @through_one_door
@@ -379,10 +385,10 @@ def test_runner__resource_config_changed__resource_begins_again(scene: Scenario)
     """The stored position belongs to another request. Stored rows are written and counted again, but not duplicated."""
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
-    hand = Hand(scene.database, execution_id)
-    hand.steps(1)
-    hand.dies()
-    changed = json.dumps(scene.shelf.config(*NAMES, size=3))
+    step_worker = StepWorker(scene.database, execution_id)
+    step_worker.steps(1)
+    step_worker.dies()
+    changed = json.dumps(scene.table_source.config(*NAMES, size=3))
     scene.database.admin.execute("update app.connections set config = %s where id = %s", (changed, scene.source))
     run(scene.database, execution_id)
     assert scene.rows() == scene.held()
@@ -394,7 +400,7 @@ def test_runner__resource_config_changed__resource_begins_again(scene: Scenario)
 
 def ended(database: Database, execution_id: str) -> str:
     """Run the execution with a real engine. Return how it ended."""
-    with Hand(database, execution_id) as claimed:
+    with StepWorker(database, execution_id) as claimed:
         execution = Execution(**claimed.claimed)
     client = WorkerClient(PostgresTransport(database.login("authenticator")), service_caller(""))
     try:
@@ -410,7 +416,7 @@ def ended(database: Database, execution_id: str) -> str:
 def test_source__fails_in_the_middle__earlier_batches_stay(scene: Scenario, status: int, code: str) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
-    scene.shelf.before = lambda resource, page: status if (resource, page) == ("airports", 2) else None
+    scene.table_source.before = lambda resource, page: status if (resource, page) == ("airports", 2) else None
     assert ended(scene.database, execution_id) == "failed"
     row = scene.database.execution(execution_id)
     assert row["error"]["code"] == code
@@ -423,7 +429,7 @@ def test_source__fails_in_the_middle__earlier_batches_stay(scene: Scenario, stat
     assert [one["status_message"] for one in schemas] == [None, None, row["error"]["message"]]
     assert len(scene.rows()) == 7
     # Started again, it does everything.
-    scene.shelf.before = lambda _resource, _page: None
+    scene.table_source.before = lambda _resource, _page: None
     again = scene.client.started(sync_id)
     assert ended(scene.database, again) == "completed"
     assert scene.rows() == scene.held()
@@ -434,7 +440,7 @@ def test_source__fails_in_the_middle__earlier_batches_stay(scene: Scenario, stat
 def test_source__resource_changed_or_gone__fails(scene: Scenario, what: str) -> None:
     execution_id = scene.client.started(scene.sync())
     if what == "resource":
-        changed = json.dumps(scene.shelf.config("flights", "planes"))
+        changed = json.dumps(scene.table_source.config("flights", "planes"))
         scene.database.admin.execute("update app.connections set config = %s where id = %s", (changed, scene.source))
     else:
         scene.database.admin.execute("update app.connections set kind = 'records' where id = %s", (scene.source,))
@@ -448,7 +454,7 @@ def test_source__resource_changed_or_gone__fails(scene: Scenario, what: str) -> 
 def test_source__record_is_not_an_object__fails(scene: Scenario) -> None:
     sync_id = scene.sync()
     for broken in (1, {"number": "no id"}, {"id": None}, {"id": [1]}, {"id": "x" * 2001}):
-        scene.shelf.tables["airports"] = [{"id": 1}, broken]
+        scene.table_source.tables["airports"] = [{"id": 1}, broken]
         execution_id = scene.client.started(sync_id)
         assert ended(scene.database, execution_id) == "failed"
         assert scene.database.execution(execution_id)["error"]["code"] == "source_malformed"
@@ -469,7 +475,7 @@ def test_records__any_json__stored_unchanged(scene: Scenario) -> None:
         {"id": -1.5, "zero": 0, "empty": ""},
         {"id": True},
     ]
-    scene.shelf.put("flights", *records)
+    scene.table_source.put("flights", *records)
     sync_id = scene.sync(schemas=["flights"])
     execution_id = scene.client.started(sync_id)
     assert ended(scene.database, execution_id) == "completed"
@@ -480,16 +486,16 @@ def test_records__any_json__stored_unchanged(scene: Scenario) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_worker__killed_repeatedly__another_completes(
-    mortal_database: Database, shelf: Shelf, tmp_path: Path, seed: int
+    mortal_database: Database, table_source: TableSource, tmp_path: Path, seed: int
 ) -> None:
     """Real worker processes, killed with SIGKILL at any moment."""
     database, chance = mortal_database, random.Random(seed)
     for name in NAMES:
-        shelf.put(name, *({"id": n} for n in range(40)))
+        table_source.put(name, *({"id": n} for n in range(40)))
     pause = threading.Event()
-    shelf.before = lambda _resource, _page: pause.wait(0.01) and None
+    table_source.before = lambda _resource, _page: pause.wait(0.01) and None
     user = database.member()
-    source = database.connection(user.agency_id, config=shelf.config(*NAMES))
+    source = database.connection(user.agency_id, config=table_source.config(*NAMES))
     destination = database.connection(user.agency_id, "records", {})
     with database.session(user.claims) as session:
         sync = session.call(

@@ -25,7 +25,7 @@ from functions.worker.connectors.http.network import make_client
 from functions.worker.engine import Engine, Signals
 from functions.worker.outbox import Outbox
 from functions.worker.runners import RUNNERS, bind_source
-from tests.support.sync_job_runs import ACCOUNTS, LIST_ACCOUNTS, Receiver, Tree, WebhookMessage, deliveries
+from tests.support.sync_job_runs import ACCOUNTS, LIST_ACCOUNTS, NestedSource, Receiver, WebhookMessage, deliveries
 from tests.support.wait import eventually, until
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ PAGE = 2
 class Scenario:
     """One agency's runs with a webhook, and the parts of a worker that a test calls."""
 
-    def __init__(self, database: Database, source: Tree, receiver: Receiver) -> None:
+    def __init__(self, database: Database, source: NestedSource, receiver: Receiver) -> None:
         self.database = database
         self.source = source
         self.receiver = receiver
@@ -132,7 +132,7 @@ class Scenario:
 @pytest.fixture
 def scene(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
     monkeypatch.setattr(engine, "DELIVERY_WAITS_SECONDS", (0.0, 0.0))
-    with Tree() as source, Receiver() as receiver:
+    with NestedSource() as source, Receiver() as receiver:
         made = Scenario(database, source, receiver)
         yield made
         asyncio.run(made.client.aclose())

@@ -15,7 +15,7 @@ from functions.worker.client import Execution, WorkerClient, service_caller
 from functions.worker.engine import Engine, Signals
 from functions.worker.runners.model_sync import mapped
 from tests.support.project import BOTH_TRANSPORTS, expect_error
-from tests.support.syncs import BULK, DIRECT, LOCAL, MODEL_SYNC, Client, Hand, Shelf, make_model, rows, run
+from tests.support.syncs import BULK, DIRECT, LOCAL, MODEL_SYNC, Client, StepWorker, TableSource, make_model, rows, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,18 +37,18 @@ FIELDS = ["id", "code", "name", "hub", "since"]
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with Shelf() as running:
+def table_source() -> Iterator[TableSource]:
+    with TableSource() as running:
         running.put("airlines", *AIRLINES)
         yield running
 
 
 class Scenario:
-    def __init__(self, project: Project, shelf: Shelf) -> None:
+    def __init__(self, project: Project, table_source: TableSource) -> None:
         self.client = Client(project, MODEL_SYNC, project.database.member())
         self.database = project.database
-        self.shelf = shelf
-        self.source = self.database.connection(self.client.user.agency_id, config=shelf.config("airlines"))
+        self.table_source = table_source
+        self.source = self.database.connection(self.client.user.agency_id, config=table_source.config("airlines"))
         self.model = make_model(self.client, self.source, "airlines", FIELDS)
         self.target = {"connection_id": self.client.records_connection(), "object": "accounts"}
 
@@ -91,8 +91,8 @@ class Scenario:
 
 
 @pytest.fixture
-def scene(project: Project, shelf: Shelf) -> Scenario:
-    return Scenario(project, shelf)
+def scene(project: Project, table_source: TableSource) -> Scenario:
+    return Scenario(project, table_source)
 
 
 def counts(total: int, insert: int = 0, update: int = 0, error: int = 0) -> dict[str, int]:
@@ -123,7 +123,7 @@ def test_fields__only_mapped_ones_are_stored(scene: Scenario) -> None:
 @through_both_doors
 def test_fields__any_json__stored_unchanged(scene: Scenario) -> None:
     values: list[Any] = [None, True, 0, -1.5, 10**30, "", "\u2028 🛫", [], [1, {"a": None}], {}, {"'": '"'}]
-    scene.shelf.put("airlines", *({"id": n, "code": n, "name": value} for n, value in enumerate(values)))
+    scene.table_source.put("airlines", *({"id": n, "code": n, "name": value} for n, value in enumerate(values)))
     assert scene.run(scene.sync()) == counts(len(values), insert=len(values))
     assert scene.rows() == {f"[{n}]": {"code": n, "title": value} for n, value in enumerate(values)}
 
@@ -132,9 +132,9 @@ def test_fields__any_json__stored_unchanged(scene: Scenario) -> None:
 def test_fields__missing_at_the_source__null(scene: Scenario) -> None:
     """An existing row loses its value, because the source decides."""
     sync_id = scene.sync(fields=[scene.field("name", "title"), scene.field("hub", "hub")])
-    scene.shelf.put("airlines", {"id": 1, "code": "AA", "name": "American", "hub": "DFW"})
+    scene.table_source.put("airlines", {"id": 1, "code": "AA", "name": "American", "hub": "DFW"})
     assert scene.run(sync_id) == counts(1, insert=1)
-    scene.shelf.put("airlines", {"id": 1, "code": "AA", "name": "American"})
+    scene.table_source.put("airlines", {"id": 1, "code": "AA", "name": "American"})
     assert scene.run(sync_id) == counts(1, update=1)
     assert scene.rows() == {'["AA"]': {"code": "AA", "title": "American", "hub": None}}
 
@@ -144,7 +144,7 @@ def test_fields__missing_at_the_source__null(scene: Scenario) -> None:
 
 def before_of(scene: Scenario) -> dict[str, Any]:
     """Two rows that a bulk sync has stored, one of which the source no longer has."""
-    other = Shelf()
+    other = TableSource()
     other.put("accounts", {"code": "AA", "title": "old", "more": 1}, {"code": "XX", "title": "gone", "more": 2})
     bulk = scene.client.of(BULK)
     connection_id = scene.database.connection(scene.client.user.agency_id, config=other.config(key=["code"]))
@@ -203,8 +203,8 @@ def test_sync_all_records__false__unchanged_row_not_written(scene: Scenario, mod
     before = scene.stored()
     assert scene.run(sync_id) == counts(5)
     assert scene.stored() == before
-    scene.shelf.tables["airlines"][1] = {"id": 2, "code": "UA", "name": "another"}
-    scene.shelf.tables["airlines"].append({"id": 6, "code": "ZZ", "name": "new"})
+    scene.table_source.tables["airlines"][1] = {"id": 2, "code": "UA", "name": "another"}
+    scene.table_source.tables["airlines"].append({"id": 6, "code": "ZZ", "name": "new"})
     assert scene.run(sync_id) == counts(6, insert=int(mode == "updateOrCreate"), update=1)
     assert scene.rows()['["UA"]']["title"] == "another"
 
@@ -231,7 +231,7 @@ def test_fields__two_syncs_into_one_row(scene: Scenario) -> None:
 @through_both_doors
 def test_identity__number_and_text_differ(scene: Scenario) -> None:
     values: list[Any] = [1, "1", "01", 1.5, -0.5, 10**20, "[1]", '"', "é", "e\u0301", "A", "a", " a", "", True, False]
-    scene.shelf.put("airlines", *({"id": n, "code": value, "name": n} for n, value in enumerate(values)))
+    scene.table_source.put("airlines", *({"id": n, "code": value, "name": n} for n, value in enumerate(values)))
     sync_id = scene.sync()
     assert scene.run(sync_id) == counts(len(values), insert=len(values))
     assert scene.run(sync_id) == counts(len(values), update=len(values))
@@ -243,16 +243,16 @@ def test_identity__number_and_text_differ(scene: Scenario) -> None:
 def test_identity__equal_numbers_are_equal(scene: Scenario, other: str) -> None:
     """JSON and the database have one kind of number."""
     sync_id = scene.sync()
-    scene.shelf.put("airlines", {"id": 1, "code": 1, "name": "an integer"})
+    scene.table_source.put("airlines", {"id": 1, "code": 1, "name": "an integer"})
     scene.run(sync_id)
-    scene.shelf.put("airlines", {"id": 1, "code": json.loads(other), "name": "a fraction"})
+    scene.table_source.put("airlines", {"id": 1, "code": json.loads(other), "name": "a fraction"})
     assert scene.run(sync_id) == counts(1, update=1)
     assert list(scene.rows().values()) == [{"code": 1, "title": "a fraction"}]
 
 
 @through_both_doors
 def test_identity__missing_value__counted_as_error(scene: Scenario) -> None:
-    scene.shelf.put(
+    scene.table_source.put(
         "airlines",
         {"id": 1, "code": "AA", "name": "good"},
         {"id": 2, "code": None, "name": "null"},
@@ -284,7 +284,7 @@ def test_identity__missing_value__counted_as_error(scene: Scenario) -> None:
 
 @through_both_doors
 def test_errors__first_hundred_listed_and_all_counted(scene: Scenario) -> None:
-    scene.shelf.put("airlines", *({"id": n, "code": None if n % 2 else n} for n in range(300)))
+    scene.table_source.put("airlines", *({"id": n, "code": None if n % 2 else n} for n in range(300)))
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     run(scene.database, execution_id)
@@ -301,7 +301,7 @@ def test_errors__first_hundred_listed_and_all_counted(scene: Scenario) -> None:
 @through_both_doors
 def test_identity__repeated__last_record_wins(scene: Scenario) -> None:
     """In one batch it is one row, written once; in the next it is an update."""
-    scene.shelf.put("airlines", *({"id": n, "code": "AA", "name": n} for n in range(5)))
+    scene.table_source.put("airlines", *({"id": n, "code": "AA", "name": n} for n in range(5)))
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
     run(scene.database, execution_id)
@@ -316,7 +316,7 @@ def test_identity__repeated__last_record_wins(scene: Scenario) -> None:
 @through_both_doors
 def test_counts__grow_with_each_batch(scene: Scenario) -> None:
     before_of(scene)
-    scene.shelf.tables["airlines"].insert(1, {"id": 9, "code": None})
+    scene.table_source.tables["airlines"].insert(1, {"id": 9, "code": None})
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
 
@@ -324,12 +324,12 @@ def test_counts__grow_with_each_batch(scene: Scenario) -> None:
         found = scene.client.execution(sync_id, execution_id)["counts"]
         return tuple(found[name] for name in ("total", "insert", "update", "error"))
 
-    with Hand(scene.database, execution_id) as hand:
+    with StepWorker(scene.database, execution_id) as step_worker:
         for expected in ((0, 0, 0, 0), (2, 0, 1, 1), (4, 2, 1, 1), (6, 4, 1, 1)):
             assert shown() == expected
             if expected[0] < 6:
-                hand.steps(1)
-        hand.rest()
+                step_worker.steps(1)
+        step_worker.rest()
     assert shown() == (6, 4, 1, 1)
 
 
@@ -340,20 +340,22 @@ def test_runner__worker_dies_after_any_batch__another_resumes_and_counts_once(
     scene: Scenario, mode: str, done: int
 ) -> None:
     before_of(scene)
-    scene.shelf.tables["airlines"][3] = {"id": 4, "name": "no code"}
+    scene.table_source.tables["airlines"][3] = {"id": 4, "name": "no code"}
     sync_id = scene.sync(mode)
     before = scene.stored()
     execution_id = scene.client.started(sync_id)
-    hand = Hand(scene.database, execution_id)
+    step_worker = StepWorker(scene.database, execution_id)
     for _ in range(done):
-        batch = hand.batch()
+        batch = step_worker.batch()
         assert batch is not None
-        assert hand.commit(batch) == hand.commit(batch, hand.seq) == "continue"  # as after a lost response
-    hand.dies()
-    scene.shelf.asked.clear()
-    with Hand(scene.database, execution_id) as heir:
+        assert (
+            step_worker.commit(batch) == step_worker.commit(batch, step_worker.seq) == "continue"
+        )  # as after a lost response
+    step_worker.dies()
+    scene.table_source.asked.clear()
+    with StepWorker(scene.database, execution_id) as heir:
         assert heir.rest() == BATCHES - done
-    assert len(scene.shelf.asked) == BATCHES - done
+    assert len(scene.table_source.asked) == BATCHES - done
     assert (
         scene.counted(sync_id, execution_id, before)
         == {
@@ -369,10 +371,10 @@ def test_runner__worker_dies_after_any_batch__another_resumes_and_counts_once(
 def test_cancel__in_the_middle__stored_rows_stay(scene: Scenario) -> None:
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
-    with Hand(scene.database, execution_id) as hand:
-        hand.steps(1)
+    with StepWorker(scene.database, execution_id) as step_worker:
+        step_worker.steps(1)
         assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
-        assert hand.tell("worker_release") == "cancelled"
+        assert step_worker.tell("worker_release") == "cancelled"
     shown = scene.client.execution(sync_id, execution_id)
     assert (shown["status"], shown["counts"]["insert"], shown["errors"]) == ("canceled", 2, [])
     assert scene.rows() == accounts(*AIRLINES[:2])
@@ -381,12 +383,12 @@ def test_cancel__in_the_middle__stored_rows_stay(scene: Scenario) -> None:
 @through_both_doors
 def test_source__refuses_in_the_middle__fails(scene: Scenario) -> None:
     """The execution's error comes before those of records."""
-    scene.shelf.tables["airlines"][0] = {"id": 1, "name": "no code"}
-    scene.shelf.before = lambda _resource, page: 401 if page == 2 else None
+    scene.table_source.tables["airlines"][0] = {"id": 1, "name": "no code"}
+    scene.table_source.before = lambda _resource, page: 401 if page == 2 else None
     sync_id = scene.sync()
     execution_id = scene.client.started(sync_id)
-    with Hand(scene.database, execution_id) as hand:
-        execution = Execution(**hand.claimed)
+    with StepWorker(scene.database, execution_id) as step_worker:
+        execution = Execution(**step_worker.claimed)
     client = WorkerClient(PostgresTransport(scene.database.login("authenticator")), service_caller(""))
     assert asyncio.run(Engine(client, 5).run(execution, LOCAL["model_sync"], Signals())) == "failed"
     asyncio.run(client.aclose())
@@ -401,14 +403,14 @@ def test_source__refuses_in_the_middle__fails(scene: Scenario) -> None:
 @through_one_door
 def test_runner__complete__reads_nothing(scene: Scenario) -> None:
     execution_id = scene.client.started(scene.sync())
-    hand = Hand(scene.database, execution_id)
-    hand.steps(BATCHES)
-    hand.dies()
-    scene.shelf.asked.clear()
+    step_worker = StepWorker(scene.database, execution_id)
+    step_worker.steps(BATCHES)
+    step_worker.dies()
+    scene.table_source.asked.clear()
     scene.database.admin.execute("update app.connections set config = '{}' where id = %s", (scene.source,))
-    with Hand(scene.database, execution_id) as heir:
+    with StepWorker(scene.database, execution_id) as heir:
         assert heir.rest() == 0
-    assert scene.shelf.asked == []
+    assert scene.table_source.asked == []
 
 
 @through_both_doors

@@ -26,9 +26,9 @@ from tests.support.sync_job_runs import (
     LIST_CONTACTS,
     LIST_NOTES,
     NOTES,
-    Asked,
+    NestedSource,
     Receiver,
-    Tree,
+    SourceRequest,
     stored,
 )
 
@@ -46,7 +46,7 @@ GET_ACCOUNT = {"resource": ACCOUNTS, "method": "get", "depends_on": CONTACTS, "i
 class Scenario:
     """An account of an agency, its runs, and a worker that commits a given number of batches."""
 
-    def __init__(self, database: Database, source: Tree, receiver: Receiver) -> None:
+    def __init__(self, database: Database, source: NestedSource, receiver: Receiver) -> None:
         self.database = database
         self.source = source
         self.receiver = receiver
@@ -126,7 +126,7 @@ class Scenario:
 @pytest.fixture
 def scenario(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
     monkeypatch.setattr(engine, "DELIVERY_WAITS_SECONDS", (0.0, 0.0))
-    with Tree() as source, Receiver() as receiver:
+    with NestedSource() as source, Receiver() as receiver:
         made = Scenario(database, source, receiver)
         yield made
         asyncio.run(made.client.aclose())
@@ -265,10 +265,10 @@ def test_placeholder__previous_run_date(scenario: Scenario) -> None:
 # Failures
 
 
-def refuse(*queries: str, status: int = 404) -> Callable[[Asked], int | None]:
+def refuse(*queries: str, status: int = 404) -> Callable[[SourceRequest], int | None]:
     """Requests for the contacts of these accounts fail. "": also the accounts' second page."""
 
-    def before(asked: Asked) -> int | None:
+    def before(asked: SourceRequest) -> int | None:
         if asked.resource == CONTACTS and asked.query["of"][0] in queries:
             return status
         return status if "" in queries and (asked.resource, asked.page) == (ACCOUNTS, 2) else None
@@ -362,7 +362,7 @@ def second(resource: str) -> dict[str, Any]:
 
 
 LOOPED = {"resource": CONTACTS, "method": "list", "loop_on": "args.ids", "query": {"of": "{{args.ids}}"}}
-FORESTS: dict[str, tuple[list[dict[str, Any]], tuple[int, int, int], Callable[[Asked], int | None]]] = {
+FORESTS: dict[str, tuple[list[dict[str, Any]], tuple[int, int, int], Callable[[SourceRequest], int | None]]] = {
     "a chain": ([LIST_ACCOUNTS, LIST_CONTACTS, LIST_NOTES], (3, 3, 1), lambda _: None),
     "siblings and singles": ([LIST_ACCOUNTS, LIST_CONTACTS, GET_ACCOUNT, second(ACCOUNTS)], (3, 2, 0), lambda _: None),
     "loops": ([LOOPED, LIST_NOTES, second(ACCOUNTS)], (3, 3, 1), lambda _: None),
@@ -473,7 +473,7 @@ def test_counts__exact_after_every_batch(scenario: Scenario) -> None:
     scenario.source.family(4, 3)
     moments = 0
 
-    def source_check(asked: Asked) -> None:
+    def source_check(asked: SourceRequest) -> None:
         nonlocal moments
         if asked.resource:
             moments += 1
