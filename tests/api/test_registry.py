@@ -59,15 +59,15 @@ def test_registry__paths_and_names_are_unique() -> None:
     assert len({endpoint.name for endpoint in registry.endpoints()}) == len(places)
 
 
-@pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
-def test_registry__dispatches_by_path_and_method(endpoint: Endpoint) -> None:
-    stub = Stub(answer=ApiError(418, "teapot", "A teapot."))
-    request = Request(endpoint.method, path_of(endpoint, endpoint.example_request), body=b"{", query={"limit": "x"})
-    assert registry.handle(request, stub.services).status in {400, 418}
-    others = [other for other in registry.endpoints() if other.path == endpoint.path]
-    response = registry.handle(Request("PROPFIND", request.path), stub.services)
-    assert response.headers["allow"] == ", ".join([*(other.method for other in others), "OPTIONS"])
-    assert response.headers.get("x-polytomic-version") == (endpoint.error_format.versions or (None,))[0]
+def test_registry__dispatches_by_path_and_method() -> None:
+    for endpoint in registry.endpoints():
+        stub = Stub(answer=ApiError(418, "teapot", "A teapot."))
+        request = Request(endpoint.method, path_of(endpoint, endpoint.example_request), body=b"{", query={"limit": "x"})
+        assert registry.handle(request, stub.services).status in {400, 418}
+        others = [other for other in registry.endpoints() if other.path == endpoint.path]
+        response = registry.handle(Request("PROPFIND", request.path), stub.services)
+        assert response.headers["allow"] == ", ".join([*(other.method for other in others), "OPTIONS"])
+        assert response.headers.get("x-polytomic-version") == (endpoint.error_format.versions or (None,))[0]
 
 
 def test_registry__fixed_word_before_parameter() -> None:
@@ -76,44 +76,44 @@ def test_registry__fixed_word_before_parameter() -> None:
     assert (response.status, response.headers["allow"]) == (405, "POST, OPTIONS")
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_module__declares_endpoint_and_handler(name: str) -> None:
-    module = importlib.import_module(name)
-    endpoint = module.endpoint
-    assert isinstance(endpoint, Endpoint)
-    assert endpoint.module == name
-    assert callable(module.handler)
-    assert module.__doc__
-    assert issubclass(endpoint.request, BaseModel)
-    assert endpoint.method in {"GET", "POST", "PUT", "PATCH", "DELETE"}
-    assert 200 <= endpoint.status < 300
-    assert (endpoint.response is None) == (endpoint.status == 204)
-    assert endpoint.response is None or issubclass(endpoint.response, BaseModel)
+def test_module__declares_endpoint_and_handler() -> None:
+    for name in MODULES:
+        module = importlib.import_module(name)
+        endpoint = module.endpoint
+        assert isinstance(endpoint, Endpoint)
+        assert endpoint.module == name
+        assert callable(module.handler)
+        assert module.__doc__
+        assert issubclass(endpoint.request, BaseModel)
+        assert endpoint.method in {"GET", "POST", "PUT", "PATCH", "DELETE"}
+        assert 200 <= endpoint.status < 300
+        assert (endpoint.response is None) == (endpoint.status == 204)
+        assert endpoint.response is None or issubclass(endpoint.response, BaseModel)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_module__name_gives_the_url(name: str) -> None:
-    stem = name.rpartition(".")[2]
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", stem)
-    endpoint = importlib.import_module(name).endpoint
-    if endpoint.error_format is PLAIN:
-        assert endpoint.path == f"/{stem.replace('_', '-')}"
-    else:  # a published path
-        assert re.fullmatch(r"(/api)?(/[a-z-]+|/\{[a-z_]+\})+", endpoint.path)
+def test_module__name_gives_the_url() -> None:
+    for name in MODULES:
+        stem = name.rpartition(".")[2]
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", stem)
+        endpoint = importlib.import_module(name).endpoint
+        if endpoint.error_format is PLAIN:
+            assert endpoint.path == f"/{stem.replace('_', '-')}"
+        else:  # a published path
+            assert re.fullmatch(r"(/api)?(/[a-z-]+|/\{[a-z_]+\})+", endpoint.path)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_path_parameters__are_required_uuids_of_the_request(name: str) -> None:
-    endpoint = importlib.import_module(name).endpoint
-    named = re.findall(r"\{(\w+)\}", endpoint.path)
-    assert len(set(named)) == len(named)
-    for member in named:
-        field = endpoint.request.model_fields[member]
-        assert (field.annotation, field.is_required(), field.alias) == (UUID, True, None)
-    filled = path_of(endpoint, dict.fromkeys(named, NOWHERE))
-    assert endpoint.path_parameters(filled) == dict.fromkeys(named, NOWHERE)
-    assert endpoint.path_parameters(f"{filled}/x") is None
-    assert endpoint.path_parameters(f"/x{filled}") is None
+def test_path_parameters__are_required_uuids_of_the_request() -> None:
+    for name in MODULES:
+        endpoint = importlib.import_module(name).endpoint
+        named = re.findall(r"\{(\w+)\}", endpoint.path)
+        assert len(set(named)) == len(named)
+        for member in named:
+            field = endpoint.request.model_fields[member]
+            assert (field.annotation, field.is_required(), field.alias) == (UUID, True, None)
+        filled = path_of(endpoint, dict.fromkeys(named, NOWHERE))
+        assert endpoint.path_parameters(filled) == dict.fromkeys(named, NOWHERE)
+        assert endpoint.path_parameters(f"{filled}/x") is None
+        assert endpoint.path_parameters(f"/x{filled}") is None
 
 
 # Arguments that are not fields of the request, because `respond` adds them.
@@ -130,53 +130,55 @@ def sent_members(endpoint: Endpoint) -> dict[str, bool]:
     }
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_rpc__exists_and_accepts_the_requests_fields(catalog_database: Database, name: str) -> None:
-    endpoint = importlib.import_module(name).endpoint
-    found = catalog_database.all(
-        "select proargnames as names, pronargs - pronargdefaults as required, prosrc as source,"
-        " has_function_privilege('anon', oid, 'EXECUTE') as for_keys,"
-        " has_function_privilege('authenticated', oid, 'EXECUTE') as for_users from pg_proc"
-        " where proname = %s and pronamespace = 'public'::regnamespace",
-        (endpoint.rpc,),
-    )
-    assert len(found) == 1, f"Declare public.{endpoint.rpc} in sql/schemas, or set rpc= in {name}."
-    [function] = found
-    names = function["names"] or []
-    members = sent_members(endpoint)
-    unknown = set(members) - set(names)
-    assert unknown == set(), f"Add the parameters {unknown} to public.{endpoint.rpc}, or remove the fields from {name}."
-    required = {member for member, is_required in members.items() if is_required} | ADDED.get(endpoint.name, set())
-    missing = set(names[: function["required"]]) - required
-    assert missing == set(), f"Give {missing} of public.{endpoint.rpc} a default, or require the fields in {name}."
-    # The error format decides whether an agency's API key is accepted, the grants decide it again.
-    roles = "anon, authenticated, service_role" if endpoint.error_format.api_keys else "authenticated, service_role"
-    assert (function["for_users"], function["for_keys"]) == (True, endpoint.error_format.api_keys), (
-        f"Write in the file of public.{endpoint.rpc}: grant execute on function public.{endpoint.rpc} to {roles};"
-    )
-    for helper in ("get_idempotent_response", "save_idempotent_response"):
-        does = f"app.{helper}(" in function["source"] or "app.cancel_definition(" in function["source"]
-        assert does or not endpoint.accepts_idempotency_key, (
-            f"Call app.{helper} in public.{endpoint.rpc}, or set idempotent=False in {name}."
+def test_rpc__exists_and_accepts_the_requests_fields(catalog_database: Database) -> None:
+    for name in MODULES:
+        endpoint = importlib.import_module(name).endpoint
+        found = catalog_database.all(
+            "select proargnames as names, pronargs - pronargdefaults as required, prosrc as source,"
+            " has_function_privilege('anon', oid, 'EXECUTE') as for_keys,"
+            " has_function_privilege('authenticated', oid, 'EXECUTE') as for_users from pg_proc"
+            " where proname = %s and pronamespace = 'public'::regnamespace",
+            (endpoint.rpc,),
         )
-        assert not does or endpoint.accepts_idempotency_key, (
-            f"Set idempotent=True in {name}, or do not call app.{helper} in public.{endpoint.rpc}."
+        assert len(found) == 1, f"Declare public.{endpoint.rpc} in sql/schemas, or set rpc= in {name}."
+        [function] = found
+        names = function["names"] or []
+        members = sent_members(endpoint)
+        unknown = set(members) - set(names)
+        assert unknown == set(), (
+            f"Add the parameters {unknown} to public.{endpoint.rpc}, or remove the fields from {name}."
         )
+        required = {member for member, is_required in members.items() if is_required} | ADDED.get(endpoint.name, set())
+        missing = set(names[: function["required"]]) - required
+        assert missing == set(), f"Give {missing} of public.{endpoint.rpc} a default, or require the fields in {name}."
+        # The error format decides whether an agency's API key is accepted, the grants decide it again.
+        roles = "anon, authenticated, service_role" if endpoint.error_format.api_keys else "authenticated, service_role"
+        assert (function["for_users"], function["for_keys"]) == (True, endpoint.error_format.api_keys), (
+            f"Write in the file of public.{endpoint.rpc}: grant execute on function public.{endpoint.rpc} to {roles};"
+        )
+        for helper in ("get_idempotent_response", "save_idempotent_response"):
+            does = f"app.{helper}(" in function["source"] or "app.cancel_definition(" in function["source"]
+            assert does or not endpoint.accepts_idempotency_key, (
+                f"Call app.{helper} in public.{endpoint.rpc}, or set idempotent=False in {name}."
+            )
+            assert not does or endpoint.accepts_idempotency_key, (
+                f"Set idempotent=True in {name}, or do not call app.{helper} in public.{endpoint.rpc}."
+            )
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_fields__unsent_fields_change_nothing(name: str) -> None:
+def test_fields__unsent_fields_change_nothing() -> None:
     """A field that is not sent to SQL changes nothing."""
-    endpoint = importlib.import_module(name).endpoint
-    for member, field in endpoint.request.model_fields.items():
-        if field.exclude:
-            assert issubclass(endpoint.request, StrictRequest), member
-            if (endpoint.name, member) == ("create_sync_job_run", "status"):
-                continue  # accepted and ignored
-            [nested] = [one for one in get_args(field.annotation) if one is not type(None)]
-            assert unsent(nested), member
-        elif member in unsent(endpoint.request):
-            assert not field.is_required(), member
+    for name in MODULES:
+        endpoint = importlib.import_module(name).endpoint
+        for member, field in endpoint.request.model_fields.items():
+            if field.exclude:
+                assert issubclass(endpoint.request, StrictRequest), member
+                if (endpoint.name, member) == ("create_sync_job_run", "status"):
+                    continue  # accepted and ignored
+                [nested] = [one for one in get_args(field.annotation) if one is not type(None)]
+                assert unsent(nested), member
+            elif member in unsent(endpoint.request):
+                assert not field.is_required(), member
 
 
 def test_handler__names_missing_settings() -> None:
@@ -190,11 +192,11 @@ def test_handler__names_missing_settings() -> None:
             handler(event, None)
 
 
-@pytest.mark.parametrize("endpoint", registry.endpoints(), ids=lambda endpoint: endpoint.name)
-def test_registry__imports_only_candidates(endpoint: Endpoint) -> None:
-    near = registry._candidates(endpoint.path)
-    assert endpoint in near
-    assert {one.module.rpartition(".")[0] for one in near} <= {
-        endpoint.module.rpartition(".")[0],
-        *(["functions.sync_job"] if endpoint.path.startswith("/sync-job-run") else []),
-    }
+def test_registry__imports_only_candidates() -> None:
+    for endpoint in registry.endpoints():
+        near = registry._candidates(endpoint.path)
+        assert endpoint in near
+        assert {one.module.rpartition(".")[0] for one in near} <= {
+            endpoint.module.rpartition(".")[0],
+            *(["functions.sync_job"] if endpoint.path.startswith("/sync-job-run") else []),
+        }

@@ -231,36 +231,36 @@ def test_document__has_exactly_the_endpoints() -> None:
         assert [status for status in operation["responses"] if status < "400"] == [str(endpoint.status)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_declaration__examples_match_the_models(name: str) -> None:
-    endpoint = ENDPOINTS[name]
-    if endpoint.method in {"GET", "DELETE"}:
-        query = {name: str(value) for name, value in endpoint.example_request.items()}
-        endpoint.request.model_validate_strings(query, strict=True, extra="forbid")
-    else:
-        endpoint.request.model_validate_json(json.dumps(endpoint.example_request), strict=True, extra="forbid")
-    if endpoint.response:
-        endpoint.response.model_validate_json(json.dumps(endpoint.example_response), strict=True, extra="forbid")
-    else:
-        assert endpoint.example_response == {}
+def test_declaration__examples_match_the_models() -> None:
+    for name in NAMES:
+        endpoint = ENDPOINTS[name]
+        if endpoint.method in {"GET", "DELETE"}:
+            query = {name: str(value) for name, value in endpoint.example_request.items()}
+            endpoint.request.model_validate_strings(query, strict=True, extra="forbid")
+        else:
+            endpoint.request.model_validate_json(json.dumps(endpoint.example_request), strict=True, extra="forbid")
+        if endpoint.response:
+            endpoint.response.model_validate_json(json.dumps(endpoint.example_response), strict=True, extra="forbid")
+        else:
+            assert endpoint.example_response == {}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_document__request_fields_are_in_their_places(name: str) -> None:
-    endpoint, operation = ENDPOINTS[name], documented.operation(name)
-    members = {field.alias or name: field.is_required() for name, field in endpoint.request.model_fields.items()}
-    found = {(one["in"], one["name"]): one["required"] for one in operation["parameters"] if one["in"] != "header"}
-    if "requestBody" in operation:
-        body = operation["requestBody"]
-        schema = body["content"]["application/json"]["schema"]
-        assert set(schema["required"]) <= set(schema["properties"])
-        found |= {("body", one): one in schema["required"] for one in schema["properties"]}
-        assert body["required"] == bool(schema["required"])
-        # Unknown fields are refused by published APIs and ignored by others.
-        assert (schema.get("additionalProperties") is False) == issubclass(endpoint.request, StrictRequest)
-    rest = "query" if endpoint.method in {"GET", "DELETE"} else "body"
-    places = {name: "path" if f"{{{name}}}" in endpoint.path else rest for name in members}
-    assert found == {(places[name], name): is_required for name, is_required in members.items()}
+def test_document__request_fields_are_in_their_places() -> None:
+    for name in NAMES:
+        endpoint, operation = ENDPOINTS[name], documented.operation(name)
+        members = {field.alias or name: field.is_required() for name, field in endpoint.request.model_fields.items()}
+        found = {(one["in"], one["name"]): one["required"] for one in operation["parameters"] if one["in"] != "header"}
+        if "requestBody" in operation:
+            body = operation["requestBody"]
+            schema = body["content"]["application/json"]["schema"]
+            assert set(schema["required"]) <= set(schema["properties"])
+            found |= {("body", one): one in schema["required"] for one in schema["properties"]}
+            assert body["required"] == bool(schema["required"])
+            # Unknown fields are refused by published APIs and ignored by others.
+            assert (schema.get("additionalProperties") is False) == issubclass(endpoint.request, StrictRequest)
+        rest = "query" if endpoint.method in {"GET", "DELETE"} else "body"
+        places = {name: "path" if f"{{{name}}}" in endpoint.path else rest for name in members}
+        assert found == {(places[name], name): is_required for name, is_required in members.items()}
 
 
 FILTERED = [name for name in NAMES if issubclass(ENDPOINTS[name].request, FilteredList)]
@@ -324,29 +324,31 @@ def test_filters__exactly_the_documented_ones_work(project: Project, name: str) 
             assert expect_error(response, 400, "invalid_field") == {"field": "filters"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_document__headers(name: str) -> None:
+def test_document__headers() -> None:
     """Idempotency-Key where it is accepted, and the version header of a versioned API."""
-    endpoint, operation = ENDPOINTS[name], documented.operation(name)
-    headers = {one["name"]: one for one in operation["parameters"] if one["in"] == "header"}
-    versioned = endpoint.error_format.version_header
-    assert set(headers) == ({"Idempotency-Key"} if endpoint.accepts_idempotency_key else set()) | (
-        {versioned} if versioned else set()
-    )
-    assert not any(header["required"] for header in headers.values())
-    if endpoint.accepts_idempotency_key:
-        schema = headers["Idempotency-Key"]["schema"]
-        assert (schema["minLength"], schema["maxLength"]) == (1, 255)
-    for response in operation["responses"].values():
-        assert "x-request-id" in response["headers"]
-        assert versioned is None or versioned in response["headers"]
+    for name in NAMES:
+        endpoint, operation = ENDPOINTS[name], documented.operation(name)
+        headers = {one["name"]: one for one in operation["parameters"] if one["in"] == "header"}
+        versioned = endpoint.error_format.version_header
+        assert set(headers) == ({"Idempotency-Key"} if endpoint.accepts_idempotency_key else set()) | (
+            {versioned} if versioned else set()
+        )
+        assert not any(header["required"] for header in headers.values())
+        if endpoint.accepts_idempotency_key:
+            schema = headers["Idempotency-Key"]["schema"]
+            assert (schema["minLength"], schema["maxLength"]) == (1, 255)
+        for response in operation["responses"].values():
+            assert "x-request-id" in response["headers"]
+            assert versioned is None or versioned in response["headers"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_document__security(name: str) -> None:
-    schemes = {scheme for one in documented.operation(name).get("security", DOCUMENT["security"]) for scheme in one}
-    assert schemes == ({"supabase", "agency", "agencyBasic"} if ENDPOINTS[name].error_format.api_keys else {"supabase"})
-    assert ((401, "invalid_api_key") in documented.errors(name)) == ENDPOINTS[name].error_format.api_keys
+def test_document__security() -> None:
+    for name in NAMES:
+        schemes = {scheme for one in documented.operation(name).get("security", DOCUMENT["security"]) for scheme in one}
+        assert schemes == (
+            {"supabase", "agency", "agencyBasic"} if ENDPOINTS[name].error_format.api_keys else {"supabase"}
+        )
+        assert ((401, "invalid_api_key") in documented.errors(name)) == ENDPOINTS[name].error_format.api_keys
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
