@@ -112,11 +112,13 @@ def test_plan__long_range__lazy(days: int) -> None:
 # Batches from the local source
 
 
-def rows(resource: str, first: str = "2013-01-01", last: str = "2014-01-01") -> list[dict[str, Any]]:
+def rows(
+    resource: str, first: str = "2013-01-01", last: str = "2014-01-01", parse_float: Any = Decimal
+) -> list[dict[str, Any]]:
     """The source's rows, read from its table."""
     held = table(resource)
     start, stop = held.between(first, last) if RESOURCES[resource].dated else (0, len(held))
-    return [dict(row) for row in json.loads(b"[" + held.rows(start, stop) + b"]", parse_float=Decimal)]
+    return [dict(row) for row in json.loads(b"[" + held.rows(start, stop) + b"]", parse_float=parse_float)]
 
 
 def execution(
@@ -314,7 +316,7 @@ def test_engine__stores_exactly_the_source_rows(database: Database, source: Sour
     asyncio.run(client.aclose())
     total = 0
     for resource in ("flights", "weather", "airlines"):
-        expected = rows(resource, "2013-07-03", "2013-07-04")
+        expected = rows(resource, "2013-07-03", "2013-07-04", float)
         members = RESOURCES[resource].primary_key
         stored = database.all("select key, data from app.records where resource = %s", (resource,))
         assert {row["key"]: row["data"] for row in stored} == {
