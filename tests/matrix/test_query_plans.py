@@ -274,10 +274,10 @@ class History:
 def history() -> Iterator[History]:
     with Postgres(THROW_AWAY | ROOMY) as server:
         with psycopg.connect(server.url(), autocommit=True) as admin:
-            admin.execute("create database house")
-        with psycopg.connect(server.url("house"), autocommit=True) as connection:
+            admin.execute("create database project")
+        with psycopg.connect(server.url("project"), autocommit=True) as connection:
             schema.install(connection, schema.declared())
-        database = Database(server, "house")
+        database = Database(server, "project")
         try:
             fill(database)
             yield History(database)
