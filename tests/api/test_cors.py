@@ -14,7 +14,7 @@ from tests.support.stub import POST, Stub
 APP = "https://app.example"
 
 STUBS = {
-    "an answer": Stub(),
+    "a response": Stub(),
     "a refused token": Stub(caller=Unauthorized("invalid_token")),
     "a refused call": Stub(answer=ApiError(409, "c", "S.")),
     "a failure": Stub(answer=RuntimeError()),
@@ -28,14 +28,18 @@ def words(value: str) -> set[str]:
 @pytest.mark.parametrize("path", ["/cancel-historical-sync", "/start-historical-sync", "/get-historical-sync"])
 def test_preflight__over_http(projects: Projects, path: str) -> None:
     project: Project = projects(SETUPS[0])
-    asked = "authorization, x-client-info, apikey, content-type, x-region, x-request-id, idempotency-key"
+    header_names = "authorization, x-client-info, apikey, content-type, x-region, x-request-id, idempotency-key"
     response = project.request(
         "OPTIONS",
         path,
-        headers={"origin": APP, "access-control-request-method": "POST", "access-control-request-headers": asked},
+        headers={
+            "origin": APP,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": header_names,
+        },
     )
     assert (response.status_code, response.content) == (204, b"")
-    assert words(asked) <= words(response.headers["access-control-allow-headers"])
+    assert words(header_names) <= words(response.headers["access-control-allow-headers"])
     method = "GET" if path.startswith("/get") else "POST"
     assert words(response.headers["access-control-allow-methods"]) == {method.lower(), "options"}
     assert int(response.headers["access-control-max-age"]) > 0

@@ -482,14 +482,14 @@ RESPONSES: dict[str, tuple[Callable[..., Response], int]] = {
 def test_version_header__in_every_response(name: str) -> None:
     make, status = RESPONSES[name]
     newest, *older = POLYTOMIC.versions
-    for asked, served in (
+    for requested, served in (
         (None, newest),
         *((v, v) for v in older),
         ("1999-01-01", newest),
         ("", newest),
         ("x\ny", newest),
     ):
-        response = make(headers={} if asked is None else {VERSION: asked})
+        response = make(headers={} if requested is None else {VERSION: requested})
         assert (response.status, response.headers[VERSION]) == (status, served)
 
 

@@ -144,9 +144,9 @@ def test_repeated_request__equivalent_json(project: Project, keyed: KeyedRequest
     user = project.database.member()
     token, body = project.token(user), keyed.body(project, user)
     first = accepted(keyed, keyed.send(project, token, body))
-    spelled = {name: value.upper() if name.endswith("_id") else value for name, value in reversed(body.items())}
+    equivalent = {name: value.upper() if name.endswith("_id") else value for name, value in reversed(body.items())}
     with project.unchanged():
-        assert accepted(keyed, keyed.send(project, token, spelled | {"unknown": 1, "x": None})) == first
+        assert accepted(keyed, keyed.send(project, token, equivalent | {"unknown": 1, "x": None})) == first
         assert accepted(keyed, keyed.send(project, token, body, headers={"content-type": "text/plain"})) == first
 
 
@@ -196,13 +196,13 @@ def test_reused_key__different_request_is_refused(project: Project, keyed: Keyed
 def test_key_scope__per_user(project: Project, keyed: KeyedRequest) -> None:
     database = project.database
     user = database.member()
-    answers = []
+    first_responses = []
     for one in (user, database.user(user.agency_id), database.member()):
         token, body = project.token(one), keyed.body(project, one)
         with exactly_one_event(project, one):
-            answers.append(accepted(keyed, keyed.send(project, token, body)))
-            assert accepted(keyed, keyed.send(project, token, body)) == answers[-1]
-    assert len(set(answers)) == 3
+            first_responses.append(accepted(keyed, keyed.send(project, token, body)))
+            assert accepted(keyed, keyed.send(project, token, body)) == first_responses[-1]
+    assert len(set(first_responses)) == 3
 
 
 @through_both_transports
@@ -222,15 +222,15 @@ def test_key_scope__per_endpoint(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     bodies = {START: START.body(project, user)}
-    answers = {START: START.send(project, token, bodies[START])}
+    first_responses = {START: START.send(project, token, bodies[START])}
     for keyed in (CANCEL, RETRY):
-        bodies[keyed] = {"job_id": answers[START].json()["job_id"]}
+        bodies[keyed] = {"job_id": first_responses[START].json()["job_id"]}
         with exactly_one_event(project, user):
-            answers[keyed] = keyed.send(project, token, bodies[keyed])
+            first_responses[keyed] = keyed.send(project, token, bodies[keyed])
     with project.unchanged():
         for keyed in KEYED_REQUESTS:
-            accepted(keyed, answers[keyed])
-            assert keyed.send(project, token, bodies[keyed]).content == answers[keyed].content
+            accepted(keyed, first_responses[keyed])
+            assert keyed.send(project, token, bodies[keyed]).content == first_responses[keyed].content
 
 
 @through_both_transports
@@ -251,12 +251,12 @@ def test_concurrent_requests__one_runs_others_agree(project: Project, keyed: Key
 
     with exactly_one_event(project, user):
         responses = project.concurrently(lambda: keyed.send(project, token, body))
-        answers = {response.content for response in responses if response.status_code == keyed.status}
-        assert len(answers) == 1
+        first_responses = {response.content for response in responses if response.status_code == keyed.status}
+        assert len(first_responses) == 1
         for response in responses:
             if response.status_code != keyed.status:
                 assert expect_error(response, 409, "idempotency_key_in_use") == {}
-        assert {accepted(keyed, keyed.send(project, token, body))} == answers
+        assert {accepted(keyed, keyed.send(project, token, body))} == first_responses
 
 
 @through_both_transports
@@ -685,6 +685,6 @@ def test_lost_response__repeated_after_a_broken_connection(
                         return None
                     return accepted(keyed, response)
 
-                answer = until(again)
-                assert accepted(keyed, keyed.send(project, token, body)) == answer
+                result = until(again)
+                assert accepted(keyed, keyed.send(project, token, body)) == result
     database.check_invariants()

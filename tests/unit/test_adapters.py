@@ -220,19 +220,19 @@ def test_lambda_adapter__with_the_real_registry(method: str) -> None:
 def environ(response: Response | None = None, /, body: bytes = b"", **changes: Any) -> tuple[Request, list[Any]]:
     """The request that the handler received, and [status, headers, body] as the server received them."""
     seen = Recorder(response)
-    told: list[Any] = []
+    server_result: list[Any] = []
     environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/a", "wsgi.input": io.BytesIO(body), **changes}
-    content = wsgi(seen)(environment, lambda status, headers: told.extend((status, dict(headers))))
-    return seen.request, [*told, b"".join(content)]
+    content = wsgi(seen)(environment, lambda status, headers: server_result.extend((status, dict(headers))))
+    return seen.request, [*server_result, b"".join(content)]
 
 
 def test_wsgi_adapter__request_and_response() -> None:
-    request, told = environ(
+    request, server_result = environ(
         body=b"{}x", REQUEST_METHOD="POST", CONTENT_LENGTH="2", HTTP_AUTHORIZATION="Bearer t", HTTP_X_REQUEST_ID="r"
     )
     assert (request.method, request.path, request.body, request.request_id) == ("POST", "/a", b"{}", "r")
     assert request.headers["authorization"] == "Bearer t"
-    assert told == ["200 OK", {"content-type": "application/json", "content-length": "12"}, b'{"ok": true}']
+    assert server_result == ["200 OK", {"content-type": "application/json", "content-length": "12"}, b'{"ok": true}']
 
 
 @pytest.mark.parametrize("length", [None, "", "0"])
@@ -251,8 +251,8 @@ def test_wsgi_adapter__204_has_no_content_length() -> None:
 
 
 def test_wsgi_adapter__head_has_length_but_no_body() -> None:
-    _, told = environ(Response(405, b"{}"), REQUEST_METHOD="HEAD")
-    assert told == ["405 Method Not Allowed", {"content-length": "2"}, b""]
+    _, server_result = environ(Response(405, b"{}"), REQUEST_METHOD="HEAD")
+    assert server_result == ["405 Method Not Allowed", {"content-length": "2"}, b""]
 
 
 # Through a real server
@@ -304,8 +304,8 @@ def test_web_server__header_bytes(server: tuple[Recorder, WebServer]) -> None:
 def test_web_server__204_ends_without_a_body(server: tuple[Recorder, WebServer]) -> None:
     seen, web = server
     seen.response = Response(204, headers={"x-a": "b"})
-    answer = raw(web, b"OPTIONS / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 204 No Content\r\n")
-    assert answer.endswith(b"\r\n\r\n")
-    assert b"content-length" not in answer.lower()
-    assert b"transfer-encoding" not in answer.lower()
+    raw_response = raw(web, b"OPTIONS / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert raw_response.startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert raw_response.endswith(b"\r\n\r\n")
+    assert b"content-length" not in raw_response.lower()
+    assert b"transfer-encoding" not in raw_response.lower()
