@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from functions._connections import source_check
 from functions._local.postgres import free_port
 from functions._shared import openapi, services
+from functions._shared.error_catalog import INVALID_API_KEY, NO_AGENCY
 from functions._shared.error_format import POLYTOMIC, PROBLEM, TRUTO
 from functions._shared.errors import ApiError
 from functions._shared.fields import StrictRequest
@@ -768,22 +769,11 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "unknown_status"): criteria(family="historical_sync", status="nope"),
 }
 # Errors of the request path, before the endpoint's own function matters: each is provoked once per error format.
+# Not no_agency, because each SQL function must check its caller.
 SHARED_ERRORS = {
-    (400, "invalid_json"),
-    (400, "invalid_request"),
-    (400, "invalid_idempotency_key"),
-    (401, "missing_token"),
-    (401, "invalid_token"),
-    (401, "expired_token"),
-    (401, "revoked_token"),
-    (401, "invalid_api_key"),
-    (405, "method_not_allowed"),
-    (409, "idempotency_key_in_use"),
-    (413, "body_too_large"),
-    (422, "idempotency_key_reused"),
-    (500, "internal_error"),
-    (503, "auth_unavailable"),
-    (503, "database_unavailable"),
+    (error.status, error.code)
+    for error in (*openapi.COMMON_ERRORS, *openapi.BODY_ERRORS, *openapi.IDEMPOTENCY_ERRORS, INVALID_API_KEY)
+    if error is not NO_AGENCY
 }
 
 
