@@ -179,6 +179,7 @@ def test_claim__unsupported_protocol(database: Database, protocol: int | None) -
         assert len(worker.call("worker_claim", **wanted | {"protocol": 1})) == 1
 
 
+@pytest.mark.fresh_database  # autovacuum may have analyzed the shared, emptied table
 def test_claim__unaffected_by_history(database: Database) -> None:
     """The claim's query reads the partial index in its order, without a sort and without finished rows."""
     with database.worker() as worker:
