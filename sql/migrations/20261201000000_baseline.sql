@@ -681,7 +681,7 @@ begin
   if not identity.is_live and by_key then
     perform app.raise_error(401, 'invalid_api_key', 'This API key is unknown or revoked. Use another key, or sign in.');
   end if;
-  -- An anonymous request has no user, whatever else its claims say.
+  -- An anonymous request has no user, whatever its other claims are.
   if not identity.is_live or current_user = 'anon' and not by_key then
     perform app.raise_error(401, 'revoked_token', 'This session has ended or its user was deleted. Sign in again.');
   end if;
@@ -705,7 +705,7 @@ grant execute on function app.caller to anon, authenticated, service_role;
 -- x-agency-key, which counts for an anonymous request only). `is_live` is false for a deleted user, an ended session,
 -- and an unknown or revoked key.
 -- SECURITY DEFINER, because callers can read neither the auth schema nor the hashes. It reads the request and takes no
--- argument, so it reveals nothing about anybody else.
+-- argument, so it reveals nothing about other callers.
 create or replace function app.identify(out user_id uuid, out api_key_id uuid, out agency_id uuid, out is_live boolean)
 language plpgsql
 stable
@@ -892,7 +892,7 @@ grant execute on function app.delete_definition to authenticated, service_role;
 
 -- core/definitions/find_connection.sql
 -- Returns a connection that the caller may use, without its secret, or raises 404. Webhooks belong to another API. With
--- `for_share`, nobody can delete it before this transaction ends. Without, the call waits for no lock.
+-- `for_share`, it cannot be deleted before this transaction ends. Without `for_share`, the call waits for no lock.
 create or replace function app.find_connection(id uuid, for_share boolean default true)
 returns app.connections
 language plpgsql
@@ -920,7 +920,7 @@ revoke all on function app.find_connection from public;
 grant execute on function app.find_connection to authenticated, service_role;
 
 -- core/definitions/find_definition.sql
--- Returns a definition of this kind, or raises 404, also for another agency's. With `for_share`, nobody can delete it
+-- Returns a definition of this kind, or raises 404, also for another agency's. With `for_share`, it cannot be deleted
 -- before this transaction ends.
 create or replace function app.find_definition(kind text, id uuid, for_share boolean default false)
 returns app.definitions
@@ -1003,7 +1003,7 @@ revoke all on function app.raise_error from public;
 grant execute on function app.raise_error to anon, authenticated, service_role;
 
 -- core/errors/raise_not_found.sql
--- Raises the error for a row that the caller cannot see: 403 where the family's document says so, otherwise 404.
+-- Raises the error for a row that the caller cannot see: 403 if the family's document specifies it, otherwise 404.
 -- noun: job, connection, …
 create or replace function app.raise_not_found(family text, kind text, noun text, id uuid)
 returns void
@@ -1100,8 +1100,7 @@ revoke all on function app.cancel_execution from public;
 grant execute on function app.cancel_execution to authenticated, service_role;
 
 -- core/executions/exists_in_other_agency.sql
--- Tells another agency's row from a missing one, and reveals nothing else. SECURITY DEFINER, because policies hide the
--- row.
+-- Whether another agency has this row; reveals nothing else. SECURITY DEFINER, because policies hide the row.
 create or replace function app.exists_in_other_agency(kind text, id uuid)
 returns boolean
 language plpgsql
@@ -1926,8 +1925,8 @@ end $$;
 revoke all on function app.guard_deletion from public;
 
 -- core/transitions/guard_start.sql
--- Guards the start of an execution. Everybody who may insert starts it as queued: status, actor and timestamps are set here,
--- whatever the statement says. SECURITY INVOKER, so that current_user is the real one.
+-- Guards the start of an execution. Every execution starts as queued. Status, actor and timestamps are set here, and the
+-- statement's values are ignored. SECURITY INVOKER, so that current_user is the real one.
 create or replace function app.guard_start()
 returns trigger
 language plpgsql
@@ -2029,7 +2028,7 @@ revoke all on function app.guard_transition from public;
 
 -- core/transitions/guard_update.sql
 -- Guards every update that leaves an execution's status as it is. A finished execution may be marked as deleted, and the
--- worker's calls move a leased one forward; all other columns change only in a transition.
+-- worker's calls advance a leased one. All other columns change only in a transition.
 -- SECURITY INVOKER, so that current_user is the real one.
 create or replace function app.guard_update()
 returns trigger
@@ -2095,8 +2094,8 @@ revoke all on function app.is_subscribed from public;
 grant execute on function app.is_subscribed to service_role;
 
 -- core/transitions/may_fire_event.sql
--- Whether the current role may fire this event on an execution of this family. Users may cancel, and everybody only in the
--- way of the family; trusted roles may fire every other event.
+-- Whether the current role may fire this event on an execution of this family. Every role may cancel, but only with the
+-- family's cancel event. Only trusted roles may fire other events.
 create or replace function app.may_fire_event(guarded oid, family text, event text)
 returns boolean
 language plpgsql
@@ -2177,7 +2176,7 @@ end $$;
 revoke all on function app.record_event from public;
 
 -- core/transitions/reject_audit_change.sql
--- Protects the audit from everybody, its owner included. Events are written and deleted only by triggers of their
+-- Protects the audit from every role, its owner included. Events are written and deleted only by triggers of their
 -- execution, so only from inside another trigger.
 create or replace function app.reject_audit_change()
 returns trigger
@@ -2588,8 +2587,8 @@ begin
     || case when v_from is not null then ' and e.id > $3' else '' end
     || case when criteria ? 'family' then ' and e.family = $4' else ' and e.family <> ''source_check''' end
     || case when criteria ? 'status' then ' and e.status = wanted.status' else '' end
-    -- For queued executions the public status says more. The case keeps the planner from taking it for rare and
-    -- forgoing the indexes' order.
+    -- For queued executions the public status is more specific. The case keeps the planner from estimating it as rare
+    -- and from giving up the indexes' order.
     || case when 'queued' = any(statuses) then ' and case when e.status = ''queued'' then app.public_status(e) = $6 else true end' else '' end
     || case when criteria ? 'connection_id' then ' and e.connection_id = $7' else '' end
     -- The ids already narrow by these two. The case keeps the planner from counting them twice, expecting almost no rows,
@@ -2653,7 +2652,7 @@ revoke all on function app.bulk_action_object from public;
 grant execute on function app.bulk_action_object to authenticated, service_role;
 
 -- bulk_action/lock_referenced_rows.sql
--- Locks the connections and definitions of a bulk action's items, so that nobody deletes them while a step starts the
+-- Locks the connections and definitions of a bulk action's items, so that they are not deleted while a step starts the
 -- items again. Call it before the items are locked, because deletes lock connections, definitions and executions in
 -- this order.
 create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])
@@ -3505,8 +3504,8 @@ revoke all on function app.sync_job_run_object from public;
 grant execute on function app.sync_job_run_object to authenticated, service_role;
 
 -- webhook/find_webhook.sql
--- Returns a webhook of the caller's agency, or raises 404. With `for_share`, nobody can delete it before this
--- transaction ends. Without, the call waits for no lock.
+-- Returns a webhook of the caller's agency, or raises 404. With `for_share`, it cannot be deleted before this
+-- transaction ends. Without `for_share`, the call waits for no lock.
 create or replace function app.find_webhook(id uuid, for_share boolean default false)
 returns public.webhooks
 language plpgsql
@@ -3740,8 +3739,8 @@ revoke all on function app.lock_leased_execution from public;
 grant execute on function app.lock_leased_execution to service_role;
 
 -- worker/reap_executions.sql
--- Takes back what dead workers hold. After a lost lease an execution is queued again, or failed after the last attempt.
--- A cancel that nobody acknowledged in time is forced. Rows that others have locked are alive and are skipped.
+-- Takes back the executions of dead workers. After a lost lease an execution is queued again, or failed after the last
+-- attempt. A cancel that was not acknowledged in time is forced. Rows that other transactions lock are alive and skipped.
 -- Returns the counts {released, failed, cancelled}.
 create or replace function app.reap_executions("limit" int)
 returns jsonb
@@ -3803,12 +3802,12 @@ revoke all on function app.retry_delay from public;
 grant execute on function app.retry_delay to service_role;
 
 -- worker/store_records.sql
--- Stores a batch's records in the way of the execution's `spec.write`: {mode, only_changed}, frozen at the start, never the
--- worker's choice. Returns how many rows were inserted and how many existing rows were written.
+-- Stores a batch's records by the execution's `spec.write`, {mode, only_changed}, which is fixed at the start and never
+-- chosen by the worker. Returns how many rows were inserted and how many existing rows were written.
 --   replicate        the latest state of each key (the default)
 --   append           a new row for each record
 --   create           new keys only
---   update           existing keys only; members that the record lacks stay
+--   update           existing keys only; fields that the record lacks stay
 --   updateOrCreate   both
 --   deliver          stores nothing: the delivery that worker_begin_delivery recorded for this batch is complete
 -- The last record of a key counts. Rows are locked in key order, so that two executions never wait for each other.
@@ -4748,7 +4747,7 @@ begin
   -- Without the secret, which callers may not read.
   select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
   from app.connections as c where c.id = start_historical_sync.connection_id and c.deleted_at is null
-  for share; -- so that nobody deletes it meanwhile
+  for share; -- so that it is not deleted meanwhile
   if not found then
     perform app.raise_not_found('historical_sync', 'connection', 'connection', connection_id);
   end if;
@@ -4800,7 +4799,7 @@ begin
   where e.id = check_id and e.family = 'source_check' and e.status = 'completed' and e.agency_id = connection.agency_id
     and e.connection_id = connection.id and e.spec ->> 'resource' = configuration ->> 'resource';
   if not found then
-    perform app.raise_error(400, 'not_looked_at', 'check_id must be a completed source check of this resource.');
+    perform app.raise_error(400, 'not_checked', 'check_id must be a completed source check of this resource.');
   end if;
   found_fields := source_check.progress -> 'fields';
   if identifier is not null then
@@ -5167,7 +5166,7 @@ declare
 begin
   select * into source_check from app.executions as e where e.id = check_id and e.family = 'source_check';
   if not found then
-    perform app.raise_error(404, 'look_not_found', 'There is no source check with this id.');
+    perform app.raise_error(404, 'source_check_not_found', 'There is no source check with this id.');
   end if;
   return jsonb_build_object('status', app.public_status(source_check), 'fields', source_check.progress -> 'fields', 'error', source_check.error);
 end $$;
@@ -5586,7 +5585,7 @@ grant execute on function public.worker_ack_deleted_secret to service_role;
 
 -- worker/public/worker_ack_event.sql
 -- Records the outcome of an attempt to send an event: it is delivered, or tried again after a growing delay, five times
--- in all. An attempt that took so long that another has begun has no effect. Returns {result: status | lost}.
+-- in all. An attempt has no effect if a later one has begun. Returns {result: status | lost}.
 create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
 returns jsonb
 language plpgsql
@@ -5747,7 +5746,7 @@ grant execute on function public.worker_claim_events to service_role;
 -- cancel check. `continue` and `cancel` mean stored, `lost` means that nothing was (see app.lease_result).
 --   seq      the last committed + 1 stores; the last repeats its result, so a call whose response was lost can be repeated
 --   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000
---            bytes, because it is indexed) that exists is written again as app.store_records says
+--            bytes, because it is indexed) that exists is updated (see app.store_records)
 --   errors   JSON array of messages, one for each record of the source that cannot be stored
 --   done     this was the resource's last batch
 --   fetched  how many records were read, if they are not among `records`: passed on only, or delivered
@@ -6027,7 +6026,7 @@ revoke all on function public.worker_reap from public, anon, authenticated, serv
 grant execute on function public.worker_reap to service_role;
 
 -- worker/public/worker_release.sql
--- Ends the worker's turn by its own decision: out of time, shutting down, or told to cancel. The checkpoint is kept and
+-- Ends the worker's turn by its own decision: out of time, shutting down, or cancelled. The checkpoint is kept and
 -- no attempt is counted. An execution that is being cancelled is cancelled now. Returns {result: queued | cancelled |
 -- lost}.
 create or replace function public.worker_release(execution_id uuid, lease_token bigint, reason text default null)

@@ -1,5 +1,6 @@
--- Who may do what. A Supabase project grants everything new in `public` to everybody, so each file has to take it back.
--- Rules instead of lists, as far as names and the catalog tell what a function is; tests/sql/test_privileges.py knows more.
+-- The privileges of the API's roles. A Supabase project grants everything new in `public` to every role, so each file
+-- must revoke it. These are rules, not lists, as far as a function's purpose follows from its name and the catalog. The
+-- lists are in tests/sql/test_privileges.py.
 begin;
 select plan(31);
 

@@ -392,6 +392,6 @@ def test_create_model_sql__requires_a_completed_check_of_this_stream(database: D
     arguments: dict[str, Any] = {"name": "x", "connection_id": mine, "configuration": {"resource": "flights"}}
     with database.session(user.claims) as session:
         for check_id in wrong:
-            assert session.error("create_model", **arguments, check_id=check_id).code == "not_looked_at"
+            assert session.error("create_model", **arguments, check_id=check_id).code == "not_checked"
         made = session.call("create_model", **arguments, check_id=source_check_id(mine, user.agency_id))
         assert made["data"]["fields"] == fields(("id", "number"))

@@ -217,7 +217,7 @@ def test_get_source_check__another_agency(database: Database) -> None:
     with database.session(stranger.claims) as session:
         for name in ("get_source_check", "cancel_source_check"):
             error = session.error(name, check_id=check_id)
-            assert (error.sqlstate, error.code) == ("PT404", "look_not_found")
+            assert (error.sqlstate, error.code) == ("PT404", "source_check_not_found")
     assert {database.execution(one)["status"] for one in (check_id, job_id)} == {"queued"}
 
 

@@ -20,8 +20,8 @@ begin
     || case when v_from is not null then ' and e.id > $3' else '' end
     || case when criteria ? 'family' then ' and e.family = $4' else ' and e.family <> ''source_check''' end
     || case when criteria ? 'status' then ' and e.status = wanted.status' else '' end
-    -- For queued executions the public status says more. The case keeps the planner from taking it for rare and
-    -- forgoing the indexes' order.
+    -- For queued executions the public status is more specific. The case keeps the planner from estimating it as rare
+    -- and from giving up the indexes' order.
     || case when 'queued' = any(statuses) then ' and case when e.status = ''queued'' then app.public_status(e) = $6 else true end' else '' end
     || case when criteria ? 'connection_id' then ' and e.connection_id = $7' else '' end
     -- The ids already narrow by these two. The case keeps the planner from counting them twice, expecting almost no rows,

@@ -1,4 +1,4 @@
--- Locks the connections and definitions of a bulk action's items, so that nobody deletes them while a step starts the
+-- Locks the connections and definitions of a bulk action's items, so that they are not deleted while a step starts the
 -- items again. Call it before the items are locked, because deletes lock connections, definitions and executions in
 -- this order.
 create or replace function app.lock_referenced_rows(bulk_action uuid, items uuid[])

@@ -1,5 +1,5 @@
--- Returns a webhook of the caller's agency, or raises 404. With `for_share`, nobody can delete it before this
--- transaction ends. Without, the call waits for no lock.
+-- Returns a webhook of the caller's agency, or raises 404. With `for_share`, it cannot be deleted before this
+-- transaction ends. Without `for_share`, the call waits for no lock.
 create or replace function app.find_webhook(id uuid, for_share boolean default false)
 returns public.webhooks
 language plpgsql

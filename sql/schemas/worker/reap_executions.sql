@@ -1,5 +1,5 @@
--- Takes back what dead workers hold. After a lost lease an execution is queued again, or failed after the last attempt.
--- A cancel that nobody acknowledged in time is forced. Rows that others have locked are alive and are skipped.
+-- Takes back the executions of dead workers. After a lost lease an execution is queued again, or failed after the last
+-- attempt. A cancel that was not acknowledged in time is forced. Rows that other transactions lock are alive and skipped.
 -- Returns the counts {released, failed, cancelled}.
 create or replace function app.reap_executions("limit" int)
 returns jsonb

@@ -1,9 +1,9 @@
--- Stores a batch's records in the way of the execution's `spec.write`: {mode, only_changed}, frozen at the start, never the
--- worker's choice. Returns how many rows were inserted and how many existing rows were written.
+-- Stores a batch's records by the execution's `spec.write`, {mode, only_changed}, which is fixed at the start and never
+-- chosen by the worker. Returns how many rows were inserted and how many existing rows were written.
 --   replicate        the latest state of each key (the default)
 --   append           a new row for each record
 --   create           new keys only
---   update           existing keys only; members that the record lacks stay
+--   update           existing keys only; fields that the record lacks stay
 --   updateOrCreate   both
 --   deliver          stores nothing: the delivery that worker_begin_delivery recorded for this batch is complete
 -- The last record of a key counts. Rows are locked in key order, so that two executions never wait for each other.

@@ -18,7 +18,7 @@ begin
   if not identity.is_live and by_key then
     perform app.raise_error(401, 'invalid_api_key', 'This API key is unknown or revoked. Use another key, or sign in.');
   end if;
-  -- An anonymous request has no user, whatever else its claims say.
+  -- An anonymous request has no user, whatever its other claims are.
   if not identity.is_live or current_user = 'anon' and not by_key then
     perform app.raise_error(401, 'revoked_token', 'This session has ended or its user was deleted. Sign in again.');
   end if;

@@ -2,7 +2,7 @@
 -- x-agency-key, which counts for an anonymous request only). `is_live` is false for a deleted user, an ended session,
 -- and an unknown or revoked key.
 -- SECURITY DEFINER, because callers can read neither the auth schema nor the hashes. It reads the request and takes no
--- argument, so it reveals nothing about anybody else.
+-- argument, so it reveals nothing about other callers.
 create or replace function app.identify(out user_id uuid, out api_key_id uuid, out agency_id uuid, out is_live boolean)
 language plpgsql
 stable

@@ -1,5 +1,5 @@
 -- Returns a connection that the caller may use, without its secret, or raises 404. Webhooks belong to another API. With
--- `for_share`, nobody can delete it before this transaction ends. Without, the call waits for no lock.
+-- `for_share`, it cannot be deleted before this transaction ends. Without `for_share`, the call waits for no lock.
 create or replace function app.find_connection(id uuid, for_share boolean default true)
 returns app.connections
 language plpgsql

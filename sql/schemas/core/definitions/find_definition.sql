@@ -1,4 +1,4 @@
--- Returns a definition of this kind, or raises 404, also for another agency's. With `for_share`, nobody can delete it
+-- Returns a definition of this kind, or raises 404, also for another agency's. With `for_share`, it cannot be deleted
 -- before this transaction ends.
 create or replace function app.find_definition(kind text, id uuid, for_share boolean default false)
 returns app.definitions

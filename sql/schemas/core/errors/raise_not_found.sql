@@ -1,4 +1,4 @@
--- Raises the error for a row that the caller cannot see: 403 where the family's document says so, otherwise 404.
+-- Raises the error for a row that the caller cannot see: 403 if the family's document specifies it, otherwise 404.
 -- noun: job, connection, …
 create or replace function app.raise_not_found(family text, kind text, noun text, id uuid)
 returns void

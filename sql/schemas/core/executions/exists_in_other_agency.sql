@@ -1,5 +1,4 @@
--- Tells another agency's row from a missing one, and reveals nothing else. SECURITY DEFINER, because policies hide the
--- row.
+-- Whether another agency has this row; reveals nothing else. SECURITY DEFINER, because policies hide the row.
 create or replace function app.exists_in_other_agency(kind text, id uuid)
 returns boolean
 language plpgsql

@@ -1,5 +1,5 @@
--- Guards the start of an execution. Everybody who may insert starts it as queued: status, actor and timestamps are set here,
--- whatever the statement says. SECURITY INVOKER, so that current_user is the real one.
+-- Guards the start of an execution. Every execution starts as queued. Status, actor and timestamps are set here, and the
+-- statement's values are ignored. SECURITY INVOKER, so that current_user is the real one.
 create or replace function app.guard_start()
 returns trigger
 language plpgsql

@@ -1,5 +1,5 @@
 -- Guards every update that leaves an execution's status as it is. A finished execution may be marked as deleted, and the
--- worker's calls move a leased one forward; all other columns change only in a transition.
+-- worker's calls advance a leased one. All other columns change only in a transition.
 -- SECURITY INVOKER, so that current_user is the real one.
 create or replace function app.guard_update()
 returns trigger

@@ -1,5 +1,5 @@
--- Whether the current role may fire this event on an execution of this family. Users may cancel, and everybody only in the
--- way of the family; trusted roles may fire every other event.
+-- Whether the current role may fire this event on an execution of this family. Every role may cancel, but only with the
+-- family's cancel event. Only trusted roles may fire other events.
 create or replace function app.may_fire_event(guarded oid, family text, event text)
 returns boolean
 language plpgsql

@@ -1,4 +1,4 @@
--- Protects the audit from everybody, its owner included. Events are written and deleted only by triggers of their
+-- Protects the audit from every role, its owner included. Events are written and deleted only by triggers of their
 -- execution, so only from inside another trigger.
 create or replace function app.reject_audit_change()
 returns trigger

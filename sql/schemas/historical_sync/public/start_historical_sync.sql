@@ -22,7 +22,7 @@ begin
   -- Without the secret, which callers may not read.
   select c.id, c.agency_id, c.kind, c.config into connection.id, connection.agency_id, connection.kind, connection.config
   from app.connections as c where c.id = start_historical_sync.connection_id and c.deleted_at is null
-  for share; -- so that nobody deletes it meanwhile
+  for share; -- so that it is not deleted meanwhile
   if not found then
     perform app.raise_not_found('historical_sync', 'connection', 'connection', connection_id);
   end if;

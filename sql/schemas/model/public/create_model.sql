@@ -31,7 +31,7 @@ begin
   where e.id = check_id and e.family = 'source_check' and e.status = 'completed' and e.agency_id = connection.agency_id
     and e.connection_id = connection.id and e.spec ->> 'resource' = configuration ->> 'resource';
   if not found then
-    perform app.raise_error(400, 'not_looked_at', 'check_id must be a completed source check of this resource.');
+    perform app.raise_error(400, 'not_checked', 'check_id must be a completed source check of this resource.');
   end if;
   found_fields := source_check.progress -> 'fields';
   if identifier is not null then

@@ -10,7 +10,7 @@ declare
 begin
   select * into source_check from app.executions as e where e.id = check_id and e.family = 'source_check';
   if not found then
-    perform app.raise_error(404, 'look_not_found', 'There is no source check with this id.');
+    perform app.raise_error(404, 'source_check_not_found', 'There is no source check with this id.');
   end if;
   return jsonb_build_object('status', app.public_status(source_check), 'fields', source_check.progress -> 'fields', 'error', source_check.error);
 end $$;

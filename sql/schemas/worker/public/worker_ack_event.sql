@@ -1,5 +1,5 @@
 -- Records the outcome of an attempt to send an event: it is delivered, or tried again after a growing delay, five times
--- in all. An attempt that took so long that another has begun has no effect. Returns {result: status | lost}.
+-- in all. An attempt has no effect if a later one has begun. Returns {result: status | lost}.
 create or replace function public.worker_ack_event(delivery_id uuid, attempt int, delivered boolean)
 returns jsonb
 language plpgsql

@@ -2,7 +2,7 @@
 -- cancel check. `continue` and `cancel` mean stored, `lost` means that nothing was (see app.lease_result).
 --   seq      the last committed + 1 stores; the last repeats its result, so a call whose response was lost can be repeated
 --   records  JSON array of {key, data}, at most 5,000 and 16 MiB; a key (text, at most 2,000
---            bytes, because it is indexed) that exists is written again as app.store_records says
+--            bytes, because it is indexed) that exists is updated (see app.store_records)
 --   errors   JSON array of messages, one for each record of the source that cannot be stored
 --   done     this was the resource's last batch
 --   fetched  how many records were read, if they are not among `records`: passed on only, or delivered

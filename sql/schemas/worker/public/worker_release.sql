@@ -1,4 +1,4 @@
--- Ends the worker's turn by its own decision: out of time, shutting down, or told to cancel. The checkpoint is kept and
+-- Ends the worker's turn by its own decision: out of time, shutting down, or cancelled. The checkpoint is kept and
 -- no attempt is counted. An execution that is being cancelled is cancelled now. Returns {result: queued | cancelled |
 -- lost}.
 create or replace function public.worker_release(execution_id uuid, lease_token bigint, reason text default null)
