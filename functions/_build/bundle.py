@@ -54,7 +54,7 @@ _FAMILIES = sorted({file.parent.name for file in SOURCES.glob("[!_]*/__init__.py
 _SHARED = ("__init__.py", "_shared/**/*.py", "_connections/*.py")
 _API = (*_SHARED, *(f"{family}/*.py" for family in _FAMILIES))
 # httpcore imports them if they are there: anyio for asynchronous calls, which only the worker makes; the others for
-# HTTP/2, which nobody asks for.
+# HTTP/2, which is not used.
 _UNUSED = ("anyio*", "h2*", "hpack*", "hyperframe*")
 API = Bundle("sync-control-plane-api", "api", _API, _UNUSED)
 POSTGRES_TRANSPORT = Bundle("sync-control-plane-postgres-transport", "postgres-transport", _API, _UNUSED)

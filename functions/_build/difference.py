@@ -107,7 +107,7 @@ class _Structure:
         return [_unless_adopted(entry, f"ALTER TABLE {table} {change};\n") for change in changes]
 
     def _with_dependents(self, keys: set[Key]) -> set[Key]:
-        """The keys and everything that depends on them, which Postgres would refuse to keep."""
+        """The keys and everything that depends on them, which Postgres would not keep."""
         functions = [f"{schema}.{name}" for type_, schema, name in keys if type_ == "FUNCTION"]
         views = [f'"{schema}"."{name}"' for type_, schema, name in keys if type_ == "VIEW"]
         with self._connection.transaction(), self._connection.cursor(row_factory=dict_row) as cursor:

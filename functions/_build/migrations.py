@@ -107,7 +107,7 @@ def _difference(server: Postgres, old: str, new: str) -> Migration | None:
             attachments = difference.attachments(dump(server, old), declared).statements
             _apply(connection, attachments)
         except psycopg.Error as error:
-            missing = [*missing, f"Postgres refuses these statements: {error}"]
+            missing = [*missing, f"Postgres rejects these statements: {error}"]
             return Migration(_render(statements, missing), missing)
         statements = statements + attachments
         missing = missing + [f"function public.{name} has overloads." for name in difference.overloads(connection)]
@@ -136,7 +136,7 @@ def _render(statements: list[str], missing: list[str]) -> str:
 def write_next(name: str, server: Postgres, sql: Path = schema.SQL) -> tuple[Path, Migration] | None:
     """Writes the next migration, complete or a stub; None if the declared schema has not changed."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"NAME is a word such as add_priority, in lower case, not {name!r}.")
+        raise ValueError(f"NAME must be in lower case, such as add_priority, not {name!r}.")
     check_frozen(sql)
     files = schema.migrations(sql)
     for file in files:

@@ -27,7 +27,7 @@ class SourceRefused(SourceError):
 
 
 class SecretRotated(Exception):
-    """The source refused a secret that has been replaced. The execution continues from its checkpoint with the new one.
+    """The source rejected a replaced secret. The execution continues from its checkpoint with the new one.
 
     Not a SourceError, so that it is never handled like a record that cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Models of the configuration and the secret of a connection of type `http`. Other fields are refused.
+"""Models of the configuration and the secret of a connection of type `http`. Other fields are rejected.
 
     {"base_url": "https://api.example.com/v1",
      "auth": {"type": "bearer"},
@@ -209,6 +209,6 @@ def read_config(value: Mapping[str, object], *, allow_private_addresses: bool = 
         # Only the first problem, without the input, which may be secret.
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in problem["loc"])[:200]
-    what = problem["msg"].removeprefix("Value error, ")
-    message = f"The config is not valid at {place}: {what}. Correct it and start again."
+    reason = problem["msg"].removeprefix("Value error, ")
+    message = f"The config is not valid at {place}: {reason}. Correct it and start again."
     raise SourceRefused("source_config_invalid", message)

@@ -86,7 +86,7 @@ class Authenticator:
         self._check = check
         self._read_seconds = read_seconds
         self._http_transport = http_transport
-        self._last = local()  # .response: what the Auth server last answered to this thread
+        self._last = local()  # .response: the last response of the Auth server to this thread
         self._keys = SigningKeys(self._fetch_keys)
         self._unknown_keys = _Throttle(UNKNOWN_KEY_INTERVAL_SECONDS)
         self._connect()
@@ -130,7 +130,7 @@ class Authenticator:
         )
 
     def _verified_claims(self, token: str) -> Mapping[str, Any]:
-        # Refuse before asking anyone; believe nothing before the signature.
+        # Reject before any request is sent. The claims are not trusted before the signature is verified.
         header, claims = (_decoded(part) for part in token.split(".")[:2])
         _require_sound_header(header)
         _require_user(claims, self._issuer)
@@ -167,7 +167,7 @@ class Authenticator:
         try:
             self._client.get_user(token)
         except ValidationError:
-            pass  # the client's model refuses some users that the Auth server sends: the body decides
+            pass  # the client's model rejects some users that the Auth server sends, so the body decides
         except AuthError as error:
             raise _auth_failure(error) from None
         if json.loads(self._last.response.content)["id"] != claims["sub"]:
@@ -239,7 +239,7 @@ def _require_sound_header(header: Mapping[str, Any]) -> None:
 
 
 def _require_user(claims: Mapping[str, Any], issuer: str) -> None:
-    """Refuses tokens that the Auth server signs or accepts, and that are not a signed-in user's of this project."""
+    """Rejects tokens that the Auth server signs or accepts, and that are not a signed-in user's of this project."""
     now = time()
     expires, not_before, audience = claims.get("exp"), claims.get("nbf", now), claims.get("aud")
     if not _is_time(expires) or not _is_time(not_before):

@@ -40,7 +40,7 @@ def client(service: str) -> Any:  # noqa: ANN401 (botocore makes its classes at 
 
 
 class NotSent(Exception):
-    """SQS refused some of the messages."""
+    """SQS rejected some of the messages."""
 
 
 def send(queue_url: str, messages: Sequence[Mapping[str, Any]]) -> None:

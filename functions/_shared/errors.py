@@ -2,10 +2,10 @@
 
 SQLSTATE                                  status
 PTnnn (app.raise_error)                   nnn: message = code, detail = sentence, hint = further details as JSON
-PGRST301, 302, 303                        401: PostgREST refuses the token
+PGRST301, 302, 303                        401: PostgREST rejects the token
 PGRST000-003, 08, 53, 57014, 57P, 40001,
 40P01, 55P03, 25006, no response          503 with Retry-After: not now (25006: read-only after a failover)
-22, 23502, 23514                          400: a value that a table refuses
+22, 23502, 23514                          400: a value that a table rejects
 23503, 23505                              409
 42501                                     403
 anything else                             500: logged, never shown
@@ -71,7 +71,7 @@ _TEMPORARY = (
     "40P01",
     "55P03",
 )
-_INVALID_VALUE = (400, "invalid_value", "The database refused a value of this request.")
+_INVALID_VALUE = (400, "invalid_value", "The database rejected a value of this request.")
 _CONFLICT = (409, "conflict", "This conflicts with what the database holds.")
 _BY_SQLSTATE = {
     "22": _INVALID_VALUE,
@@ -100,6 +100,6 @@ def from_database(code: str | None, message: str, detail: str | None, hint: str 
 def _details(hint: str | None) -> dict[str, Any]:
     try:
         details = json.loads(hint or "{}")
-    except ValueError:  # a hint in words, which no caller needs
+    except ValueError:  # a hint for people, which no caller needs
         details = {}
     return details if isinstance(details, dict) else {}

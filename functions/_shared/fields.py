@@ -65,7 +65,7 @@ Date = Annotated[date, BeforeValidator(_calendar_date)]
 
 
 class StrictRequest(BaseModel):
-    """A request that ignores nothing: unknown and unsupported fields are refused with 422.
+    """A request that ignores nothing: unknown and unsupported fields are rejected with 422.
 
     AcceptsOnly fields at any depth are accepted and not sent on.
     """

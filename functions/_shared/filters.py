@@ -92,6 +92,6 @@ def parameter(request: type[FilteredList], example: dict[str, Any]) -> dict[str,
 
 def _filter(name: str, value: str) -> dict[str, str]:
     match = _FILTER.fullmatch(name)
-    if not match:  # SQL refuses the field
+    if not match:  # SQL rejects the field
         return {"field": name, "value": value}
     return {"field": match["field"], "op": match["op"] or "eq", "value": value}

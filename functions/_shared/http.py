@@ -56,6 +56,6 @@ def json_response(status: int, content: Mapping[str, Any]) -> Response:
 
 
 def request_id(headers: Mapping[str, str]) -> str:
-    """The caller's own `x-request-id` if it is a plain word, so that one id follows a request. Otherwise a new one."""
+    """The caller's own `x-request-id` if it is valid, so that one id follows a request. Otherwise a new one."""
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())

@@ -80,5 +80,5 @@ def tls() -> ssl.SSLContext:
 
 @cache
 def _no_tls() -> ssl.SSLContext:
-    """Trusts nobody. httpx wants a context also for plain HTTP, and would read the certificates for it."""
+    """Trusts no certificate. httpx needs a context for plain HTTP too, and would read all certificates to make one."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

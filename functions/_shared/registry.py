@@ -82,7 +82,7 @@ def _modules() -> dict[str, tuple[str, ...]]:
 
 @cache
 def _import_endpoints(*modules: str) -> tuple[Endpoint, ...]:
-    # A fixed word sorts before a parameter: /syncs/status is not the sync called status.
+    # A fixed segment sorts before a parameter, because /syncs/status is not the sync with id `status`.
     found = [_import_endpoint(module) for module in modules]
     return tuple(sorted(found, key=lambda endpoint: (endpoint.path.replace("{", "~"), endpoint.method)))
 
@@ -112,9 +112,9 @@ def _has_path(package: str, path: str) -> bool:
 
 def _closest_error_format(path: str) -> ErrorFormat:
     """For a path without an endpoint: the format of most endpoints whose paths begin like it."""
-    words = path.split("/", 4)[1:]
-    for length in range(len(words), 0, -1):
-        formats = [one.error_format for one in endpoints() if one.path.split("/")[1 : length + 1] == words[:length]]
+    segments = path.split("/", 4)[1:]
+    for length in range(len(segments), 0, -1):
+        formats = [one.error_format for one in endpoints() if one.path.split("/")[1 : length + 1] == segments[:length]]
         if formats:
             return max(formats, key=formats.count)
     return PLAIN

@@ -25,7 +25,7 @@ class SecretMissing(Exception):
 
 
 class SecretUnavailable(Exception):
-    """The store cannot be reached, or refuses. Holds no text of the store, which may quote a secret."""
+    """The store cannot be reached, or rejects the call. Holds no text of the store, which may quote a secret."""
 
 
 class SecretStore(Protocol):
@@ -45,7 +45,7 @@ class SecretStore(Protocol):
 
 
 class EnvironmentStore:
-    """Environment variables of the worker, each a JSON object. Whoever sets them also names them in app.secrets."""
+    """Environment variables of the worker, each a JSON object. Each one needs a row in app.secrets with its name."""
 
     def put(self, name: str, value: Mapping[str, object]) -> None:
         raise SecretUnavailable("environment variables cannot be written")
@@ -54,7 +54,7 @@ class EnvironmentStore:
         return parse(os.environ.get(name))
 
     def delete(self, name: str) -> None:
-        """Does nothing: whoever set the variable removes it."""
+        """Does nothing, because a process cannot change the worker's configuration."""
 
 
 class SecretsManagerStore:

@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 1024 * 1024
 BODILESS_METHODS = ("GET", "DELETE")
 
 _NOT_SUPPORTED = {"unsupported", "extra_forbidden"}
-# Pydantic's error types in the words of this API. {braces} are members of the error's context.
+# Messages of this API for Pydantic's error types. {braces} are members of the error's context.
 _MESSAGES = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
@@ -68,7 +68,7 @@ def read_arguments(model: type[BaseModel], request: Request, path_parameters: Ma
 
 
 def _with_path_parameters(body: bytes, path_parameters: Mapping[str, str]) -> bytes:
-    """The body with the path parameters in it. The model refuses a body that is no JSON object."""
+    """The body with the path parameters in it. The model rejects a body that is not a JSON object."""
     if not path_parameters:
         return body
     try:

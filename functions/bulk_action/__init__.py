@@ -1,6 +1,6 @@
 """Bulk actions cancel, retry or start all executions that match criteria.
 
-Source of paths, fields and status words: the published API of bulk action jobs.
+Source of paths, fields and status values: the published API of bulk action jobs.
 """
 
 from __future__ import annotations

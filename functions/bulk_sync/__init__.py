@@ -1,6 +1,6 @@
 """Bulk syncs copy whole resources of a connection to a connection of type `records`.
 
-Source of paths, fields and status words: the published API, versions 2023-04-25 to 2025-09-18.
+Source of paths, fields and status values: the published API, versions 2023-04-25 to 2025-09-18.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class CreateConnection(StrictRequest):
     type: Literal["http", "records"]
     configuration: PgJson | None = None
     organization_id: UUID | None = None
-    must_answer: bool | None = Field(None, alias="validate")
+    check_source: bool | None = Field(None, alias="validate")
     healthcheck_interval: Annotated[str | None, AcceptsOnly("")] = None
     policies: Annotated[list[str] | None, AcceptsOnly([])] = None
     redirect_url: Annotated[str | None, AcceptsOnly("")] = None

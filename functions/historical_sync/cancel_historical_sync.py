@@ -1,4 +1,4 @@
-"""Cancels a pending or running historical sync immediately. Later writes of its worker are refused."""
+"""Cancels a pending or running historical sync immediately. Later writes of its worker are rejected."""
 
 from __future__ import annotations
 

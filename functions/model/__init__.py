@@ -1,6 +1,6 @@
 """Models are queries over a resource of a connection. Model syncs map their fields.
 
-Source of paths, fields and status words: the published API, versions 2023-04-25 to 2025-09-18.
+Source of paths, fields and status values: the published API, versions 2023-04-25 to 2025-09-18.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Model syncs map fields of a model's records to rows of an object in a connection of type `records`.
 
-Source of paths, fields and status words: the published API, versions 2023-04-25 to 2025-09-18.
+Source of paths, fields and status values: the published API, versions 2023-04-25 to 2025-09-18.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sync jobs define which resources of a connection are read, and which depend on others.
 
-Source of paths, fields and status words: the published API of sync jobs.
+Source of paths, fields and status values: the published API of sync jobs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sync job runs execute a sync job on an integrated account (a source), and store or deliver its records.
 
-Source of paths, fields and status words: the published API of sync jobs.
+Source of paths, fields and status values: the published API of sync jobs.
 """
 
 from __future__ import annotations

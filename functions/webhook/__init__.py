@@ -1,6 +1,6 @@
 """Webhooks receive a run's records and events.
 
-Source of paths, fields and status words: the published API of sync jobs.
+Source of paths, fields and status values: the published API of sync jobs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The worker's calls to the database. Each one after `claim` carries the execution's id and lease token.
 
-While the database is unavailable a call is repeated until it is answered. Every call may be repeated: the second time
-it changes nothing. A call that takes a lease token returns `lost` once the lease has ended; then the worker stops.
+While the database is unavailable a call is repeated until a response arrives. This is safe, because a repeated call
+changes nothing. A call that takes a lease token returns `lost` once the lease has ended; then the worker stops.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def service_caller(key: str) -> Caller:
 
 
 class WorkerClient:
-    """Calls the worker's SQL functions. Every method raises ApiError for what the database refuses."""
+    """Calls the worker's SQL functions. Every method raises ApiError for what the database rejects."""
 
     def __init__(self, transport: AsyncTransport, caller: Caller) -> None:
         self._transport = transport

@@ -42,7 +42,7 @@ class CompletionBatch:
 
 
 class CompletionBatcher:
-    """`complete` and `claim` of the client, batched. What the batch does not settle is asked again in a single call."""
+    """`complete` and `claim` of the client, batched. What the batch does not settle is repeated in a single call."""
 
     def __init__(self, client: WorkerClient) -> None:
         self._client = client
@@ -79,7 +79,7 @@ class CompletionBatcher:
         tokens = {execution.id: execution.lease_token for execution in batch.executions[:MAX_COMPLETIONS]}
         completed: list[str] = []
         claimed = None
-        with contextlib.suppress(Exception):  # whoever waits asks again in a call of its own, and gets the error
+        with contextlib.suppress(Exception):  # each caller repeats its call alone, and gets the error
             if request := batch.claim:
                 completed, claimed = await self._client.complete_and_claim(
                     tokens, request.worker, request.families, request.max_executions, request.lease_seconds

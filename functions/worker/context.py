@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from functions.worker.connectors.webhook import Send
     from functions.worker.runners import RunnerFactory
 
-# Checks have a queue of their own, because somebody waits for them whatever else is running.
+# Checks have a queue of their own, because a caller waits for them whatever else is running.
 FAMILIES: Mapping[Queue, Mapping[str, RunnerFactory]] = {"runs": RUNNERS, "checks": CHECKS}
 
 

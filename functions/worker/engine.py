@@ -113,7 +113,7 @@ class Engine:
                 await self.send(message)
             except WebhookRejected:
                 if delivery.event.endswith(":started"):
-                    await self.client.stop(execution, "refused by the receiver")
+                    await self.client.stop(execution, "rejected by the receiver")
                     return "lost"
             except WebhookUnavailable:
                 pass
@@ -121,7 +121,7 @@ class Engine:
                 return "continue"
             if wait is not None:
                 await asyncio.sleep(wait)
-        raise SourceUnavailable("receiver_unavailable", "The webhook's receiver does not answer 200. Check it.")
+        raise SourceUnavailable("receiver_unavailable", "The webhook's receiver does not return 200. Check it.")
 
     async def _watch(self, execution: Execution, signals: Signals) -> StopReason:
         """Return why the runner has to stop: at once on shutdown and when the time budget is spent, because neither
@@ -137,7 +137,7 @@ class Engine:
             await cancel_and_wait(heartbeats)
 
     async def _keep_lease(self, execution: Execution, signals: Signals) -> StopReason:
-        """Extend the lease until the database refuses."""
+        """Extend the lease until the database rejects that."""
         while True:
             await wait_any(signals.check_now, seconds=HEARTBEAT_FRACTION * self.heartbeat_seconds)
             signals.check_now.clear()

@@ -51,7 +51,7 @@ def _is_ours(record: Mapping[str, Any]) -> bool:
 
 
 def work(count: int, seconds: float) -> bool:
-    """Run at most `count` executions at once, for at most `seconds`. Return False if no claim was answered."""
+    """Run at most `count` executions at once, for at most `seconds`. Return False if no claim succeeded."""
     environment = with_secrets(os.environ)
     return asyncio.run(_work(environment, cast("Queue", environment.get("WORKER_QUEUE", "runs")), count, seconds))
 

@@ -66,7 +66,7 @@ class Worker:
         self._claim_now = asyncio.Event()
         self._idle = asyncio.Event()
         self._next_reap = 0.0
-        self.has_claimed = False  # whether a claim was ever answered
+        self.has_claimed = False  # whether a claim ever succeeded
 
     @property
     def is_idle(self) -> bool:

@@ -300,7 +300,7 @@ def test_deliver__started_rejected_with_400__stops_the_run(scene: Scenario) -> N
     assert (run["status"], run["resource_stats"]) == ("stopped", {})
     assert scene.receiver.events(run_id) == ["started", "stopped"]
     row = scene.database.execution(run_id)
-    assert (row["cancelled_by"], row["cancel_reason"]) == ("service_role", "refused by the receiver")
+    assert (row["cancelled_by"], row["cancel_reason"]) == ("service_role", "rejected by the receiver")
     assert len(scene.source.asked) <= 1  # the first page is fetched during the first delivery
 
 

@@ -195,7 +195,7 @@ def test_migration__file_name_follows_the_newest(folder: SqlFolder) -> None:
 
 @pytest.mark.parametrize("name", ["", "Add", "add-priority", "../x", "1st"])
 def test_migration__bad_name(folder: SqlFolder, postgres: Postgres, name: str) -> None:
-    with pytest.raises(ValueError, match="NAME is a word such as add_priority"):
+    with pytest.raises(ValueError, match="NAME must be in lower case, such as add_priority"):
         migrations.write_next(name, postgres, folder.path)
 
 

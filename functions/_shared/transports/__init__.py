@@ -1,7 +1,7 @@
 """How a function reaches the database: `call(name, arguments, caller)`, through PostgREST or directly to Postgres.
 
 Both transports pass on who is calling and let the database decide. Both return the function's JSON as bytes, unparsed,
-and raise the same `Problem` for the same error. Lists and objects among the arguments travel as JSON.
+and raise the same `ApiError` for the same error. Lists and objects among the arguments travel as JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Transport(Protocol):
     ) -> bytes:
         """The JSON that `public.<name>` returns. `headers` are the request's, as far as SQL functions read them.
 
-        Raises Problem, or DatabaseError for an internal error.
+        Raises ApiError, or DatabaseError for an internal error.
         """
         ...
 

@@ -152,7 +152,7 @@ def _postgres_error(name: str, error: psycopg.Error) -> Exception:
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return database_unavailable()
     diagnostic = error.diag
-    problem = from_database(
+    failure = from_database(
         error.sqlstate, diagnostic.message_primary or "", diagnostic.message_detail, diagnostic.message_hint
     )
-    return problem or DatabaseError(f"{name}: {error.sqlstate} {diagnostic.message_primary}")
+    return failure or DatabaseError(f"{name}: {error.sqlstate} {diagnostic.message_primary}")

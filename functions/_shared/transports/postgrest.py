@@ -91,7 +91,7 @@ def request_headers(caller: Caller, headers: Mapping[str, str]) -> dict[str, str
 
 
 def read_response(name: str, response: httpx.Response) -> bytes:
-    """The body. Raises Problem or DatabaseError."""
+    """The body. Raises ApiError or DatabaseError."""
     if response.is_success:
         return response.content
     raise _error(name, response.status_code, response.content)
@@ -106,8 +106,8 @@ def _error(name: str, status: int, content: bytes) -> Exception:
         return database_unavailable() if status == 429 or status >= 500 else DatabaseError(f"{name}: HTTP {status}")
     if not code:  # its connection to Postgres broke before an error arrived: PostgREST reports 400
         return database_unavailable()
-    problem = from_database(code, message, body.get("details"), body.get("hint"))
+    error = from_database(code, message, body.get("details"), body.get("hint"))
     cause = DatabaseError(f"{name}: {code} {message}")
-    if problem and problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        problem.__cause__ = cause  # for the log
-    return problem or cause
+    if error and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        error.__cause__ = cause  # for the log
+    return error or cause

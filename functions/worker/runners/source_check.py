@@ -1,4 +1,4 @@
-"""One page of a resource, for a caller who waits: does the source answer, and which fields do its records have?"""
+"""One page of a resource, for a caller who waits: whether the source responds, and which fields its records have."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def source_check(execution: Execution, open_source: OpenSource) -> AsyncGe
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             name, page = await first_page(execution, open_source)
-    except SourceUnavailable as error:  # who waits is told, instead of another try
+    except SourceUnavailable as error:  # reported to the caller, who waits, instead of retried
         raise SourceRefused(error.code, error.message) from error
     except TimeoutError:
         raise SourceRefused("source_unavailable", "The source took too long. Try again later.") from None

@@ -39,7 +39,7 @@ class HttpConnector:
 
     A given `client` is not closed. Without one the connector makes and closes its own, which connects to public
     addresses only unless `allow_private_addresses`. `is_rotated` returns whether the secret has been replaced: then
-    SecretRotated is raised where the source refuses it. Cancelling a task that reads aborts its request at once.
+    SecretRotated is raised where the source rejects it. Cancelling a task that reads aborts its request at once.
     Raises SourceRefused if config or secret are invalid.
     """
 

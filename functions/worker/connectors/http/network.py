@@ -82,7 +82,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         return await self._network.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def _public_addresses(self, host: str) -> list[str]:
-        """The host's addresses without repetitions. If one is not public all are refused, whatever their order."""
+        """The host's addresses without repetitions. If one is not public, all are rejected in any order."""
         try:
             addresses = [ip_address(text) for text in await self._resolve(host)]
         except OSError as error:
