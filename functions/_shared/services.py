@@ -1,5 +1,6 @@
-"""What the functions and the worker are made of. Every factory stands here, and no other module reads the environment.
+"""Makes the services of the functions from their settings.
 
+worker/context.py makes those of the worker, with `make_secret_store`, `make_dispatcher` and `with_secrets` of this module.
 Nothing is made while a module is imported: a snapshot of the process holds neither a client nor a secret.
 """
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from functions._shared.settings import SecretStoreName
     from functions._shared.transports import Transport
 
-# After so long a pause the process may have been frozen, and its connections are as good as dead. By the calendar,
-# because no other clock runs on meanwhile.
+# After a pause of this length the process may have been frozen, and its connections may be closed. Measured by the
+# system time, because the monotonic clock may stop meanwhile.
 PAUSE_SECONDS = 5.0
 # How long a process may use a DATABASE_URL that was replaced in SETTINGS_SECRET.
 SETTINGS_SECONDS = 60.0
@@ -65,7 +66,7 @@ def make(settings: Settings) -> Services:
 
 
 def from_deployment() -> Services:
-    """Those that the environment and its SETTINGS_SECRET describe."""
+    """The services that the environment and its SETTINGS_SECRET describe."""
     return make(from_environment(with_secrets(os.environ)))
 
 
@@ -134,7 +135,7 @@ _process = _Process()
 
 
 def services_for_invocation() -> Services:
-    """Those of a process that serves one request at a time and may be frozen between two.
+    """The services of a process that serves one request at a time and may be frozen between two.
 
     They are made at the first invocation after a start or a restore, with the settings of that moment.
     """

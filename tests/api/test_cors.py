@@ -15,14 +15,14 @@ APP = "https://app.example"
 
 STUBS = {
     "a response": Stub(),
-    "a refused token": Stub(caller=Unauthorized("invalid_token")),
-    "a refused call": Stub(answer=ApiError(409, "c", "S.")),
-    "a failure": Stub(answer=RuntimeError()),
+    "a rejected token": Stub(caller=Unauthorized("invalid_token")),
+    "a rejected call": Stub(response=ApiError(409, "c", "S.")),
+    "a failure": Stub(response=RuntimeError()),
 }
 
 
-def words(value: str) -> set[str]:
-    return {word.strip().lower() for word in value.split(",")}
+def header_list(value: str) -> set[str]:
+    return {item.strip().lower() for item in value.split(",")}
 
 
 @pytest.mark.parametrize("path", ["/cancel-historical-sync", "/start-historical-sync", "/get-historical-sync"])
@@ -39,9 +39,9 @@ def test_preflight__over_http(projects: Projects, path: str) -> None:
         },
     )
     assert (response.status_code, response.content) == (204, b"")
-    assert words(header_names) <= words(response.headers["access-control-allow-headers"])
+    assert header_list(header_names) <= header_list(response.headers["access-control-allow-headers"])
     method = "GET" if path.startswith("/get") else "POST"
-    assert words(response.headers["access-control-allow-methods"]) == {method.lower(), "options"}
+    assert header_list(response.headers["access-control-allow-methods"]) == {method.lower(), "options"}
     assert int(response.headers["access-control-max-age"]) > 0
     assert "content-type" not in response.headers
 
@@ -58,7 +58,7 @@ def test_cors__every_origin_by_default(name: str, method: str) -> None:
     )
     assert response.headers["access-control-allow-origin"] == "*"
     assert "vary" not in response.headers
-    assert {"x-request-id", "retry-after"} <= words(response.headers["access-control-expose-headers"])
+    assert {"x-request-id", "retry-after"} <= header_list(response.headers["access-control-expose-headers"])
     assert "access-control-allow-credentials" not in response.headers
 
 
@@ -83,7 +83,7 @@ def test_cors__every_origin_by_default(name: str, method: str) -> None:
 def test_cors__allow_list_names_the_requests_origin(
     name: str, method: str, origin: str | None, allowed: str | None
 ) -> None:
-    stub = Stub(STUBS[name].caller, STUBS[name].answer, (APP, "http://localhost:3000"))
+    stub = Stub(STUBS[name].caller, STUBS[name].response, (APP, "http://localhost:3000"))
     headers = {} if origin is None else {"origin": origin}
     response = POST.handle(Request(method, POST.path, headers=headers, body=b'{"name": "x"}'), stub.services)
     assert response.headers.get("access-control-allow-origin") == allowed

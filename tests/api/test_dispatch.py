@@ -62,7 +62,7 @@ def test_endpoint__success__notifies_after_the_call() -> None:
 
 @pytest.mark.parametrize("failure", [ApiError(409, "already_active", "No."), RuntimeError()])
 def test_endpoint__error__does_not_notify(failure: Exception) -> None:
-    status, dispatcher = start(Stub(answer=failure))
+    status, dispatcher = start(Stub(response=failure))
     assert status in (409, 500)
     assert dispatcher.requests == []
 

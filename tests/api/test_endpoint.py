@@ -25,7 +25,7 @@ from functions._shared.transports import DatabaseError
 from functions._shared.validation import MAX_BODY_BYTES
 from tests.support.json_schema import violations
 from tests.support.project import BOTH_TRANSPORTS, expect_error
-from tests.support.stub import CALLER, POST, Answer, Stub
+from tests.support.stub import CALLER, POST, Done, Stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ def members(response: Response) -> dict[str, Any]:
 
 
 def test_endpoint__response_bytes_pass_through_unparsed() -> None:
-    stub = Stub(answer=b'{"ok":  true, "ok": 1e2}')
+    stub = Stub(response=b'{"ok":  true, "ok": 1e2}')
     response = stub.ask(request_id="r", headers={"authorization": "Bearer t"})
     assert (response.status, response.body) == (202, b'{"ok":  true, "ok": 1e2}')
     assert response.headers["content-type"] == "application/json"
@@ -132,8 +132,8 @@ def test_validation__message_never_quotes_the_input() -> None:
 
 
 def test_endpoint__api_error_becomes_the_response() -> None:
-    problem = ApiError(409, "a_code", "A sentence.", {"job_id": "j"}, {"x-more": "1"})
-    response = Stub(answer=problem).ask(request_id="r")
+    error = ApiError(409, "a_code", "A sentence.", {"job_id": "j"}, {"x-more": "1"})
+    response = Stub(response=error).ask(request_id="r")
     assert response.status == 409
     assert members(response) == {"error": "A sentence.", "code": "a_code", "requestId": "r", "job_id": "j"}
     assert response.headers["x-more"] == "1"
@@ -153,7 +153,7 @@ def test_endpoint__api_error_becomes_the_response() -> None:
 )
 def test_endpoint__unexpected_error_is_logged_not_shown(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        response = Stub(answer=error).ask(request_id="r")
+        response = Stub(response=error).ask(request_id="r")
     assert response.status == 500
     assert members(response)["code"] == "internal_error"
     assert b"t0p" not in response.body
@@ -163,7 +163,7 @@ def test_endpoint__unexpected_error_is_logged_not_shown(error: Exception, caplog
     assert record.request_id == "r"  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("stub", [Stub(caller=AuthUnavailable("why")), Stub(answer=database_unavailable())])
+@pytest.mark.parametrize("stub", [Stub(caller=AuthUnavailable("why")), Stub(response=database_unavailable())])
 def test_endpoint__unavailable_service_is_logged_with_retry_after(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         response = stub.ask()
@@ -176,7 +176,7 @@ def test_endpoint__caller_errors_are_not_logged(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.DEBUG):
         Stub(caller=Unauthorized("invalid_token")).ask()
         Stub().ask(body=b"{")
-        Stub(answer=ApiError(404, "c", "S.")).ask()
+        Stub(response=ApiError(404, "c", "S.")).ask()
     assert caplog.records == []
 
 
@@ -214,7 +214,7 @@ def thing_endpoint(method: str, **options: Any) -> Endpoint:
         "path": "/api/things/{thing_id}/parts/{part_id}",
         "rpc": "do_it",
         "request": ThingRequest,
-        "response": Answer,
+        "response": Done,
     }
     return Endpoint("functions.family.of_thing", method, **{**declared, **options})
 
@@ -285,18 +285,18 @@ def test_path_parameters__dot_is_literal() -> None:
 
 @pytest.mark.parametrize("method", ["DELETE", "POST"])
 def test_endpoint__empty_response(method: str) -> None:
-    response = ask(thing_endpoint(method, response=None, status=204), Stub(answer=b"null"))
+    response = ask(thing_endpoint(method, response=None, status=204), Stub(response=b"null"))
     assert (response.status, response.body) == (204, b"")
     assert "content-type" not in response.headers
     assert response.headers["x-request-id"]
 
 
 def test_endpoint__errors_of_an_empty_response_have_a_body() -> None:
-    response = ask(thing_endpoint("DELETE", response=None, status=204), Stub(answer=ApiError(404, "gone", "Gone.")))
+    response = ask(thing_endpoint("DELETE", response=None, status=204), Stub(response=ApiError(404, "gone", "Gone.")))
     assert (response.status, members(response)["code"]) == (404, "gone")
 
 
-# Published APIs: unsupported fields are refused, and none is ignored
+# Published APIs: unsupported fields are rejected, never ignored
 
 
 class Nested(StrictRequest):
@@ -315,7 +315,7 @@ class Published(StrictRequest):
     unsent: Nested | None = Field(None, exclude=True)
 
 
-PUBLISHED = Endpoint("f.f.p", "POST", rpc="do_it", request=Published, response=Answer)
+PUBLISHED = Endpoint("f.f.p", "POST", rpc="do_it", request=Published, response=Done)
 
 
 def ask_published(stub: Stub, **request: Any) -> Response:
@@ -392,7 +392,7 @@ def test_strict_request__many_unknown_fields_are_cut() -> None:
 
 
 def test_respond__makes_the_body_from_several_rpcs() -> None:
-    stub = Stub(answer=b'{"n": 1}')
+    stub = Stub(response=b'{"n": 1}')
 
     def respond(arguments: dict[str, Any], context: RpcContext) -> bytes:
         assert context.call("look_first", {"a": 1}) == {"n": 1}
@@ -414,19 +414,19 @@ def test_respond__makes_the_body_from_several_rpcs() -> None:
 
 @pytest.mark.parametrize("calls", [0, 1], ids=["before the call", "after it"])
 def test_respond__its_api_error_is_the_response(calls: int) -> None:
-    def refuse(arguments: dict[str, Any], context: RpcContext) -> bytes:
+    def reject(arguments: dict[str, Any], context: RpcContext) -> bytes:
         for _ in range(calls):
             context.call_main(arguments)
         raise ApiError(400, "not_now", "Not now.")
 
     stub = Stub()
-    endpoint = dataclasses.replace(POST, respond=refuse)
+    endpoint = dataclasses.replace(POST, respond=reject)
     response = endpoint.handle(Request("POST", endpoint.path, body=b'{"name": "x"}'), stub.services)
     assert (response.status, members(response)["code"]) == (400, "not_now")
     assert [step[0] for step in stub.steps] == ["authenticate", *["call"] * calls]
 
 
-def test_respond__not_called_for_a_refused_request() -> None:
+def test_respond__not_called_for_a_rejected_request() -> None:
     def never(*_: Any) -> bytes:
         raise AssertionError
 
@@ -470,9 +470,9 @@ RESPONSES: dict[str, tuple[Callable[..., Response], int]] = {
     "no token": (lambda **parts: ask_versioned(Stub(caller=Unauthorized("missing_token")), **parts), 401),
     "no path": (lambda **parts: ask(VERSIONED, Stub(), "/api/things/x/parts/y", **parts), 404),
     "wrong": (lambda **parts: ask_versioned(Stub(), body=b"{", **parts), 400),
-    "refused": (lambda **parts: ask_versioned(Stub(answer=ApiError(409, "c", "S.", {"job_id": "j"})), **parts), 409),
-    "broken": (lambda **parts: ask_versioned(Stub(answer=RuntimeError()), **parts), 500),
-    "away": (lambda **parts: ask_versioned(Stub(answer=database_unavailable()), **parts), 503),
+    "rejected": (lambda **parts: ask_versioned(Stub(response=ApiError(409, "c", "S.", {"job_id": "j"})), **parts), 409),
+    "broken": (lambda **parts: ask_versioned(Stub(response=RuntimeError()), **parts), 500),
+    "away": (lambda **parts: ask_versioned(Stub(response=database_unavailable()), **parts), 503),
     "method": (lambda **parts: VERSIONED.handle(Request("GET", VERSIONED.path, **parts), Stub().services), 405),
     "preflight": (lambda **parts: VERSIONED.handle(Request("OPTIONS", VERSIONED.path, **parts), Stub().services), 204),
 }
@@ -505,7 +505,7 @@ def test_error_format__polytomic(name: str) -> None:
     assert (body["code"], body.get("status", status), body["requestId"]) == (status, status, "r")
     assert body["message"] == body["error"]
     assert body["metadata"] == (
-        {"job_id": "j"} if name == "refused" else {"field": "x"} if "field" in body["metadata"] else {}
+        {"job_id": "j"} if name == "rejected" else {"field": "x"} if "field" in body["metadata"] else {}
     )
     assert not [*violations(body, POLYTOMIC.schema, {})]
 
@@ -540,7 +540,7 @@ def test_api_key__tokens_still_go_to_the_authenticator() -> None:
 @pytest.mark.parametrize("result", [RuntimeError(), database_unavailable(), ApiError(400, "c", "S.")], ids=repr)
 def test_api_key__in_no_response_and_no_log(result: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        response = ask_versioned(Stub(answer=result), headers={"authorization": f"Bearer {KEY}"})
+        response = ask_versioned(Stub(response=result), headers={"authorization": f"Bearer {KEY}"})
     assert KEY not in response.body.decode() + str(response.headers)
     for record in caplog.records:
         assert KEY not in JsonFormatter().format(record) + str(vars(record))

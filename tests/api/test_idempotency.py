@@ -181,7 +181,7 @@ def test_repeated_request__audit_names_the_first_request(project: Project) -> No
 
 @through_both_transports
 @every_keyed_request
-def test_reused_key__different_request_is_refused(project: Project, keyed: KeyedRequest) -> None:
+def test_reused_key__different_request_is_rejected(project: Project, keyed: KeyedRequest) -> None:
     user = project.database.member()
     token, body = project.token(user), keyed.body(project, user)
     other = keyed.other(project, user, body)
@@ -315,8 +315,8 @@ def test_two_transactions__second_sees_in_use_then_the_outcome(
         one.execute("begin")
         first = one.call(keyed.rpc, **arguments)
         for _ in range(2):
-            refused = other.error(keyed.rpc, **arguments)
-            assert (refused.sqlstate, refused.code) == ("PT409", "idempotency_key_in_use")
+            error = other.error(keyed.rpc, **arguments)
+            assert (error.sqlstate, error.code) == ("PT409", "idempotency_key_in_use")
         assert database.fingerprint() == before
         one.execute(how)
         second = other.call(keyed.rpc, **arguments)
@@ -343,7 +343,7 @@ def test_two_transactions__other_keys_are_not_blocked(database: Database) -> Non
 
 @pytest.mark.sql
 def test_two_transactions__rollback_frees_the_key(database: Database) -> None:
-    """A refusal rolls back, which also frees the key."""
+    """An error rolls back, which also frees the key."""
     user = database.member()
     arguments = arguments_of(CANCEL, database, user)
     with KeyedSession(database, user) as one, KeyedSession(database, user) as other:
@@ -357,7 +357,7 @@ def test_two_transactions__rollback_frees_the_key(database: Database) -> None:
 
 
 @through_both_transports
-def test_not_stored__refusals(project: Project) -> None:
+def test_not_stored__errors(project: Project) -> None:
     user = project.database.member()
     token = project.token(user)
     active = project.job(user, "in_progress")
@@ -373,7 +373,7 @@ def test_not_stored__refusals(project: Project) -> None:
     with project.unchanged():
         assert accepted(RETRY, RETRY.send(project, token, retry)) == retried
         expect_error(START.send(project, token, start), 409, "already_active")
-    # The refused start did not use up the key.
+    # The rejected start did not use up the key.
     accepted(START, START.send(project, token, START.body(project, user)))
 
 
@@ -488,8 +488,8 @@ def test_key_syntax__printable_ascii(project: Project, key: str) -> None:
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)
 @every_keyed_request
 @pytest.mark.parametrize("key", BAD_KEYS, ids=lambda key: repr(key)[:20])
-def test_key_syntax__malformed_is_refused_without_a_call(project: Project, keyed: KeyedRequest, key: str) -> None:
-    """The database is not called: it would refuse this caller."""
+def test_key_syntax__malformed_is_rejected_without_a_call(project: Project, keyed: KeyedRequest, key: str) -> None:
+    """The database is not called: it would reject this caller."""
     body = keyed.body(project, project.database.member())
     token = project.token(project.database.user(None))
     with project.unchanged():
@@ -528,8 +528,8 @@ def test_key_syntax__too_long_or_empty_in_sql(database: Database) -> None:
     user = database.member()
     arguments = arguments_of(CANCEL, database, user)
     with KeyedSession(database, user, "☃" * 256) as session:
-        refused = session.error(CANCEL.rpc, **arguments)
-        assert (refused.sqlstate, refused.code) == ("PT400", "invalid_idempotency_key")
+        error = session.error(CANCEL.rpc, **arguments)
+        assert (error.sqlstate, error.code) == ("PT400", "invalid_idempotency_key")
         session.carry("")
         assert session.call(CANCEL.rpc, **arguments)["status"] == "cancelled"
         assert session.error(CANCEL.rpc, **arguments).code == "not_cancellable"
@@ -590,7 +590,7 @@ def test_caller__changed_agency_gets_no_stored_response(project: Project, keyed:
 @pytest.mark.sql
 def test_stored_responses__no_access_for_others(database: Database) -> None:
     user = database.member()
-    colleague, stranger, nobody = database.user(user.agency_id), database.member(), database.user(None)
+    colleague, stranger, outsider = database.user(user.agency_id), database.member(), database.user(None)
     with KeyedSession(database, user) as session:
         session.call(START.rpc, **arguments_of(START, database, user))
         assert len(session.execute("select * from app.idempotency_keys")) == 1
@@ -600,7 +600,7 @@ def test_stored_responses__no_access_for_others(database: Database) -> None:
             assert session.execute("select * from app.idempotency_keys") == []
             assert session.execute("delete from app.idempotency_keys returning id") == []
             assert not reads(session, "select * from app.idempotency_keys for update")
-    for claims in (nobody.claims, user.claims | {"session_id": stranger.session_id}):
+    for claims in (outsider.claims, user.claims | {"session_id": stranger.session_id}):
         with database.session(claims, "authenticated") as session:
             assert not reads(session, "select * from app.idempotency_keys")
             assert not reads(session, "delete from app.idempotency_keys returning id")
@@ -631,9 +631,9 @@ def test_stored_responses__not_written_for_others(database: Database) -> None:
         (None, "service_role"),
     ):
         with database.session(user.claims) as session:
-            refused = session.attempt(query, (agency_id, actor))
-            assert isinstance(refused, SqlError)
-            assert refused.sqlstate == "42501"
+            error = session.attempt(query, (agency_id, actor))
+            assert isinstance(error, SqlError)
+            assert error.sqlstate == "42501"
     assert database.fingerprint() == before
 
 
@@ -673,7 +673,7 @@ def test_lost_response__repeated_after_a_broken_connection(
             user = database.member()
             token, body = project.token(user), keyed.body(project, user)
             with exactly_one_event(project, user):
-                proxy.lose_answer(keyed.rpc.encode())
+                proxy.lose_response(keyed.rpc.encode())
                 expect_error(keyed.send(project, token, body), 503, "database_unavailable")
                 assert proxy.lost == 1
 

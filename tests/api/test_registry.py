@@ -61,7 +61,7 @@ def test_registry__paths_and_names_are_unique() -> None:
 
 def test_registry__dispatches_by_path_and_method() -> None:
     for endpoint in registry.endpoints():
-        stub = Stub(answer=ApiError(418, "teapot", "A teapot."))
+        stub = Stub(response=ApiError(418, "teapot", "A teapot."))
         request = Request(endpoint.method, path_of(endpoint, endpoint.example_request), body=b"{", query={"limit": "x"})
         assert registry.handle(request, stub.services).status in {400, 418}
         others = [other for other in registry.endpoints() if other.path == endpoint.path]

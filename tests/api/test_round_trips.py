@@ -12,7 +12,7 @@ from functions._shared.validation import MAX_BODY_BYTES
 from tests.support import documented
 from tests.support.project import BOTH_TRANSPORTS, Project, Setup
 from tests.support.proxy import Proxy
-from tests.support.requests import ALWAYS_CHECK, CHECKS, ENDPOINTS, GOOD, Arguments, answering_checks, call, send
+from tests.support.requests import ALWAYS_CHECK, CHECKS, ENDPOINTS, GOOD, Arguments, call, completing_checks, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,8 +121,8 @@ def test_round_trips__one_with_an_idempotency_key_and_repeated(traffic: Traffic,
 
 
 @every_endpoint_without_check
-def test_round_trips__one_for_a_refusal_by_the_database(traffic: Traffic, endpoint: Endpoint) -> None:
-    """Only the database knows of a signed-out session or a revoked key."""
+def test_round_trips__one_when_the_database_rejects(traffic: Traffic, endpoint: Endpoint) -> None:
+    """Only the database can see that a session was signed out or a key revoked."""
     project, user = traffic.project, traffic.project.database.member()
     arguments = GOOD[endpoint.name](project, user)
     header = {"authorization": f"Bearer {project.database.api_key(user)}"}
@@ -130,12 +130,12 @@ def test_round_trips__one_for_a_refusal_by_the_database(traffic: Traffic, endpoi
     revoked = (401, "revoked_token")
     assert traffic.requests(endpoint, project.token(user), arguments, revoked) == traffic.once(endpoint)
     if endpoint.error_format.api_keys:
-        refused = (401, "invalid_api_key")
-        assert traffic.requests(endpoint, None, arguments, refused, headers=header) == traffic.once(endpoint)
+        rejected = (401, "invalid_api_key")
+        assert traffic.requests(endpoint, None, arguments, rejected, headers=header) == traffic.once(endpoint)
 
 
 @every_endpoint
-def test_round_trips__none_for_a_refusal_by_the_function(traffic: Traffic, endpoint: Endpoint) -> None:
+def test_round_trips__none_when_the_function_rejects(traffic: Traffic, endpoint: Endpoint) -> None:
     token = traffic.project.token(traffic.project.database.member())
     arguments = dict.fromkeys(endpoint.path_parameters(endpoint.path) or (), JOB)
     too_large = b"x" * (MAX_BODY_BYTES + 1)
@@ -157,7 +157,7 @@ def test_round_trips__source_check_is_polled_until_complete(traffic: Traffic, na
     bearer = project.database.api_key(user) if by_key else project.token(user)
     headers = {"idempotency-key": user.id, "authorization": f"Bearer {bearer}"}
     arguments = CHECKS[name](project, user)
-    with answering_checks(project):
+    with completing_checks(project):
         first, requests = traffic.send(endpoint, None, arguments, endpoint.status, headers=headers)
     checks = len(requests) - 1 - len(last)
     assert checks >= 1
@@ -166,8 +166,8 @@ def test_round_trips__source_check_is_polled_until_complete(traffic: Traffic, na
         again, requests = traffic.send(endpoint, None, arguments, endpoint.status, headers=headers)
         assert (again, requests) == (first, traffic.once(endpoint))
     sign_out(project, user)
-    refused = (401, "invalid_api_key" if by_key else "revoked_token")
-    assert traffic.requests(endpoint, None, arguments, refused, headers=headers) == traffic.once(endpoint)
+    rejected = (401, "invalid_api_key" if by_key else "revoked_token")
+    assert traffic.requests(endpoint, None, arguments, rejected, headers=headers) == traffic.once(endpoint)
 
 
 def sql_arguments(endpoint: Endpoint, arguments: Arguments) -> Arguments:

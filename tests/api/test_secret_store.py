@@ -60,10 +60,10 @@ class Throttling:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self._server = WebServer(self._answer)
+        self._server = WebServer(self._respond)
         self.url, self.close = self._server.url, self._server.close
 
-    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self.asked.append(environ["HTTP_X_AMZ_TARGET"])
         start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
         return [json.dumps(THROTTLED).encode()]
@@ -127,10 +127,10 @@ def test_secrets_manager__name_in_use(aws: SecretsManagerStore) -> None:
 def test_secrets_manager__throttled(throttling: Throttling, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     store = SecretsManagerStore("p")
-    with pytest.raises(SecretUnavailable) as refused:
+    with pytest.raises(SecretUnavailable) as caught:
         store.put("a/1", SECRET)
     assert throttling.asked == ["secretsmanager.CreateSecret"] * 3
-    assert str(refused.value) == "create_secret: ThrottlingException"
+    assert str(caught.value) == "create_secret: ThrottlingException"
     with pytest.raises(SecretUnavailable):
         store.get("a/1")
     with pytest.raises(SecretUnavailable):
@@ -239,7 +239,7 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_create_connection__refused_secret_is_not_stored(
+def test_create_connection__rejected_secret_is_not_stored(
     aws_project: Project, aws: SecretsManagerStore, name: str
 ) -> None:
     path, body = WRONG[name]
@@ -412,10 +412,10 @@ def test_worker__secret_rotated_during_the_run(fixture: Fixture, family: str) ->
     assert outcome(fixture.run(job_id))[0] == "completed"
     assert fixture.stored() == AIRLINES
     asked = [request.query for request in fixture.source.requests]
-    assert asked.count("page=2&per_page=4") == 2  # the refused page was read again
+    assert asked.count("page=2&per_page=4") == 2  # the rejected page was read again
 
 
-def test_worker__source_refuses_the_current_secret(fixture: Fixture) -> None:
+def test_worker__source_rejects_the_current_secret(fixture: Fixture) -> None:
     fixture.store.secrets["source"] = {"token": "wrong"}
     assert outcome(fixture.run(fixture.start())) == ("failed", "source_unauthorized")
 
@@ -428,7 +428,7 @@ def test_worker__store_is_down_at_the_claim(fixture: Fixture) -> None:
     assert outcome(fixture.run(job_id))[0] == "completed"
 
 
-def test_worker__store_is_down_when_the_source_refuses(fixture: Fixture) -> None:
+def test_worker__store_is_down_when_the_source_rejects_the_secret(fixture: Fixture) -> None:
     job_id = fixture.start()
     fixture.source.faults.status(403)
     fixture.store.before = lambda number: setattr(fixture.store, "is_down", number > 1)

@@ -640,7 +640,7 @@ def test_a_lost_answer_is_not_now_and_nothing_is_sent_twice(backend: Backend) ->
 def loses_an_answer(backend: Backend, proxy: Proxy, rpc: Rpc) -> None:
     job_id = backend.database.start(user := backend.database.member())
     caller = member(backend, user)
-    proxy.lose_answer(b"cancel_sync_job")
+    proxy.lose_response(b"cancel_sync_job")
     assert problem(rpc, "cancel_sync_job", caller, job_id=job_id) == database_unavailable()
     until(lambda: backend.database.execution(job_id)["status"] == "cancelled")
     again = problem(rpc, "cancel_sync_job", caller, job_id=job_id)

@@ -82,7 +82,7 @@ class Crashes:
             "Auth returning nonsense": lambda chance: self._replace_auth(chance, INVALID_RESPONSES),
             "network cut": lambda _: self._team.network.cut(),
             "network frozen": self._freeze,
-            "response of the database lost": lambda chance: self._team.network.lose_answer(chance.choice(CALLS)),
+            "response of the database lost": lambda chance: self._team.network.lose_response(chance.choice(CALLS)),
             "source slow": self._slow_source,
             "source returning errors": self._break_source,
             "cancels": self._cancel,

@@ -45,7 +45,7 @@ from tests.support.requests import (
     GOOD,
     a_bulk_action,
     a_model_sync,
-    answering_checks,
+    completing_checks,
     of_a_sync_job,
     send,
 )
@@ -389,7 +389,7 @@ class Scenario:
         """
         request = self.request | options.pop("request", {})
         checks = options.pop(
-            "checks", answering_checks if self.endpoint.name in ALWAYS_CHECK else contextlib.nullcontext
+            "checks", completing_checks if self.endpoint.name in ALWAYS_CHECK else contextlib.nullcontext
         )
         with checks(self.project):
             return send(self.project, self.endpoint, request, options.pop("token", self.token), **options)
@@ -627,7 +627,7 @@ def in_use(scene: Scenario) -> httpx.Response:
 
 def look_refused(scene: Scenario) -> httpx.Response:
     error = {"code": "source_refused", "message": "The source refuses."}
-    return scene.send(request=looked_at(scene), checks=lambda project: answering_checks(project, error))
+    return scene.send(request=looked_at(scene), checks=lambda project: completing_checks(project, error))
 
 
 def nobody_looks(scene: Scenario) -> httpx.Response:

@@ -75,7 +75,7 @@ class AdoptingProject:
         with self.connection.transaction():
             self.connection.execute(BASELINE.read_bytes())
 
-    def refusal(self) -> str:
+    def error(self) -> str:
         """The message with which the baseline's first statement stops; nothing is changed then."""
         with pytest.raises(psycopg.errors.RaiseException) as caught:
             self.push()
@@ -83,8 +83,8 @@ class AdoptingProject:
         return caught.value.diag.message_primary or ""
 
     def repairs(self) -> str:
-        """What the refusal prints below its first line."""
-        return self.refusal().partition("\n")[2]
+        """What the error prints below its first line."""
+        return self.error().partition("\n")[2]
 
     def all(self, query: str, parameters: Any = None) -> list[dict[str, Any]]:
         return self.connection.execute(query, parameters).fetchall()
@@ -173,7 +173,7 @@ def test_adopted_project__works_end_to_end(project: AdoptingProject) -> None:
     assert cancelled["job"]["status"] == "cancelled"
 
 
-def test_standard_profiles__refused_with_the_exact_statements(project: AdoptingProject) -> None:
+def test_standard_profiles__rejected_with_the_exact_statements(project: AdoptingProject) -> None:
     project.run(STANDARD_PROFILES)
     others = "updated_at, username, full_name, website"
     assert project.repairs().splitlines() == [
@@ -342,7 +342,7 @@ def test_condition__granted_through_another_role(project: AdoptingProject, membe
 def test_condition__users_is_a_view(project: AdoptingProject) -> None:
     project.run("create table public.people (id uuid primary key, agency_id uuid);")
     project.run("create view public.users as select * from public.people")
-    assert "-- public.users is not a table.\n-- Change this by hand." in project.refusal()
+    assert "-- public.users is not a table.\n-- Change this by hand." in project.error()
 
 
 def test_baseline__older_schema_present(project: AdoptingProject) -> None:

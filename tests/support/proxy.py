@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Forwards everything, except as `lose_answer`, `freeze` and `cut` say."""
+    """Forwards everything, except after `lose_response`, `freeze` and `cut`."""
 
     def __init__(self, port: int) -> None:
         self._server_port = port
@@ -28,7 +28,7 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
-    def lose_answer(self, to: bytes) -> None:
+    def lose_response(self, to: bytes) -> None:
         """Forwards the next message that contains these bytes, then drops the response and the connection."""
         self._needle = to
 
@@ -63,7 +63,7 @@ class Proxy:
             self._sockets += [client, server]
             losing = threading.Event()
             self._start(self._requests, client, server, losing)
-            self._start(self._answers, client, server, losing)
+            self._start(self._responses, client, server, losing)
 
     def _requests(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         tail = b""
@@ -79,7 +79,7 @@ class Proxy:
                 server.sendall(data)
         _shut(server)
 
-    def _answers(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+    def _responses(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         for data in _received(server):
             self._flowing.wait()
             if losing.is_set():

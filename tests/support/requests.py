@@ -228,7 +228,7 @@ ALWAYS_CHECK = {name for name, make in CHECKS.items() if make is GOOD[name]}
 
 
 @contextlib.contextmanager
-def answering_checks(project: Project, error: Mapping[str, str] | None = None) -> Iterator[None]:
+def completing_checks(project: Project, error: Mapping[str, str] | None = None) -> Iterator[None]:
     """A worker that completes every source check, with records of one field, or fails it with this error."""
     stop = threading.Event()
 

@@ -23,13 +23,13 @@ CALLER = Caller("the.users.token", {"sub": "u"})
 
 @dataclass
 class Stub:
-    """Authenticates everyone as `caller` and returns `answer` for every call; either may be an exception to raise.
+    """Authenticates everyone as `caller` and returns `response` for every call; either may be an exception to raise.
 
     `steps` records the calls.
     """
 
     caller: Caller | Exception = CALLER
-    answer: bytes | Exception = b'{"ok": true}'
+    response: bytes | Exception = b'{"ok": true}'
     origins: tuple[str, ...] = ("*",)
     steps: list[Any] = field(default_factory=list)
 
@@ -43,9 +43,9 @@ class Stub:
         self, name: str, arguments: Mapping[str, Any], caller: Caller, headers: Mapping[str, str] = NO_HEADERS
     ) -> bytes:
         self.steps.append(("call", name, dict(arguments), caller, dict(headers)))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
 
     def close(self) -> None:
         pass
@@ -66,9 +66,9 @@ class Body(BaseModel):
     note: str | None = None
 
 
-class Answer(BaseModel):
+class Done(BaseModel):
     ok: Literal[True]
 
 
-POST = Endpoint("functions.family.do_something", "POST", rpc="do_it", request=Body, response=Answer, status=202)
-GET = Endpoint("functions.family.get_something", "GET", rpc="get_it", request=Body, response=Answer)
+POST = Endpoint("functions.family.do_something", "POST", rpc="do_it", request=Body, response=Done, status=202)
+GET = Endpoint("functions.family.get_something", "GET", rpc="get_it", request=Body, response=Done)

@@ -62,7 +62,7 @@ def test_call__repeated_until_database_is_back(
 def test_commit_batch__response_lost__stored_once(database: Database) -> None:
     with client_behind_proxy(database) as (client, transport, proxy):
         [execution] = claim_started(database, client)
-        proxy.lose_answer(b"worker_commit_batch")
+        proxy.lose_response(b"worker_commit_batch")
         before = transport.calls
         assert asyncio.run(client.commit_batch(execution, 1, make_batch(1, "a", "b"))) == "continue"
         assert (proxy.lost, transport.calls - before) == (1, 2)
@@ -75,7 +75,7 @@ def test_commit_batch__response_lost__stored_once(database: Database) -> None:
 def test_commit_batch__response_lost_and_cancelled__repetition_returns_lost(database: Database) -> None:
     async def scenario(client: WorkerClient, proxy: Proxy, execution: Execution) -> str:
         with database.worker() as session:
-            proxy.lose_answer(b"worker_commit_batch")
+            proxy.lose_response(b"worker_commit_batch")
             commit = asyncio.create_task(client.commit_batch(execution, 1, make_batch(1, "a")))
             await eventually(lambda: database.execution(execution.id)["seq"] == 1)
             session.call("cancel_sync_job", job_id=execution.id)
@@ -104,7 +104,7 @@ def test_ending_call__response_lost__written_once(
     options = {"retry": True} if name == "fail" else {}
     with client_behind_proxy(database) as (client, _, proxy):
         [execution] = claim_started(database, client)
-        proxy.lose_answer(f'"worker_{name}"'.encode())
+        proxy.lose_response(f'"worker_{name}"'.encode())
         # The first attempt ended the lease.
         assert asyncio.run(getattr(client, name)(execution, *arguments, **options)) == "lost"
         assert proxy.lost == 1
@@ -116,7 +116,7 @@ def test_ending_call__response_lost__written_once(
 def test_claim__response_lost__queued_again_when_lease_expires(database: Database) -> None:
     job_id = database.start(database.member())
     with client_behind_proxy(database) as (client, _, proxy):
-        proxy.lose_answer(b'"worker_claim"')
+        proxy.lose_response(b'"worker_claim"')
         assert asyncio.run(client.claim("w", FAMILIES, 1, 1)) == []
         assert database.execution(job_id)["status"] == "running"
 

@@ -101,7 +101,7 @@ def test_complete_with_claim__response_lost__written_once(database: Database) ->
     with client_behind_proxy(database) as (client, _, proxy):
         [execution] = claim_started(database, client)
         following = database.start(database.member())
-        proxy.lose_answer(b"worker_complete_and_claim")
+        proxy.lose_response(b"worker_complete_and_claim")
         assert asyncio.run(complete_and_claim(client, execution, lease_seconds=1)) == (["lost"], [])
         assert proxy.lost == 1
         assert [event["event"] for event in database.events(execution.id)] == ["start", "claim", "complete"]
@@ -166,7 +166,7 @@ def test_complete__one_task_cancelled__others_complete(database: Database) -> No
 def test_complete__response_lost__written_once(database: Database) -> None:
     with client_behind_proxy(database) as (client, _, proxy):
         executions = claim_started(database, client, 3)
-        proxy.lose_answer(b"worker_complete_all")
+        proxy.lose_response(b"worker_complete_all")
         assert asyncio.run(complete(client, *executions)) == ["lost"] * 3
         assert proxy.lost == 1
     for execution in executions:

@@ -204,7 +204,7 @@ def test_adapters__malicious_request_id_is_replaced(given: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "OPTIONS", "DELETE"])
 def test_lambda_adapter__with_the_real_registry(method: str) -> None:
-    stub = Stub(answer=f'{{"job_id": "{ID}", "status": "cancelled"}}'.encode())
+    stub = Stub(response=f'{{"job_id": "{ID}", "status": "cancelled"}}'.encode())
     changed = {**HTTP_API, "requestContext": {"http": {"method": method}}}
     result = adapt(lambda request: registry.handle(request, stub.services), object)(changed, None)
     assert result["statusCode"] == {"POST": 200, "OPTIONS": 204, "DELETE": 405}[method]
