@@ -64,6 +64,8 @@ def _baseline_commit() -> str | None:
     """The commit that wrote the baseline; None if there is none, or if the file has changed since."""
     if not (schema.ROOT / ".git").exists() or _git("status", "--porcelain", "--", str(BASELINE)).stdout:
         return None
+    shallow = _git("rev-parse", "--is-shallow-repository").stdout.decode().strip()
+    assert shallow == "false", "fetch the whole history: git fetch --unshallow"
     return _git("log", "-1", "--format=%H", "--", str(BASELINE)).stdout.decode().strip() or None
 
 
