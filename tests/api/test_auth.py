@@ -34,7 +34,8 @@ from functions._shared.auth import (
 )
 from functions._shared.caller import Caller
 from functions._shared.signing_keys import FETCH_INTERVAL_SECONDS, LIFETIME_SECONDS, MAX_KEYS
-from tests.system.test_fake_auth import ISSUER, SECRET, claims_of, encoded, hmac_token, new_user, serve
+from tests.support.tokens import ISSUER, SECRET, claims_of, encoded, hmac_token, new_user
+from tests.support.wsgi_server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

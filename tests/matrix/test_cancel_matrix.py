@@ -18,10 +18,10 @@ import pytest
 
 from functions._local.source import RESOURCES, Source
 from functions._shared import registry
-from tests.sql.test_races import BATCH, ChaosWorker, batch, interleavings, perform
 from tests.support import documented
 from tests.support.database import HTTP_CONFIG, SERVICE, TRANSITIONS_TO, TWO_STEPS, rpc
 from tests.support.project import Backend, Project, Setup, both_transports, checksums, one_transport
+from tests.support.races import BATCH, RaceSession, batch, interleavings, perform
 from tests.support.wait import until
 from tests.support.workers import SuspendableWorker
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import httpx
 
     from functions._shared.endpoint import Endpoint
-    from tests.sql.test_races import Statement
     from tests.support.database import Database, User
+    from tests.support.races import Statement
 
 ENDPOINTS = {endpoint.name: endpoint for endpoint in registry.endpoints()}
 ACTIVE = {"queued", "running", "cancelling"}
@@ -764,7 +764,7 @@ def test_cancel__races_decided_by_the_row_lock(database: Database, family: str, 
 def run_race(
     fixture: FamilyFixture,
     race: str,
-    sessions: Mapping[str, ChaosWorker],
+    sessions: Mapping[str, RaceSession],
     order: Sequence[str],
     ends: Mapping[str, str],
 ) -> None:
@@ -784,12 +784,12 @@ def run_race(
 
 
 @contextmanager
-def open_sessions(fixture: FamilyFixture, names: Sequence[str]) -> Iterator[dict[str, ChaosWorker]]:
+def open_sessions(fixture: FamilyFixture, names: Sequence[str]) -> Iterator[dict[str, RaceSession]]:
     with ExitStack() as stack:
         sessions = {}
         for name in names:
             claims = fixture.user.claims if name.startswith("cancel") else SERVICE
-            sessions[name] = ChaosWorker(fixture.database, fixture.database.session(claims))
+            sessions[name] = RaceSession(fixture.database, fixture.database.session(claims))
             stack.callback(sessions[name].close)
         yield sessions
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.claims import INVALID_CLAIMS
+
 if TYPE_CHECKING:
     from tests.support.database import Database, Session
 
@@ -141,15 +143,6 @@ def test_claim__skips_locked(database: Database) -> None:
         assert [e["id"] for e in claim(worker)] == [second]
 
 
-INVALID: list[dict[str, Any]] = [
-    {"max_executions": 0}, {"max_executions": -1}, {"max_executions": 101}, {"max_executions": 1000},
-    {"max_executions": None},
-    {"lease_seconds": 0}, {"lease_seconds": -30}, {"lease_seconds": 3601}, {"lease_seconds": None},
-    {"worker": ""}, {"worker": "x" * 201}, {"worker": None},
-    {"families": None}, {"families": {}}, {"families": '"bulk_sync"'}, {"families": "1"}, {"families": "null"},
-]  # fmt: skip
-
-
 def test_claim__invalid_arguments(database: Database) -> None:
     job_id = database.put("running", database.agency())
     database.expire_lease(job_id)
@@ -157,7 +150,7 @@ def test_claim__invalid_arguments(database: Database) -> None:
     before = database.fingerprint()
     valid = {"worker": "w", "families": TWO_FAMILIES, "max_executions": 1, "lease_seconds": 30}
     with database.worker() as worker:
-        for arguments in INVALID:
+        for arguments in INVALID_CLAIMS:
             error = worker.error("worker_claim", **valid | arguments)
             assert (error.sqlstate, error.code) == ("PT400", "invalid_claim"), arguments
             assert database.fingerprint() == before, arguments

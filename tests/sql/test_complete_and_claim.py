@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sql.test_claim import INVALID
+from tests.support.claims import INVALID_CLAIMS
 
 if TYPE_CHECKING:
     from tests.support.database import Database
@@ -80,7 +80,7 @@ def test_complete_and_claim__invalid_arguments(database: Database) -> None:
     database.put("queued", agency)
     before = database.fingerprint()
     with database.worker() as worker:
-        for wrong in INVALID:
+        for wrong in INVALID_CLAIMS:
             error = worker.error("worker_complete_and_claim", leases={running: 1}, **NEXT | wrong)
             assert (error.sqlstate, error.code) == ("PT400", "invalid_claim"), wrong
         too_many = {str(uuid.UUID(int=n)): 1 for n in range(101)}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sql.test_privileges import DEFINERS
 from tests.support.database import SqlError
+from tests.support.definers import DEFINERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.sql.test_next_status import TRANSITIONS
-from tests.support.database import FAMILIES, TRANSITIONS_TO, TWO_STEPS, SqlError
+from tests.support.database import FAMILIES, TRANSITIONS, TRANSITIONS_TO, TWO_STEPS, SqlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.database import FAMILIES, TRANSITIONS_TO, TWO_STEPS
+from tests.support.database import FAMILIES, TRANSITIONS, TRANSITIONS_TO, TWO_STEPS
 
 if TYPE_CHECKING:
     from tests.support.database import Database
@@ -19,21 +19,6 @@ EVENTS = (
     None, "start", "claim", "cancel", "request_cancel", "acknowledge", "expire", "complete", "fail", "release",
     "unknown", "",
 )  # fmt: skip
-TRANSITIONS = {
-    (None, "start"): "queued",
-    ("queued", "claim"): "running",
-    ("queued", "cancel"): "cancelled",
-    ("running", "cancel"): "cancelled",
-    ("queued", "request_cancel"): "cancelled",
-    ("running", "request_cancel"): "cancelling",
-    ("cancelling", "acknowledge"): "cancelled",
-    ("cancelling", "expire"): "cancelled",
-    ("running", "complete"): "completed",
-    ("cancelling", "complete"): "completed",
-    ("running", "fail"): "failed",
-    ("cancelling", "fail"): "failed",
-    ("running", "release"): "queued",
-}
 
 # The public statuses of each family's document. `scheduled` is queued for later, `requeued` started and queued again.
 PUBLIC_STATUSES = {

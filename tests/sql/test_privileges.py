@@ -10,6 +10,7 @@ import pytest
 
 from functions._local import schema
 from tests.support.database import SqlError
+from tests.support.definers import CALLERS, DEFINERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +76,6 @@ RELATIONS = {
 }
 # Each function's file declares the roles that may execute it. The rules below hold for every function, with these
 # exceptions.
-CALLERS = ["authenticated", "service_role"]
 AND_SERVERS = ["anon", *CALLERS]  # an agency's server calls as anon, with its API key
 API_WITHOUT_KEY = {
     # The historical sync's document has users only. API keys are managed by users, never by a key.
@@ -92,19 +92,6 @@ API_WITHOUT_KEY = {
 APP_FOR_ANON = {"app.agency_key", "app.caller", "app.identify", "app.raise_error", "app.touch_api_key"}
 OWNER_ONLY = {"app.purge_executions", "app.require_table_owner"}  # and all trigger functions
 # SECURITY DEFINER functions and the roles that may execute them: each bypasses row-level security.
-DEFINERS = {
-    "app.copy_secret_for_check": ["authenticated"],
-    "app.delete_secret": [],
-    "app.exists_in_other_agency": CALLERS,
-    "app.get_secret": ["service_role"],
-    "app.identify": ["anon", "authenticated"],
-    "app.record_event": [],
-    "app.reserve_secret": ["authenticated"],
-    "app.secret_fingerprint": CALLERS,
-    "app.store_secret": ["authenticated"],
-    "app.touch_api_key": ["anon"],
-    "app.use_secret": ["authenticated"],
-}
 THEIR_AGENCY = "( SELECT app.agency_id() AS agency_id)"
 
 ROLES = ("public", "anon", "authenticated", "service_role")
@@ -259,7 +246,7 @@ def test_definers__are_listed(catalog: Database) -> None:
     definers = {f["name"]: f["roles"] for f in functions(catalog) if f["prosecdef"]}
     assert definers == DEFINERS, (
         "A SECURITY DEFINER function bypasses row-level security. Make it an invoker, or add a line to DEFINERS in"
-        " tests/sql/test_privileges.py and a case to tests/sql/test_definers.py"
+        " tests/support/definers.py and a case to tests/sql/test_definers.py"
     )
     of_anon = {f["name"]: f["pronargs"] for f in functions(catalog) if f["prosecdef"] and "anon" in f["roles"]}
     assert of_anon == {"app.identify": 0, "app.touch_api_key": 0}  # both read the request and take nothing

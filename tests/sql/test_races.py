@@ -1,8 +1,4 @@
-"""Every interleaving of two or three sessions, step by step on real connections, then the same under real concurrency.
-
-A session's steps are its call, in a transaction of its own, and that transaction's end. After each step all sessions
-run until they have finished or wait for a lock, so an order of steps is always the same interleaving.
-"""
+"""Every interleaving of two or three sessions, step by step on real connections, then under real concurrency."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import itertools
 import json
 import threading
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,62 +14,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from tests.support.database import TWO_STEPS, SqlError, rpc
+from tests.support.races import BATCH, RaceSession, batch, interleavings, normal, perform
 from tests.support.wait import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from tests.support.database import Database, Session, User
+    from tests.support.races import Statement
 
 pytestmark = pytest.mark.sql
 
-Statement = tuple[str, dict[str, Any]]
 Call: TypeAlias = "Callable[[str], Statement]"  # of an execution's id
 Maker: TypeAlias = "Callable[[Database, User], Mapping[str, Statement]]"  # makes the rows and the calls
 
-BATCH = 2  # records
-
 HELD = "held"  # the result of a call that skips locked rows, while another session holds the row
-WAITS = (
-    "select from pg_stat_activity as a join pg_locks as l using (pid)"
-    " where pid = %s and a.state = 'active' and a.wait_event_type = 'Lock' and not l.granted"
-)
-
-
-def normal(response: Any) -> Any:
-    """A result such as lost or completed, a status, the number of claimed or reaped rows, or an error code."""
-    if isinstance(response, SqlError):
-        return response.code
-    value = response[0]["result"]
-    if isinstance(value, dict):
-        return value.get("result") or value.get("status") or sum(value.values())
-    return len(value) if isinstance(value, list) else value
-
-
-class ChaosWorker:
-    """A session whose steps run in order in its own thread, so that a waiting one does not block the others."""
-
-    def __init__(self, database: Database, session: Session) -> None:
-        self.database = database
-        self.session = session
-        self.thread = ThreadPoolExecutor(1)
-        self.steps: list[Future[Any]] = []
-
-    def begin(self, statement: Statement) -> None:
-        self.session.execute("begin")
-        self.steps = [self.thread.submit(self.session.attempt, *statement)]
-
-    def end(self, how: str) -> None:
-        self.steps.append(self.thread.submit(self.session.execute, how))
-
-    def is_at_rest(self) -> bool:
-        """Whether it has finished its steps or waits for a lock."""
-        done = all(step.done() for step in self.steps)
-        return done or bool(self.database.all(WAITS, (self.session.connection.info.backend_pid,)))
-
-    def close(self) -> None:
-        self.thread.shutdown()
-        self.session.close()
 
 
 @dataclass(frozen=True)
@@ -90,7 +45,7 @@ class Scenario:
     history: Sequence[str] = ("start", "claim")
     records: Collection[tuple[str, Any]] = ()
     # The audit event by result, for the first session only, and the event after a cancel instead.
-    told_first: Mapping[Any, list[str]] = field(default_factory=dict)
+    first_only: Mapping[Any, list[str]] = field(default_factory=dict)
     after_cancel: Mapping[tuple[str, Any], list[str]] = field(default_factory=dict)
 
     def expected(self, order: Sequence[str], ends: Mapping[str, str]) -> tuple[dict[str, Any], list[str], int]:
@@ -107,8 +62,8 @@ class Scenario:
             results[name] = table[HELD] if open_ and HELD in table else table.get(first, table[None])
             open_.add(name)
             key = (name, results[name])
-            if ends[name] == "commit" and first is None and key[1] in self.told_first:
-                events += self.told_first[key[1]]
+            if ends[name] == "commit" and first is None and key[1] in self.first_only:
+                events += self.first_only[key[1]]
                 first = name
             if ends[name] == "commit" and key in self.events:
                 events += (self.after_cancel if first == "cancel" and key in self.after_cancel else self.events)[key]
@@ -117,50 +72,26 @@ class Scenario:
         return results, events, records
 
 
-def interleavings(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """All orders of the two steps of each session."""
-    return sorted(set(itertools.permutations([*names, *names])))
-
-
 @contextmanager
-def stage(database: Database, scenario: Scenario, user: User) -> Iterator[dict[str, ChaosWorker]]:
+def stage(database: Database, scenario: Scenario, user: User) -> Iterator[dict[str, RaceSession]]:
     with ExitStack() as stack:
-        runners = {}
+        sessions = {}
         for name in scenario.results:
             claims = user.claims if name.startswith(("cancel", "start")) else {"role": "service_role"}
-            runners[name] = ChaosWorker(database, database.session(claims))
-            stack.callback(runners[name].close)
-        yield runners
-
-
-def perform(
-    runners: Mapping[str, ChaosWorker], calls: Mapping[str, Statement], order: Sequence[str], ends: Mapping[str, str]
-) -> dict[str, Any]:
-    begun: set[str] = set()
-    for runner in runners.values():
-        runner.steps = []
-    for name in order:
-        if name in begun:
-            runners[name].end(ends[name])
-        else:
-            runners[name].begin(calls[name])
-        begun.add(name)
-        wait(runners[name].steps, 0.002)  # most are done by then, which saves a query
-        until(lambda: all(runner.is_at_rest() for runner in runners.values()))
-    for runner in runners.values():
-        runner.steps[1].result(30)
-    return {name: normal(runner.steps[0].result(30)) for name, runner in runners.items()}
+            sessions[name] = RaceSession(database, database.session(claims))
+            stack.callback(sessions[name].close)
+        yield sessions
 
 
 def play(database: Database, scenario: Scenario, all_ends: Sequence[str]) -> None:
     user = database.member()
     names = list(scenario.results)
-    with stage(database, scenario, user) as runners:
+    with stage(database, scenario, user) as sessions:
         for order in interleavings(names):
             for how in itertools.product(all_ends, repeat=len(names)):
                 ends = dict(zip(names, how, strict=True))
                 before = counts(database)
-                results = perform(runners, scenario.make(database, user), order, ends)
+                results = perform(sessions, scenario.make(database, user), order, ends)
                 after = counts(database)
                 expected, events, records = scenario.expected(order, ends)
                 assert results == expected, (order, ends)
@@ -214,12 +145,6 @@ def finish(job_id: str, lease_token: int = 1) -> Statement:
 
 def release(job_id: str) -> Statement:
     return rpc("worker_release", execution_id=job_id, lease_token=1)
-
-
-def batch(job_id: str, lease_token: int = 1, seq: int = 1, keys: Sequence[str] = ()) -> Statement:
-    records = [{"key": key, "data": {}} for key in keys or (f"{job_id}{n}" for n in range(BATCH))]
-    sent = {"execution_id": job_id, "lease_token": lease_token, "seq": seq, "resource": "flights", "records": records}
-    return rpc("worker_commit_batch", **sent, checkpoint={}, progress={})
 
 
 def claim(_: str) -> Statement:
@@ -336,7 +261,7 @@ def in_two_steps(family: str) -> dict[str, Scenario]:
             there_is("running", family=family, cancel_1=request_cancel, cancel_2=request_cancel),
             {"cancel_1": {None: "cancelling"}, "cancel_2": {None: "cancelling"}},
             {},
-            told_first={"cancelling": ["request_cancel"]},
+            first_only={"cancelling": ["request_cancel"]},
         ),
         "worker_commit_batch": Scenario(
             there_is("running", family=family, cancel=request_cancel, commit=batch),
@@ -429,7 +354,7 @@ def test_race__cancel_after_the_lock_holder_dies(database: Database) -> None:
     with database.worker() as worker, ExitStack() as stack:
         worker.execute("begin")
         worker.execute(*batch(job_id))
-        canceller = ChaosWorker(database, database.session(user.claims))
+        canceller = RaceSession(database, database.session(user.claims))
         stack.callback(canceller.close)
         canceller.begin(cancel(job_id))
         canceller.end("commit")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.sql.test_races import ChaosWorker, interleavings, perform
 from tests.support import bulk_actions
 from tests.support.bulk_actions import (
     ACTED_ON,
@@ -30,6 +29,7 @@ from tests.support.bulk_actions import (
     these,
 )
 from tests.support.database import TWO_STEPS, SqlError, rpc
+from tests.support.races import RaceSession, interleavings, perform
 from tests.support.wait import until
 
 if TYPE_CHECKING:
@@ -462,9 +462,9 @@ def test_criteria__unmatched(database: Database, name: str, criteria: str | None
 
 
 @contextmanager
-def runners(database: Database, **claims: Mapping[str, Any]) -> Iterator[dict[str, ChaosWorker]]:
+def runners(database: Database, **claims: Mapping[str, Any]) -> Iterator[dict[str, RaceSession]]:
     with ExitStack() as stack:
-        made = {name: ChaosWorker(database, database.session(those)) for name, those in claims.items()}
+        made = {name: RaceSession(database, database.session(those)) for name, those in claims.items()}
         for one in made.values():
             stack.callback(one.close)
         yield made

@@ -63,6 +63,23 @@ FAMILIES: Mapping[str, str] = {
 }
 TWO_STEPS = [family for family, event in FAMILIES.items() if event == "request_cancel"]
 
+# The state machine: the new status by status and event.
+TRANSITIONS: Mapping[tuple[str | None, str], str] = {
+    (None, "start"): "queued",
+    ("queued", "claim"): "running",
+    ("queued", "cancel"): "cancelled",
+    ("running", "cancel"): "cancelled",
+    ("queued", "request_cancel"): "cancelled",
+    ("running", "request_cancel"): "cancelling",
+    ("cancelling", "acknowledge"): "cancelled",
+    ("cancelling", "expire"): "cancelled",
+    ("running", "complete"): "completed",
+    ("cancelling", "complete"): "completed",
+    ("running", "fail"): "failed",
+    ("cancelling", "fail"): "failed",
+    ("running", "release"): "queued",
+}
+
 # The transitions (event, status) that lead to each status. `requeued` is queued again after a start.
 TRANSITIONS_TO: Mapping[str, list[tuple[str, str]]] = {
     "queued": [],

@@ -18,10 +18,10 @@ from functions._build import bundle, deploy, interpreter
 from functions._local.schema import ROOT
 from functions._shared import registry
 from tests.support import cloud, installed
+from tests.support.lambda_events import FUNCTION_URL, HTTP_API
 from tests.support.project import BOTH_TRANSPORTS, Project
 from tests.support.proxy import Proxy
-from tests.system.test_template import source
-from tests.unit.test_adapters import FUNCTION_URL, HTTP_API
+from tests.support.template import sam_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -243,7 +243,7 @@ def test_a_traceback_quotes_our_source() -> None:
 
 def test_the_template_s_handlers_are_in_their_zips() -> None:
     zips = {"api.zip": bundle.API, "worker.zip": bundle.WORKER}
-    functions = [one["Properties"] for one in source()["Resources"].values() if "Handler" in one["Properties"]]
+    functions = [one["Properties"] for one in sam_template()["Resources"].values() if "Handler" in one["Properties"]]
     for handler, name in {(one["Handler"], one["CodeUri"].rpartition("/")[2]) for one in functions}:
         with cloud.function(cloud.built(zips[name]), handler, {}) as invoke:
             assert handler.rpartition(".")[0] in invoke.modules()
@@ -251,7 +251,7 @@ def test_the_template_s_handlers_are_in_their_zips() -> None:
 
 def test_the_tick_says_what_the_alarm_reads(database: Database) -> None:
     """The template makes a metric of these lines; without a number an alarm would say that nobody has looked."""
-    transformed = source()["Resources"]["OldestQueuedMetric"]["Properties"]
+    transformed = sam_template()["Resources"]["OldestQueuedMetric"]["Properties"]
     member = transformed["MetricTransformations"][0]["MetricValue"].removeprefix("$.")
     given = {"DATABASE_URL": database.login("authenticator"), "AWS_LAMBDA_FUNCTION_NAME": "tick"}
     with cloud.function(cloud.built(bundle.WORKER), "functions.worker.lambda_handler.handler", given) as invoke:
@@ -391,7 +391,9 @@ def test_deploying_places_the_zips_and_calls_sam(tmp_path: Path, monkeypatch: py
     built = {made: cloud.built(made) for made in (bundle.POSTGRES_TRANSPORT, bundle.WORKER)}
     monkeypatch.setattr(bundle, "build", built.__getitem__)
     deploy.build_zips("postgres")
-    places = {one["Properties"]["CodeUri"] for one in source()["Resources"].values() if "Handler" in one["Properties"]}
+    places = {
+        one["Properties"]["CodeUri"] for one in sam_template()["Resources"].values() if "Handler" in one["Properties"]
+    }
     found = {place: (template.parent / place).resolve().read_bytes() for place in places}
     assert found == {
         "../.bundle/deploy/api.zip": built[bundle.POSTGRES_TRANSPORT].read_bytes(),
@@ -404,5 +406,5 @@ def test_deploying_places_the_zips_and_calls_sam(tmp_path: Path, monkeypatch: py
     later = deploy.command("postgres", ["LogRetentionDays=7"])
     assert "--guided" not in later
     overrides = dict(one.split("=", 1) for one in later[later.index("--parameter-overrides") + 1 :])
-    assert overrides.keys() <= source()["Parameters"].keys()
+    assert overrides.keys() <= sam_template()["Parameters"].keys()
     assert (overrides["RpcTransport"], len(overrides["Release"])) == ("postgres", 10)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import json
-import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,70 +14,19 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from supabase_auth import SyncGoTrueClient
-from waitress import wasyncore
-from waitress.server import BaseWSGIServer, create_server
 
 from functions._local.fake_auth import AuthServer
 from functions._local.postgres import free_port
+from tests.support.tokens import ISSUER, SECRET, claims_of, encoded, hmac_token, new_user
+from tests.support.wsgi_server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from wsgiref.types import WSGIApplication
 
     from tests.support.database import Database
 
 Signing = Literal["ES256", "HS256"]
-
-ISSUER = "https://project.example/auth/v1"
-SECRET = "a-secret-of-the-project-that-is-long-enough"
-
-
-@contextlib.contextmanager
-def serve(application: WSGIApplication) -> Iterator[str]:
-    """Serves on a loopback port, and yields the URL."""
-    sockets: dict[int, Any] = {}
-    server = create_server(application, sockets, host="127.0.0.1", port=0, threads=8)
-    assert isinstance(server, BaseWSGIServer)
-    assert server.socket is not None
-    stop = threading.Event()
-
-    def loop() -> None:
-        while not stop.is_set():
-            wasyncore.loop(timeout=1, map=sockets, count=1)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.socket.getsockname()[1]}"
-    finally:
-        stop.set()
-        server.pull_trigger()
-        thread.join()
-        server.task_dispatcher.shutdown()
-        wasyncore.close_all(sockets)
-
-
-def encoded(part: object) -> str:
-    content = part if isinstance(part, bytes) else json.dumps(part).encode()
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-def hmac_token(header: object, claims: object, secret: bytes) -> str:
-    """An HS256 signature over any content, which a library would reject."""
-    message = f"{encoded(header)}.{encoded(claims)}"
-    return f"{message}.{encoded(hmac.digest(secret, message.encode(), hashlib.sha256))}"
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
-    return claims
-
-
-def new_user(database: Database) -> str:
-    user_id = str(uuid.uuid4())
-    database.admin.execute("insert into auth.users (id, email) values (%s, %s)", (user_id, "a@example.com"))
-    return user_id
 
 
 @pytest.fixture(scope="module")

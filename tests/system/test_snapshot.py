@@ -16,8 +16,8 @@ import pytest
 
 from functions._local.schema import ROOT
 from functions._shared import aws
+from tests.support.lambda_events import HTTP_API
 from tests.support.project import Backend
-from tests.unit.test_adapters import HTTP_API
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,6 +22,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from functions._build import bundle
 from functions._local.schema import ROOT
+from tests.support.template import sam_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -58,11 +59,6 @@ class NoManagedPolicies:
         return {}
 
 
-def source() -> dict[str, Any]:
-    template: dict[str, Any] = yaml_parse((ROOT / "functions" / "template.yaml").read_text())
-    return template
-
-
 def _translated(template: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
     """As AWS has it once SAM's own resources are spelled out, and the zips uploaded."""
     for resource in template["Resources"].values():
@@ -76,7 +72,7 @@ def _translated(template: dict[str, Any], given: Mapping[str, str]) -> dict[str,
 
 @cache
 def translated(**given: str) -> dict[str, Any]:
-    return _translated(source(), GIVEN | given)
+    return _translated(sam_template(), GIVEN | given)
 
 
 def resources(kind: str = "", **given: str) -> dict[str, dict[str, Any]]:
@@ -89,7 +85,7 @@ def properties(name: str) -> dict[str, Any]:
 
 
 def test_lint_finds_nothing() -> None:
-    for template in (source(), translated()):
+    for template in (sam_template(), translated()):
         found = lint(json.dumps(template), get_rules([], [], [], {}), [REGION])
         assert [str(match) for match in found] == []
 
@@ -103,7 +99,7 @@ def test_lint_would_find_something() -> None:
 def test_an_endpoint_and_a_family_are_split_off_as_deploying_says() -> None:
     [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "functions" / "DEPLOYING.md").read_text(), re.DOTALL)
     added: dict[str, Any] = yaml_parse(block)
-    template = source()
+    template = sam_template()
     for function in added.values():
         function["Properties"] = {**template["Resources"]["Api"]["Properties"], **function["Properties"]}
     made = _translated(template | {"Resources": template["Resources"] | added}, GIVEN)
@@ -154,7 +150,7 @@ def test_every_release_is_a_version() -> None:
     assert len(one) == len(other) == 1
     assert one.isdisjoint(other)
     assert properties("Api")["Description"] == GIVEN["Release"]  # Lambda makes no version of what is as it was
-    assert "Default" not in source()["Parameters"]["Release"]
+    assert "Default" not in sam_template()["Parameters"]["Release"]
 
 
 # Every function
@@ -177,7 +173,7 @@ def test_every_function_is_known() -> None:
 def test_logs_end(name: str) -> None:
     assert properties(name)["LoggingConfig"]["LogGroup"] == {"Ref": f"{name}Log"}
     assert properties(f"{name}Log")["RetentionInDays"] == {"Ref": "LogRetentionDays"}
-    assert source()["Parameters"]["LogRetentionDays"]["Default"] == 30
+    assert sam_template()["Parameters"]["LogRetentionDays"]["Default"] == 30
 
 
 def variables(name: str) -> dict[str, Any]:
@@ -188,7 +184,7 @@ def variables(name: str) -> dict[str, Any]:
 def test_no_secret_is_a_setting() -> None:
     for name in FUNCTIONS:
         assert not {"SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL"} & set(variables(name))
-    assert "SettingsSecret" in source()["Parameters"]
+    assert "SettingsSecret" in sam_template()["Parameters"]
 
 
 def test_every_variable_is_read() -> None:
