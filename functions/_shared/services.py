@@ -1,6 +1,6 @@
 """Makes the services of the functions from their settings.
 
-worker/context.py makes those of the worker, with `make_secret_store`, `make_dispatcher` and `with_secrets` of this module.
+worker/context.py makes those of the worker, with `make_secret_store` and `with_secrets` of this module.
 Nothing is made while a module is imported: a snapshot of the process holds neither a client nor a secret.
 """
 
