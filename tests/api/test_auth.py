@@ -1,4 +1,4 @@
-"""Who is calling: every token that is not a signed-in user's is refused, and only the Auth server's faults are 503."""
+"""Authentication: tokens that are not a signed-in user's are rejected with 401. Failures of the Auth server are 503."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 Signing = Literal["ES256", "HS256"]
 Check = Literal["claims", "user"]
-Answer = httpx.Response | Exception
+ServerResponse = httpx.Response | Exception
 
 JWKS, USER = "GET /auth/v1/.well-known/jwks.json", "GET /auth/v1/user"
 FOREIGN_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -55,7 +55,7 @@ RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 @dataclass
 class Project:
-    """A project whose Auth server is the stand-in, and what was asked of it."""
+    """A project with the fake Auth server, which records the requests."""
 
     auth: AuthServer
     database: Database
@@ -79,7 +79,7 @@ class Project:
         return session_id
 
     def public_key(self) -> dict[str, Any]:
-        """The newest key of the project; made up where it has none, as an attacker would."""
+        """The newest key of the project; invented if it has none, as by an attacker."""
         keys = self.auth._jwks()["keys"]
         return keys[-1] if keys else jwk(FOREIGN_KEY, "made-up")
 
@@ -98,29 +98,29 @@ A_USER = {
 
 
 @dataclass
-class OddServer:
-    """An Auth server with one ES256 key that answers `/user` and the JWKS as it is told."""
+class ScriptedServer:
+    """An Auth server with one ES256 key that returns the given responses for `/user` and the JWKS."""
 
-    user: Answer = field(default_factory=lambda: httpx.Response(500))
-    jwks: Answer = field(default_factory=lambda: httpx.Response(500))
-    asked: list[str] = field(default_factory=list)
+    user: ServerResponse = field(default_factory=lambda: httpx.Response(500))
+    jwks: ServerResponse = field(default_factory=lambda: httpx.Response(500))
+    paths: list[str] = field(default_factory=list)
     kid: str = "k"
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         assert (request.method, request.headers["apikey"]) == ("GET", "k")
-        self.asked.append(request.url.path)
-        answer = self.jwks if request.url.path.endswith("jwks.json") else self.user
-        if isinstance(answer, Exception):
-            raise answer
-        length = {"content-length": str(len(answer.content))}
-        return httpx.Response(answer.status_code, headers={**answer.headers, **length}, content=answer.content)
+        self.paths.append(request.url.path)
+        response = self.jwks if request.url.path.endswith("jwks.json") else self.user
+        if isinstance(response, Exception):
+            raise response
+        length = {"content-length": str(len(response.content))}
+        return httpx.Response(response.status_code, headers={**response.headers, **length}, content=response.content)
 
     def authenticator(self, check: Check = "claims") -> Authenticator:
         transport = httpx.MockTransport(self)
         return Authenticator("https://project.example", api_key="k", check=check, http_transport=transport)
 
-    def with_keys(self, *more: Any) -> OddServer:
+    def with_keys(self, *more: Any) -> ScriptedServer:
         self.jwks = httpx.Response(200, json={"keys": [*more, jwk(self.key, self.kid)]})
         return self
 
@@ -138,8 +138,8 @@ def bearer(token: str) -> str:
     return f"Bearer {token}"
 
 
-def refusal(authenticator: Authenticator, header: str | None) -> str:
-    """The code with which this header is refused."""
+def rejection_code(authenticator: Authenticator, header: str | None) -> str:
+    """The code with which this header is rejected."""
     with pytest.raises(Unauthorized) as caught:
         authenticator.authenticate(header)
     assert caught.value.message.endswith(".")
@@ -189,9 +189,9 @@ def check(request: pytest.FixtureRequest) -> Check:
 
 @contextlib.contextmanager
 def connected(project: Project, check: Check = "claims") -> Iterator[Authenticator]:
-    made = Authenticator(project.url, api_key="the-api-key", check=check, issuer=ISSUER)
-    with contextlib.closing(made):
-        yield made
+    authenticator = Authenticator(project.url, api_key="the-api-key", check=check, issuer=ISSUER)
+    with contextlib.closing(authenticator):
+        yield authenticator
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def authenticator(project: Project, check: Check) -> Iterator[Authenticator]:
         yield authenticator
 
 
-def test_a_signed_in_user_is_the_caller(project: Project, authenticator: Authenticator, check: Check) -> None:
+def test_authenticator__signed_in_user(project: Project, authenticator: Authenticator, check: Check) -> None:
     token = project.auth.sign_in(project.user_id)
     for scheme in ("Bearer", "bearer", "BEARER "):
         assert authenticator.authenticate(f"{scheme} {token}") == Caller(token, claims_of(token))
@@ -209,35 +209,37 @@ def test_a_signed_in_user_is_the_caller(project: Project, authenticator: Authent
     assert project.api_keys == {"the-api-key"}
 
 
-def test_the_issuer_is_the_projects_own_unless_given(project: Project, check: Check) -> None:
+def test_authenticator__default_issuer(project: Project, check: Check) -> None:
     with contextlib.closing(Authenticator(f"{project.url}/", api_key="k", check=check)) as authenticator:
         own = project.token(iss=f"{project.url}/auth/v1")
         assert authenticator.authenticate(bearer(own)).token == own
-        assert refusal(authenticator, bearer(project.token())) == "invalid_token"
+        assert rejection_code(authenticator, bearer(project.token())) == "invalid_token"
 
 
-def test_it_brings_its_own_connections(project: Project, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_authenticator__makes_its_own_connections(
+    project: Project, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     with contextlib.closing(Authenticator(project.url, api_key="k", check=check, issuer=ISSUER)) as authenticator:
         assert authenticator.authenticate(bearer(project.token())).claims["sub"] == project.user_id
 
 
-def test_a_wrong_url_fails_at_the_start() -> None:
+def test_authenticator__invalid_url() -> None:
     for url in ("http://project:not-a-port", "http://project:0", "project.example", "ftp://project", "http://", ""):
         with pytest.raises(ValueError, match=r"port|SUPABASE_URL"):
             Authenticator(url, api_key="k")
 
 
 @pytest.mark.parametrize("header", [None, "", " ", "Basic YTpi", "Bearer", "Bearer ", "BearerX a.b.c", "a.b.c"])
-def test_no_bearer_token(check: Check, header: str | None) -> None:
-    server = OddServer()
-    assert refusal(server.authenticator(check), header) == "missing_token"
-    assert server.asked == []
+def test_authorization_header__no_bearer_token(check: Check, header: str | None) -> None:
+    server = ScriptedServer()
+    assert rejection_code(server.authenticator(check), header) == "missing_token"
+    assert server.paths == []
 
 
-def test_a_good_token_passes_the_odd_server(check: Check) -> None:
-    """So that the refusals below are none of its doing."""
-    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+def test_scripted_server__accepts_a_good_token(check: Check) -> None:
+    """The server rejects nothing by itself, so the rejections below are the authenticator's."""
+    server = ScriptedServer(user=httpx.Response(200, json=A_USER)).with_keys()
     for token in (server.token(), server.legacy_token()):
         assert server.authenticator(check).authenticate(bearer(token)).token == token
 
@@ -282,28 +284,28 @@ SPOILED: Mapping[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_nothing_is_read_around_a_good_token(check: Check, name: str) -> None:
-    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+def test_authorization_header__extra_text_around_a_token(check: Check, name: str) -> None:
+    server = ScriptedServer(user=httpx.Response(200, json=A_USER)).with_keys()
     for token in (server.token(), server.legacy_token()):
-        assert refusal(server.authenticator(check), bearer(SPOILED[name](token))) == "invalid_token"
-    assert server.asked == []
+        assert rejection_code(server.authenticator(check), bearer(SPOILED[name](token))) == "invalid_token"
+    assert server.paths == []
 
 
-def test_a_token_has_room_for_8_kib(check: Check) -> None:
-    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+def test_token__at_most_8_kib(check: Check) -> None:
+    server = ScriptedServer(user=httpx.Response(200, json=A_USER)).with_keys()
     tokens = [jwt.encode(server.claims() | {"user_metadata": "x" * size}, SECRET, "HS256") for size in (5000, 6000)]
     assert len(tokens[0]) < MAX_TOKEN_LENGTH < len(tokens[1])
     authenticator = server.authenticator(check)
     assert authenticator.authenticate(bearer(tokens[0])).token == tokens[0]
-    assert refusal(authenticator, bearer(tokens[1])) == "invalid_token"
-    assert len(server.asked) == 1
+    assert rejection_code(authenticator, bearer(tokens[1])) == "invalid_token"
+    assert len(server.paths) == 1
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_token_is_refused_without_asking_anyone(check: Check, name: str) -> None:
-    server = OddServer()
-    assert refusal(server.authenticator(check), bearer(MALFORMED[name])) == "invalid_token"
-    assert server.asked == []
+def test_token__malformed_is_rejected_without_a_request(check: Check, name: str) -> None:
+    server = ScriptedServer()
+    assert rejection_code(server.authenticator(check), bearer(MALFORMED[name])) == "invalid_token"
+    assert server.paths == []
 
 
 @pytest.mark.parametrize(
@@ -316,14 +318,14 @@ def test_a_malformed_token_is_refused_without_asking_anyone(check: Check, name: 
     ],
     ids=str,
 )  # fmt: skip
-def test_other_headers_are_refused_without_asking_anyone(check: Check, header: dict[str, Any]) -> None:
-    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+def test_token_header__unsupported_is_rejected_without_a_request(check: Check, header: dict[str, Any]) -> None:
+    server = ScriptedServer(user=httpx.Response(200, json=A_USER)).with_keys()
     claims = server.claims()
     for kid in ({}, {"kid": server.kid}):
         message = kid | header
         for token in (hmac_token(message, claims, SECRET.encode()), f"{encoded(message)}.{encoded(claims)}."):
-            assert refusal(server.authenticator(check), bearer(token)) == "invalid_token"
-    assert server.asked == []
+            assert rejection_code(server.authenticator(check), bearer(token)) == "invalid_token"
+    assert server.paths == []
 
 
 def swapped_signature(project: Project) -> str:
@@ -376,35 +378,35 @@ FORGED: Mapping[str, Callable[[Project], str]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_forged_token_is_refused(project: Project, authenticator: Authenticator, name: str) -> None:
-    assert refusal(authenticator, bearer(FORGED[name](project))) == "invalid_token"
+def test_token__forged(project: Project, authenticator: Authenticator, name: str) -> None:
+    assert rejection_code(authenticator, bearer(FORGED[name](project))) == "invalid_token"
 
 
 @only_es256
-def test_the_jwks_never_verifies_a_token_that_the_client_takes_elsewhere(project: Project) -> None:
-    """Asymmetric without kid, and every HS256, are the Auth server's to judge: it is asked, the keys are not."""
+def test_token__without_public_key_is_verified_by_the_auth_server(project: Project) -> None:
+    """Asymmetric tokens without a kid, and all HS256 tokens, are verified by the Auth server and not with the JWKS."""
     with connected(project) as authenticator:
-        refusal(authenticator, bearer(of_foreign_key(project)))
-        refusal(authenticator, bearer(of_public_key_as_secret(project, "pem", kid=True)))
+        rejection_code(authenticator, bearer(of_foreign_key(project)))
+        rejection_code(authenticator, bearer(of_public_key_as_secret(project, "pem", kid=True)))
     assert project.requests == [USER, USER]
 
 
 @only_es256
-def test_legacy_tokens_go_on_while_a_project_rotates(project: Project, check: Check) -> None:
+def test_token__legacy_secret_while_a_project_rotates_keys(project: Project, check: Check) -> None:
     legacy = hmac_token({"alg": "HS256", "typ": "JWT"}, claims_of(project.token()), SECRET.encode())
     with connected(project, check) as authenticator:
         assert authenticator.authenticate(bearer(legacy)).token == legacy
     assert project.requests == [USER]
 
 
-def test_an_expired_token(project: Project, authenticator: Authenticator) -> None:
-    assert refusal(authenticator, bearer(project.token(lifetime=-1))) == "expired_token"
+def test_token__expired(project: Project, authenticator: Authenticator) -> None:
+    assert rejection_code(authenticator, bearer(project.token(lifetime=-1))) == "expired_token"
     assert project.requests == []
 
 
-def test_api_keys_are_no_users(project: Project, authenticator: Authenticator) -> None:
+def test_token__api_keys_of_the_project(project: Project, authenticator: Authenticator) -> None:
     for key in (project.auth.anon_key(), project.auth.service_role_key()):
-        assert refusal(authenticator, bearer(key)) == "invalid_token"
+        assert rejection_code(authenticator, bearer(key)) == "invalid_token"
     assert project.requests == []
 
 
@@ -413,7 +415,7 @@ WRONG_VALUES: Mapping[str, list[Any]] = {
     "aud": ["anon", "", None, 5, [], ["other"], {"authenticated": 1}, [["authenticated"]]],
     "iss": ["https://other.example/auth/v1", "supabase", f"{ISSUER}/", "", 5, [ISSUER]],
     "role": ["anon", "service_role", "postgres", "", None, ["authenticated"]],
-    "sub": ["", "somebody", None, 5, uuid.UUID(int=7).hex, f"{{{uuid.UUID(int=7)}}}"],
+    "sub": ["", "someone", None, 5, uuid.UUID(int=7).hex, f"{{{uuid.UUID(int=7)}}}"],
     "session_id": ["", "some", None, 5, "0" * 36, f"{uuid.UUID(int=7)}\n"],
     "exp": [True, "9999999999", None, [9999999999], {}, 10**20, 1e300, -1, 0, float("nan"), float("inf")],
     "nbf": [True, "0", None, float("nan"), 10**20, IN_AN_HOUR],
@@ -424,21 +426,21 @@ WRONG_CLAIMS = [(claim, value) for claim, values in WRONG_VALUES.items() for val
 @pytest.mark.parametrize(
     ("claim", "value"), WRONG_CLAIMS, ids=lambda value: "in an hour" if value is IN_AN_HOUR else str(value)
 )
-def test_wrong_claims_are_refused_though_well_signed(check: Check, claim: str, value: Any) -> None:
-    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+def test_claims__wrong_value_with_a_good_signature(check: Check, claim: str, value: Any) -> None:
+    server = ScriptedServer(user=httpx.Response(200, json=A_USER)).with_keys()
     claims = json.dumps(server.claims() | {claim: value}).encode()
     local = jwt.api_jws.encode(claims, server.key, "ES256", headers={"kid": server.kid})
     for token in (local, hmac_token({"alg": "HS256"}, json.loads(claims), SECRET.encode())):
-        assert refusal(server.authenticator(check), bearer(token)) == "invalid_token"
-    assert server.asked == []
+        assert rejection_code(server.authenticator(check), bearer(token)) == "invalid_token"
+    assert server.paths == []
 
 
 @pytest.mark.parametrize("claim", ["aud", "iss", "role", "sub", "exp"])
-def test_missing_claims_are_refused(project: Project, authenticator: Authenticator, claim: str) -> None:
-    assert refusal(authenticator, bearer(project.token(**{claim: None}))) == "invalid_token"
+def test_claims__missing(project: Project, authenticator: Authenticator, claim: str) -> None:
+    assert rejection_code(authenticator, bearer(project.token(**{claim: None}))) == "invalid_token"
 
 
-def test_unusual_claims_that_are_right(project: Project, authenticator: Authenticator) -> None:
+def test_claims__unusual_and_valid(project: Project, authenticator: Authenticator) -> None:
     now = int(time.time())
     for overrides in (
         {"aud": ["other", "authenticated"]},
@@ -451,29 +453,29 @@ def test_unusual_claims_that_are_right(project: Project, authenticator: Authenti
 
 
 @only_es256
-def test_a_clock_that_runs_behind_is_forgiven_for_seconds(project: Project) -> None:
+def test_claims__nbf_within_the_clock_leeway(project: Project) -> None:
     with connected(project) as authenticator:
         token = project.token(nbf=int(time.time()) + 5)
         assert authenticator.authenticate(bearer(token)).token == token
 
 
-def test_no_message_and_no_log_holds_the_token(
+def test_errors__never_contain_the_token(
     project: Project, authenticator: Authenticator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     good, forged = project.token(), swapped_signature(project)
-    said = repr(authenticator.authenticate(bearer(good)))
+    text = repr(authenticator.authenticate(bearer(good)))
     for token in (forged, project.token(lifetime=-1), "secret-nonsense", project.auth.mint(project.user_id, aud="x")):
         with pytest.raises(Unauthorized) as caught:
             authenticator.authenticate(bearer(token))
-        said += "".join(traceback.format_exception(caught.value)) + caught.value.message + repr(caught.value)
+        text += "".join(traceback.format_exception(caught.value)) + caught.value.message + repr(caught.value)
         assert caught.value.__context__ is None
-        assert token.rpartition(".")[2] not in said + caplog.text
-    assert good.rpartition(".")[2] not in said + caplog.text
+        assert token.rpartition(".")[2] not in text + caplog.text
+    assert good.rpartition(".")[2] not in text + caplog.text
 
 
 def end(project: Project, how: str) -> str:
-    """A token whose session was signed out, or whose user was deleted, since."""
+    """A token whose session was signed out or whose user was deleted after it was issued."""
     user_id = new_user(project.database)
     token = project.auth.sign_in(user_id)
     if how == "signed out":
@@ -484,20 +486,18 @@ def end(project: Project, how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["signed out", "deleted"])
-def test_an_ended_session_is_refused_where_the_auth_server_is_asked(
-    project: Project, authenticator: Authenticator, check: Check, how: str
-) -> None:
+def test_session__ended(project: Project, authenticator: Authenticator, check: Check, how: str) -> None:
     token = end(project, how)
     if (project.signing, check) == ("ES256", "claims"):
-        # By design: verified without a round trip, so the end of the session is the database's to see.
+        # By design: verified without a round trip, so only the database notices the end of the session.
         assert authenticator.authenticate(bearer(token)).token == token
         assert USER not in project.requests
     else:
-        assert refusal(authenticator, bearer(token)) == "revoked_token"
+        assert rejection_code(authenticator, bearer(token)) == "revoked_token"
 
 
 @only_es256
-def test_a_known_kid_costs_no_round_trip(project: Project) -> None:
+def test_signing_keys__known_kid_needs_no_request(project: Project) -> None:
     with connected(project) as authenticator:
         for _ in range(5):
             authenticator.authenticate(bearer(project.token()))
@@ -505,35 +505,35 @@ def test_a_known_kid_costs_no_round_trip(project: Project) -> None:
 
 
 @only_es256
-def test_unknown_kids_fetch_the_keys_once_per_interval(project: Project, clock: Clock) -> None:
+def test_signing_keys__unknown_kids_fetch_once_per_interval(project: Project, clock: Clock) -> None:
     with connected(project) as authenticator:
         authenticator.authenticate(bearer(project.token()))
         clock.now += FETCH_INTERVAL_SECONDS
         for expected in (2, 3):
             for number in range(20):
                 token = of_foreign_key(project, kid=f"unknown-{number}")
-                assert refusal(authenticator, bearer(token)) == "invalid_token"
+                assert rejection_code(authenticator, bearer(token)) == "invalid_token"
             assert project.requests == [JWKS] + [JWKS, USER] * (expected - 1)
             clock.now += FETCH_INTERVAL_SECONDS
 
 
 @only_es256
-def test_a_token_with_wrong_claims_does_not_fetch_keys(project: Project) -> None:
+def test_signing_keys__not_fetched_for_wrong_claims(project: Project) -> None:
     with connected(project) as authenticator:
         claims = claims_of(project.token(aud="other"))
-        refusal(authenticator, bearer(jwt.encode(claims, FOREIGN_KEY, "ES256", headers={"kid": "unknown"})))
+        rejection_code(authenticator, bearer(jwt.encode(claims, FOREIGN_KEY, "ES256", headers={"kid": "unknown"})))
     assert project.requests == []
 
 
 @only_hs256
-def test_an_empty_key_set_is_remembered(project: Project) -> None:
+def test_signing_keys__empty_set_is_cached(project: Project) -> None:
     with connected(project) as authenticator:
         for number in range(5):
-            assert refusal(authenticator, bearer(of_foreign_key(project, kid=f"k{number}"))) == "invalid_token"
+            assert rejection_code(authenticator, bearer(of_foreign_key(project, kid=f"k{number}"))) == "invalid_token"
     assert project.requests == [JWKS, USER]
 
 
-def test_a_new_key_is_picked_up_and_the_old_one_goes_on(project: Project, clock: Clock) -> None:
+def test_signing_keys__rotated(project: Project, clock: Clock) -> None:
     with connected(project) as authenticator:
         old = project.token()
         authenticator.authenticate(bearer(old))
@@ -545,11 +545,11 @@ def test_a_new_key_is_picked_up_and_the_old_one_goes_on(project: Project, clock:
     assert project.requests.count(JWKS) == fetches
 
 
-# From here on: what no Auth server should answer, and some do.
+# Responses that an Auth server should not send, and that occur.
 
 HTML = {"content-type": "text/html"}
 NOT_VALID = httpx.Response(403, json={"code": "bad_jwt", "message": "invalid JWT"})
-UNAVAILABLE: Mapping[str, Answer] = {
+UNAVAILABLE: Mapping[str, ServerResponse] = {
     "500 html": httpx.Response(500, headers=HTML, content=b"<h1>Oops</h1>"),
     "500 json": httpx.Response(500, json={"code": 500, "error_code": "unexpected_failure", "msg": "Oops"}),
     "500 bad_jwt": httpx.Response(500, json={"code": 500, "error_code": "bad_jwt", "msg": "Oops"}),
@@ -564,23 +564,23 @@ UNAVAILABLE: Mapping[str, Answer] = {
     "429 html": httpx.Response(429, headers=HTML, content=b"<h1>Slowly</h1>"),
     "429 weak password": httpx.Response(429, json={"weak_password": {"reasons": ["length"]}, "msg": "Slowly"}),
     "no connection": httpx.ConnectError("refused"),
-    "no answer": httpx.ReadTimeout("late"),
+    "no response": httpx.ReadTimeout("late"),
     "no free connection": httpx.PoolTimeout("busy"),
-    "half an answer": httpx.RemoteProtocolError("closed"),
+    "half a response": httpx.RemoteProtocolError("closed"),
 }
 
 
 @pytest.mark.parametrize("name", UNAVAILABLE)
-def test_a_failing_auth_server_says_nothing_about_the_token(name: str) -> None:
-    server = OddServer(user=UNAVAILABLE[name], jwks=UNAVAILABLE[name])
+def test_auth_server__unavailable(name: str) -> None:
+    server = ScriptedServer(user=UNAVAILABLE[name], jwks=UNAVAILABLE[name])
     for check, token in (("claims", server.legacy_token()), ("user", server.token()), ("claims", server.token())):
         with pytest.raises(AuthUnavailable) as caught:
             server.authenticator("user" if check == "user" else "claims").authenticate(bearer(token))
         assert token not in "".join(traceback.format_exception(caught.value))
-    assert [path.rpartition("/")[2] for path in server.asked] == ["user", "user", "jwks.json"]
+    assert [path.rpartition("/")[2] for path in server.paths] == ["user", "user", "jwks.json"]
 
 
-REFUSED: Mapping[str, tuple[Answer, str]] = {
+REJECTED: Mapping[str, tuple[ServerResponse, str]] = {
     "403": (httpx.Response(403, json={"code": 403, "error_code": "bad_jwt", "msg": "no"}), "invalid_token"),
     "403 html": (httpx.Response(403, headers=HTML, content=b"<h1>no</h1>"), "invalid_token"),
     "401": (httpx.Response(401, json={"message": "Invalid API key"}), "invalid_token"),
@@ -597,24 +597,24 @@ REFUSED: Mapping[str, tuple[Answer, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_whatever_else_the_auth_server_answers_is_a_refusal(name: str, check: Check) -> None:
-    answer, code = REFUSED[name]
-    server = OddServer(user=answer)
-    assert refusal(server.authenticator(check), bearer(server.legacy_token())) == code
-    assert len(server.asked) == 1
+@pytest.mark.parametrize("name", REJECTED)
+def test_auth_server__other_responses_reject_the_token(name: str, check: Check) -> None:
+    response, code = REJECTED[name]
+    server = ScriptedServer(user=response)
+    assert rejection_code(server.authenticator(check), bearer(server.legacy_token())) == code
+    assert len(server.paths) == 1
 
 
-def test_nobody_listening_is_unavailable() -> None:
-    server = OddServer()
+def test_auth_server__connection_refused() -> None:
+    server = ScriptedServer()
     authenticator = Authenticator(f"http://127.0.0.1:{free_port()}", api_key="k", issuer=ISSUER)
     for token in (server.token(), server.legacy_token()):
         with pytest.raises(AuthUnavailable):
             authenticator.authenticate(bearer(token))
 
 
-def test_a_server_that_never_answers_is_unavailable() -> None:
-    server = OddServer()
+def test_auth_server__never_responds() -> None:
+    server = ScriptedServer()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with contextlib.closing(Authenticator(url, api_key="k", issuer=ISSUER, read_seconds=0.2)) as authenticator:
@@ -624,55 +624,55 @@ def test_a_server_that_never_answers_is_unavailable() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<h1>Hi</h1>", b"[]", b"{}", b'{"keys": null}', b'{"keys": ["k"]}', b"5"])
-def test_a_key_set_that_is_none_is_unavailable(content: bytes) -> None:
-    server = OddServer(jwks=httpx.Response(200, content=content))
+def test_signing_keys__malformed_set_is_unavailable(content: bytes) -> None:
+    server = ScriptedServer(jwks=httpx.Response(200, content=content))
     with pytest.raises(AuthUnavailable):
         server.authenticator().authenticate(bearer(server.token()))
 
 
-def test_old_keys_outlive_an_outage_of_the_auth_server(clock: Clock) -> None:
-    server = OddServer().with_keys()
+def test_signing_keys__kept_while_the_auth_server_is_down(clock: Clock) -> None:
+    server = ScriptedServer().with_keys()
     authenticator = server.authenticator()
     authenticator.authenticate(bearer(server.token()))
     server.jwks = httpx.ConnectError("refused")
     clock.now += LIFETIME_SECONDS
     for _ in range(5):
         authenticator.authenticate(bearer(server.token()))
-    assert len(server.asked) == 2
+    assert len(server.paths) == 2
     server.kid = "new"
-    # It may be a key of the project made during the outage: not known is not invalid.
+    # The project may have made the key during the outage, so an unknown key is not invalid.
     with pytest.raises(AuthUnavailable):
         authenticator.authenticate(bearer(server.token()))
-    assert len(server.asked) == 2
+    assert len(server.paths) == 2
     server.with_keys()
     clock.now += FETCH_INTERVAL_SECONDS
     assert authenticator.authenticate(bearer(server.token()))
     server.kid = "unknown"
     server.user = NOT_VALID
-    assert refusal(authenticator, bearer(server.token())) == "invalid_token"
+    assert rejection_code(authenticator, bearer(server.token())) == "invalid_token"
 
 
-def test_without_any_key_a_failed_fetch_is_not_repeated_at_once(clock: Clock) -> None:
-    server = OddServer()
+def test_signing_keys__failed_first_fetch_is_not_repeated_at_once(clock: Clock) -> None:
+    server = ScriptedServer()
     authenticator = server.authenticator()
     for _ in range(5):
         with pytest.raises(AuthUnavailable):
             authenticator.authenticate(bearer(server.token()))
-    assert len(server.asked) == 1
+    assert len(server.paths) == 1
     server.with_keys()
     clock.now += FETCH_INTERVAL_SECONDS
     assert authenticator.authenticate(bearer(server.token()))
 
 
-def test_a_withdrawn_key_is_refused_once_the_keys_are_stale(clock: Clock) -> None:
-    server = OddServer().with_keys()
+def test_signing_keys__withdrawn_key(clock: Clock) -> None:
+    server = ScriptedServer().with_keys()
     authenticator = server.authenticator()
     old = server.token()
     authenticator.authenticate(bearer(old))
     server.kid, server.user = "new", NOT_VALID
     server.with_keys()
     clock.now += LIFETIME_SECONDS
-    assert refusal(authenticator, bearer(old)) == "invalid_token"
+    assert rejection_code(authenticator, bearer(old)) == "invalid_token"
     assert authenticator.authenticate(bearer(server.token()))
 
 
@@ -682,13 +682,13 @@ def oct_key(algorithm: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "ES256", "RS256"])
-def test_a_shared_secret_among_the_keys_verifies_nothing_here(algorithm: str) -> None:
-    server = OddServer(user=httpx.Response(403, json={"error_code": "bad_jwt", "msg": "no"})).with_keys(
+def test_signing_keys__shared_secret_in_the_set(algorithm: str) -> None:
+    server = ScriptedServer(user=httpx.Response(403, json={"error_code": "bad_jwt", "msg": "no"})).with_keys(
         oct_key(algorithm)
     )
     token = hmac_token({"alg": algorithm, "kid": "shared"}, server.claims(), SECRET.encode())
-    assert refusal(server.authenticator(), bearer(token)) == "invalid_token"
-    assert server.asked == ["/auth/v1/user" if algorithm == "HS256" else "/auth/v1/.well-known/jwks.json"]
+    assert rejection_code(server.authenticator(), bearer(token)) == "invalid_token"
+    assert server.paths == ["/auth/v1/user" if algorithm == "HS256" else "/auth/v1/.well-known/jwks.json"]
 
 
 @pytest.mark.parametrize(
@@ -696,22 +696,22 @@ def test_a_shared_secret_among_the_keys_verifies_nothing_here(algorithm: str) ->
     [{"alg": "RS256"}, {"alg": "HS256"}, {"alg": None}, {"use": "enc"}, {"kty": "RSA"}, {"crv": "P-384"}, {"kid": 5}],
     ids=str,
 )
-def test_a_key_meant_for_something_else_verifies_nothing(change: dict[str, Any]) -> None:
-    server = OddServer(user=NOT_VALID)
+def test_signing_keys__key_for_another_use(change: dict[str, Any]) -> None:
+    server = ScriptedServer(user=NOT_VALID)
     server.jwks = httpx.Response(200, json={"keys": [jwk(server.key, server.kid) | change]})
-    assert refusal(server.authenticator(), bearer(server.token())) == "invalid_token"
-    # Only a kid that is not in the set is a question for the Auth server.
-    assert ("/auth/v1/user" in server.asked) == ("kid" in change)
+    assert rejection_code(server.authenticator(), bearer(server.token())) == "invalid_token"
+    # The Auth server is called only for a kid that is not in the set.
+    assert ("/auth/v1/user" in server.paths) == ("kid" in change)
 
 
-def test_a_key_on_another_curve_verifies_nothing() -> None:
-    """The client would: it hashes with SHA-256 as ES256 says, and takes the curve from the key."""
+def test_signing_keys__key_on_another_curve() -> None:
+    """The client would accept it, because it takes the hash from ES256 and the curve from the key."""
     key = ec.generate_private_key(ec.SECP384R1())
-    server = OddServer().with_keys(jwk(key, "p384"))
+    server = ScriptedServer().with_keys(jwk(key, "p384"))
     message = f"{encoded({'alg': 'ES256', 'kid': 'p384'})}.{encoded(server.claims())}"
     signature = der_to_raw_signature(key.sign(message.encode(), ec.ECDSA(hashes.SHA256())), key.curve)
-    assert refusal(server.authenticator(), bearer(f"{message}.{encoded(signature)}")) == "invalid_token"
-    assert len(server.asked) == 1
+    assert rejection_code(server.authenticator(), bearer(f"{message}.{encoded(signature)}")) == "invalid_token"
+    assert len(server.paths) == 1
 
 
 def signed(alg: str, kid: str, claims: dict[str, Any], algorithm: Any, key: Any) -> str:
@@ -720,26 +720,26 @@ def signed(alg: str, kid: str, claims: dict[str, Any], algorithm: Any, key: Any)
     return f"{message}.{encoded(algorithm.sign(message.encode(), key))}"
 
 
-def test_a_token_takes_only_a_key_of_its_own_algorithm() -> None:
+def test_signing_keys__key_of_another_algorithm() -> None:
     rsa_key = {**RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True), "alg": "RS256", "kid": "rsa"}
-    server = OddServer().with_keys(rsa_key)
+    server = ScriptedServer().with_keys(rsa_key)
     authenticator = server.authenticator()
     own = jwt.encode(server.claims(), RSA_KEY, "RS256", headers={"kid": "rsa"})
     assert authenticator.authenticate(bearer(own)).token == own
     crossed = [
         jwt.encode(server.claims(), RSA_KEY, "RS256", headers={"kid": server.kid}),
         jwt.encode(server.claims(), server.key, "ES256", headers={"kid": "rsa"}),
-        # With an algorithm that is not the key's, and signed with that key all the same.
+        # Signed with a key by an algorithm that is not the key's.
         signed("ES256", "rsa", server.claims(), jwt.get_algorithm_by_name("RS256"), RSA_KEY),
         signed("RS256", server.kid, server.claims(), jwt.get_algorithm_by_name("ES256"), server.key),
     ]
-    assert [refusal(authenticator, bearer(token)) for token in crossed] == ["invalid_token"] * 4
-    assert len(server.asked) == 1
+    assert [rejection_code(authenticator, bearer(token)) for token in crossed] == ["invalid_token"] * 4
+    assert len(server.paths) == 1
 
 
 @dataclass
-class SlowServer(OddServer):
-    """Holds back the key set until told."""
+class SlowServer(ScriptedServer):
+    """Holds back its responses until `release` is set."""
 
     entered: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
@@ -750,7 +750,7 @@ class SlowServer(OddServer):
         return super().__call__(request)
 
 
-def test_concurrent_callers_fetch_the_keys_once() -> None:
+def test_signing_keys__concurrent_callers_fetch_once() -> None:
     server = SlowServer()
     authenticator = server.with_keys().authenticator()
     callers: list[Caller] = []
@@ -762,15 +762,15 @@ def test_concurrent_callers_fetch_the_keys_once() -> None:
     for thread in threads:
         thread.start()
     assert server.entered.wait(30)
-    time.sleep(0.2)  # lets the others come as far as they get; without it this would pass too easily
+    time.sleep(0.2)  # lets the other threads start, because otherwise the test could pass without concurrency
     server.release.set()
     for thread in threads:
         thread.join(30)
     assert len(callers) == 12
-    assert len(server.asked) == 1
+    assert len(server.paths) == 1
 
 
-def test_a_refresh_under_way_keeps_nobody_waiting(clock: Clock) -> None:
+def test_signing_keys__refresh_does_not_block_other_callers(clock: Clock) -> None:
     server = SlowServer()
     server.release.set()
     authenticator = server.with_keys().authenticator()
@@ -786,21 +786,21 @@ def test_a_refresh_under_way_keeps_nobody_waiting(clock: Clock) -> None:
     finally:
         server.release.set()
         refresher.join(30)
-    assert len(server.asked) == 2
+    assert len(server.paths) == 2
 
 
-# What the client lacks
+# Limits of the supabase_auth client
 
 
-def test_unknown_key__the_auth_server_decides_once_per_interval(clock: Clock) -> None:
-    """The published set is cached on its way here, so it may lack a key that signs already."""
-    server = OddServer(user=httpx.Response(200, json=A_USER)).with_keys()
+def test_unknown_key__checked_by_the_auth_server_once_per_interval(clock: Clock) -> None:
+    """Caches may serve an old key set, which lacks a key that already signs."""
+    server = ScriptedServer(user=httpx.Response(200, json=A_USER)).with_keys()
     authenticator = server.authenticator()
     server.kid = "newer than the set"
     for expected in (1, 2):
         assert authenticator.authenticate(bearer(server.token()))
-        assert refusal(authenticator, bearer(server.token())) == "invalid_token"
-        assert server.asked.count("/auth/v1/user") == expected
+        assert rejection_code(authenticator, bearer(server.token())) == "invalid_token"
+        assert server.paths.count("/auth/v1/user") == expected
         clock.now += UNKNOWN_KEY_INTERVAL_SECONDS
 
 
@@ -810,37 +810,35 @@ def test_unknown_key__the_auth_server_decides_once_per_interval(clock: Clock) ->
     ids=lambda claims: next(iter(claims)),
 )
 @pytest.mark.parametrize("user", [A_USER, {**A_USER, "id": str(uuid.UUID(int=2))}], ids=["their own", "another's"])
-def test_claims_that_the_clients_model_refuses__the_auth_server_decides(
-    claims: dict[str, Any], user: dict[str, Any]
-) -> None:
-    server = OddServer(user=httpx.Response(200, json=user)).with_keys()
+def test_claims__rejected_by_the_clients_model(claims: dict[str, Any], user: dict[str, Any]) -> None:
+    server = ScriptedServer(user=httpx.Response(200, json=user)).with_keys()
     header = {"kid": server.kid}
     token = jwt.encode(server.claims() | claims, server.key, "ES256", headers=header)
     if user is A_USER:
         assert server.authenticator().authenticate(bearer(token)).token == token
     else:
-        assert refusal(server.authenticator(), bearer(token)) == "invalid_token"
-    assert server.asked[-1] == "/auth/v1/user"
+        assert rejection_code(server.authenticator(), bearer(token)) == "invalid_token"
+    assert server.paths[-1] == "/auth/v1/user"
 
 
 @pytest.mark.parametrize("identity", [{"id": "1"}, {"id": "1", "user_id": None}, "odd"], ids=str)
-def test_user_that_the_clients_model_refuses__the_body_decides(check: Check, identity: Any) -> None:
-    server = OddServer(user=httpx.Response(200, json={**A_USER, "identities": [identity]})).with_keys()
+def test_user__rejected_by_the_clients_model(check: Check, identity: Any) -> None:
+    server = ScriptedServer(user=httpx.Response(200, json={**A_USER, "identities": [identity]})).with_keys()
     assert server.authenticator(check).authenticate(bearer(server.legacy_token()))
     server.user = httpx.Response(200, json={**A_USER, "id": str(uuid.UUID(int=2)), "identities": [identity]})
-    assert refusal(server.authenticator(check), bearer(server.legacy_token())) == "invalid_token"
+    assert rejection_code(server.authenticator(check), bearer(server.legacy_token())) == "invalid_token"
 
 
-def test_key_set__is_bounded() -> None:
-    server = OddServer().with_keys(*({"kid": str(number)} for number in range(MAX_KEYS)))
+def test_signing_keys__too_many() -> None:
+    server = ScriptedServer().with_keys(*({"kid": str(number)} for number in range(MAX_KEYS)))
     with pytest.raises(AuthUnavailable):
         server.authenticator().authenticate(bearer(server.token()))
 
 
-def test_keys__a_key_with_the_right_algorithm_and_wrong_numbers_verifies_nothing() -> None:
-    server = OddServer()
+def test_signing_keys__wrong_numbers() -> None:
+    server = ScriptedServer()
     server.jwks = httpx.Response(200, json={"keys": [jwk(server.key, server.kid) | {"x": "AA"}]})
-    assert refusal(server.authenticator(), bearer(server.token())) == "invalid_token"
+    assert rejection_code(server.authenticator(), bearer(server.token())) == "invalid_token"
 
 
 CHANGED_SIGNATURES: Mapping[str, Callable[[bytes], bytes]] = {
@@ -857,22 +855,22 @@ CHANGED_SIGNATURES: Mapping[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
 def test_signature__changed_by_a_bit(algorithm: str, name: str) -> None:
     rsa_key = {**RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True), "alg": "RS256", "kid": "rsa"}
-    server = OddServer().with_keys(rsa_key)
+    server = ScriptedServer().with_keys(rsa_key)
     key, kid = (server.key, server.kid) if algorithm == "ES256" else (RSA_KEY, "rsa")
     token = jwt.encode(server.claims(), key, algorithm, headers={"kid": kid})
     assert server.authenticator().authenticate(bearer(token))
     message, _, signature = token.rpartition(".")
     changed = CHANGED_SIGNATURES[name](base64.urlsafe_b64decode(signature + "=="))
-    assert refusal(server.authenticator(), bearer(f"{message}.{encoded(changed)}")) == "invalid_token"
+    assert rejection_code(server.authenticator(), bearer(f"{message}.{encoded(changed)}")) == "invalid_token"
 
 
-def test_auth_response__without_a_declared_length_is_not_whole() -> None:
+def test_auth_server__response_without_content_length() -> None:
     def cut(request: httpx.Request) -> httpx.Response:
         response = httpx.Response(200, json=A_USER)
         del response.headers["content-length"]
         return response
 
-    token = OddServer().legacy_token()
+    token = ScriptedServer().legacy_token()
     authenticator = Authenticator("https://project.example", api_key="k", http_transport=httpx.MockTransport(cut))
     with pytest.raises(AuthUnavailable):
         authenticator.authenticate(bearer(token))

@@ -1,4 +1,4 @@
-"""Who cannot show a living session of a user of this project is refused, whatever signs, checks and carries it."""
+"""Tokens without a live session of a user of this project are rejected in every setup of a project."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.parametrize("project", EVERY_SETUP, indirect=True, ids=str)
 
 FOREIGN_KEY = ec.generate_private_key(ec.SECP256R1())
-REVOKED = ("revoked_token",)  # whoever notices: the Auth server or the database
+REVOKED = ("revoked_token",)  # from the Auth server or from the database
 
 
 def unsigned(claims: dict[str, Any], header: dict[str, Any]) -> str:
@@ -42,7 +42,7 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 def forged(project: Project, user: User) -> str:
-    """Everything right but the key."""
+    """Signed with another key. Everything else is right."""
     token = project.token(user)
     header = jwt.get_unverified_header(token)
     key: Any = FOREIGN_KEY if header["alg"] == "ES256" else "x" * 48
@@ -57,9 +57,9 @@ def tampered(project: Project, user: User) -> str:
 
 
 def signed_by_a_public_key(project: Project, user: User) -> str:
-    """The oldest trick: HS256 with what everybody may read."""
+    """HS256 with a public key as the secret, which everybody can read."""
     pem = FOREIGN_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    secret = pem.hex()  # the library refuses a PEM
+    secret = pem.hex()  # the library rejects a PEM
     return jwt.encode(claims_of(project.token(user)), secret, "HS256")
 
 
@@ -91,7 +91,7 @@ def minted(**claims: Any) -> Callable[[Project, User], str]:
 
 
 TOKENS: dict[str, tuple[Callable[[Project, User], str], tuple[str, ...]]] = {
-    "a word": (lambda *_: "a-word", ("invalid_token",)),
+    "plain text": (lambda *_: "a-word", ("invalid_token",)),
     "two dots": (lambda *_: "..", ("invalid_token",)),
     "SQL": (lambda *_: "';drop/**/table/**/x;--", ("invalid_token",)),
     "very long": (lambda *_: "a." * 20_000 + "a", ("invalid_token",)),
@@ -117,11 +117,11 @@ TOKENS: dict[str, tuple[Callable[[Project, User], str], tuple[str, ...]]] = {
     "role anon": (minted(role="anon"), ("invalid_token",)),
     "another audience": (minted(aud="other"), ("invalid_token",)),
     "another issuer": (minted(iss="https://other.example/auth/v1"), ("invalid_token",)),
-    "a subject that is no id": (minted(sub="' or '1'='1"), ("invalid_token",)),
-    "a session that is no id": (minted(session_id="' or '1'='1"), ("invalid_token",)),
+    "a subject that is not an id": (minted(sub="' or '1'='1"), ("invalid_token",)),
+    "a session that is not an id": (minted(session_id="' or '1'='1"), ("invalid_token",)),
     "signed out": (signed_out, REVOKED),
-    "a session that never was": (minted(session_id=str(uuid.uuid4())), REVOKED),
-    "a user that never was": (lambda project, _: project.auth.mint(uuid.uuid4(), session_id=None), REVOKED),
+    "an unknown session": (minted(session_id=str(uuid.uuid4())), REVOKED),
+    "an unknown user": (lambda project, _: project.auth.mint(uuid.uuid4(), session_id=None), REVOKED),
     "a deleted user": (of_a_deleted_user, REVOKED),
     "a softly deleted user": (of_a_softly_deleted_user, REVOKED),
     "a user deleted since, without a session": (
@@ -132,7 +132,7 @@ TOKENS: dict[str, tuple[Callable[[Project, User], str], tuple[str, ...]]] = {
 
 
 class Target:
-    """A job of an agency, and each endpoint called with it."""
+    """A job of an agency, and calls of three endpoints for it."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -154,12 +154,12 @@ class Target:
 
 @functools.cache
 def untouched(project: Project) -> Target:
-    """For all that is refused: it is the same after each."""
+    """One target for all rejected requests, because none of them changes it."""
     return Target(project)
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_a_token_of_nobody_who_may(project: Project, name: str) -> None:
+def test_token__rejected(project: Project, name: str) -> None:
     make, codes = TOKENS[name]
     target = untouched(project)
     token = make(project, target.colleague())
@@ -175,7 +175,7 @@ def test_a_token_of_nobody_who_may(project: Project, name: str) -> None:
     [None, "", "Bearer", "Basic dTpw", "{}", "bearer", "Token {}", "Bearer{}", "{} Bearer"],
     ids=repr,
 )
-def test_no_bearer_token(project: Project, header: str | None) -> None:
+def test_authorization_header__no_bearer_token(project: Project, header: str | None) -> None:
     target = untouched(project)
     headers = {} if header is None else {"authorization": header.format(project.token(target.user))}
     with project.unchanged():
@@ -184,7 +184,7 @@ def test_no_bearer_token(project: Project, header: str | None) -> None:
             assert response.headers["www-authenticate"] == "Bearer"
 
 
-def test_two_headers_are_not_one_token(project: Project) -> None:
+def test_authorization_header__two_tokens(project: Project) -> None:
     target = untouched(project)
     token = project.token(target.user)
     for response in target.calls(None, headers={"authorization": f"Bearer {token}, Bearer {token}"}):
@@ -192,19 +192,20 @@ def test_two_headers_are_not_one_token(project: Project) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
-def test_the_scheme_is_a_word_of_any_case(project: Project, scheme: str) -> None:
+def test_authorization_header__scheme_in_any_case(project: Project, scheme: str) -> None:
     target = Target(project)
     headers = {"authorization": f"{scheme} {project.token(target.user)}"}
     assert [response.status_code for response in target.calls(None, headers=headers)] == [200, 201, 200]
 
 
-def test_a_token_without_a_session_is_allowed_as_by_the_auth_server(project: Project) -> None:
+def test_token__without_session_id(project: Project) -> None:
+    """Allowed, because the Auth server allows it too."""
     target = Target(project)
     token = project.token(target.user, session_id=None)
     assert [response.status_code for response in target.calls(token)] == [200, 201, 200]
 
 
-def test_a_sign_out_ends_one_session_and_not_the_users_other(project: Project) -> None:
+def test_session__sign_out_ends_only_that_session(project: Project) -> None:
     target = Target(project)
     second = project.auth.sign_in(target.user.id)
     signed_out(project, target.user)
@@ -212,7 +213,7 @@ def test_a_sign_out_ends_one_session_and_not_the_users_other(project: Project) -
     assert [response.status_code for response in target.calls(second)] == [200, 201, 200]
 
 
-def test_another_users_session_is_none(project: Project) -> None:
+def test_session__of_another_user(project: Project) -> None:
     target = untouched(project)
     token = project.token(target.user, session_id=target.colleague().session_id)
     with project.unchanged():
