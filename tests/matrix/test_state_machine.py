@@ -1,6 +1,7 @@
-"""Random moves by random people, workers and the reaper, against a model of ten lines (`Job.move`, after the table of
-moves): after every step rows, audit and records are as the model says, each answer was the one it predicts, and every
-invariant holds. STATE_MACHINE_EXAMPLES=5000 searches on with other seeds; else a run is the same every time.
+"""Random calls by random users, workers and the reaper, compared with a model (`Job.apply` and the table NEXT_STATUS).
+
+After every step, rows, audit and records match the model, each response is the one that it predicts, and every
+invariant holds. STATE_MACHINE_EXAMPLES=5000 searches with other seeds. Without it, every run is the same.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ SETTINGS = settings(
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate, *([Phase.shrink] if LONGER else [])],  # to shrink an example takes minutes
+    phases=[Phase.generate, *([Phase.shrink] if LONGER else [])],  # shrinking an example takes minutes
 )
 
-MOVES = {
+NEXT_STATUS = {  # by event and status
     "claim": {"queued": "running"},
     "cancel": {"queued": "cancelled", "running": "cancelled"},
     "request_cancel": {"queued": "cancelled", "running": "cancelling"},
@@ -55,7 +56,7 @@ MOVES = {
     "release": {"running": "queued"},
 }
 ACTIVE, LEASED = ("queued", "running", "cancelling"), ("running", "cancelling")
-WORDS = {"queued": "pending", "running": "in_progress"}  # of a historical sync; the others are called what they are
+PUBLIC_STATUSES = {"queued": "pending", "running": "in_progress"}  # of a historical sync; the others keep their names
 MAX_ATTEMPTS = {"cancel": 5, "request_cancel": 2}  # by how its family is cancelled
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 NEVER, LONG_AGO = "2999-01-01", "2001-01-01"
@@ -64,7 +65,7 @@ ERROR = {"code": "gone", "message": "The source is gone."}
 
 @dataclass
 class Job:
-    """What the model knows of an execution; `due` orders the queue, None is not yet."""
+    """The model of an execution. `due` orders the queue; None means that it is delayed."""
 
     id: str
     family: str
@@ -89,8 +90,8 @@ class Job:
     counts: tuple[int, int, int, int, bool] | None = None  # read, inserted, updated, failed; whether it is done
     audit: list[tuple[str, str | None, str, int, str, str | None]] = field(default_factory=list)
 
-    def move(self, event: str, actor: str, reason: str | None = None) -> None:
-        before, self.status = self.status, MOVES[event][self.status]
+    def apply(self, event: str, actor: str, reason: str | None = None) -> None:
+        before, self.status = self.status, NEXT_STATUS[event][self.status]
         self.lease_token += event in ("claim", "cancel", "expire", "release") or (event, before) == (
             "request_cancel",
             "queued",
@@ -102,8 +103,8 @@ class Job:
         self.audit.append((event, before, self.status, self.lease_token, actor, reason))
 
     @property
-    def place(self) -> str:
-        """Where its records land."""
+    def target(self) -> str:
+        """The connection that stores its records."""
         return self.destination or self.connection
 
     @property
@@ -111,9 +112,10 @@ class Job:
         return self.status not in ACTIVE
 
     @property
-    def word(self) -> str:
+    def public_status(self) -> str:
         if self.family == "historical_sync":
-            return "in_progress" if self.status == "queued" and self.has_begun else WORDS.get(self.status, self.status)
+            is_requeued = self.status == "queued" and self.has_begun
+            return "in_progress" if is_requeued else PUBLIC_STATUSES.get(self.status, self.status)
         in_two_steps = {
             "queued": "running" if self.has_begun else "created",
             "cancelling": "canceling",
@@ -122,7 +124,7 @@ class Job:
         return in_two_steps.get(self.status, self.status)
 
     def row(self) -> dict[str, Any]:
-        """The columns that are the model's business."""
+        """The columns that the model predicts."""
         *_, (event, _, _, _, actor, reason) = self.audit
         return {
             "id": self.id, "family": self.family, "agency_id": self.agency, "connection_id": self.connection,
@@ -155,13 +157,13 @@ from app.execution_resources
 
 PEOPLE = st.sampled_from(["owner", "owner", "colleague", "server", "stranger", "without_agency", "signed_out"])
 WORKERS = st.sampled_from(["w1", "w2"])
-BOTH = ["historical_sync", "two_steps"]  # the second stands for the family at hand
+BOTH = ["historical_sync", "two_steps"]  # the second stands for the family under test
 CLAIMED = st.sampled_from([BOTH, BOTH, BOTH, BOTH[:1], BOTH[1:], ["bulk_action"], []])
 REASONS = st.sampled_from([None, "wrong range", "日本 🛑"])
-ANY = st.integers(0, 99)  # one of what there is
+ANY = st.integers(0, 99)  # selects an element
 KEYS = st.lists(st.sampled_from("abcd"), max_size=3)
 STATUSES = ["queued", "running", "cancelling", "completed", "failed", "cancelled"]
-LEGAL = st.sampled_from([(event, status) for event in MOVES for status in MOVES[event].values()])
+LEGAL = st.sampled_from([(event, status) for event in NEXT_STATUS for status in NEXT_STATUS[event].values()])
 USERS_EVENTS = ("cancel", "request_cancel")
 
 
@@ -173,13 +175,13 @@ class Machine(RuleBasedStateMachine):
         self.database = database
         self.people, self.server = people, server
         self.jobs: list[Job] = []
-        self.claims: list[tuple[Job, int]] = []  # every lease that was ever given
+        self.claims: list[tuple[Job, int]] = []  # every lease so far
         self.records: dict[tuple[str, str], tuple[str, Any]] = {}
         self.clock = itertools.count()
 
     @initialize(bulk_syncs=st.integers(0, 3), claimed=st.integers(0, 6), cancelling=st.integers(0, 3))
     def a_project(self, bulk_syncs: int, claimed: int, cancelling: int) -> None:
-        with self.database.admin.transaction():  # past the triggers, which refuse it
+        with self.database.admin.transaction():  # without the triggers, which reject it
             self.database.admin.execute("set local session_replication_role = replica")
             self.database.admin.execute("truncate app.executions, app.execution_events cascade; truncate app.records")
         mine, other = self.database.agency(), self.database.agency()
@@ -199,23 +201,23 @@ class Machine(RuleBasedStateMachine):
             self.start_in_two_steps(number)
         if claimed:
             self.claim("w1", BOTH, claimed)
-        for job in [job for job in self.those("running") if job.family == self.two_steps][:cancelling]:
+        for job in [job for job in self.with_status("running") if job.family == self.two_steps][:cancelling]:
             self.cancel("server", self.jobs.index(job), None)
 
-    # Who asks, and what is said to whom regardless of what is asked
+    # Callers, and the errors that depend on the caller only
 
-    def by(self, person: str) -> Session:
+    def session_of(self, person: str) -> Session:
         if person == "server":
             return self.server
         self.people.set_claims(self.users[person].claims)
         return self.people
 
-    def ask(self, person: str, name: str, /, **arguments: Any) -> Any:
-        """The answer, or (status, code, members) of a refusal."""
-        return said(self.by(person).attempt(*rpc(name, **arguments)))
+    def call(self, person: str, name: str, /, **arguments: Any) -> Any:
+        """The result, or (status, code, details) of an error."""
+        return result_or_error(self.session_of(person).attempt(*rpc(name, **arguments)))
 
-    def work(self, name: str, /, **arguments: Any) -> Any:
-        return self.ask("server", name, **arguments)
+    def call_worker(self, name: str, /, **arguments: Any) -> Any:
+        return self.call("server", name, **arguments)
 
     def agency(self, person: str) -> str | None:
         return self.users[person].agency_id if person in self.users else None
@@ -223,8 +225,8 @@ class Machine(RuleBasedStateMachine):
     def actor(self, person: str) -> str:
         return "service_role" if person == "server" else f"user:{self.users[person].id}"
 
-    def refused(self, person: str, agency: str | None, noun: str = "job", status: int = 403) -> Any:
-        """What this person is told instead of anything about a row of this agency (None: there is no such row)."""
+    def error_for(self, person: str, agency: str | None, noun: str = "job", status: int = 403) -> Any:
+        """The error that this person gets for every row of this agency (None: the row does not exist)."""
         if person == "signed_out":
             return (401, "revoked_token", {})
         if person == "without_agency":
@@ -235,11 +237,11 @@ class Machine(RuleBasedStateMachine):
             return (status, f"{noun}_{'of_another_agency' if status == 403 else 'not_found'}", {})
         return None
 
-    def those(self, *statuses: str) -> list[Job]:
+    def with_status(self, *statuses: str) -> list[Job]:
         return [job for job in self.jobs if job.status in statuses]
 
-    def one(self, number: int, *statuses: str) -> Job:
-        jobs = self.those(*statuses or STATUSES)
+    def pick(self, number: int, *statuses: str) -> Job:
+        jobs = self.with_status(*statuses or STATUSES)
         return jobs[number % len(jobs)]
 
     def active(self, connection: str) -> Job | None:
@@ -247,22 +249,22 @@ class Machine(RuleBasedStateMachine):
         return found[0] if found else None
 
     def backdate(self, job: Job, column: str, to: str) -> None:
-        """Only time may do this, so the triggers must not see it."""
+        """Changes a column that only time may change, without the triggers, which reject it."""
         with self.database.admin.transaction():
             self.database.admin.execute("set local session_replication_role = replica")
             self.database.admin.execute(f"update app.executions set {column} = %s where id = %s", (to, job.id))
 
-    # What people do
+    # Rules: users
 
     @rule(person=PEOPLE, number=ANY)
     def start(self, person: str, number: int) -> None:
         connection, agency = self.connections[number % len(self.connections)]
-        response = self.ask(
+        response = self.call(
             person, "start_historical_sync", connection_id=connection, date_from="2013-01-01", date_to="2013-01-31"
         )
         active = self.active(connection)
-        if refused := self.refused(person, agency, "connection"):
-            assert response == refused
+        if error := self.error_for(person, agency, "connection"):
+            assert response == error
         elif active:
             assert response == (409, "already_active", {"job_id": active.id})
         else:
@@ -271,7 +273,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=ANY)
     def start_in_two_steps(self, number: int) -> None:
-        """As by hand, of nothing that is defined; every other one writes to what the agency's others write to."""
+        """Without a definition. Every second one writes to the destination that the agency's others write to."""
         connection, agency = self.connections[number % len(self.connections)]
         destination = self.destinations[agency] if number % 2 else None
         attempts = MAX_ATTEMPTS["request_cancel"]
@@ -291,39 +293,39 @@ class Machine(RuleBasedStateMachine):
 
     @rule(person=PEOPLE, number=ANY, reason=REASONS)
     def cancel(self, person: str, number: int, reason: str | None) -> None:
-        job = self.one(number)
+        job = self.pick(number)
         if job.family == "historical_sync":
-            response = self.ask(person, "cancel_sync_job", job_id=job.id, reason=reason)
+            response = self.call(person, "cancel_sync_job", job_id=job.id, reason=reason)
         else:
-            assert self.ask(person, "cancel_sync_job", job_id=job.id) == self.refused(person, None)
+            assert self.call(person, "cancel_sync_job", job_id=job.id) == self.error_for(person, None)
             query = "select to_jsonb(app.cancel_execution(%s, %s, %s)) as result"
-            response = said(self.by(person).attempt(query, (job.family, job.id, reason)))
-        if refused := self.refused(person, job.agency, status=403 if job.family == "historical_sync" else 404):
-            assert response == refused
-        elif job.status == "cancelling":  # as it was asked for already
+            response = result_or_error(self.session_of(person).attempt(query, (job.family, job.id, reason)))
+        if error := self.error_for(person, job.agency, status=403 if job.family == "historical_sync" else 404):
+            assert response == error
+        elif job.status == "cancelling":  # cancelled before
             assert (response["status"], response["cancelled_by"]) == ("cancelling", job.canceller)
-        elif job.status not in MOVES[CANCEL[job.family]]:
-            assert response == (400, "not_cancellable", {"current_status": job.word})
+        elif job.status not in NEXT_STATUS[CANCEL[job.family]]:
+            assert response == (400, "not_cancellable", {"current_status": job.public_status})
         else:
-            job.move(CANCEL[job.family], self.actor(person), reason)
+            job.apply(CANCEL[job.family], self.actor(person), reason)
             assert response["status"] == job.status
             if job.status == "cancelling":
                 self.backdate(job, "cancel_deadline", NEVER)
 
-    @precondition(lambda self: self.those("running"))
+    @precondition(lambda self: self.with_status("running"))
     @rule(number=ANY, reason=REASONS)
-    def cancel_what_runs(self, number: int, reason: str | None) -> None:
-        self.cancel("owner", self.jobs.index(self.one(number, "running")), reason)
+    def cancel_running(self, number: int, reason: str | None) -> None:
+        self.cancel("owner", self.jobs.index(self.pick(number, "running")), reason)
 
     @rule(person=PEOPLE, number=ANY)
     def retry(self, person: str, number: int) -> None:
-        job = self.one(number)
-        response = self.ask(person, "retry_historical_sync", job_id=job.id)
+        job = self.pick(number)
+        response = self.call(person, "retry_historical_sync", job_id=job.id)
         active = self.active(job.connection)
-        if refused := self.refused(person, job.agency if job.family == "historical_sync" else None):
-            assert response == refused
+        if error := self.error_for(person, job.agency if job.family == "historical_sync" else None):
+            assert response == error
         elif job.status not in ("failed", "cancelled"):
-            assert response == (400, "not_retryable", {"current_status": job.word})
+            assert response == (400, "not_retryable", {"current_status": job.public_status})
         elif active:
             assert response == (409, "already_active", {"job_id": active.id})
         else:
@@ -331,27 +333,29 @@ class Machine(RuleBasedStateMachine):
             self.started(response["job_id"], job.family, job.agency, job.connection, self.actor(person), job)
 
     @rule(person=PEOPLE, number=ANY)
-    def source_check(self, person: str, number: int) -> None:
-        job = self.one(number)
-        response = self.ask(person, "get_historical_sync", job_id=job.id)
-        if refused := self.refused(person, job.agency if job.family == "historical_sync" else None):
-            assert response == refused
+    def read(self, person: str, number: int) -> None:
+        job = self.pick(number)
+        response = self.call(person, "get_historical_sync", job_id=job.id)
+        if error := self.error_for(person, job.agency if job.family == "historical_sync" else None):
+            assert response == error
         else:
-            assert (response["status"], response["progress"]["records"]) == (job.word, job.records)
-        assert self.ask(person, "cancel_sync_job", job_id=NOWHERE) == self.refused(person, None)
-        listed = self.ask(person, "list_historical_syncs", limit=100)
-        if refused := self.refused(person, self.agency(person) or "any"):
-            assert listed == refused
+            assert (response["status"], response["progress"]["records"]) == (job.public_status, job.records)
+        assert self.call(person, "cancel_sync_job", job_id=NOWHERE) == self.error_for(person, None)
+        listed = self.call(person, "list_historical_syncs", limit=100)
+        if error := self.error_for(person, self.agency(person) or "any"):
+            assert listed == error
         else:
-            mine = [j for j in self.jobs if j.family == "historical_sync" and self.refused(person, j.agency) is None]
-            assert {j["job_id"]: j["status"] for j in listed["jobs"]} == {j.id: j.word for j in mine}
+            mine = [j for j in self.jobs if j.family == "historical_sync" and self.error_for(person, j.agency) is None]
+            assert {j["job_id"]: j["status"] for j in listed["jobs"]} == {j.id: j.public_status for j in mine}
 
-    # What workers do
+    # Rules: workers
 
     @rule(worker=WORKERS, families=CLAIMED, limit=st.integers(1, 4))
     def claim(self, worker: str, families: list[str], limit: int) -> None:
         families = [self.two_steps if family == "two_steps" else family for family in families]
-        response = self.work("worker_claim", worker=worker, families=families, max_executions=limit, lease_seconds=3600)
+        response = self.call_worker(
+            "worker_claim", worker=worker, families=families, max_executions=limit, lease_seconds=3600
+        )
         taken = self.claimed(worker, families, limit)
         if len(taken) < limit and self.reaped(limit)["released"]:
             taken += self.claimed(worker, families, limit - len(taken))
@@ -364,27 +368,23 @@ class Machine(RuleBasedStateMachine):
         ]
         taken = sorted(waiting, key=lambda job: (job.due, job.id))[:limit]
         for job in taken:
-            job.move("claim", f"worker:{worker}")
+            job.apply("claim", f"worker:{worker}")
             self.claims.append((job, job.lease_token))
         return taken
 
-    def holder(self, number: int) -> tuple[Job, dict[str, Any], bool]:
-        """A worker with a lease, sometimes long lost: the job, what it says, and whether it is heard."""
-        current = [
-            (job, lease_token)
-            for job, lease_token in self.claims
-            if lease_token == job.lease_token and job.status in LEASED
-        ]
+    def lease(self, number: int) -> tuple[Job, dict[str, Any], bool]:
+        """A lease, sometimes a lost one: the job, the arguments that identify it, and whether it is current."""
+        current = [(job, token) for job, token in self.claims if token == job.lease_token and job.status in LEASED]
         some = current if current and number % 4 else self.claims
-        job, lease_token = some[number % len(some)]
-        return job, {"execution_id": job.id, "lease_token": lease_token}, (job, lease_token) in current
+        job, token = some[number % len(some)]
+        return job, {"execution_id": job.id, "lease_token": token}, (job, token) in current
 
     @precondition(lambda self: self.claims)
     @rule(number=ANY)
     def heartbeat(self, number: int) -> None:
-        job, lease_token, is_heard = self.holder(number)
-        assert self.work("worker_heartbeat", **lease_token)["result"] == verdict(job, is_heard)
-        job.lease_is_over &= not is_heard
+        job, lease, is_current = self.lease(number)
+        assert self.call_worker("worker_heartbeat", **lease)["result"] == lease_result(job, is_current)
+        job.lease_is_over &= not is_current
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -392,22 +392,22 @@ class Machine(RuleBasedStateMachine):
     )
     def commit_batch(self, number: int, offset: int, keys: list[str], failed: int = 0, done: bool = False) -> None:
         """The next batch (1), the last one again (0), or a wrong one."""
-        job, lease_token, is_heard = self.holder(number)
+        job, lease, is_current = self.lease(number)
         seq, data = job.seq + offset, {"at": next(self.clock)}
-        response = self.work(
-            "worker_commit_batch", **lease_token, seq=seq, resource="flights",
+        response = self.call_worker(
+            "worker_commit_batch", **lease, seq=seq, resource="flights",
             records=[{"key": key, "data": data} for key in keys],
             checkpoint=data, progress={}, errors=["It has no key."] * failed, done=done,
         )  # fmt: skip
-        if is_heard and (offset not in (0, 1) or seq == 0):
+        if is_current and (offset not in (0, 1) or seq == 0):
             assert response == (409, "unexpected_seq", {"expected_seq": job.seq + 1})
             return
-        assert response["result"] == verdict(job, is_heard)
-        if is_heard and offset == 1:
+        assert response["result"] == lease_result(job, is_current)
+        if is_current and offset == 1:
             read = len(keys) + failed
             job.seq, job.records, job.attempts, job.checkpoint = seq, job.records + read, 0, data
             job.lease_is_over = False
-            rows = {(job.place, key): (job.id, data) for key in keys}
+            rows = {(job.target, key): (job.id, data) for key in keys}
             new = len(rows.keys() - self.records.keys())
             before = job.counts or (0, 0, 0, 0, False)
             job.counts = (before[0] + read, before[1] + new, before[2] + len(rows) - new, before[3] + failed, done)
@@ -415,83 +415,83 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.claims)
     @rule(number=ANY, keys=KEYS)
-    def work_on(self, number: int, keys: list[str]) -> None:
-        """What a worker does most."""
+    def commit_next_batch(self, number: int, keys: list[str]) -> None:
+        """The most frequent call of a worker."""
         self.commit_batch(number, 1, keys)
 
     @precondition(lambda self: self.claims)
     @rule(number=ANY)
     def finish(self, number: int) -> None:
-        job, lease_token, is_heard = self.holder(number)
-        response = self.work("worker_complete", **lease_token)
-        if is_heard:
-            job.move("complete", job.worker or "")
+        job, lease, is_current = self.lease(number)
+        response = self.call_worker("worker_complete", **lease)
+        if is_current:
+            job.apply("complete", job.worker or "")
             job.error = None
-        assert response["result"] == (job.status if is_heard else "lost")
+        assert response["result"] == (job.status if is_current else "lost")
 
     @precondition(lambda self: self.claims)
     @rule(number=ANY, retry=st.booleans())
     def fail(self, number: int, retry: bool) -> None:
-        job, lease_token, is_heard = self.holder(number)
-        response = self.work("worker_fail", **lease_token, error=ERROR, retry=retry)
-        if is_heard:
+        job, lease, is_current = self.lease(number)
+        response = self.call_worker("worker_fail", **lease, error=ERROR, retry=retry)
+        if is_current:
             event = (
                 "acknowledge" if retry and job.status == "cancelling"
                 else "release" if retry and job.attempts + 1 < MAX_ATTEMPTS[CANCEL[job.family]]
                 else "fail"
             )  # fmt: skip
-            job.move(event, job.worker or "", ERROR["code"])
+            job.apply(event, job.worker or "", ERROR["code"])
             if event != "acknowledge":
                 job.error, job.attempts, job.due = ERROR, job.attempts + 1, None
                 self.backdate(job, "run_at", NEVER)
-        assert response["result"] == (job.status if is_heard else "lost")
+        assert response["result"] == (job.status if is_current else "lost")
 
     @precondition(lambda self: self.claims)
     @rule(number=ANY, reason=REASONS)
     def release(self, number: int, reason: str | None) -> None:
-        self.given_back(*self.holder(number), reason)
+        self.release_lease(*self.lease(number), reason)
 
-    @precondition(lambda self: self.those("cancelling"))
+    @precondition(lambda self: self.with_status("cancelling"))
     @rule(number=ANY, reason=REASONS)
-    def stop_as_told(self, number: int, reason: str | None) -> None:
-        """What a worker does that hears of a cancel."""
-        job = self.one(number, "cancelling")
-        self.given_back(job, {"execution_id": job.id, "lease_token": job.lease_token}, True, reason)
+    def acknowledge_cancel(self, number: int, reason: str | None) -> None:
+        """The call of a worker that learns of a cancel."""
+        job = self.pick(number, "cancelling")
+        self.release_lease(job, {"execution_id": job.id, "lease_token": job.lease_token}, True, reason)
 
-    def given_back(self, job: Job, lease_token: dict[str, Any], is_heard: bool, reason: str | None) -> None:
-        response = self.work("worker_release", **lease_token, reason=reason)
-        if is_heard:
+    def release_lease(self, job: Job, lease: dict[str, Any], is_current: bool, reason: str | None) -> None:
+        response = self.call_worker("worker_release", **lease, reason=reason)
+        if is_current:
             job.due = next(self.clock) if job.status == "running" else job.due
-            job.move("acknowledge" if job.status == "cancelling" else "release", job.worker or "", reason)
-        assert response["result"] == (job.status if is_heard else "lost")
+            job.apply("acknowledge" if job.status == "cancelling" else "release", job.worker or "", reason)
+        assert response["result"] == (job.status if is_current else "lost")
 
-    # What time does, and the reaper
+    # Rules: time and the reaper
 
-    @precondition(lambda self: self.those(*LEASED))
+    @precondition(lambda self: self.with_status(*LEASED))
     @rule(number=ANY)
-    def a_lease_runs_out(self, number: int) -> None:
-        job = self.one(number, *LEASED)
+    def expire_lease(self, number: int) -> None:
+        job = self.pick(number, *LEASED)
         self.backdate(job, "lease_expires_at", LONG_AGO)
         job.lease_is_over = True
 
-    @precondition(lambda self: self.those("cancelling"))
+    @precondition(lambda self: self.with_status("cancelling"))
     @rule(number=ANY)
-    def a_deadline_passes(self, number: int) -> None:
-        job = self.one(number, "cancelling")
+    def pass_deadline(self, number: int) -> None:
+        job = self.pick(number, "cancelling")
         self.backdate(job, "cancel_deadline", LONG_AGO)
         job.deadline_is_over = True
 
-    @precondition(lambda self: self.those("queued"))
+    @precondition(lambda self: self.with_status("queued"))
     @rule(number=ANY)
-    def a_delay_is_over(self, number: int) -> None:
-        job = self.one(number, "queued")
+    def end_delay(self, number: int) -> None:
+        job = self.pick(number, "queued")
         if job.due is None:
             self.backdate(job, "run_at", "now")
             job.due = next(self.clock)
 
     @rule(limit=st.integers(1, 3))
     def reap(self, limit: int) -> None:
-        response = self.work("worker_reap", limit=limit)
+        response = self.call_worker("worker_reap", limit=limit)
         assert response == self.reaped(limit)
 
     def reaped(self, limit: int) -> dict[str, int]:
@@ -501,55 +501,54 @@ class Machine(RuleBasedStateMachine):
         for job in sorted(dead, key=lambda job: job.id)[:limit]:
             reason = "lease_expired" if job.lease_is_over else "cancel_deadline"
             if job.status == "cancelling":
-                job.move("expire", "reaper", reason)
+                job.apply("expire", "reaper", reason)
                 counts["cancelled"] += 1
                 continue
             job.attempts, job.due = job.attempts + 1, now
             is_last = job.attempts >= MAX_ATTEMPTS[CANCEL[job.family]]
-            job.move("fail" if is_last else "release", "reaper", reason)
+            job.apply("fail" if is_last else "release", "reaper", reason)
             counts["failed" if is_last else "released"] += 1
             if is_last:
                 job.error = {"code": "worker_lost", "message": "The worker stopped responding too often."}
         return counts
 
-    # What nobody may do but by a move: plain SQL
+    # Rules: plain SQL, which may change executions only through transitions
 
     @rule(
         person=st.sampled_from(["owner", "stranger", "signed_out", "server"]),
         number=ANY,
-        move=LEGAL | st.tuples(st.sampled_from(sorted(MOVES)), st.sampled_from(STATUSES)),
+        transition=LEGAL | st.tuples(st.sampled_from(sorted(NEXT_STATUS)), st.sampled_from(STATUSES)),
     )
-    def plain_update(self, person: str, number: int, move: tuple[str, str]) -> None:
-        job, (event, status) = self.one(number), move
+    def plain_update(self, person: str, number: int, transition: tuple[str, str]) -> None:
+        job, (event, status) = self.pick(number), transition
         if status == job.status:
             return
-        lease_token = ", leased_by = 'w3', lease_seconds = 3600" if person == "server" else ""
-        response = self.by(person).attempt(
-            f"update app.executions set status = %s, event = %s, reason = null{lease_token}"
-            " where id = %s returning status",
+        lease = ", leased_by = 'w3', lease_seconds = 3600" if person == "server" else ""
+        response = self.session_of(person).attempt(
+            f"update app.executions set status = %s, event = %s, reason = null{lease} where id = %s returning status",
             (status, event, job.id),
         )
         if person != "server" and (person == "signed_out" or self.agency(person) != job.agency):
             assert response == []
         elif (
-            MOVES[event].get(job.status) != status
+            NEXT_STATUS[event].get(job.status) != status
             or (person != "server" and event not in USERS_EVENTS)
             or (event in USERS_EVENTS and event != CANCEL[job.family])
         ):
-            assert said(response) == (409, "invalid_transition", {"current_status": job.status})
+            assert result_or_error(response) == (409, "invalid_transition", {"current_status": job.status})
         else:
             assert response == [{"status": status}]
             by_worker = "worker:w3" if event == "claim" else job.worker or ""
-            job.move(event, self.actor(person) if event in USERS_EVENTS else by_worker)
+            job.apply(event, self.actor(person) if event in USERS_EVENTS else by_worker)
             if event == "claim":
                 self.claims.append((job, job.lease_token))
             if status == "cancelling":
                 self.backdate(job, "cancel_deadline", NEVER)
 
-    # What holds after every step
+    # Invariants after every step
 
     @invariant()
-    def it_is_as_the_model_says(self) -> None:
+    def matches_the_model(self) -> None:
         assert {row["id"]: row for row in self.database.all(ROWS)} == {job.id: job.row() for job in self.jobs}
         audit: dict[str, list[Any]] = {job.id: [] for job in self.jobs}
         for row in self.database.all(EVENTS):
@@ -561,38 +560,38 @@ class Machine(RuleBasedStateMachine):
         assert counted == {job.id: ("flights", *job.counts) for job in self.jobs if job.counts}
 
     @invariant()
-    def every_invariant_holds(self) -> None:
+    def invariants_hold(self) -> None:
         self.database.check_invariants()
 
     def teardown(self) -> None:
-        """Whatever happened before: when all workers are dead, one tick later each execution has ended or waits."""
+        """One tick after all workers have died, each execution has ended or is queued."""
         for job in self.jobs:
             if job.status in LEASED:
                 self.backdate(job, "lease_expires_at", LONG_AGO)
                 job.lease_is_over = True
-        assert self.work("worker_reap", limit=1000) == self.reaped(1000)
+        assert self.call_worker("worker_reap", limit=1000) == self.reaped(1000)
         assert {job.status for job in self.jobs}.isdisjoint(LEASED)
-        self.it_is_as_the_model_says()
+        self.matches_the_model()
         for job in self.jobs:
             if job.status == "queued" and job.due is None:
                 self.backdate(job, "run_at", "now")
         waiting = {job.id for job in self.jobs if job.status == "queued"}
-        claimed = self.work(
+        claimed = self.call_worker(
             "worker_claim", worker="w", families=["historical_sync", self.two_steps], max_executions=100
         )
         assert {execution["id"] for execution in claimed} == waiting
         self.database.check_invariants()
 
 
-def said(response: Any) -> Any:
-    """The answer's JSON, or (status, code, members)."""
+def result_or_error(response: Any) -> Any:
+    """The JSON of the response, or (status, code, details) of an error."""
     if isinstance(response, SqlError):
         return int(response.sqlstate.removeprefix("PT")), response.code, response.details
     return response[0]["result"]
 
 
-def verdict(job: Job, is_heard: bool) -> str:
-    return {"running": "continue", "cancelling": "cancel"}[job.status] if is_heard else "lost"
+def lease_result(job: Job, is_current: bool) -> str:
+    return {"running": "continue", "cancelling": "cancel"}[job.status] if is_current else "lost"
 
 
 @pytest.mark.parametrize("family", TWO_STEPS)
@@ -602,12 +601,12 @@ def test_state_machine__random_calls_match_the_model(
     machines: list[Machine] = []
     with clone() as database, database.session(database.member().claims) as people, database.worker() as server:
 
-        class Here(Machine):
+        class FamilyMachine(Machine):
             two_steps = family
 
             def __init__(self) -> None:
                 super().__init__(database, people, server)
                 machines.append(self)
 
-        run_state_machine_as_test(Here, settings=SETTINGS)
-    assert {event for machine in machines for job in machine.jobs for event, *_ in job.audit} == {"start", *MOVES}
+        run_state_machine_as_test(FamilyMachine, settings=SETTINGS)
+    assert {event for machine in machines for job in machine.jobs for event, *_ in job.audit} == {"start", *NEXT_STATUS}
