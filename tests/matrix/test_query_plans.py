@@ -1,8 +1,8 @@
-"""A million finished executions cost a call nothing: what each call really reads, as Postgres itself counts it.
+"""How much each call reads beside a million finished executions, as Postgres counts it.
 
-Counters instead of plans: they include what the function's statements, the policies, the triggers and the foreign keys
-have read, on every version of Postgres and without an extension. A call is made eight times in one session, so that
-plans made for its values are among those counted, and the generic ones that may follow after the fifth.
+The tests read counters, not plans, because counters include the reads of the function's statements, the policies, the
+triggers and the foreign keys, on every version of Postgres and without an extension. Each call is made eight times in
+one session, so that custom plans and the generic plans that may follow after the fifth call are both measured.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ pytestmark = pytest.mark.sql
 FINISHED = 1_000_000
 AGENCIES = 1000
 CONNECTIONS = 250  # of the first agency, to which every fourth execution belongs
-QUEUED, RUNNING = 10_000, 300  # and as many of another family wait before them
+QUEUED, RUNNING = 10_000, 300  # and the same number of another family are queued before them
 TIMES = 8
 DEFINITIONS = 2000  # of each kind, in the first agency
 OF_DEFINITIONS = 200_000  # finished executions of a hundred of them
 KEYS = 100_000
 WARM = 2  # calls of a session; until then it reads the catalogs, thousands of pages
-ROWS = 100  # that a call may read of one table, as a rule; the first agency has 250,000 executions
-PAGES = 800  # of 8 KiB that it may touch in all; an index of the million has thousands
+ROWS = 100  # the most that a call usually reads from one table; the first agency has 250,000 executions
+PAGES = 800  # the most pages of 8 KiB that it touches in all; an index of the million has thousands
 
 ROOMY = {"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "4GB", "shared_buffers": "1GB"}
 
@@ -59,7 +59,7 @@ select id, id, 'http', 'C', '{{"resources": {{"flights": {{}}}}}}', id from publ
 insert into app.connections (id, agency_id, kind, name)
 select md5('connection' || n)::uuid, min(id::text)::uuid, 'http', 'C'
 from public.agencies, generate_series(0, {CONNECTIONS} - 1) as n group by n;
-insert into app.connections (agency_id, kind, name) -- so many of others that the table is not read whole
+insert into app.connections (agency_id, kind, name) -- many of other agencies, so that the table is not read in full
 select max(id::text)::uuid, 'http', 'C' from public.agencies, generate_series(1, 5000) as n group by n;
 
 insert into app.executions
@@ -137,18 +137,18 @@ from (select array_agg(id order by id) as ids from public.agencies) as agencies,
   lateral (select agencies.ids[1 + abs(n) %% {AGENCIES}] as agency,
     case when n > 0 then 'queued' else 'running' end as status) as one
 """
-# A call, refused or not, as one statement that can be explained.
+# Runs a call, which may raise an error, as one statement that can be explained.
 ATTEMPT = """
 create function public.attempt(statement text) returns text language plpgsql as $$
 declare
-  answer text;
+  response text;
 begin
   begin
-    execute statement into answer;
+    execute statement into response;
   exception when others then
-    answer := sqlerrm;
+    response := sqlerrm;
   end;
-  return set_config('test.result', coalesce(answer, ''), true);
+  return set_config('test.result', coalesce(response, ''), true);
 end $$
 """
 COUNTERS = """
@@ -158,7 +158,7 @@ from pg_stat_xact_user_tables
 
 
 def fill(database: Database, finished: int = FINISHED) -> None:
-    """As a superuser, past the triggers and the log; the indexes are built afterwards, which takes half the time."""
+    """As a superuser, without triggers and log. The indexes are built afterwards, which takes half the time."""
     of_executions = database.all(
         "select i.indexrelid::regclass::text as name, pg_get_indexdef(i.indexrelid) as definition from pg_index as i"
         " where i.indrelid = 'app.executions'::regclass"
@@ -184,18 +184,18 @@ def fill(database: Database, finished: int = FINISHED) -> None:
 class Reads:
     response: str
     rows: Mapping[str, int]  # by table
-    scanned: frozenset[str]  # tables read from one end to the other
+    scanned: frozenset[str]  # tables read in full
     pages: int
     milliseconds: float
 
 
 def reads(session: Session, statement: str) -> Reads:
-    """What this statement reads; then it is undone."""
+    """What this statement reads. Its changes are rolled back."""
     session.execute("begin")
     before = {row["name"]: row for row in session.execute(COUNTERS)}
     [explained] = session.execute("explain (analyze, buffers, format json) select public.attempt(%s)", (statement,))
     after = {row["name"]: row for row in session.execute(COUNTERS)}
-    [said] = session.execute("select current_setting('test.result') as result")
+    [response] = session.execute("select current_setting('test.result') as result")
     session.execute("rollback")
 
     def more(name: str, counter: str) -> int:
@@ -203,7 +203,7 @@ def reads(session: Session, statement: str) -> Reads:
 
     [whole] = explained["QUERY PLAN"]
     return Reads(
-        said["result"],
+        response["result"],
         {name: more(name, "rows") for name in after},
         frozenset(name for name in after if more(name, "scans")),
         whole["Plan"]["Shared Hit Blocks"] + whole["Plan"]["Shared Read Blocks"],
@@ -215,7 +215,7 @@ PENDING_ONES = {"family": "historical_sync", "status": "pending"}
 
 
 class History:
-    """The filled database and who and what is in it."""
+    """The filled database, with the users and ids that the calls use."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -227,7 +227,7 @@ class History:
         self.foreign_connection = database.connection(self.stranger.agency_id)
         self.unused_connection = database.connection(self.agency)
         self.records = database.connection(self.agency, "records", {})
-        self.forgotten_secret = self._first("select id from app.secrets order by delete_at limit 1")
+        self.deleted_secret = self._first("select id from app.secrets order by delete_at limit 1")
         self.key = database.api_key(self.user)
         self.key_id = self._first("select id from app.api_keys where hint = %s", self.key[-4:])
         self.sync = self._first("select md5('bulk_sync7')::uuid as id")
@@ -246,16 +246,16 @@ class History:
         self.ended_bulk_action = bulk_actions.put(
             database, self.user, "bulk_action", "completed", spec=bulk_actions.spec()
         )
-        self.finding = self._begun(PENDING_ONES, 100)
-        self.acting = self._begun(PENDING_ONES, 50)
+        self.collecting = self._begun(PENDING_ONES, 100)
+        self.applying = self._begun(PENDING_ONES, 50)
         with database.worker() as worker:
-            worker.call("worker_run_bulk_action_step", execution_id=self.acting, lease_token=1)
+            worker.call("worker_run_bulk_action_step", execution_id=self.applying, lease_token=1)
         with database.session(self.user.claims) as session:
             self.source_check = session.source_check(self.idle_connection)
             self.page = session.call("list_bulk_syncs")["pagination"]["next_page_token"]
 
     def _begun(self, criteria: dict[str, Any], max_limit: int) -> str:
-        """A bulk action that runs (lease 1) and has done nothing."""
+        """A running bulk action (lease token 1) before its first step."""
         job_id = bulk_actions.create(self.database, self.user, criteria=criteria, max_limit=max_limit)
         self.database.transition(job_id, ("claim", "running"))
         return job_id
@@ -264,7 +264,7 @@ class History:
         return str(self.database.one(query, parameters)["id"])
 
     def job(self, status: str) -> str:
-        """One of the first agency: the 500th newest of this status, or the oldest."""
+        """A job of the first agency: the 500th newest with this status, or the oldest."""
         query = "select id from app.executions where agency_id = %s and family = 'historical_sync' and status = %s"
         jobs = self.database.all(f"{query} order by id desc limit 500", (self.agency, status))
         return str(jobs[-1]["id"])
@@ -285,17 +285,17 @@ def history() -> Iterator[History]:
             database.close()
 
 
-Who: TypeAlias = "Callable[[History], Mapping[str, Any]]"
+Claims: TypeAlias = "Callable[[History], Mapping[str, Any]]"
 
 
 @dataclass(frozen=True)
 class Call:
-    """`says`: a part of its answer, or of its refusal. `rows`: that it may read of one table."""
+    """`response`: a part of its result or of its error. `rows`: the most that it may read from one table."""
 
-    claims: Who
+    claims: Claims
     function: str
     arguments: Callable[[History], dict[str, Any]]
-    says: str
+    response: str
     rows: int = ROWS
     pages: int = PAGES
     idempotency_key: str | None = None
@@ -344,7 +344,7 @@ BATCH: dict[str, Any] = {
     "progress": {},
 }
 ERROR = {"code": "gone", "message": "The source is gone."}
-# A claim takes back what dead workers hold, so it looks at all that is leased; so does the tick.
+# A claim and the tick reap the executions of dead workers, so they read all leased executions.
 ALL_LEASED = RUNNING + ROWS
 
 CALLS = {
@@ -383,8 +383,8 @@ CALLS = {
     "fail": Call(service, "worker_fail", leased(error=ERROR), "queued"),
     "fail for good": Call(service, "worker_fail", leased(error=ERROR, retry=False), "failed"),
     "release": Call(service, "worker_release", leased(), "queued"),
-    "stop": Call(service, "worker_stop", leased(reason="refused"), "cancelled"),
-    "stop, late": Call(service, "worker_stop", leased(7, reason="refused"), "lost"),
+    "stop": Call(service, "worker_stop", leased(reason="rejected"), "cancelled"),
+    "stop, late": Call(service, "worker_stop", leased(7, reason="rejected"), "lost"),
     "worker_claim_events": Call(service, "worker_claim_events", lambda _: {}, "[]"),
     "waiting": Call(service, "worker_queue_stats", lambda _: {"families": ["historical_sync"]}, '"executions": 20'),
     "waiting, nothing there": Call(
@@ -462,7 +462,7 @@ BY_MEMBERS = {
     "sync job: runs": Call(user, "list_sync_job_runs", given(), '"result": []'),
     "sync job: run": Call(user, "get_sync_job_run", given(run_id="{execution}"), "not_found"),
     "sync job: stop": Call(user, "stop_sync_job_run", given(run_id="{execution}"), "not_found"),
-    # Webhooks are told from the agency's other connections one by one.
+    # Webhooks are filtered from the agency's other connections one by one.
     "webhook: list": Call(user, "list_webhooks", given(), '"result": []', CONNECTIONS + ROWS),
     "webhook: get": Call(user, "get_webhook", given(webhook_id="{records}"), "not_found"),
     "connection: get": Call(user, "get_connection", given(connection_id="{idle_connection}"), '"name": "A"'),
@@ -474,27 +474,27 @@ BY_MEMBERS = {
         '"name": "N"',
     ),
     "secret: reserve": Call(user, "reserve_secret", given(), "secret_id"),
-    "secrets: claim forgotten": Call(service, "worker_claim_deleted_secrets", lambda _: {"max_secrets": 10}, "name"),
-    "secret: settle": Call(service, "worker_ack_deleted_secret", given(secret_id="{forgotten_secret}"), ""),
+    "secrets: claim deleted": Call(service, "worker_claim_deleted_secrets", lambda _: {"max_secrets": 10}, "name"),
+    "secrets: acknowledge deleted": Call(service, "worker_ack_deleted_secret", given(secret_id="{deleted_secret}"), ""),
     "connection: create": Call(user, "create_connection", given(name="N", type="records"), '"name": "N"'),
     "connection: delete": Call(user, "delete_connection", given(connection_id="{unused_connection}"), "", 300),
     "connection: delete, in use": Call(user, "delete_connection", given(connection_id="{records}"), "", 300),
     "connection: test": Call(user, "test_connection", given(type="records", configuration={}), ""),
-    "look": Call(
+    "source check: create": Call(
         user,
         "create_model",
         given(name="N", connection_id="{idle_connection}", configuration={"resource": "flights"}),
         "check_id",
     ),
-    "look: get": Call(user, "get_source_check", given(check_id="{source_check}"), '"created"'),
-    "look: cancel": Call(user, "cancel_source_check", given(check_id="{source_check}"), '"cancelled"'),
+    "source check: get": Call(user, "get_source_check", given(check_id="{source_check}"), '"created"'),
+    "source check: cancel": Call(user, "cancel_source_check", given(check_id="{source_check}"), '"cancelled"'),
     "key: create": Call(user, "create_api_key", given(name="K"), "sync_"),
-    # Each key's row asks anew who calls.
+    # The policy identifies the caller for each key.
     "key: list": Call(user, "list_api_keys", given(), '"api_keys": [{', 250, 2000),
     "key: revoke": Call(user, "revoke_api_key", given(api_key_id="{key_id}"), "revoked_by"),
 }
 CALLS |= BY_MEMBERS
-# The same as the agency's own server: to know its key among a hundred thousand costs a lookup.
+# The same calls by the agency's own server: its key is looked up among a hundred thousand.
 CALLS |= {
     f"{name}, by key": replace(call, by_key=True)
     for name, call in BY_MEMBERS.items()
@@ -502,12 +502,12 @@ CALLS |= {
 }
 
 FAMILY = {"family": "historical_sync"}
-# What of a million a bulk action looks at to find the first twenty: as many as it finds, whatever is asked for.
+# How many of a million executions a bulk action reads to find the first twenty: as many as it finds, for all criteria.
 CRITERIA: dict[str, dict[str, Any]] = {
     "of a family": FAMILY,
     **{
-        f"{word} ones": FAMILY | {"status": word}
-        for word in ("pending", "in_progress", "completed", "failed", "cancelled")
+        f"{status} ones": FAMILY | {"status": status}
+        for status in ("pending", "in_progress", "completed", "failed", "cancelled")
     },
     "of a connection": {"connection_id": "{connection}"},
     "of a connection, failed": FAMILY | {"status": "failed", "connection_id": "{connection}"},
@@ -542,8 +542,8 @@ def stepping(job: str) -> Callable[[History], dict[str, Any]]:
 
 
 CALLS |= {
-    # The pending ones among them are asked one by one for their word. A connection's executions stand by family in the
-    # index, so whoever asks for those of any family reads all of that connection (a thousand here), and nobody else's.
+    # The public status of queued executions is computed one by one. The index orders a connection's executions by
+    # family, so a preview for all families reads all executions of that connection (a thousand here), and no others.
     f"bulk action: preview {name}": Call(
         user,
         "preview_bulk_action",
@@ -555,7 +555,7 @@ CALLS |= {
     for name in CRITERIA
 }
 CALLS |= {
-    f"bulk action: preview {name}, as one with nothing": Call(
+    f"bulk action: preview {name}, by an agency without executions": Call(
         stranger, "preview_bulk_action", with_criteria(name), '"total_count": 0'
     )
     for name in CRITERIA
@@ -569,12 +569,16 @@ CALLS |= {
     "bulk action: list, running": Call(user, "list_bulk_actions", given(status="running"), '"jobs": [{'),
     "bulk action: cancel": Call(user, "cancel_bulk_action", given(job_id="{bulk_action}"), '"cancelled"'),
     "bulk action: delete": Call(user, "delete_bulk_action", given(job_id="{ended_bulk_action}"), '"completed"'),
-    # A step of a hundred is found or, of fifty, cancelled; each row is written.
-    "bulk action: find": Call(service, "worker_run_bulk_action_step", stepping("finding"), '"more": true', 400, 3000),
-    "bulk action: act": Call(service, "worker_run_bulk_action_step", stepping("acting"), '"more": false', 600, 6000),
+    # One step collects a hundred executions, or cancels fifty; each row is written.
+    "bulk action: collect": Call(
+        service, "worker_run_bulk_action_step", stepping("collecting"), '"more": true', 400, 3000
+    ),
+    "bulk action: apply": Call(
+        service, "worker_run_bulk_action_step", stepping("applying"), '"more": false', 600, 6000
+    ),
 }
 
-WORDS = (None, "pending", "in_progress", "completed", "failed", "cancelled")
+STATUSES = (None, "pending", "in_progress", "completed", "failed", "cancelled")
 
 
 def listing(**arguments: Any) -> Callable[[History], dict[str, Any]]:
@@ -593,13 +597,13 @@ def listing(**arguments: Any) -> Callable[[History], dict[str, Any]]:
 
 def lists() -> Iterator[tuple[str, Call]]:
     connections = (None, "connection", "agency", "idle_connection")
-    for status, connection, cursor in itertools.product(WORDS, connections, (None, "completed")):
+    for status, connection, cursor in itertools.product(STATUSES, connections, (None, "completed")):
         chosen = {"status": status, "connection": connection, "cursor": cursor}
         filters = {name: value for name, value in chosen.items() if value}
         # A trusted server that names no connection lists all agencies' executions, which no index serves.
-        for who in (user, service) if connection else (user,):
-            name = f"list as {who.__name__} {' '.join(f'{k}={v}' for k, v in filters.items())}"
-            yield name, Call(who, "list_historical_syncs", listing(**filters), '"jobs": [')
+        for claims in (user, service) if connection else (user,):
+            name = f"list as {claims.__name__} {' '.join(f'{k}={v}' for k, v in filters.items())}"
+            yield name, Call(claims, "list_historical_syncs", listing(**filters), '"jobs": [')
     yield "list, many", Call(user, "list_historical_syncs", listing(limit=100), '"jobs": [', 300)
 
 
@@ -636,11 +640,11 @@ def test_query_plan__call_reads_its_own_rows(history: History, name: str) -> Non
     query = statement(call, history)
     with session_of(call, history) as session:
         all_reads = [reads(session, query) for _ in range(TIMES)]
-    # Before 17 whoever asks what a claim would find passes over the other families' rows one by one.
+    # Before Postgres 17, worker_queue_stats passes over the other families' rows one by one.
     passes_over = call.function == "worker_queue_stats" and history.database.admin.info.server_version < 170000
     passed_over = QUEUED if passes_over else 0
     for found in all_reads:
-        assert call.says in found.response
+        assert call.response in found.response
         check(found, call.rows + passed_over)
     assert max(found.pages for found in all_reads[WARM:]) <= call.pages
 
@@ -651,7 +655,7 @@ def check(found: Reads, rows: int = ROWS) -> None:
 
 
 @pytest.mark.fresh_database
-def test_query_plan__made_for_an_empty_table_serves_a_full_one(database: Database) -> None:
+def test_query_plan__made_while_the_table_is_empty(database: Database) -> None:
     """A worker's session may be older than the queue, and statistics come a minute later than rows."""
     database.admin.execute(ATTEMPT)
     database.admin.execute("alter table app.executions set (autovacuum_enabled = false)")
@@ -684,41 +688,43 @@ def test_query_plan__made_for_an_empty_table_serves_a_full_one(database: Databas
 @pytest.mark.parametrize(
     ("older_than", "limit", "dropped"), [("10 years", 1000, 0), ("100 days", 0, 0), ("100 days", 50, 50)]
 )
-def test_purge_executions__reads_what_it_drops(history: History, older_than: str, limit: int, dropped: int) -> None:
+def test_purge_executions__reads_only_what_it_deletes(
+    history: History, older_than: str, limit: int, dropped: int
+) -> None:
     with history.database.owner() as owner:
         all_reads = [reads(owner, f"select app.purge_executions('{older_than}', {limit})") for _ in range(TIMES)]
     for found in all_reads:
         assert found.response == str(dropped)
-        # The planner of each of the three deletes may look at both ends of its indexes.
+        # The planner of each of the three deletes may read both ends of its indexes.
         check(found, rows=4 * dropped + 3 * 4)
-    # Planning three deletes reads some 200, whatever the history: what goes is looked for in all that may name it.
+    # Planning three deletes reads some 200 pages for any history, for each table that may refer to the rows.
     assert max(found.pages for found in all_reads[WARM:]) <= 250 + 40 * dropped
 
 
-STATEMENTS: Mapping[str, tuple[Who, str]] = {
+STATEMENTS: Mapping[str, tuple[Claims, str]] = {
     "one job": (user, "select job_id from public.historical_sync_jobs where job_id = '{completed}'"),
     "the newest jobs": (
         user,
         "select count(*) from (select * from public.historical_sync_jobs order by job_id desc limit 20) as newest",
     ),
     "an audit": (user, "select count(*) from app.execution_events where execution_id = '{completed}'"),
-    # Foreign keys look for rows that still refer to what goes.
-    "a connection goes": (service, "delete from app.connections where id = '{connection}' returning id"),
-    "an agency goes": (service, "delete from public.agencies where id = '{agency}' returning id"),
-    "a user goes": (service, "delete from public.users where id = '{user}' returning id"),
+    # Foreign keys search for rows that still refer to the deleted row.
+    "delete a connection": (service, "delete from app.connections where id = '{connection}' returning id"),
+    "delete an agency": (service, "delete from public.agencies where id = '{agency}' returning id"),
+    "delete a user": (service, "delete from public.users where id = '{user}' returning id"),
 }
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_query_plan__statement_reads_its_own_rows(history: History, name: str) -> None:
-    who, template = STATEMENTS[name]
+    claims, template = STATEMENTS[name]
     query = template.format(
         completed=history.job("completed"),
         connection=history.unused_connection,
         agency=history.database.agency(),
         user=history.user.id,
     )
-    with history.database.session(who(history)) as session:
+    with history.database.session(claims(history)) as session:
         for _ in range(TIMES):
             found = reads(session, query)
             assert len(found.response) > 0

@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database
 
-# The published members of the response, and of its sync_job.
-MEMBERS = {
+# The published fields of the response, and of its sync_job.
+FIELDS = {
     "id", "args", "resources", "sync_job_id", "integrated_account_id", "status", "daemon_id", "daemon_group_key",
     "webhook_id", "error_handling", "ignore_previous_run", "version", "resource_stats", "created_at", "updated_at",
     "started_at", "finished_at", "sync_job",
 }  # fmt: skip
-JOB_MEMBERS = {"id", "integration_name", "args_schema", "resources", "environment_id", "created_at", "updated_at"}
+JOB_FIELDS = {"id", "integration_name", "args_schema", "resources", "environment_id", "created_at", "updated_at"}
 
 PAGE = 2
 DESTINATIONS = ["stored", "delivered"]
@@ -106,7 +106,7 @@ def scenario(environment: Environment) -> Iterator[Scenario]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything stored about a run, and what the source and the receiver have seen of it."""
+    """Everything stored about a run, and how many requests the source and the receiver got."""
 
     row: dict[str, Any]
     events: list[dict[str, Any]]
@@ -129,8 +129,8 @@ class Scenario:
         self.earlier_requests: list[SourceRequest] = [*self.source.asked]
         self.run_id = ""
 
-    def run(self, destination: str, *resources: Any, url: str | None = None, **members: Any) -> str:
-        self.request: dict[str, Any] = {"args": {"since": "2013-01-01"}, "error_handling": "ignore", **members}
+    def run(self, destination: str, *resources: Any, url: str | None = None, **fields: Any) -> str:
+        self.request: dict[str, Any] = {"args": {"since": "2013-01-01"}, "error_handling": "ignore", **fields}
         self.job = self.client.job(
             *(resources or [LIST_ACCOUNTS]), label="A", args_schema={"since": {"type": "string"}}
         )
@@ -186,8 +186,8 @@ class Scenario:
         assert (now.row["cancelled_by"], now.row["cancel_reason"]) == (actor, None)
         assert now.row["lease_token"] == before.row["lease_token"] + 1
         assert now.row["leased_by"] is now.row["lease_expires_at"] is None
-        for member in ("seq", "checkpoint", "records", "spec", "started_at", "attempts", "destination_id"):
-            assert now.row[member] == before.row[member], member
+        for column in ("seq", "checkpoint", "records", "spec", "started_at", "attempts", "destination_id"):
+            assert now.row[column] == before.row[column], column
 
         [event] = now.events[len(before.events) :]
         transition = (event["from_status"], event["event"], event["to_status"], event["lease_token"])
@@ -210,9 +210,9 @@ class Scenario:
         return before, now
 
     def check_object(self, body: dict[str, Any], snapshot: Snapshot, status: str) -> None:
-        """Check each published member against the request and the tables."""
-        assert {*body} >= MEMBERS
-        assert {*body["sync_job"]} >= JOB_MEMBERS
+        """Check each published field against the request and the tables."""
+        assert {*body} >= FIELDS
+        assert {*body["sync_job"]} >= JOB_FIELDS
         row = snapshot.row
         has_started = row["started_at"] is not None
         stats: dict[str, Any] = {}
@@ -318,7 +318,7 @@ def test_stop_sync_job_run__not_started(scenario: Scenario, destination: str) ->
 def test_stop_sync_job_run__during_a_slow_fetch(scenario: Scenario, destination: str, page: int) -> None:
     gate = scenario.environment.gate()
     scenario.source.family(9)
-    scenario.source.before = lambda asked: gate.wait() if asked.page == page else None
+    scenario.source.before = lambda request: gate.wait() if request.page == page else None
     scenario.run(destination)
     batches = page - 1 + (destination == "delivered")  # the first is the event about the start
     until(lambda: gate.waiting == 1 and scenario.row["seq"] == batches)
@@ -333,7 +333,9 @@ def test_stop_sync_job_run__during_a_slow_fetch(scenario: Scenario, destination:
 def test_stop_sync_job_run__during_a_dependent_fetch(scenario: Scenario, destination: str) -> None:
     gate = scenario.environment.gate()
     scenario.source.family(6, 3)
-    scenario.source.before = lambda asked: gate.wait() if (asked.page, asked.query.get("of")) == (2, ["a2"]) else None
+    scenario.source.before = lambda request: (
+        gate.wait() if (request.page, request.query.get("of")) == (2, ["a2"]) else None
+    )
     scenario.run(destination, *CONTACTS_TOO)
     # Two pages of accounts, two of contacts of a0 and a1 each, one of a2's.
     batches = 2 + 2 + 2 + 1 + (destination == "delivered")
@@ -473,7 +475,7 @@ def test_stop_sync_job_run__already_terminal(scenario: Scenario, destination: st
 def test_stop_sync_job_run__rejected_callers_and_unknown_ids(scenario: Scenario) -> None:
     gate = scenario.environment.gate()
     scenario.source.family(9)
-    scenario.source.before = lambda asked: gate.wait() if asked.page == 2 else None
+    scenario.source.before = lambda request: gate.wait() if request.page == 2 else None
     scenario.run("stored")
     until(lambda: gate.waiting == 1 and scenario.row["seq"] == 1)
     stranger, without_agency = (
@@ -500,7 +502,7 @@ def test_stop_sync_job_run__repeated_with_an_idempotency_key(scenario: Scenario)
     """A response that was lost is returned again for the same key. With another key the run is already stopped."""
     gate = scenario.environment.gate()
     scenario.source.family(9)
-    scenario.source.before = lambda asked: gate.wait() if asked.page == 2 else None
+    scenario.source.before = lambda request: gate.wait() if request.page == 2 else None
     scenario.run("stored")
     until(lambda: gate.waiting == 1 and scenario.row["seq"] == 1)
     with_key = {"headers": {"idempotency-key": "one"}}
