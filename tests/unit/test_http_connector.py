@@ -103,7 +103,7 @@ CURSORS = {"type": "cursor", "param": "cursor", "next": "meta.next", "size_param
 LINKS = {"type": "link_header", "size_param": "per_page", "size": 2}
 
 
-def test_key__too_long__refused() -> None:
+def test_key__too_long__rejected() -> None:
     def longest(length: int) -> list[Page]:
         return read_mock(lambda _: httpx.Response(200, json={"data": [{"id": "x" * length}]}), NO_PAGES)
 
@@ -211,9 +211,9 @@ def test_auth__each_type(source: Source, auth: str) -> None:
 def test_auth__wrong_credentials__not_retried(source: Source, auth: str) -> None:
     config, secret = source.connection(["airlines"], auth=auth)
     before = len(source.requests)
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as raised:
         read((config, dict.fromkeys(secret, "wrong")), "airlines", None)
-    assert refused.value.code == "source_unauthorized"
+    assert raised.value.code == "source_unauthorized"
     assert len(source.requests) == before + 1
 
 
@@ -280,18 +280,18 @@ def test_retry__passing_and_lasting_faults(source: Source, queue: Callable[[Any,
 def test_retry__other_statuses__not_retried(source: Source, status: int, code: str) -> None:
     before = len(source.requests)
     source.faults.status(status)
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as raised:
         read(source.connection(), "airlines", None)
-    assert refused.value.code == code
+    assert raised.value.code == code
     assert len(source.requests) == before + 1
 
 
 def test_retry__invalid_json__not_retried(source: Source) -> None:
     before = len(source.requests)
     source.faults.invalid_json()
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as raised:
         read(source.connection(), "airlines", None)
-    assert refused.value.code == "source_malformed"
+    assert raised.value.code == "source_malformed"
     assert len(source.requests) == before + 1
 
 
@@ -332,7 +332,7 @@ def in_an_hour() -> str:
 
 
 @pytest.mark.parametrize(
-    ("asked", "shortest", "longest"),
+    ("header", "shortest", "longest"),
     [
         (7, 7, 7),
         (0, 0, 0),
@@ -345,9 +345,9 @@ def in_an_hour() -> str:
         (-5, 0, 0),
     ],
 )
-def test_retry_after__up_to_its_limit(source: Source, asked: Any, shortest: int, longest: int) -> None:
+def test_retry_after__up_to_its_limit(source: Source, header: Any, shortest: int, longest: int) -> None:
     waits = Waits()
-    source.faults.status(429, retry_after=asked() if callable(asked) else asked)
+    source.faults.status(429, retry_after=header() if callable(header) else header)
     backoff = Backoff(base_seconds=0, retry_after_max_seconds=10_000, sleep=waits)
     read(source.connection(pagination="cursor"), "airlines", None, backoff=backoff)
     assert len(waits) == 1
@@ -468,17 +468,17 @@ def empty_pages(counter: Counter, _: httpx.Request) -> httpx.Response:
         (empty_pages, CURSORS, MAX_EMPTY_PAGES + 1),
     ],
 )
-def test_pagination__endless__refused(
+def test_pagination__endless__rejected(
     respond: Callable[[Counter, httpx.Request], httpx.Response], pagination: dict[str, object], requests: int
 ) -> None:
     counter = Counter()
-    with pytest.raises(SourceRefused, match="without end") as refused:
+    with pytest.raises(SourceRefused, match="without end") as raised:
         read_mock(lambda request: respond(counter, request), pagination)
-    assert refused.value.code == "source_malformed"
+    assert raised.value.code == "source_malformed"
     assert counter.requests == requests
 
 
-def test_pagination__cursor_repeats_on_resuming__refused() -> None:
+def test_pagination__cursor_repeats_on_resuming__rejected() -> None:
     counter = Counter()
     with pytest.raises(SourceRefused, match="without end"):
         read_mock(lambda request: same_cursor(counter, request), CURSORS, {"cursor": "same"})
@@ -495,16 +495,16 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)
-def test_link__other_origin__refused(target: str) -> None:
+def test_link__other_origin__rejected(target: str) -> None:
     seen: list[httpx.URL] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
         seen.append(request.url)
         return linked(target)
 
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as raised:
         read_mock(handler, LINKS)
-    assert refused.value.code == "source_refused"
+    assert raised.value.code == "source_refused"
     assert [str(url) for url in seen] == ["https://api.example/v1/things?per_page=2"]
     with pytest.raises(SourceRefused):
         read_mock(handler, LINKS, {"link": target})
@@ -516,7 +516,7 @@ def test_link__other_pagination__ignored() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirect__refused(status: int) -> None:
+def test_redirect__rejected(status: int) -> None:
     seen: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -561,10 +561,10 @@ def test_link__same_origin__followed(target: str) -> None:
         b"[" * 100_000,
     ],
 )
-def test_body__unexpected_shape__refused(body: bytes) -> None:
-    with pytest.raises(SourceRefused) as refused:
+def test_body__unexpected_shape__rejected(body: bytes) -> None:
+    with pytest.raises(SourceRefused) as raised:
         read_mock(lambda _: httpx.Response(200, content=body), NO_PAGES)
-    assert refused.value.code == "source_malformed"
+    assert raised.value.code == "source_malformed"
 
 
 # A surrogate as some encode it in UTF-8, which is not valid.
@@ -637,19 +637,19 @@ def test_body__unstorable_text__stored_by_postgres(postgres: Postgres) -> None:
         (httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"plain")), NO_PAGES),
     ],
 )
-def test_pagination__malformed_response__refused(response: httpx.Response, pagination: dict[str, object]) -> None:
-    with pytest.raises(SourceRefused) as refused:
+def test_pagination__malformed_response__rejected(response: httpx.Response, pagination: dict[str, object]) -> None:
+    with pytest.raises(SourceRefused) as raised:
         read_mock(lambda _: response, pagination)
-    assert refused.value.code == "source_malformed"
+    assert raised.value.code == "source_malformed"
 
 
-def test_body__too_large__refused(source: Source) -> None:
+def test_body__too_large__rejected(source: Source) -> None:
     connection = source.connection(["airlines"], pagination="cursor")
     size = len(httpx.get(f"{source.url}/airlines?api_key=the-key&limit=1000", trust_env=False).content)
     assert read(connection, "airlines", None, max_body_bytes=size)
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as raised:
         read(connection, "airlines", None, max_body_bytes=size - 1)
-    assert refused.value.code == "source_too_large"
+    assert raised.value.code == "source_too_large"
 
 
 @pytest.mark.parametrize(
@@ -664,10 +664,10 @@ def test_body__too_large__refused(source: Source) -> None:
         (LINKS, {}),
     ],
 )
-def test_position__of_another_style__refused(pagination: dict[str, object], position: dict[str, object]) -> None:
-    with pytest.raises(SourceRefused) as refused:
+def test_position__of_another_style__rejected(pagination: dict[str, object], position: dict[str, object]) -> None:
+    with pytest.raises(SourceRefused) as raised:
         read_mock(lambda _: pytest.fail("no request expected"), pagination, position)
-    assert refused.value.code == "source_position_invalid"
+    assert raised.value.code == "source_position_invalid"
 
 
 def test_cancel__slow_request__connector_stays_usable() -> None:
@@ -675,7 +675,7 @@ def test_cancel__slow_request__connector_stays_usable() -> None:
         config, secret = slow.connection(["airlines"])
         async with local((config | {"timeout_seconds": 3600}, secret)) as connector:
             task = asyncio.create_task(read_all(connector, "airlines", None))
-            while not slow.requests:  # noqa: ASYNC110 - the server tells nobody; it only writes its log
+            while not slow.requests:  # noqa: ASYNC110 - the server only writes its log
                 await asyncio.sleep(0.002)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -772,12 +772,12 @@ def test_errors_and_logs__no_secret_query_or_body(source: Source, auth: str, cap
     caplog.set_level(logging.DEBUG, "httpx")  # other tests lower it
     _, secret = source.connection(auth=auth)
     errors = list(failures(source, auth))
-    told = "\n".join("".join(traceback.format_exception(error)) + error.message for error in errors)
+    text = "\n".join("".join(traceback.format_exception(error)) + error.message for error in errors)
     assert "HTTP Request: GET" in caplog.text
     for value in {*secret.values(), "cmVhZGVyOnRoZTpwYXNzd29yZA"} - {"reader"}:
         assert value not in caplog.text
-        assert value not in told
-    assert "Endeavor" not in told
+        assert value not in text
+    assert "Endeavor" not in text
     for error in errors:
         assert "per_page" not in error.message
         assert error.message.endswith(".")
@@ -810,12 +810,12 @@ def test_errors_and_logs__no_secret_query_or_body(source: Source, auth: str, cap
         ({"resources": {}}, "resources"),
     ],
 )
-def test_config__invalid__refused(change: dict[str, Any], place: str) -> None:
-    with pytest.raises(SourceRefused) as refused:
+def test_config__invalid__rejected(change: dict[str, Any], place: str) -> None:
+    with pytest.raises(SourceRefused) as raised:
         HttpConnector(mock_config(NO_PAGES) | change, {"token": "the-token"})
-    assert refused.value.code == "source_config_invalid"
-    assert refused.value.message.startswith(f"The config is not valid at {place}")
-    assert "hush" not in "".join(traceback.format_exception(refused.value))
+    assert raised.value.code == "source_config_invalid"
+    assert raised.value.message.startswith(f"The config is not valid at {place}")
+    assert "hush" not in "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
@@ -844,10 +844,10 @@ def test_config__http__loopback_only_if_allowed(host: str) -> None:
         ({"pagination": CURSORS | {"total": "total"}}, "pagination.cursor.total"),
     ],
 )
-def test_config__invalid_resource__refused(change: dict[str, Any], place: str) -> None:
-    with pytest.raises(SourceRefused) as refused:
+def test_config__invalid_resource__rejected(change: dict[str, Any], place: str) -> None:
+    with pytest.raises(SourceRefused) as raised:
         HttpConnector(mock_config(**{"pagination": NO_PAGES, **change}), {"token": "the-token"})
-    assert refused.value.message.startswith(f"The config is not valid at resources.things.{place}")
+    assert raised.value.message.startswith(f"The config is not valid at resources.things.{place}")
 
 
 @pytest.mark.parametrize(
@@ -862,17 +862,17 @@ def test_config__invalid_resource__refused(change: dict[str, Any], place: str) -
         ("none", {"token": "hush"}, "nothing"),
     ],
 )
-def test_secret__invalid__refused_and_not_quoted(auth: str, secret: dict[str, str], members: str) -> None:
-    with pytest.raises(SourceRefused) as refused:
+def test_secret__invalid__rejected_and_not_quoted(auth: str, secret: dict[str, str], members: str) -> None:
+    with pytest.raises(SourceRefused) as raised:
         HttpConnector(mock_config(NO_PAGES) | {"auth": {"type": auth}}, secret)
-    assert refused.value.code == "source_config_invalid"
-    assert f"must hold {members}, " in refused.value.message
-    told = "".join(traceback.format_exception(refused.value))
-    assert "hush" not in told
-    assert "hüsh" not in told
+    assert raised.value.code == "source_config_invalid"
+    assert f"must hold {members}, " in raised.value.message
+    text = "".join(traceback.format_exception(raised.value))
+    assert "hush" not in text
+    assert "hüsh" not in text
 
 
-def test_pages__unknown_resource__refused(source: Source) -> None:
+def test_pages__unknown_resource__rejected(source: Source) -> None:
     with pytest.raises(SourceRefused, match='no resource "trains"'):
         read(source.connection(), "trains", None)
 
@@ -886,14 +886,14 @@ def test_resources__from_config(source: Source) -> None:
     assert connector.resources["planes"].date_filter is None
 
 
-def asked_for(
+def requested_urls(
     further: Mapping[str, object],
     pagination: Mapping[str, object] = NO_PAGES,
     window: object = None,
     auth: tuple[Any, Any] = ({"type": "none"}, {}),
     **members: Any,
 ) -> list[httpx.URL]:
-    """The requests that a read_all with these further parameters makes."""
+    """The URLs that read_all requests with these further parameters."""
     seen: list[httpx.URL] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -932,7 +932,7 @@ def asked_for(
     ],
 )
 def test_params__encoded(value: object, query: str) -> None:
-    [url] = asked_for({"f": value}, params={"v": 2})
+    [url] = requested_urls({"f": value}, params={"v": 2})
     assert url.query.decode() == "&".join(part for part in ("v=2", query) if part)
     assert url.host == "api.example"
     assert url.path == "/v1/things"
@@ -948,11 +948,11 @@ def test_params__encoded(value: object, query: str) -> None:
     ],
 )
 def test_params__sent_with_every_page(pagination: dict[str, object], queries: list[str]) -> None:
-    assert [url.query.decode() for url in asked_for({"f": ["a", "b"]}, pagination)] == queries
+    assert [url.query.decode() for url in requested_urls({"f": ["a", "b"]}, pagination)] == queries
 
 
 def test_params__name_encoded() -> None:
-    [url] = asked_for({"a=1&b": "c", "é": "d"})
+    [url] = requested_urls({"a=1&b": "c", "é": "d"})
     assert url.query == b"a%3D1%26b=c&%C3%A9=d"
 
 
@@ -980,16 +980,16 @@ DATED: dict[str, Any] = {"date_filter": {"from": "since", "to": "until"}}
         ("until", {"window": WEEK, **DATED}),
     ],
 )
-def test_params__own_parameter__refused(name: str, options: dict[str, Any]) -> None:
-    with pytest.raises(SourceRefused, match=f'parameter "{name}" is the connection') as refused:
-        asked_for({"f": 1, name: "mine"}, **options)
-    assert refused.value.code == "source_params_invalid"
-    assert "mine" not in refused.value.message
-    assert asked_for({name: None}, **options)
+def test_params__own_parameter__rejected(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(SourceRefused, match=f'parameter "{name}" is the connection') as raised:
+        requested_urls({"f": 1, name: "mine"}, **options)
+    assert raised.value.code == "source_params_invalid"
+    assert "mine" not in raised.value.message
+    assert requested_urls({name: None}, **options)
 
 
 def test_params__dates_without_window() -> None:
-    [url] = asked_for({"since": "2013-01-01"}, **DATED)
+    [url] = requested_urls({"since": "2013-01-01"}, **DATED)
     assert url.query == b"since=2013-01-01"
 
 
@@ -1007,17 +1007,17 @@ def test_params__dates_without_window() -> None:
         "é" * 6000,
     ],
 )
-def test_params__invalid_value__refused(value: object) -> None:
-    with pytest.raises(SourceRefused) as refused:
-        asked_for({"f": value})
-    assert refused.value.code == "source_params_invalid"
-    told = "".join(traceback.format_exception(refused.value))
-    assert "hush" not in told
+def test_params__invalid_value__rejected(value: object) -> None:
+    with pytest.raises(SourceRefused) as raised:
+        requested_urls({"f": value})
+    assert raised.value.code == "source_params_invalid"
+    text = "".join(traceback.format_exception(raised.value))
+    assert "hush" not in text
     with pytest.raises(SourceRefused):
-        asked_for({"\ud800" + "x" * 40_000: "a"})
+        requested_urls({"\ud800" + "x" * 40_000: "a"})
 
 
-def get_one(
+def get_record(
     key: object,
     response: object = None,
     config: Mapping[str, Any] | None = None,
@@ -1063,7 +1063,7 @@ def get_one(
     ],
 )
 def test_get_record__key_is_one_path_segment(key: object, path: bytes) -> None:
-    page, url = get_one(key)
+    page, url = get_record(key)
     assert url.raw_path == b"/v1/things/" + path
     assert (url.scheme, url.host) == ("https", "api.example")
     assert page == Page([Record("[1]", {"id": 1, "name": "a"})], None)
@@ -1078,19 +1078,19 @@ def test_get_record__key_is_one_path_segment(key: object, path: bytes) -> None:
         *(None, True, 1.5, [], ["AA"], {"id": 1}, b"AA", VAST),
     ],
 )
-def test_get_record__unsafe_key__refused(key: object) -> None:
-    with pytest.raises(SourceRefused) as refused:
-        get_one(key)
-    assert refused.value.code == "source_params_invalid"
+def test_get_record__unsafe_key__rejected(key: object) -> None:
+    with pytest.raises(SourceRefused) as raised:
+        get_record(key)
+    assert raised.value.code == "source_params_invalid"
 
 
 def test_get_record__parameters() -> None:
     config = mock_config(NUMBERS, params={"v": 2}, path="/things/")
-    _, url = get_one("a", config=config, params={"expand": ["x", "y"]})
+    _, url = get_record("a", config=config, params={"expand": ["x", "y"]})
     assert url.raw_path == b"/v1/things/a?v=2&expand=x&expand=y"
     for name in ("v", "page"):
         with pytest.raises(SourceRefused, match=f'parameter "{name}"'):
-            get_one("a", config=config, params={name: 1})
+            get_record("a", config=config, params={name: 1})
 
 
 @pytest.mark.parametrize(
@@ -1106,15 +1106,15 @@ def test_get_record__parameters() -> None:
     ],
 )
 def test_get_record__nested_or_whole_response(records: str, response: dict[str, object]) -> None:
-    page, _ = get_one("a", response, mock_config(NO_PAGES, records=records))
+    page, _ = get_record("a", response, mock_config(NO_PAGES, records=records))
     assert keys([page]) == ["[1]"]
 
 
 @pytest.mark.parametrize("response", [[], [{"id": 1}], "text", 7, {}, {"data": {}}, {"data": [{"id": 1}]}])
-def test_get_record__not_a_record__refused(response: object) -> None:
-    with pytest.raises(SourceRefused) as refused:
-        get_one("a", response)
-    assert refused.value.code == "source_malformed"
+def test_get_record__not_a_record__rejected(response: object) -> None:
+    with pytest.raises(SourceRefused) as raised:
+        get_record("a", response)
+    assert raised.value.code == "source_malformed"
 
 
 def test_get_record__retried_and_storable(source: Source) -> None:
@@ -1125,8 +1125,8 @@ def test_get_record__retried_and_storable(source: Source) -> None:
         async with local(source.connection()) as connector:
             await connector.get_record("airlines", "AA")
 
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as raised:
         asyncio.run(run())
-    assert refused.value.code == "source_not_found"
-    page, _ = get_one("a", {"id": "\0", "x": "\ud800"})
+    assert raised.value.code == "source_not_found"
+    page, _ = get_record("a", {"id": "\0", "x": "\ud800"})
     assert page.records == [Record('["�"]', {"id": "�", "x": "�"})]

@@ -1,4 +1,4 @@
-"""functions/worker/connectors/http/network.py: private addresses are out of reach.
+"""functions/worker/connectors/http/network.py: private addresses are rejected.
 
 Resolvers are scripted; sockets, TLS and this machine's names are real. Public addresses lead to a server here.
 """
@@ -42,13 +42,13 @@ PRIVATE = [
 class FakeResolver:
     """Returns each list of addresses once, and the last from then on."""
 
-    def __init__(self, *answers: list[str]) -> None:
-        self._answers = deque(answers)
-        self.asked: list[str] = []
+    def __init__(self, *results: list[str]) -> None:
+        self._results = deque(results)
+        self.hosts: list[str] = []
 
     async def __call__(self, host: str) -> list[str]:
-        self.asked.append(host)
-        return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+        self.hosts.append(host)
+        return self._results.popleft() if len(self._results) > 1 else self._results[0]
 
 
 class RedirectedNetwork(httpcore.AnyIOBackend):
@@ -64,9 +64,9 @@ class RedirectedNetwork(httpcore.AnyIOBackend):
         self.dialled.append(host)
         self.timeouts.append(options[0])
         if host in self._dead:
-            raise httpcore.ConnectTimeout("nobody answers")
-        way = ("127.0.0.1", self._port) if host in {PUBLIC, OTHER_PUBLIC} else (host, port)
-        return await super().connect_tcp(*way, *options, **named)
+            raise httpcore.ConnectTimeout("no response")
+        target = ("127.0.0.1", self._port) if host in {PUBLIC, OTHER_PUBLIC} else (host, port)
+        return await super().connect_tcp(*target, *options, **named)
 
 
 @contextmanager
@@ -99,7 +99,7 @@ async def walk(connector: HttpConnector, resource: str = "things") -> list[str]:
 
 
 def read(base_url: str) -> list[str]:
-    """Read as a worker does that may not reach private addresses."""
+    """Reads like a worker without access to private addresses."""
 
     async def run() -> list[str]:
         config, secret = connection(base_url)
@@ -110,12 +110,12 @@ def read(base_url: str) -> list[str]:
 
 
 class FakeInternet:
-    """FakeResolver that lead to one server, and who asked for what on the way."""
+    """A resolver and a network that lead to one server, and record the names, the connections and the waits."""
 
-    def __init__(self, server: TlsServer, *answers: list[str], dead: tuple[str, ...] = ()) -> None:
+    def __init__(self, server: TlsServer, *results: list[str], dead: tuple[str, ...] = ()) -> None:
         self.server = server
         self.port = server.server_address[1]
-        self.names = FakeResolver(*answers)
+        self.resolver = FakeResolver(*results)
         self.network = RedirectedNetwork(self.port, *dead)
         self.waits: list[float] = []
 
@@ -124,7 +124,7 @@ class FakeInternet:
 
     def read(self, host: str = NAME, **options: Any) -> list[str]:
         async def run() -> list[str]:
-            transport = PooledTransport(PublicNetwork(self.names, self.network), self.server.trust)
+            transport = PooledTransport(PublicNetwork(self.resolver, self.network), self.server.trust)
             async with httpx.AsyncClient(transport=transport, **options) as client:
                 backoff = Backoff(attempts=2, sleep=self._sleep)
                 config, secret = connection(f"https://{host}:{self.port}")
@@ -139,11 +139,11 @@ def server(tmp_path: Path) -> Iterator[TlsServer]:
         yield running
 
 
-def check_refusal(refused: SourceRefused) -> None:
+def check_address_error(error: SourceRefused) -> None:
     """The error contains no address and no cause that does."""
     message = "base_url leads to an address that is not public. Set it to one that the internet can reach."
-    assert (refused.code, refused.message) == ("source_address_not_allowed", message)
-    assert refused.__cause__ is refused.__context__ is None
+    assert (error.code, error.message) == ("source_address_not_allowed", message)
+    assert error.__cause__ is error.__context__ is None
 
 
 # Public hosts
@@ -153,7 +153,7 @@ def test_public_host__read_over_one_connection(server: TlsServer) -> None:
     internet = FakeInternet(server, [PUBLIC])
     assert internet.read() == ["[1]", "[2]", "[3]"]
     assert server.requests == [f"{NAME}:{internet.port} /things?page={page}" for page in (1, 2, 3, 4)]
-    assert server.names == internet.names.asked == [NAME]
+    assert server.names == internet.resolver.hosts == [NAME]
     assert internet.network.dialled == [PUBLIC]
 
 
@@ -202,30 +202,30 @@ def test_resolve__no_addresses__unavailable(host: str) -> None:
         "0.0.0.0", "0", "127.1", "2130706433", "0x7f000001", "017700000001", "0x7f.1", "127.255.255.254",
     ],
 )  # fmt: skip
-def test_private_host__any_spelling__refused(host: str) -> None:
+def test_private_host__any_notation__rejected(host: str) -> None:
     with listening() as (port, was_reached):
-        with pytest.raises(SourceRefused) as refused:
+        with pytest.raises(SourceRefused) as raised:
             read(f"https://{host}:{port}")
         assert not was_reached()
-    check_refusal(refused.value)
+    check_address_error(raised.value)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_private_host__one_private_address_among_public__refused(address: str) -> None:
+def test_private_host__one_private_address_among_public__rejected(address: str) -> None:
     for response in ([address], [PUBLIC, address], [address, PUBLIC]):
         network = RedirectedNetwork(9)
-        with pytest.raises(SourceRefused) as refused:
+        with pytest.raises(SourceRefused) as raised:
             asyncio.run(PublicNetwork(FakeResolver(response), network).connect_tcp(NAME, 443))
-        check_refusal(refused.value)
+        check_address_error(raised.value)
         assert network.dialled == []
 
 
 def test_private_host__not_retried(server: TlsServer) -> None:
     internet = FakeInternet(server, ["127.0.0.1"])
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as raised:
         internet.read()
-    check_refusal(refused.value)
-    assert (internet.names.asked, internet.waits, internet.network.dialled) == ([NAME], [], [])
+    check_address_error(raised.value)
+    assert (internet.resolver.hosts, internet.waits, internet.network.dialled) == ([NAME], [], [])
 
 
 def test_connect__resolved_once(server: TlsServer) -> None:
@@ -246,9 +246,9 @@ def test_connect__every_new_connection_is_checked(tmp_path: Path) -> None:
     """The name resolves to another address between two pages."""
     with TlsServer(tmp_path, NAME, close_each=True) as server:
         internet = FakeInternet(server, [PUBLIC], [PUBLIC], ["127.0.0.1"])
-        with pytest.raises(SourceRefused) as refused:
+        with pytest.raises(SourceRefused) as raised:
             internet.read()
-        check_refusal(refused.value)
+        check_address_error(raised.value)
         assert internet.network.dialled == [PUBLIC, PUBLIC]
         assert len(server.requests) == 2
 
@@ -268,10 +268,10 @@ def test_redirect__not_followed(server: TlsServer, follow: bool) -> None:
 def test_proxy__environment_ignored(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as (port, was_reached):
         monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
-        with pytest.raises(SourceRefused) as refused:
+        with pytest.raises(SourceRefused) as raised:
             read("https://10.0.0.1")
         assert not was_reached()
-    check_refusal(refused.value)
+    check_address_error(raised.value)
 
 
 def test_unix_socket__not_supported() -> None:
@@ -289,8 +289,8 @@ def test_allow_private_addresses__local_source_is_read(monkeypatch: pytest.Monke
         config, secret = source.connection(["airlines"])
 
         async def run() -> list[str]:
-            get_resource = {"kind": "http", "config": config, "secret": secret}
-            async with open_source(get_resource, allow_private_addresses=True) as connector:
+            local = {"kind": "http", "config": config, "secret": secret}
+            async with open_source(local, allow_private_addresses=True) as connector:
                 return await walk(connector, "airlines")
 
         assert len(asyncio.run(run())) == RESOURCES["airlines"].count
@@ -307,7 +307,7 @@ def errors_of_httpcore() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("error", errors_of_httpcore())
 def test_transport__httpcore_errors_become_httpx_errors(error: type[Exception]) -> None:
-    """Others would be failures of the worker instead of the source."""
+    """Any other error would fail the worker, not the source."""
 
     class Failing(httpcore.AsyncNetworkBackend):
         async def connect_tcp(self, *_: Any, **__: Any) -> Any:

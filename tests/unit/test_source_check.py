@@ -23,7 +23,7 @@ from functions.worker.runners.source_check import fields, source_check
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FOR_EVER = 3600.0
+NO_END_SECONDS = 3600.0
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def no_faults(source: Source) -> Iterator[None]:
     source.faults.clear()
 
 
-def look(connection: Mapping[str, Any] | None, resource: str | None = None, **members: Any) -> list[Batch]:
+def check(connection: Mapping[str, Any] | None, resource: str | None = None, **columns: Any) -> list[Batch]:
     """The batches of a check of this connection."""
-    about: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "id": "x",
         "agency_id": "a",
         "family": "source_check",
@@ -90,8 +90,8 @@ def look(connection: Mapping[str, Any] | None, resource: str | None = None, **me
         "seq": 0,
         "progress": {},
     }
-    values = {"spec": {"resource": resource}, "checkpoint": None, "connection_id": "c"} | members
-    execution = Execution(**about, **values, connection=None if connection is None else dict(connection))
+    values = {"spec": {"resource": resource}, "checkpoint": None, "connection_id": "c"} | columns
+    execution = Execution(**identity, **values, connection=None if connection is None else dict(connection))
 
     async def run() -> list[Batch]:
         async with contextlib.aclosing(
@@ -107,16 +107,16 @@ def connection(source: Source, *resources: str, **changes: Any) -> dict[str, Any
     return {"kind": "http", "config": config | changes, "secret": secret}
 
 
-def refused(connection: Mapping[str, Any] | None, resource: str | None = None) -> SourceRefused:
+def error_of(connection: Mapping[str, Any] | None, resource: str | None = None) -> SourceRefused:
     with pytest.raises(SourceRefused) as raised:
-        look(connection, resource)
+        check(connection, resource)
     return raised.value
 
 
 @pytest.mark.parametrize("resource", ["airports", "weather", None])
 def test_check__one_page_requested_and_nothing_stored(source: Source, resource: str | None) -> None:
     before = len(source.requests)
-    [batch] = look(connection(source, "airports", "weather"), resource)
+    [batch] = check(connection(source, "airports", "weather"), resource)
     assert [request.path for request in source.requests[before:]] == [f"/{resource or 'airports'}"]
     assert (batch.resource, batch.records, batch.done, batch.errors) == (resource or "airports", [], True, ())
     assert batch.checkpoint == {"complete": True}
@@ -127,19 +127,19 @@ def test_check__one_page_requested_and_nothing_stored(source: Source, resource: 
 
 def test_check__taken_over_after_its_end__no_request(source: Source) -> None:
     before = len(source.requests)
-    assert look(connection(source), checkpoint={"complete": True}) == []
+    assert check(connection(source), checkpoint={"complete": True}) == []
     assert len(source.requests) == before
 
 
 def test_source__invalid_json(source: Source) -> None:
     source.faults.invalid_json()
-    assert refused(connection(source), "airports").code == "source_malformed"
+    assert error_of(connection(source), "airports").code == "source_malformed"
 
 
 def test_source__no_records_at_the_path(source: Source) -> None:
     made = connection(source, "airports")
     made["config"]["resources"]["airports"]["records"] = "nowhere"
-    assert refused(made).code == "source_malformed"
+    assert error_of(made).code == "source_malformed"
 
 
 @pytest.mark.parametrize(
@@ -148,32 +148,32 @@ def test_source__no_records_at_the_path(source: Source) -> None:
 )
 def test_source__error_status(source: Source, status: int, code: str) -> None:
     source.faults.status(status)
-    assert refused(connection(source), "airports").code == code
+    assert error_of(connection(source), "airports").code == code
 
 
 def test_secret__wrong(source: Source) -> None:
     made = connection(source) | {"secret": {"token": "n0t-the-token"}}
-    error = refused(made, "airports")
+    error = error_of(made, "airports")
     assert error.code == "source_unauthorized"
     assert "n0t" not in error.message
 
 
 @pytest.mark.parametrize("secret", [{}, {"token": 1}, {"api_key": "x"}], ids=str)
 def test_secret__invalid(source: Source, secret: dict[str, Any]) -> None:
-    assert refused(connection(source) | {"secret": secret}).code == "source_config_invalid"
+    assert error_of(connection(source) | {"secret": secret}).code == "source_config_invalid"
 
 
 def test_connection__not_readable(source: Source) -> None:
-    assert refused(None).code == "source_not_readable"
-    assert refused({"kind": "records", "config": {}, "secret": {}}).code == "source_not_readable"
-    assert refused({"kind": "http", "config": {}, "secret": {}}).code == "source_config_invalid"
-    assert refused(connection(source, "airports"), "flights").code == "source_resource_gone"
+    assert error_of(None).code == "source_not_readable"
+    assert error_of({"kind": "records", "config": {}, "secret": {}}).code == "source_not_readable"
+    assert error_of({"kind": "http", "config": {}, "secret": {}}).code == "source_config_invalid"
+    assert error_of(connection(source, "airports"), "flights").code == "source_resource_gone"
 
 
 def test_source__unavailable__not_retried(source: Source) -> None:
     """SourceRefused, because a retry would come after the caller has gone."""
     made = connection(source, "airports", base_url=f"http://127.0.0.1:{free_port()}")
-    error = refused(made)
+    error = error_of(made)
     assert error.code == "source_unavailable"
     assert type(error) is SourceRefused
 
@@ -181,6 +181,6 @@ def test_source__unavailable__not_retried(source: Source) -> None:
 def test_source__too_slow__bounded(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also below the connection's own timeout, because the next check waits."""
     monkeypatch.setattr(sys.modules[source_check.__module__], "CHECK_SECONDS", 0.05)
-    source.faults.delay_seconds = FOR_EVER
-    error = refused(connection(source, "airports", timeout_seconds=3600))
+    source.faults.delay_seconds = NO_END_SECONDS
+    error = error_of(connection(source, "airports", timeout_seconds=3600))
     assert error.code == "source_unavailable"
