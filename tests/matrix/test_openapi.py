@@ -406,25 +406,25 @@ class Scenario:
 Provoke: TypeAlias = "Callable[[Scenario], httpx.Response]"
 
 
-def revoked(scene: Scenario) -> httpx.Response:
-    scene.project.auth.sign_out(scene.token)
-    return scene.send()
+def revoked(scenario: Scenario) -> httpx.Response:
+    scenario.project.auth.sign_out(scenario.token)
+    return scenario.send()
 
 
-def unknown_key(scene: Scenario) -> httpx.Response:
-    return scene.send(token=None, headers={"authorization": f"Bearer sync_{'0' * 64}"})
+def unknown_key(scenario: Scenario) -> httpx.Response:
+    return scenario.send(token=None, headers={"authorization": f"Bearer sync_{'0' * 64}"})
 
 
-def wrong_member(scene: Scenario) -> httpx.Response:
+def wrong_member(scenario: Scenario) -> httpx.Response:
     """The first field outside the path that has an invalid value."""
-    in_path = set(scene.endpoint.path_parameters(scene.endpoint.path) or ())
-    values: list[Any] = ["nope", "a\0b"] if scene.endpoint.method in {"GET", "DELETE"} else ["nope", 1.5, [[]]]
-    for name, field in scene.endpoint.request.model_fields.items():
+    in_path = set(scenario.endpoint.path_parameters(scenario.endpoint.path) or ())
+    values: list[Any] = ["nope", "a\0b"] if scenario.endpoint.method in {"GET", "DELETE"} else ["nope", 1.5, [[]]]
+    for name, field in scenario.endpoint.request.model_fields.items():
         for value in values:
             wrong = {field.alias or name: value}
-            if name not in in_path and _complains(scene.endpoint, wrong):
-                return scene.send(request=wrong)
-    return scene.send()
+            if name not in in_path and _complains(scenario.endpoint, wrong):
+                return scenario.send(request=wrong)
+    return scenario.send()
 
 
 def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
@@ -442,64 +442,64 @@ def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
     return False
 
 
-def missing_member(scene: Scenario) -> httpx.Response:
+def missing_member(scenario: Scenario) -> httpx.Response:
     """Without the first required field, or a required field of a field."""
     required = [
         name
-        for name, field in scene.endpoint.request.model_fields.items()
-        if field.is_required() and f"{{{name}}}" not in scene.endpoint.path
+        for name, field in scenario.endpoint.request.model_fields.items()
+        if field.is_required() and f"{{{name}}}" not in scenario.endpoint.path
     ]
-    scene.request = {name: value for name, value in scene.request.items() if name not in required[:1]}
-    return scene.send(request={} if required else {"resources": [{}]})
+    scenario.request = {name: value for name, value in scenario.request.items() if name not in required[:1]}
+    return scenario.send(request={} if required else {"resources": [{}]})
 
 
-def malformed_path(scene: Scenario) -> httpx.Response:
-    return scene.send(request=dict.fromkeys(scene.endpoint.path_parameters(scene.endpoint.path) or (), "nope"))
+def malformed_path(scenario: Scenario) -> httpx.Response:
+    return scenario.send(request=dict.fromkeys(scenario.endpoint.path_parameters(scenario.endpoint.path) or (), "nope"))
 
 
-def broken(scene: Scenario) -> httpx.Response:
-    with scene.project.without("app.caller"):
-        return scene.send(checks=contextlib.nullcontext)
+def broken(scenario: Scenario) -> httpx.Response:
+    with scenario.project.without("app.caller"):
+        return scenario.send(checks=contextlib.nullcontext)
 
 
-def no_auth_server(scene: Scenario) -> httpx.Response:
+def no_auth_server(scenario: Scenario) -> httpx.Response:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    with Project(scene.project.setup, scene.project.backend, supabase_url=nowhere) as project:
-        return dataclasses.replace(scene, project=project).send()
+    with Project(scenario.project.setup, scenario.project.backend, supabase_url=nowhere) as project:
+        return dataclasses.replace(scenario, project=project).send()
 
 
-def no_database(scene: Scenario) -> httpx.Response:
+def no_database(scenario: Scenario) -> httpx.Response:
     port = free_port()
-    with Project(scene.project.setup, scene.project.backend) as project:
+    with Project(scenario.project.setup, scenario.project.backend) as project:
         settings = dataclasses.replace(
             project.settings, supabase_url=f"http://127.0.0.1:{port}", database_url=f"postgresql://127.0.0.1:{port}/x"
         )
         nowhere = services.make_transport(settings)
         with contextlib.closing(project.services.transport), contextlib.closing(nowhere):
             project.services = dataclasses.replace(project.services, transport=nowhere)
-            return dataclasses.replace(scene, project=project).send()
+            return dataclasses.replace(scenario, project=project).send()
 
 
-def key_in_use(scene: Scenario) -> httpx.Response:
-    with scene.project.database.session(scene.user.claims) as session, session.connection.transaction():
+def key_in_use(scenario: Scenario) -> httpx.Response:
+    with scenario.project.database.session(scenario.user.claims) as session, session.connection.transaction():
         session.execute("select set_config('request.headers', %s, true)", ('{"idempotency-key": "k"}',))
-        session.execute("select app.get_idempotent_response(app.caller(), %s, '{}')", (scene.endpoint.rpc,))
-        return scene.send(headers={"idempotency-key": "k"})
+        session.execute("select app.get_idempotent_response(app.caller(), %s, '{}')", (scenario.endpoint.rpc,))
+        return scenario.send(headers={"idempotency-key": "k"})
 
 
-def key_reused(scene: Scenario) -> httpx.Response:
-    scene.project.database.admin.execute(
+def key_reused(scenario: Scenario) -> httpx.Response:
+    scenario.project.database.admin.execute(
         "insert into app.idempotency_keys (agency_id, actor, function, key, request, response)"
         " values (%s, %s, %s, 'k', '{}', '{}')",
-        (scene.user.agency_id, f"user:{scene.user.id}", scene.endpoint.rpc),
+        (scenario.user.agency_id, f"user:{scenario.user.id}", scenario.endpoint.rpc),
     )
-    return scene.send(headers={"idempotency-key": "k"})
+    return scenario.send(headers={"idempotency-key": "k"})
 
 
 def with_job(status: Any, *, of_another: bool = False) -> Provoke:
-    def provoke(scene: Scenario) -> httpx.Response:
-        owner = scene.other() if of_another else scene.user
-        return scene.send(request={"job_id": scene.project.job(owner, status)})
+    def provoke(scenario: Scenario) -> httpx.Response:
+        owner = scenario.other() if of_another else scenario.user
+        return scenario.send(request={"job_id": scenario.project.job(owner, status)})
 
     return provoke
 
@@ -507,46 +507,48 @@ def with_job(status: Any, *, of_another: bool = False) -> Provoke:
 def on_connection(*, of_another: bool = False, **columns: Any) -> Provoke:
     """The source connection, by whatever name the endpoint has for it."""
 
-    def provoke(scene: Scenario) -> httpx.Response:
-        owner = scene.other() if of_another else scene.user
-        return scene.send(request={source(scene): scene.project.database.connection(owner.agency_id, **columns)})
+    def provoke(scenario: Scenario) -> httpx.Response:
+        owner = scenario.other() if of_another else scenario.user
+        return scenario.send(
+            request={source(scenario): scenario.project.database.connection(owner.agency_id, **columns)}
+        )
 
     return provoke
 
 
-def source(scene: Scenario) -> str:
+def source(scenario: Scenario) -> str:
     names = ("source_connection_id", "integrated_account_id", "connection_id")
-    return next((name for name in names if name in scene.endpoint.request.model_fields), "connection_id")
+    return next((name for name in names if name in scenario.endpoint.request.model_fields), "connection_id")
 
 
-def unknown_connection(scene: Scenario) -> httpx.Response:
-    return scene.send(request={source(scene): UNKNOWN})
+def unknown_connection(scenario: Scenario) -> httpx.Response:
+    return scenario.send(request={source(scenario): UNKNOWN})
 
 
-def of_another_type(scene: Scenario) -> httpx.Response:
-    return scene.send(request={"connection_id": scene.project.database.connection(scene.user.agency_id)})
+def of_another_type(scenario: Scenario) -> httpx.Response:
+    return scenario.send(request={"connection_id": scenario.project.database.connection(scenario.user.agency_id)})
 
 
-def to_no_destination(scene: Scenario) -> httpx.Response:
-    connection_id = scene.project.database.connection(scene.user.agency_id)
+def to_no_destination(scenario: Scenario) -> httpx.Response:
+    connection_id = scenario.project.database.connection(scenario.user.agency_id)
     target = {"connection_id": connection_id, "object": "accounts"}
-    return scene.send(request=scene.only_its(destination_connection_id=connection_id, target=target))
+    return scenario.send(request=scenario.only_its(destination_connection_id=connection_id, target=target))
 
 
 def mapped(**source: Any) -> Provoke:
     """A model sync with another source of its field and identity."""
 
-    def provoke(scene: Scenario) -> httpx.Response:
-        [field], identity = scene.request["fields"], scene.request["identity"]
+    def provoke(scenario: Scenario) -> httpx.Response:
+        [field], identity = scenario.request["fields"], scenario.request["identity"]
         read = field["source"] | source
-        return scene.send(request={"fields": [field | {"source": read}], "identity": identity | {"source": read}})
+        return scenario.send(request={"fields": [field | {"source": read}], "identity": identity | {"source": read}})
 
     return provoke
 
 
-def store(scene: Scenario, connection_id: str, resource: str) -> None:
+def store(scenario: Scenario, connection_id: str, resource: str) -> None:
     """Stores a row in this connection under another key, as another sync does."""
-    database, agency_id = scene.project.database, scene.user.agency_id
+    database, agency_id = scenario.project.database, scenario.user.agency_id
     columns = {"connection_id": database.connection(agency_id), "destination_id": connection_id}
     execution_id = database.put("running", agency_id, "bulk_sync", **columns)
     lease_token = {"execution_id": execution_id, "lease_token": database.execution(execution_id)["lease_token"]}
@@ -558,122 +560,124 @@ def store(scene: Scenario, connection_id: str, resource: str) -> None:
         worker.call("worker_complete", **lease_token)
 
 
-def created_over_rows(scene: Scenario) -> httpx.Response:
-    store(scene, scene.request["target"]["connection_id"], scene.request["target"]["object"])
-    return scene.send()
+def created_over_rows(scenario: Scenario) -> httpx.Response:
+    store(scenario, scenario.request["target"]["connection_id"], scenario.request["target"]["object"])
+    return scenario.send()
 
 
-def started_over_rows(scene: Scenario) -> httpx.Response:
+def started_over_rows(scenario: Scenario) -> httpx.Response:
     query = "select destination_id::text as id, settings ->> 'object' as object from app.definitions where id = %s"
-    target = scene.project.database.one(query, (scene.request["sync_id"],))
-    store(scene, target["id"], target["object"])
-    return scene.send()
+    target = scenario.project.database.one(query, (scenario.request["sync_id"],))
+    store(scenario, target["id"], target["object"])
+    return scenario.send()
 
 
-def without_its_connection(scene: Scenario) -> httpx.Response:
-    connection_id = scene.project.database.execution(scene.request["job_id"])["connection_id"]
-    with scene.project.database.session(scene.user.claims) as session:
+def without_its_connection(scenario: Scenario) -> httpx.Response:
+    connection_id = scenario.project.database.execution(scenario.request["job_id"])["connection_id"]
+    with scenario.project.database.session(scenario.user.claims) as session:
         session.call("delete_connection", connection_id=str(connection_id))
-    return scene.send()
+    return scenario.send()
 
 
-def read_by_a_sync(scene: Scenario) -> httpx.Response:
-    sync_id = a_model_sync(scene.project, scene.user)["sync_id"]
+def read_by_a_sync(scenario: Scenario) -> httpx.Response:
+    sync_id = a_model_sync(scenario.project, scenario.user)["sync_id"]
     query = "select settings ->> 'model_id' as id from app.definitions where id = %s"
-    return scene.send(request={"model_id": scene.project.database.one(query, (sync_id,))["id"]})
+    return scenario.send(request={"model_id": scenario.project.database.one(query, (sync_id,))["id"]})
 
 
 def of_a_job(settings: Mapping[str, Any], **members: Any) -> Provoke:
     """Creates a run of a sync job with these settings."""
 
-    def provoke(scene: Scenario) -> httpx.Response:
-        return scene.send(request=of_a_sync_job(scene.project, scene.user, **settings) | members)
+    def provoke(scenario: Scenario) -> httpx.Response:
+        return scenario.send(request=of_a_sync_job(scenario.project, scenario.user, **settings) | members)
 
     return provoke
 
 
 def resources(*nodes: Mapping[str, Any]) -> Provoke:
     """The resources of a sync job or of its run."""
-    return lambda scene: scene.send(request={"resources": [{"method": "list", **node} for node in nodes]})
+    return lambda scenario: scenario.send(request={"resources": [{"method": "list", **node} for node in nodes]})
 
 
-def ended_run(scene: Scenario) -> httpx.Response:
-    scene.project.database.transition(scene.request["run_id"], *TRANSITIONS_TO["completed"])
-    return scene.send()
+def ended_run(scenario: Scenario) -> httpx.Response:
+    scenario.project.database.transition(scenario.request["run_id"], *TRANSITIONS_TO["completed"])
+    return scenario.send()
 
 
 def bulk_action(status: str) -> Provoke:
-    return lambda scene: scene.send(request=a_bulk_action(status)(scene.project, scene.user))
+    return lambda scenario: scenario.send(request=a_bulk_action(status)(scenario.project, scenario.user))
 
 
 def criteria(**members: Any) -> Provoke:
-    return lambda scene: scene.send(request={"criteria": members})
+    return lambda scenario: scenario.send(request={"criteria": members})
 
 
-def plain(scene: Scenario) -> httpx.Response:
-    return scene.send()
+def plain(scenario: Scenario) -> httpx.Response:
+    return scenario.send()
 
 
 def one_of(default: Provoke = plain, **provokes: Provoke) -> Provoke:
     """By the endpoint's name, for codes that endpoints return for different reasons."""
-    return lambda scene: provokes.get(scene.endpoint.name, default)(scene)
+    return lambda scenario: provokes.get(scenario.endpoint.name, default)(scenario)
 
 
-def in_use(scene: Scenario) -> httpx.Response:
-    sync_id = scene.project.database.bulk_sync(scene.user)
+def in_use(scenario: Scenario) -> httpx.Response:
+    sync_id = scenario.project.database.bulk_sync(scenario.user)
     query = "select source_id::text as id from app.definitions where id = %s"
-    return scene.send(request={"connection_id": scene.project.database.one(query, (sync_id,))["id"]})
+    return scenario.send(request={"connection_id": scenario.project.database.one(query, (sync_id,))["id"]})
 
 
-def look_refused(scene: Scenario) -> httpx.Response:
+def look_refused(scenario: Scenario) -> httpx.Response:
     error = {"code": "source_refused", "message": "The source refuses."}
-    return scene.send(request=looked_at(scene), checks=lambda project: completing_checks(project, error))
+    return scenario.send(request=looked_at(scenario), checks=lambda project: completing_checks(project, error))
 
 
-def nobody_looks(scene: Scenario) -> httpx.Response:
+def nobody_looks(scenario: Scenario) -> httpx.Response:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source_check, "WAIT_SECONDS", 0.1)
-        return scene.send(request=looked_at(scene), checks=contextlib.nullcontext)
+        return scenario.send(request=looked_at(scenario), checks=contextlib.nullcontext)
 
 
-def nobody_keeps(scene: Scenario) -> httpx.Response:
+def nobody_keeps(scenario: Scenario) -> httpx.Response:
     """An EnvironmentStore cannot store secrets."""
-    without = dataclasses.replace(scene.project.services, secret_store=EnvironmentStore())
+    without = dataclasses.replace(scenario.project.services, secret_store=EnvironmentStore())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene.project, "services", without)
-        return scene.send(request={"type": "http", "configuration": CONNECTION["configuration"]})
+        patch.setattr(scenario.project, "services", without)
+        return scenario.send(request={"type": "http", "configuration": CONNECTION["configuration"]})
 
 
-def looked_at(scene: Scenario) -> Mapping[str, Any]:
+def looked_at(scenario: Scenario) -> Mapping[str, Any]:
     """The fields that make the endpoint check a source, if any."""
-    make = CHECKS.get(scene.endpoint.name)
-    return make(scene.project, scene.user) if make else {}
+    make = CHECKS.get(scenario.endpoint.name)
+    return make(scenario.project, scenario.user) if make else {}
 
 
-def twice(scene: Scenario) -> httpx.Response:
-    scene.send()
-    return scene.send()
+def twice(scenario: Scenario) -> httpx.Response:
+    scenario.send()
+    return scenario.send()
 
 
 # By status and code: a request that provokes the error at every endpoint that documents it.
 PROVOKED: dict[tuple[int, str], Provoke] = {
-    (400, "invalid_json"): lambda scene: scene.send(content=b"{"),
-    (400, "invalid_request"): lambda scene: scene.send(content=b"[]"),
+    (400, "invalid_json"): lambda scenario: scenario.send(content=b"{"),
+    (400, "invalid_request"): lambda scenario: scenario.send(content=b"[]"),
     (400, "missing_field"): missing_member,
     (400, "invalid_field"): wrong_member,
-    (400, "invalid_idempotency_key"): lambda scene: scene.send(headers={"idempotency-key": ""}),
-    (401, "missing_token"): lambda scene: scene.send(token=None),
-    (401, "invalid_token"): lambda scene: scene.send(token="not.a.token"),
-    (401, "expired_token"): lambda scene: scene.send(token=scene.project.token(scene.user, lifetime=-1)),
+    (400, "invalid_idempotency_key"): lambda scenario: scenario.send(headers={"idempotency-key": ""}),
+    (401, "missing_token"): lambda scenario: scenario.send(token=None),
+    (401, "invalid_token"): lambda scenario: scenario.send(token="not.a.token"),
+    (401, "expired_token"): lambda scenario: scenario.send(token=scenario.project.token(scenario.user, lifetime=-1)),
     (401, "revoked_token"): revoked,
     (401, "invalid_api_key"): unknown_key,
-    (403, "no_agency"): lambda scene: scene.send(token=scene.project.token(scene.project.database.user(None))),
+    (403, "no_agency"): lambda scenario: scenario.send(
+        token=scenario.project.token(scenario.project.database.user(None))
+    ),
     (404, "not_found"): malformed_path,
-    (405, "method_not_allowed"): lambda scene: scene.send(method="PUT"),
+    (405, "method_not_allowed"): lambda scenario: scenario.send(method="PUT"),
     (409, "idempotency_key_in_use"): key_in_use,
-    (413, "body_too_large"): lambda scene: scene.send(content=b"x" * (MAX_BODY_BYTES + 1)),
+    (413, "body_too_large"): lambda scenario: scenario.send(content=b"x" * (MAX_BODY_BYTES + 1)),
     (422, "idempotency_key_reused"): key_reused,
-    (422, "unsupported_field"): lambda scene: scene.send(request={"surprise": 1}),
+    (422, "unsupported_field"): lambda scenario: scenario.send(request={"surprise": 1}),
     (500, "internal_error"): broken,
     (503, "auth_unavailable"): no_auth_server,
     (503, "database_unavailable"): no_database,
@@ -683,14 +687,14 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     ),
     (400, "not_retryable"): with_job("pending"),
     (403, "job_of_another_agency"): with_job("pending", of_another=True),
-    (404, "job_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
+    (404, "job_not_found"): lambda scenario: scenario.send(request={"job_id": UNKNOWN}),
     (400, "invalid_resources"): one_of(
         resources({"resource": "flights", "method": "get"}), start_historical_sync=on_connection(config={})
     ),
     (400, "unknown_resource"): one_of(
         resources({"resource": "nope"}),
-        start_historical_sync=lambda scene: scene.send(request={"resources": ["nope"]}),
-        create_model=lambda scene: scene.send(request={"configuration": {"resource": "nope"}}),
+        start_historical_sync=lambda scenario: scenario.send(request={"resources": ["nope"]}),
+        create_model=lambda scenario: scenario.send(request={"configuration": {"resource": "nope"}}),
     ),
     (403, "connection_of_another_agency"): on_connection(of_another=True),
     # Several families
@@ -699,19 +703,19 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "not_a_destination"): to_no_destination,
     (404, "connection_not_found"): one_of(
         unknown_connection,
-        create_model_sync=lambda scene: scene.send(
+        create_model_sync=lambda scenario: scenario.send(
             request={"target": {"connection_id": UNKNOWN, "object": "accounts"}}
         ),
         retry_historical_sync=without_its_connection,
     ),
-    (404, "execution_not_found"): lambda scene: scene.send(request={"execution_id": UNKNOWN}),
-    (403, "other_organization"): lambda scene: scene.send(
-        request=scene.only_its(organization_id=UNKNOWN, environment_id=UNKNOWN)
+    (404, "execution_not_found"): lambda scenario: scenario.send(request={"execution_id": UNKNOWN}),
+    (403, "other_organization"): lambda scenario: scenario.send(
+        request=scenario.only_its(organization_id=UNKNOWN, environment_id=UNKNOWN)
     ),
-    (400, "invalid_page_token"): lambda scene: scene.send(request={"page_token": "nope"}),
+    (400, "invalid_page_token"): lambda scenario: scenario.send(request={"page_token": "nope"}),
     # API keys and connections
-    (404, "api_key_not_found"): lambda scene: scene.send(request={"api_key_id": UNKNOWN}),
-    (400, "invalid_configuration"): lambda scene: scene.send(
+    (404, "api_key_not_found"): lambda scenario: scenario.send(request={"api_key_id": UNKNOWN}),
+    (400, "invalid_configuration"): lambda scenario: scenario.send(
         request={"type": "http", "configuration": {"resources": 1}}
     ),
     (400, "other_type"): of_another_type,
@@ -720,48 +724,50 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (503, "source_unavailable"): nobody_looks,
     (503, "secrets_unavailable"): nobody_keeps,
     # Bulk syncs
-    (400, "no_schemas"): lambda scene: scene.send(request={"schemas": []}),
-    (400, "unknown_schema"): lambda scene: scene.send(request={"schemas": ["nope"]}),
-    (400, "invalid_output_name"): lambda scene: scene.send(
+    (400, "no_schemas"): lambda scenario: scenario.send(request={"schemas": []}),
+    (400, "unknown_schema"): lambda scenario: scenario.send(request={"schemas": ["nope"]}),
+    (400, "invalid_output_name"): lambda scenario: scenario.send(
         request={"destination_configuration": {"schema": "é" * 100}}
     ),
-    (404, "bulk_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
+    (404, "bulk_sync_not_found"): lambda scenario: scenario.send(request={"sync_id": UNKNOWN}),
     # Models and model syncs
     (404, "model_not_found"): one_of(
-        lambda scene: scene.send(request={"model_id": UNKNOWN}), create_model_sync=mapped(model_id=UNKNOWN)
+        lambda scenario: scenario.send(request={"model_id": UNKNOWN}), create_model_sync=mapped(model_id=UNKNOWN)
     ),
     (400, "unknown_field"): one_of(
-        lambda scene: scene.send(request={"identifier": "nope"}), create_model_sync=mapped(field="nope")
+        lambda scenario: scenario.send(request={"identifier": "nope"}), create_model_sync=mapped(field="nope")
     ),
     (422, "model_in_use"): read_by_a_sync,
-    (404, "model_sync_not_found"): lambda scene: scene.send(request={"sync_id": UNKNOWN}),
-    (400, "identity_required"): lambda scene: scene.send(request={"identity": None}),
+    (404, "model_sync_not_found"): lambda scenario: scenario.send(request={"sync_id": UNKNOWN}),
+    (400, "identity_required"): lambda scenario: scenario.send(request={"identity": None}),
     (400, "ambiguous_target"): one_of(
-        create_model_sync=lambda scene: scene.send(request={"fields": scene.request["fields"] * 2})
+        create_model_sync=lambda scenario: scenario.send(request={"fields": scenario.request["fields"] * 2})
     ),
     (400, "not_the_identity"): one_of(create_model_sync=created_over_rows, start_model_sync=started_over_rows),
     # Sync jobs, their runs and webhooks
-    (404, "sync_job_not_found"): lambda scene: scene.send(request=scene.only_its(job_id=UNKNOWN, sync_job_id=UNKNOWN)),
-    (404, "sync_job_run_not_found"): lambda scene: scene.send(request={"run_id": UNKNOWN}),
-    (404, "webhook_not_found"): lambda scene: scene.send(
-        request=scene.only_its(webhook_id=UNKNOWN, daemon_group_key=None)
+    (404, "sync_job_not_found"): lambda scenario: scenario.send(
+        request=scenario.only_its(job_id=UNKNOWN, sync_job_id=UNKNOWN)
+    ),
+    (404, "sync_job_run_not_found"): lambda scenario: scenario.send(request={"run_id": UNKNOWN}),
+    (404, "webhook_not_found"): lambda scenario: scenario.send(
+        request=scenario.only_its(webhook_id=UNKNOWN, daemon_group_key=None)
     ),
     (400, "unknown_dependency"): resources({"resource": "flights", "depends_on": "weather"}),
     (400, "circular_dependency"): resources(
         {"resource": "flights", "depends_on": "weather"}, {"resource": "weather", "depends_on": "flights"}
     ),
-    (400, "one_destination"): lambda scene: scene.send(request={"webhook_id": UNKNOWN}),
+    (400, "one_destination"): lambda scenario: scenario.send(request={"webhook_id": UNKNOWN}),
     (400, "invalid_argument"): of_a_job({"args_schema": {"since": {"type": "string", "required": True}}}),
-    (400, "other_version"): lambda scene: scene.send(request={"version": 1}),
+    (400, "other_version"): lambda scenario: scenario.send(request={"version": 1}),
     (400, "invalid_error_handling"): of_a_job({"default_runtime_version": 1}, error_handling="batch"),
     # Lists with filters
-    (400, "unknown_filter"): lambda scene: scene.send(request={"nme": "x"}),
-    (400, "unknown_operator"): lambda scene: scene.send(request={"id[between]": "x"}),
-    (400, "invalid_value"): lambda scene: scene.send(request={"id": "nope"}),
-    (400, "unknown_sort"): lambda scene: scene.send(request={"sort": "id"}),
-    (400, "invalid_cursor"): lambda scene: scene.send(request={"next_cursor": "nope"}),
+    (400, "unknown_filter"): lambda scenario: scenario.send(request={"nme": "x"}),
+    (400, "unknown_operator"): lambda scenario: scenario.send(request={"id[between]": "x"}),
+    (400, "invalid_value"): lambda scenario: scenario.send(request={"id": "nope"}),
+    (400, "unknown_sort"): lambda scenario: scenario.send(request={"sort": "id"}),
+    (400, "invalid_cursor"): lambda scenario: scenario.send(request={"next_cursor": "nope"}),
     # Bulk actions
-    (404, "bulk_action_not_found"): lambda scene: scene.send(request={"job_id": UNKNOWN}),
+    (404, "bulk_action_not_found"): lambda scenario: scenario.send(request={"job_id": UNKNOWN}),
     (400, "not_deletable"): bulk_action("running"),
     (400, "no_criteria"): criteria(),
     (400, "unknown_family"): criteria(family="nope"),
@@ -817,9 +823,9 @@ def test_success__each_documented_one_occurs(project: Project, name: str) -> Non
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 @pytest.mark.parametrize("name", [name for name in NAMES if ENDPOINTS[name].error_format.api_keys])
 def test_api_keys__accepted_where_documented(project: Project, name: str) -> None:
-    scene = Scenario(project, ENDPOINTS[name])
-    key = project.database.api_key(scene.user)
-    response = scene.send(token=None, headers={"authorization": f"Bearer {key}"})
+    scenario = Scenario(project, ENDPOINTS[name])
+    key = project.database.api_key(scenario.user)
+    response = scenario.send(token=None, headers={"authorization": f"Bearer {key}"})
     assert response.status_code == ENDPOINTS[name].status, response.text
     assert key not in response.text
 
@@ -827,11 +833,11 @@ def test_api_keys__accepted_where_documented(project: Project, name: str) -> Non
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS, indirect=True, ids=str)
 @pytest.mark.parametrize("name", [name for name in NAMES if not ENDPOINTS[name].error_format.api_keys])
 def test_api_keys__refused_elsewhere(project: Project, name: str) -> None:
-    scene = Scenario(project, ENDPOINTS[name])
-    key = project.database.api_key(scene.user)
-    expect_error(scene.send(token=None, headers={"authorization": f"Bearer {key}"}), 401, "invalid_token")
+    scenario = Scenario(project, ENDPOINTS[name])
+    key = project.database.api_key(scenario.user)
+    expect_error(scenario.send(token=None, headers={"authorization": f"Bearer {key}"}), 401, "invalid_token")
     basic = base64.b64encode(f"{key}:".encode()).decode()
-    expect_error(scene.send(token=None, headers={"authorization": f"Basic {basic}"}), 401, "missing_token")
+    expect_error(scenario.send(token=None, headers={"authorization": f"Basic {basic}"}), 401, "missing_token")
 
 
 @pytest.mark.parametrize("project", BOTH_TRANSPORTS[:1], indirect=True, ids=str)

@@ -82,7 +82,7 @@ class Scenario:
 
 
 @pytest.fixture
-def scene(project: Project, table_source: TableSource) -> Scenario:
+def scenario(project: Project, table_source: TableSource) -> Scenario:
     return Scenario(project, table_source)
 
 
@@ -90,9 +90,9 @@ def scene(project: Project, table_source: TableSource) -> Scenario:
 
 
 @through_both_doors
-def test_execution__schemas_progress_to_completed(scene: Scenario) -> None:
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
+def test_execution__schemas_progress_to_completed(scenario: Scenario) -> None:
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
     states = [
         {"flights": ("created", 0), "planes": ("created", 0), "airports": ("created", 0)},
         {"flights": ("running", 2), "planes": ("created", 0), "airports": ("created", 0)},
@@ -102,150 +102,152 @@ def test_execution__schemas_progress_to_completed(scene: Scenario) -> None:
         {"flights": ("completed", 5), "planes": ("completed", 0), "airports": ("running", 2)},
         {"flights": ("completed", 5), "planes": ("completed", 0), "airports": ("completed", 3)},
     ]
-    assert scene.shown(sync_id, execution_id) == states[0]
-    with StepWorker(scene.database, execution_id) as step_worker:
+    assert scenario.shown(sync_id, execution_id) == states[0]
+    with StepWorker(scenario.database, execution_id) as step_worker:
         for state in states:
-            assert scene.shown(sync_id, execution_id) == state
-            assert len(scene.rows()) == sum(count for _, count in state.values())
-            assert scene.client.execution(sync_id, execution_id)["version"] == str(step_worker.seq)
+            assert scenario.shown(sync_id, execution_id) == state
+            assert len(scenario.rows()) == sum(count for _, count in state.values())
+            assert scenario.client.execution(sync_id, execution_id)["version"] == str(step_worker.seq)
             if state is not states[-1]:
                 step_worker.steps(1)
-        assert scene.client.execution(sync_id, execution_id)["status"] == "running"
+        assert scenario.client.execution(sync_id, execution_id)["status"] == "running"
         assert step_worker.rest() == 0
-    ended = scene.client.execution(sync_id, execution_id)
+    ended = scenario.client.execution(sync_id, execution_id)
     assert (ended["status"], ended["record_count"], ended["status_message"]) == ("completed", 8, None)
-    assert scene.shown(sync_id, execution_id) == states[-1]
-    assert scene.rows() == scene.held()
+    assert scenario.shown(sync_id, execution_id) == states[-1]
+    assert scenario.rows() == scenario.held()
 
 
 @through_both_doors
 @pytest.mark.parametrize("done", range(BATCHES))
 @pytest.mark.parametrize("end", ["canceled", "failed"])
-def test_execution__ended_in_the_middle__status_of_each_schema(scene: Scenario, done: int, end: str) -> None:
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    with StepWorker(scene.database, execution_id) as step_worker:
+def test_execution__ended_in_the_middle__status_of_each_schema(scenario: Scenario, done: int, end: str) -> None:
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    with StepWorker(scenario.database, execution_id) as step_worker:
         step_worker.steps(done)
-        before = scene.shown(sync_id, execution_id)
+        before = scenario.shown(sync_id, execution_id)
         if end == "failed":
             assert step_worker.fails() == "failed"
         else:
-            assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
-            assert scene.client.execution(sync_id, execution_id)["status"] == "canceling"
-            assert scene.shown(sync_id, execution_id) == before
+            assert scenario.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
+            assert scenario.client.execution(sync_id, execution_id)["status"] == "canceling"
+            assert scenario.shown(sync_id, execution_id) == before
             assert step_worker.tell("worker_release") == "cancelled"
-    after = scene.shown(sync_id, execution_id)
+    after = scenario.shown(sync_id, execution_id)
     assert after == {name: (status if status == "completed" else end, n) for name, (status, n) in before.items()}
-    execution = scene.client.execution(sync_id, execution_id)
+    execution = scenario.client.execution(sync_id, execution_id)
     message = "The source is gone." if end == "failed" else None
     assert (execution["status"], execution["status_message"]) == (end, message)
     for one in execution["schemas"]:
         assert one["status_message"] == (None if one["status"] == "completed" else message)
-    assert len(scene.rows()) == execution["record_count"] == sum(count for _, count in after.values())
+    assert len(scenario.rows()) == execution["record_count"] == sum(count for _, count in after.values())
 
 
 @through_both_doors
-def test_execution__cancelled_before_a_claim(scene: Scenario) -> None:
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceled"
-    assert scene.shown(sync_id, execution_id) == dict.fromkeys(NAMES, ("canceled", 0))
-    assert scene.rows() == {}
+def test_execution__cancelled_before_a_claim(scenario: Scenario) -> None:
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    assert scenario.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceled"
+    assert scenario.shown(sync_id, execution_id) == dict.fromkeys(NAMES, ("canceled", 0))
+    assert scenario.rows() == {}
 
 
 @through_both_doors
-def test_execution__next_one__counts_begin_at_zero(scene: Scenario) -> None:
-    sync_id = scene.sync()
-    first = scene.client.started(sync_id)
-    run(scene.database, first)
-    shown = scene.client.execution(sync_id, first)
-    scene.table_source.tables["flights"].append({"id": 5, "number": "F5"})
-    scene.table_source.tables["airports"][0] = {"id": 0, "name": "another"}
-    second = scene.client.started(sync_id)
-    assert scene.shown(sync_id, second) == dict.fromkeys(NAMES, ("created", 0))
-    run(scene.database, second)
-    assert scene.shown(sync_id, second)["flights"] == ("completed", 6)
-    assert scene.client.execution(sync_id, first) == shown
-    assert scene.rows() == scene.held()
+def test_execution__next_one__counts_begin_at_zero(scenario: Scenario) -> None:
+    sync_id = scenario.sync()
+    first = scenario.client.started(sync_id)
+    run(scenario.database, first)
+    shown = scenario.client.execution(sync_id, first)
+    scenario.table_source.tables["flights"].append({"id": 5, "number": "F5"})
+    scenario.table_source.tables["airports"][0] = {"id": 0, "name": "another"}
+    second = scenario.client.started(sync_id)
+    assert scenario.shown(sync_id, second) == dict.fromkeys(NAMES, ("created", 0))
+    run(scenario.database, second)
+    assert scenario.shown(sync_id, second)["flights"] == ("completed", 6)
+    assert scenario.client.execution(sync_id, first) == shown
+    assert scenario.rows() == scenario.held()
 
 
 @through_both_doors
-def test_records__deleted_at_the_source__kept(scene: Scenario) -> None:
+def test_records__deleted_at_the_source__kept(scenario: Scenario) -> None:
     """A bulk sync deletes no rows (retain), and replaces a row as a whole."""
-    sync_id = scene.sync()
-    run(scene.database, scene.client.started(sync_id))
-    gone = scene.held()
-    scene.table_source.put("flights", {"id": 0})
-    run(scene.database, scene.client.started(sync_id))
-    assert scene.rows() == {**gone, "flights [0]": {"id": 0}}
+    sync_id = scenario.sync()
+    run(scenario.database, scenario.client.started(sync_id))
+    gone = scenario.held()
+    scenario.table_source.put("flights", {"id": 0})
+    run(scenario.database, scenario.client.started(sync_id))
+    assert scenario.rows() == {**gone, "flights [0]": {"id": 0}}
 
 
 # Some of the schemas, and their names
 
 
 @through_both_doors
-def test_start__some_schemas__others_untouched(scene: Scenario) -> None:
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id, {"schemas": ["airports"]})
-    assert scene.shown(sync_id, execution_id) == {"airports": ("created", 0)}
-    run(scene.database, execution_id)
-    assert scene.shown(sync_id, execution_id) == {"airports": ("completed", 3)}
-    assert scene.client.execution(sync_id, execution_id)["is_partial"] is True
-    assert scene.rows() == scene.held("airports")
-    assert {resource for resource, _ in scene.table_source.asked} == {"airports"}
+def test_start__some_schemas__others_untouched(scenario: Scenario) -> None:
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id, {"schemas": ["airports"]})
+    assert scenario.shown(sync_id, execution_id) == {"airports": ("created", 0)}
+    run(scenario.database, execution_id)
+    assert scenario.shown(sync_id, execution_id) == {"airports": ("completed", 3)}
+    assert scenario.client.execution(sync_id, execution_id)["is_partial"] is True
+    assert scenario.rows() == scenario.held("airports")
+    assert {resource for resource, _ in scenario.table_source.asked} == {"airports"}
 
 
 @through_both_doors
-def test_records__output_prefix(scene: Scenario) -> None:
-    sync_id = scene.sync(destination_configuration={"schema": "crm.日本"})
-    execution_id = scene.client.started(sync_id)
-    with StepWorker(scene.database, execution_id) as step_worker:
+def test_records__output_prefix(scenario: Scenario) -> None:
+    sync_id = scenario.sync(destination_configuration={"schema": "crm.日本"})
+    execution_id = scenario.client.started(sync_id)
+    with StepWorker(scenario.database, execution_id) as step_worker:
         step_worker.steps(1)
-        assert scene.shown(sync_id, execution_id)["flights"] == ("running", 2)
+        assert scenario.shown(sync_id, execution_id)["flights"] == ("running", 2)
         step_worker.rest()
-    assert scene.shown(sync_id, execution_id)["flights"] == ("completed", 5)
-    assert scene.rows() == scene.held(prefix="crm.日本.")
-    assert {one["output_name"] for one in scene.client.execution(sync_id, execution_id)["schemas"]} == {
+    assert scenario.shown(sync_id, execution_id)["flights"] == ("completed", 5)
+    assert scenario.rows() == scenario.held(prefix="crm.日本.")
+    assert {one["output_name"] for one in scenario.client.execution(sync_id, execution_id)["schemas"]} == {
         f"crm.日本.{name}" for name in NAMES
     }
 
 
 @through_both_doors
-def test_records__longest_names(scene: Scenario) -> None:
-    scene.table_source.put("x" * 99, {"id": 1})
-    source = scene.database.connection(scene.client.user.agency_id, config=scene.table_source.config("x" * 99))
+def test_records__longest_names(scenario: Scenario) -> None:
+    scenario.table_source.put("x" * 99, {"id": 1})
+    source = scenario.database.connection(scenario.client.user.agency_id, config=scenario.table_source.config("x" * 99))
     destination_configuration = {"schema": "y" * 100}
-    sync_id = scene.sync(source_connection_id=source, schemas=None, destination_configuration=destination_configuration)
-    run(scene.database, scene.client.started(sync_id))
-    assert scene.rows() == {f"{'y' * 100}.{'x' * 99} [1]": {"id": 1}}
+    sync_id = scenario.sync(
+        source_connection_id=source, schemas=None, destination_configuration=destination_configuration
+    )
+    run(scenario.database, scenario.client.started(sync_id))
+    assert scenario.rows() == {f"{'y' * 100}.{'x' * 99} [1]": {"id": 1}}
 
 
 @through_both_doors
-def test_records__two_syncs_into_one_destination(scene: Scenario) -> None:
+def test_records__two_syncs_into_one_destination(scenario: Scenario) -> None:
     """Concurrently. The last write of a row wins, and each execution counts its own writes."""
-    other = scene.database.connection(scene.client.user.agency_id, config=scene.table_source.config(*NAMES))
+    other = scenario.database.connection(scenario.client.user.agency_id, config=scenario.table_source.config(*NAMES))
     syncs = [
-        scene.sync(),
-        scene.sync(source_connection_id=other),
-        scene.sync(destination_configuration={"schema": "b"}),
+        scenario.sync(),
+        scenario.sync(source_connection_id=other),
+        scenario.sync(destination_configuration={"schema": "b"}),
     ]
-    executions = [scene.client.started(sync_id) for sync_id in syncs]
+    executions = [scenario.client.started(sync_id) for sync_id in syncs]
     with contextlib.ExitStack() as stack:
-        step_workers = [stack.enter_context(StepWorker(scene.database, one)) for one in executions]
+        step_workers = [stack.enter_context(StepWorker(scenario.database, one)) for one in executions]
         for _ in range(BATCHES):
             for step_worker in step_workers:
                 step_worker.steps(1)
         for step_worker in step_workers:
             assert step_worker.rest() == 0
     for sync_id, execution_id in zip(syncs, executions, strict=True):
-        assert scene.shown(sync_id, execution_id) == {
-            n: ("completed", len(scene.table_source.tables[n])) for n in NAMES
+        assert scenario.shown(sync_id, execution_id) == {
+            n: ("completed", len(scenario.table_source.tables[n])) for n in NAMES
         }
-    assert scene.rows() == {**scene.held(), **scene.held(prefix="b.")}
+    assert scenario.rows() == {**scenario.held(), **scenario.held(prefix="b.")}
 
 
 @through_both_doors
-def test_records__many_workers_store_the_same_rows__no_deadlock(scene: Scenario) -> None:
+def test_records__many_workers_store_the_same_rows__no_deadlock(scenario: Scenario) -> None:
     """Each has the records in another order."""
     sources = [TableSource() for _ in range(4)]
     try:
@@ -254,11 +256,11 @@ def test_records__many_workers_store_the_same_rows__no_deadlock(scene: Scenario)
             records = [{"id": n, "from": nth} for n in range(400)]
             random.Random(nth).shuffle(records)
             table_source.put("flights", *records)
-            source = scene.database.connection(
-                scene.client.user.agency_id, config=table_source.config("flights", size=50)
+            source = scenario.database.connection(
+                scenario.client.user.agency_id, config=table_source.config("flights", size=50)
             )
-            executions.append(scene.client.started(scene.sync(source_connection_id=source, schemas=["flights"])))
-        step_workers = [StepWorker(scene.database, one) for one in executions]
+            executions.append(scenario.client.started(scenario.sync(source_connection_id=source, schemas=["flights"])))
+        step_workers = [StepWorker(scenario.database, one) for one in executions]
         threads = [threading.Thread(target=step_worker.rest) for step_worker in step_workers]
         for thread in threads:
             thread.start()
@@ -269,42 +271,44 @@ def test_records__many_workers_store_the_same_rows__no_deadlock(scene: Scenario)
     finally:
         for table_source in sources:
             table_source.close()
-    assert {scene.database.execution(one)["status"] for one in executions} == {"completed"}
-    assert {scene.database.execution(one)["records"] for one in executions} == {400}
-    assert len(scene.rows()) == 400
+    assert {scenario.database.execution(one)["status"] for one in executions} == {"completed"}
+    assert {scenario.database.execution(one)["records"] for one in executions} == {400}
+    assert len(scenario.rows()) == 400
 
 
 # Append
 
 
 @through_both_doors
-def test_append__every_execution_adds_every_record(scene: Scenario) -> None:
-    sync_id = scene.sync(mode="append")
+def test_append__every_execution_adds_every_record(scenario: Scenario) -> None:
+    sync_id = scenario.sync(mode="append")
     for times in (1, 2, 3):
-        execution_id = scene.client.started(sync_id)
-        run(scene.database, execution_id)
-        assert scene.client.execution(sync_id, execution_id)["record_count"] == 8
-        stored = sorted(json.dumps(one) for one in scene.rows().values())
-        assert stored == sorted(json.dumps(one) for one in scene.held().values() for _ in range(times))
+        execution_id = scenario.client.started(sync_id)
+        run(scenario.database, execution_id)
+        assert scenario.client.execution(sync_id, execution_id)["record_count"] == 8
+        stored = sorted(json.dumps(one) for one in scenario.rows().values())
+        assert stored == sorted(json.dumps(one) for one in scenario.held().values() for _ in range(times))
 
 
 @through_both_doors
 @pytest.mark.parametrize("done", range(1, BATCHES + 1))
-def test_append__worker_dies__no_duplicates(scene: Scenario, done: int) -> None:
-    sync_id = scene.sync(mode="append")
-    execution_id = scene.client.started(sync_id)
-    step_worker = StepWorker(scene.database, execution_id)
+def test_append__worker_dies__no_duplicates(scenario: Scenario, done: int) -> None:
+    sync_id = scenario.sync(mode="append")
+    execution_id = scenario.client.started(sync_id)
+    step_worker = StepWorker(scenario.database, execution_id)
     step_worker.steps(done - 1)
     batch = step_worker.batch()
     assert batch is not None
     assert step_worker.commit(batch) == "continue"
     assert step_worker.commit(batch, step_worker.seq) == "continue"  # as after a lost response
     step_worker.dies()
-    run(scene.database, execution_id)
-    assert sorted(json.dumps(one) for one in scene.rows().values()) == sorted(
-        json.dumps(one) for one in scene.held().values()
+    run(scenario.database, execution_id)
+    assert sorted(json.dumps(one) for one in scenario.rows().values()) == sorted(
+        json.dumps(one) for one in scenario.held().values()
     )
-    assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.table_source.tables[n])) for n in NAMES}
+    assert scenario.shown(sync_id, execution_id) == {
+        n: ("completed", len(scenario.table_source.tables[n])) for n in NAMES
+    }
 
 
 # Workers that die
@@ -312,87 +316,93 @@ def test_append__worker_dies__no_duplicates(scene: Scenario, done: int) -> None:
 
 @through_both_doors
 @pytest.mark.parametrize("done", range(BATCHES + 1))
-def test_runner__worker_dies_after_any_batch__another_resumes(scene: Scenario, done: int) -> None:
+def test_runner__worker_dies_after_any_batch__another_resumes(scenario: Scenario, done: int) -> None:
     """Between schemas or within one. Nothing is read again, lost or counted twice."""
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    step_worker = StepWorker(scene.database, execution_id)
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    step_worker = StepWorker(scenario.database, execution_id)
     step_worker.steps(done)
-    before = scene.shown(sync_id, execution_id)
+    before = scenario.shown(sync_id, execution_id)
     late = step_worker.batch()
     step_worker.dies()
-    heir = StepWorker(scene.database, execution_id)
-    assert scene.shown(sync_id, execution_id) == before
-    scene.table_source.asked.clear()
+    heir = StepWorker(scenario.database, execution_id)
+    assert scenario.shown(sync_id, execution_id) == before
+    scenario.table_source.asked.clear()
     with heir:
         assert heir.rest() == BATCHES - done
-    assert len(scene.table_source.asked) == BATCHES - done
-    assert scene.shown(sync_id, execution_id) == {n: ("completed", len(scene.table_source.tables[n])) for n in NAMES}
-    assert scene.client.execution(sync_id, execution_id)["record_count"] == 8
-    assert scene.rows() == scene.held()
+    assert len(scenario.table_source.asked) == BATCHES - done
+    assert scenario.shown(sync_id, execution_id) == {
+        n: ("completed", len(scenario.table_source.tables[n])) for n in NAMES
+    }
+    assert scenario.client.execution(sync_id, execution_id)["record_count"] == 8
+    assert scenario.rows() == scenario.held()
     assert late is None or done < BATCHES
 
 
 @through_one_door
-def test_commit__late_batch_of_a_dead_worker__not_stored(scene: Scenario) -> None:
-    execution_id = scene.client.started(scene.sync())
-    with StepWorker(scene.database, execution_id) as dead:
+def test_commit__late_batch_of_a_dead_worker__not_stored(scenario: Scenario) -> None:
+    execution_id = scenario.client.started(scenario.sync())
+    with StepWorker(scenario.database, execution_id) as dead:
         dead.steps(2)
         late = dead.batch()
         assert late is not None
-        scene.database.expire_lease(execution_id)
-        with StepWorker(scene.database, execution_id) as heir:
-            with scene.client.project.unchanged():
+        scenario.database.expire_lease(execution_id)
+        with StepWorker(scenario.database, execution_id) as heir:
+            with scenario.client.project.unchanged():
                 assert dead.commit(late) == "lost"
             heir.rest()
-    assert scene.rows() == scene.held()
+    assert scenario.rows() == scenario.held()
 
 
 @through_both_doors
-def test_runner__page_of_several_batches__resumed_within_it(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runner__page_of_several_batches__resumed_within_it(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("functions.worker.runners.pages.BATCH_RECORDS", 2)
-    scene.table_source.put("flights", *({"id": n} for n in range(7)))
-    source = scene.database.connection(scene.client.user.agency_id, config=scene.table_source.config("flights", size=7))
+    scenario.table_source.put("flights", *({"id": n} for n in range(7)))
+    source = scenario.database.connection(
+        scenario.client.user.agency_id, config=scenario.table_source.config("flights", size=7)
+    )
     for done in range(5):
-        sync_id = scene.sync(source_connection_id=source, schemas=["flights"])
-        execution_id = scene.client.started(sync_id)
-        step_worker = StepWorker(scene.database, execution_id)
+        sync_id = scenario.sync(source_connection_id=source, schemas=["flights"])
+        execution_id = scenario.client.started(sync_id)
+        step_worker = StepWorker(scenario.database, execution_id)
         step_worker.steps(done)
-        assert scene.shown(sync_id, execution_id)["flights"][1] == min(2 * done, 7)
+        assert scenario.shown(sync_id, execution_id)["flights"][1] == min(2 * done, 7)
         step_worker.dies()
-        with StepWorker(scene.database, execution_id) as heir:
+        with StepWorker(scenario.database, execution_id) as heir:
             assert heir.rest() == 4 - done
-        assert scene.shown(sync_id, execution_id) == {"flights": ("completed", 7)}
-    assert scene.rows() == scene.held("flights")
+        assert scenario.shown(sync_id, execution_id) == {"flights": ("completed", 7)}
+    assert scenario.rows() == scenario.held("flights")
 
 
 @through_one_door
-def test_runner__complete__reads_nothing(scene: Scenario) -> None:
+def test_runner__complete__reads_nothing(scenario: Scenario) -> None:
     """The worker died between its last batch and its completion."""
-    execution_id = scene.client.started(scene.sync())
-    step_worker = StepWorker(scene.database, execution_id)
+    execution_id = scenario.client.started(scenario.sync())
+    step_worker = StepWorker(scenario.database, execution_id)
     step_worker.steps(BATCHES)
     step_worker.dies()
-    scene.table_source.asked.clear()
-    scene.database.admin.execute("update app.connections set config = '{}' where id = %s", (scene.source,))
-    with StepWorker(scene.database, execution_id) as heir:
+    scenario.table_source.asked.clear()
+    scenario.database.admin.execute("update app.connections set config = '{}' where id = %s", (scenario.source,))
+    with StepWorker(scenario.database, execution_id) as heir:
         assert heir.rest() == 0
-    assert scene.table_source.asked == []
+    assert scenario.table_source.asked == []
 
 
 @through_one_door
-def test_runner__resource_config_changed__resource_begins_again(scene: Scenario) -> None:
+def test_runner__resource_config_changed__resource_begins_again(scenario: Scenario) -> None:
     """The stored position belongs to another request. Stored rows are written and counted again, but not duplicated."""
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    step_worker = StepWorker(scene.database, execution_id)
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    step_worker = StepWorker(scenario.database, execution_id)
     step_worker.steps(1)
     step_worker.dies()
-    changed = json.dumps(scene.table_source.config(*NAMES, size=3))
-    scene.database.admin.execute("update app.connections set config = %s where id = %s", (changed, scene.source))
-    run(scene.database, execution_id)
-    assert scene.rows() == scene.held()
-    assert scene.shown(sync_id, execution_id)["flights"] == ("completed", 2 + 5)
+    changed = json.dumps(scenario.table_source.config(*NAMES, size=3))
+    scenario.database.admin.execute("update app.connections set config = %s where id = %s", (changed, scenario.source))
+    run(scenario.database, execution_id)
+    assert scenario.rows() == scenario.held()
+    assert scenario.shown(sync_id, execution_id)["flights"] == ("completed", 2 + 5)
 
 
 # With the engine
@@ -413,56 +423,58 @@ def ended(database: Database, execution_id: str) -> str:
 @pytest.mark.parametrize(
     ("status", "code"), [(401, "source_unauthorized"), (404, "source_not_found"), (418, "source_refused")]
 )
-def test_source__fails_in_the_middle__earlier_batches_stay(scene: Scenario, status: int, code: str) -> None:
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    scene.table_source.before = lambda resource, page: status if (resource, page) == ("airports", 2) else None
-    assert ended(scene.database, execution_id) == "failed"
-    row = scene.database.execution(execution_id)
+def test_source__fails_in_the_middle__earlier_batches_stay(scenario: Scenario, status: int, code: str) -> None:
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    scenario.table_source.before = lambda resource, page: status if (resource, page) == ("airports", 2) else None
+    assert ended(scenario.database, execution_id) == "failed"
+    row = scenario.database.execution(execution_id)
     assert row["error"]["code"] == code
-    assert scene.shown(sync_id, execution_id) == {
+    assert scenario.shown(sync_id, execution_id) == {
         "flights": ("completed", 5),
         "planes": ("completed", 0),
         "airports": ("failed", 2),
     }
-    schemas = scene.client.execution(sync_id, execution_id)["schemas"]
+    schemas = scenario.client.execution(sync_id, execution_id)["schemas"]
     assert [one["status_message"] for one in schemas] == [None, None, row["error"]["message"]]
-    assert len(scene.rows()) == 7
+    assert len(scenario.rows()) == 7
     # Started again, it does everything.
-    scene.table_source.before = lambda _resource, _page: None
-    again = scene.client.started(sync_id)
-    assert ended(scene.database, again) == "completed"
-    assert scene.rows() == scene.held()
+    scenario.table_source.before = lambda _resource, _page: None
+    again = scenario.client.started(sync_id)
+    assert ended(scenario.database, again) == "completed"
+    assert scenario.rows() == scenario.held()
 
 
 @through_one_door
 @pytest.mark.parametrize("what", ["resource", "connection kind"])
-def test_source__resource_changed_or_gone__fails(scene: Scenario, what: str) -> None:
-    execution_id = scene.client.started(scene.sync())
+def test_source__resource_changed_or_gone__fails(scenario: Scenario, what: str) -> None:
+    execution_id = scenario.client.started(scenario.sync())
     if what == "resource":
-        changed = json.dumps(scene.table_source.config("flights", "planes"))
-        scene.database.admin.execute("update app.connections set config = %s where id = %s", (changed, scene.source))
+        changed = json.dumps(scenario.table_source.config("flights", "planes"))
+        scenario.database.admin.execute(
+            "update app.connections set config = %s where id = %s", (changed, scenario.source)
+        )
     else:
-        scene.database.admin.execute("update app.connections set kind = 'records' where id = %s", (scene.source,))
-    assert ended(scene.database, execution_id) == "failed"
+        scenario.database.admin.execute("update app.connections set kind = 'records' where id = %s", (scenario.source,))
+    assert ended(scenario.database, execution_id) == "failed"
     code = {"resource": "source_resource_gone", "connection kind": "source_not_readable"}[what]
-    assert scene.database.execution(execution_id)["error"]["code"] == code
-    assert len(scene.rows()) == {"resource": 5, "connection kind": 0}[what]
+    assert scenario.database.execution(execution_id)["error"]["code"] == code
+    assert len(scenario.rows()) == {"resource": 5, "connection kind": 0}[what]
 
 
 @through_one_door
-def test_source__record_is_not_an_object__fails(scene: Scenario) -> None:
-    sync_id = scene.sync()
+def test_source__record_is_not_an_object__fails(scenario: Scenario) -> None:
+    sync_id = scenario.sync()
     for broken in (1, {"number": "no id"}, {"id": None}, {"id": [1]}, {"id": "x" * 2001}):
-        scene.table_source.tables["airports"] = [{"id": 1}, broken]
-        execution_id = scene.client.started(sync_id)
-        assert ended(scene.database, execution_id) == "failed"
-        assert scene.database.execution(execution_id)["error"]["code"] == "source_malformed"
-        assert scene.shown(sync_id, execution_id)["airports"] == ("failed", 0)
+        scenario.table_source.tables["airports"] = [{"id": 1}, broken]
+        execution_id = scenario.client.started(sync_id)
+        assert ended(scenario.database, execution_id) == "failed"
+        assert scenario.database.execution(execution_id)["error"]["code"] == "source_malformed"
+        assert scenario.shown(sync_id, execution_id)["airports"] == ("failed", 0)
 
 
 @through_one_door
-def test_records__any_json__stored_unchanged(scene: Scenario) -> None:
+def test_records__any_json__stored_unchanged(scenario: Scenario) -> None:
     records: list[dict[str, Any]] = [
         {
             "id": 1,
@@ -475,13 +487,13 @@ def test_records__any_json__stored_unchanged(scene: Scenario) -> None:
         {"id": -1.5, "zero": 0, "empty": ""},
         {"id": True},
     ]
-    scene.table_source.put("flights", *records)
-    sync_id = scene.sync(schemas=["flights"])
-    execution_id = scene.client.started(sync_id)
-    assert ended(scene.database, execution_id) == "completed"
+    scenario.table_source.put("flights", *records)
+    sync_id = scenario.sync(schemas=["flights"])
+    execution_id = scenario.client.started(sync_id)
+    assert ended(scenario.database, execution_id) == "completed"
     keys = ["[1]", '["1"]', "[-1.5]", "[true]"]
-    assert rows(scene.database, scene.destination, "flights") == dict(zip(keys, records, strict=True))
-    assert scene.shown(sync_id, execution_id) == {"flights": ("completed", 4)}
+    assert rows(scenario.database, scenario.destination, "flights") == dict(zip(keys, records, strict=True))
+    assert scenario.shown(sync_id, execution_id) == {"flights": ("completed", 4)}
 
 
 @pytest.mark.parametrize("seed", [1, 2])

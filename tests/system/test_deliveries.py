@@ -130,7 +130,7 @@ class Scenario:
 
 
 @pytest.fixture
-def scene(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
+def scenario(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
     monkeypatch.setattr(engine, "DELIVERY_WAITS_SECONDS", (0.0, 0.0))
     with NestedSource() as source, Receiver() as receiver:
         made = Scenario(database, source, receiver)
@@ -145,50 +145,50 @@ def keys(*numbers: int) -> list[str]:
 # Without failures
 
 
-def test_deliver__in_order_one_at_a_time_and_signed(scene: Scenario) -> None:
-    scene.source.family(5)
-    run_id = scene.run()
-    assert scene.work() == "completed"
-    scene.send()
+def test_deliver__in_order_one_at_a_time_and_signed(scenario: Scenario) -> None:
+    scenario.source.family(5)
+    run_id = scenario.run()
+    assert scenario.work() == "completed"
+    scenario.send()
 
-    messages = scene.receiver.of(run_id)
+    messages = scenario.receiver.of(run_id)
     assert [(message.event, message.keys) for message in messages] == [
         ("started", []), ("record", keys(0, 1)), ("record", keys(2, 3)), ("record", keys(4)), ("completed", []),
     ]  # fmt: skip
-    assert scene.receiver.most_under_way == 1
-    known = deliveries(scene.database, run_id)
+    assert scenario.receiver.most_under_way == 1
+    known = deliveries(scenario.database, run_id)
     assert [message.id for message in messages] == [str(one["id"]) for one in known]
     assert len({message.id for message in messages}) == 5
-    assert scene.deliveries(run_id) == [
+    assert scenario.deliveries(run_id) == [
         (1, "started", "delivered", 1, 0),
         (2, "record", "delivered", 1, 2),
         (3, "record", "delivered", 1, 2),
         (4, "record", "delivered", 1, 1),
         (-1, "completed", "delivered", 1, 0),
     ]
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 5, "persisted": 5}}}
-    assert scene.database.all("select from app.records") == []
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 5, "persisted": 5}}}
+    assert scenario.database.all("select from app.records") == []
 
 
-def test_message__fields_headers_and_signature(scene: Scenario) -> None:
-    scene.source.family(1)
-    run_id = scene.run()
-    scene.work()
-    scene.send()
-    for message, known in zip(scene.receiver.of(run_id), deliveries(scene.database, run_id), strict=True):
+def test_message__fields_headers_and_signature(scenario: Scenario) -> None:
+    scenario.source.family(1)
+    run_id = scenario.run()
+    scenario.work()
+    scenario.send()
+    for message, known in zip(scenario.receiver.of(run_id), deliveries(scenario.database, run_id), strict=True):
         assert {*message.body} == {"id", "event", "payload", "environment_id", "webhook_id", "created_at"}
         assert message.body["event"] == known["event"]
-        assert message.body["environment_id"] == scene.user.agency_id
-        assert message.body["webhook_id"] == scene.webhook["id"]
+        assert message.body["environment_id"] == scenario.user.agency_id
+        assert message.body["webhook_id"] == scenario.webhook["id"]
         times = (message.body["created_at"], known["created_at"])
-        assert scene.database.one("select %s::timestamptz = %s as same", times)["same"]
+        assert scenario.database.one("select %s::timestamptz = %s as same", times)["same"]
         assert message.headers["content-type"] == "application/json"
         assert message.headers["idempotency-key"] == message.id
-        assert message.is_signed_with(scene.webhook["secret"])
-        assert not message.is_signed_with(scene.webhook["secret"].upper())
-        assert scene.webhook["secret"] not in message.content.decode() + str(message.headers)
-    started, record, completed = (message.body["payload"] for message in scene.receiver.of(run_id))
-    run = scene.call("get_sync_job_run", run_id=run_id)
+        assert message.is_signed_with(scenario.webhook["secret"])
+        assert not message.is_signed_with(scenario.webhook["secret"].upper())
+        assert scenario.webhook["secret"] not in message.content.decode() + str(message.headers)
+    started, record, completed = (message.body["payload"] for message in scenario.receiver.of(run_id))
+    run = scenario.call("get_sync_job_run", run_id=run_id)
     about = {"sync_job_run_id": run_id, "sync_job_id": run["sync_job_id"]}
     assert started == about
     records = [{"id": "a0", "name": "account 0"}]
@@ -196,11 +196,11 @@ def test_message__fields_headers_and_signature(scene: Scenario) -> None:
     assert completed == run
 
 
-def test_deliver__no_records__started_and_completed_only(scene: Scenario) -> None:
-    run_id = scene.run()
-    assert scene.work() == "completed"
-    scene.send()
-    assert scene.receiver.events(run_id) == ["started", "completed"]
+def test_deliver__no_records__started_and_completed_only(scenario: Scenario) -> None:
+    run_id = scenario.run()
+    assert scenario.work() == "completed"
+    scenario.send()
+    assert scenario.receiver.events(run_id) == ["started", "completed"]
 
 
 # Which events a webhook receives
@@ -219,156 +219,159 @@ def test_deliver__no_records__started_and_completed_only(scene: Scenario) -> Non
     ],
 )
 def test_subscription__webhook_and_run_both_restrict_the_events(
-    scene: Scenario, event_types: list[str], events_to_send: list[str] | None, received: list[str]
+    scenario: Scenario, event_types: list[str], events_to_send: list[str] | None, received: list[str]
 ) -> None:
-    scene.source.family(4)
+    scenario.source.family(4)
     subscription = {"event_types": [f"sync_job_run:{event}" for event in event_types]}
     members = {}
     if events_to_send is not None:
         members["events_to_send"] = [f"sync_job_run:{event}" for event in events_to_send]
-    run_id = scene.run(receives=subscription, **members)
-    assert scene.work() == "completed"
-    scene.send()
-    assert scene.receiver.events(run_id) == received
-    assert [event for _, event, *_ in scene.deliveries(run_id)] == received
+    run_id = scenario.run(receives=subscription, **members)
+    assert scenario.work() == "completed"
+    scenario.send()
+    assert scenario.receiver.events(run_id) == received
+    assert [event for _, event, *_ in scenario.deliveries(run_id)] == received
     persisted = 4 if "record" in received else 0
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": persisted}}}
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": persisted}}}
 
 
-def test_webhook__inactive__receives_nothing(scene: Scenario) -> None:
-    scene.source.family(4)
-    run_id = scene.run(receives={"is_active": False})
-    assert scene.work() == "completed"
-    scene.send()
-    assert (scene.receiver.messages, scene.deliveries(run_id)) == ([], [])
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 0}}}
+def test_webhook__inactive__receives_nothing(scenario: Scenario) -> None:
+    scenario.source.family(4)
+    run_id = scenario.run(receives={"is_active": False})
+    assert scenario.work() == "completed"
+    scenario.send()
+    assert (scenario.receiver.messages, scenario.deliveries(run_id)) == ([], [])
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 0}}}
 
 
-def test_webhook__deactivated_during_a_run__receives_nothing_more(scene: Scenario) -> None:
-    scene.source.family(6)
-    run_id = scene.run()
+def test_webhook__deactivated_during_a_run__receives_nothing_more(scenario: Scenario) -> None:
+    scenario.source.family(6)
+    run_id = scenario.run()
 
     def then_leave(message: WebhookMessage) -> None:
         if message.keys == keys(0, 1):
-            scene.call("update_webhook", webhook_id=scene.webhook["id"], is_active=False)
+            scenario.call("update_webhook", webhook_id=scenario.webhook["id"], is_active=False)
 
-    scene.receiver.answer = then_leave
-    assert scene.work() == "completed"
-    scene.send()
-    assert scene.receiver.events(run_id) == ["started", "record"]
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 6, "persisted": 2}}}
+    scenario.receiver.answer = then_leave
+    assert scenario.work() == "completed"
+    scenario.send()
+    assert scenario.receiver.events(run_id) == ["started", "record"]
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 6, "persisted": 2}}}
 
 
-def test_webhook__deleted_during_a_run__stops_it_without_an_event(scene: Scenario) -> None:
-    scene.source.family(6)
-    run_id = scene.run()
+def test_webhook__deleted_during_a_run__stops_it_without_an_event(scenario: Scenario) -> None:
+    scenario.source.family(6)
+    run_id = scenario.run()
     resume = threading.Event()
-    scene.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
-    arrived = partial(scene.receiver.of, run_id, "record")
-    assert scene.run_until(arrived, lambda: scene.call("delete_webhook", webhook_id=scene.webhook["id"])) == "lost"
+    scenario.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+    arrived = partial(scenario.receiver.of, run_id, "record")
+    assert (
+        scenario.run_until(arrived, lambda: scenario.call("delete_webhook", webhook_id=scenario.webhook["id"]))
+        == "lost"
+    )
     resume.set()
-    assert scene.events_in_flight(run_id) == [("start", None), ("claim", None), ("cancel", 1)]
-    scene.send()
-    assert scene.receiver.events(run_id) == ["started", "record"]
-    assert not scene.database.all("select from app.deliveries where status in ('queued', 'sending')")
+    assert scenario.events_in_flight(run_id) == [("start", None), ("claim", None), ("cancel", 1)]
+    scenario.send()
+    assert scenario.receiver.events(run_id) == ["started", "record"]
+    assert not scenario.database.all("select from app.deliveries where status in ('queued', 'sending')")
 
 
 # Receivers that fail
 
 
-def test_deliver__retried__same_id_and_content(scene: Scenario) -> None:
-    scene.source.family(4)
-    run_id = scene.run()
+def test_deliver__retried__same_id_and_content(scenario: Scenario) -> None:
+    scenario.source.family(4)
+    run_id = scenario.run()
     answers = iter([200, 500, 429, 200])
-    scene.receiver.answer = lambda _: next(answers, 200)
-    assert scene.work() == "completed"
-    tries = [(one.event, one.id, one.content, one.headers["x-truto-signature"]) for one in scene.receiver.of(run_id)]
+    scenario.receiver.answer = lambda _: next(answers, 200)
+    assert scenario.work() == "completed"
+    tries = [(one.event, one.id, one.content, one.headers["x-truto-signature"]) for one in scenario.receiver.of(run_id)]
     assert [event for event, *_ in tries] == ["started", "record", "record", "record", "record"]
     assert tries[1] == tries[2] == tries[3] != tries[4]
-    assert scene.receiver.keys(run_id) == keys(0, 1, 2, 3)
-    assert scene.deliveries(run_id)[1] == (2, "record", "delivered", 3, 2)
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
+    assert scenario.receiver.keys(run_id) == keys(0, 1, 2, 3)
+    assert scenario.deliveries(run_id)[1] == (2, "record", "delivered", 3, 2)
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
 
 
-def test_deliver__started_rejected_with_400__stops_the_run(scene: Scenario) -> None:
-    scene.source.family(9)
-    run_id = scene.run()
-    scene.receiver.answer = lambda message: 400 if message.event == "started" else 200
-    assert scene.work() == "lost"
-    scene.send()
-    run = scene.call("get_sync_job_run", run_id=run_id)
+def test_deliver__started_rejected_with_400__stops_the_run(scenario: Scenario) -> None:
+    scenario.source.family(9)
+    run_id = scenario.run()
+    scenario.receiver.answer = lambda message: 400 if message.event == "started" else 200
+    assert scenario.work() == "lost"
+    scenario.send()
+    run = scenario.call("get_sync_job_run", run_id=run_id)
     assert (run["status"], run["resource_stats"]) == ("stopped", {})
-    assert scene.receiver.events(run_id) == ["started", "stopped"]
-    row = scene.database.execution(run_id)
+    assert scenario.receiver.events(run_id) == ["started", "stopped"]
+    row = scenario.database.execution(run_id)
     assert (row["cancelled_by"], row["cancel_reason"]) == ("service_role", "rejected by the receiver")
-    assert len(scene.source.asked) <= 1  # the first page is fetched during the first delivery
+    assert len(scenario.source.asked) <= 1  # the first page is fetched during the first delivery
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 302, 503])
-def test_deliver__not_accepted__three_attempts_then_the_run_is_queued(scene: Scenario, status: int) -> None:
-    scene.source.family(5)
-    run_id = scene.run()
-    scene.receiver.answer = lambda message: status if message.keys == keys(2, 3) else 200
-    assert scene.work() == "queued"
-    row = scene.database.execution(run_id)
+def test_deliver__not_accepted__three_attempts_then_the_run_is_queued(scenario: Scenario, status: int) -> None:
+    scenario.source.family(5)
+    run_id = scenario.run()
+    scenario.receiver.answer = lambda message: status if message.keys == keys(2, 3) else 200
+    assert scenario.work() == "queued"
+    row = scenario.database.execution(run_id)
     assert (row["status"], row["attempts"], row["error"]["code"]) == ("queued", 1, "receiver_unavailable")
     assert row["run_at"] > row["started_at"]
-    assert scene.events_in_flight(run_id) == [("start", None), ("claim", None), ("release", 1)]
-    assert scene.deliveries(run_id)[2] == (3, "record", "unknown", 3, 2)
-    assert scene.status(run_id) == "running"
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 2, "persisted": 2}}}
+    assert scenario.events_in_flight(run_id) == [("start", None), ("claim", None), ("release", 1)]
+    assert scenario.deliveries(run_id)[2] == (3, "record", "unknown", 3, 2)
+    assert scenario.status(run_id) == "running"
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 2, "persisted": 2}}}
 
-    scene.receiver.answer = lambda _: None
-    scene.end_waits(run_id)
-    assert scene.work() == "completed"
-    messages = scene.receiver.of(run_id)
+    scenario.receiver.answer = lambda _: None
+    scenario.end_waits(run_id)
+    assert scenario.work() == "completed"
+    messages = scenario.receiver.of(run_id)
     assert [message.keys for message in messages] == [[], keys(0, 1), *[keys(2, 3)] * 4, keys(4)]
     assert len({(message.id, message.content) for message in messages[2:6]}) == 1
-    assert scene.deliveries(run_id)[2] == (3, "record", "delivered", 4, 2)
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 5, "persisted": 5}}}
+    assert scenario.deliveries(run_id)[2] == (3, "record", "delivered", 4, 2)
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 5, "persisted": 5}}}
 
 
-def test_deliver__receiver_stays_unavailable__run_fails(scene: Scenario) -> None:
-    scene.source.family(2)
-    run_id = scene.run()
-    scene.receiver.answer = lambda message: 500 if message.event == "record" else 200
+def test_deliver__receiver_stays_unavailable__run_fails(scenario: Scenario) -> None:
+    scenario.source.family(2)
+    run_id = scenario.run()
+    scenario.receiver.answer = lambda message: 500 if message.event == "record" else 200
     for outcome in (*["queued"] * 4, "failed"):
-        scene.end_waits(run_id)
-        assert scene.work() == outcome
-    scene.send()
-    assert scene.receiver.events(run_id) == ["started", *["record"] * 15, "failed"]
-    assert len({message.id for message in scene.receiver.of(run_id, "record")}) == 1
-    run = scene.call("get_sync_job_run", run_id=run_id)
-    assert run["status"] == scene.receiver.of(run_id)[-1].body["payload"]["status"] == "failed"
-    assert scene.events_in_flight(run_id)[-1] == ("fail", 1)
+        scenario.end_waits(run_id)
+        assert scenario.work() == outcome
+    scenario.send()
+    assert scenario.receiver.events(run_id) == ["started", *["record"] * 15, "failed"]
+    assert len({message.id for message in scenario.receiver.of(run_id, "record")}) == 1
+    run = scenario.call("get_sync_job_run", run_id=run_id)
+    assert run["status"] == scenario.receiver.of(run_id)[-1].body["payload"]["status"] == "failed"
+    assert scenario.events_in_flight(run_id)[-1] == ("fail", 1)
     # Whether the receiver has the records is unknown, so none is counted.
     assert run["resource_stats"] == {ACCOUNTS: {"list": {"fetched": 0, "persisted": 0}}}
 
 
-def test_deliver__connection_refused__run_is_queued(scene: Scenario) -> None:
-    scene.source.family(2)
-    run_id = scene.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
-    assert scene.work() == "queued"
-    assert scene.deliveries(run_id) == [(1, "started", "unknown", 3, 0)]
-    scene.call("stop_sync_job_run", run_id=run_id)
-    scene.send()
-    assert scene.deliveries(run_id)[1] == (-1, "stopped", "queued", 1, 0)
+def test_deliver__connection_refused__run_is_queued(scenario: Scenario) -> None:
+    scenario.source.family(2)
+    run_id = scenario.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
+    assert scenario.work() == "queued"
+    assert scenario.deliveries(run_id) == [(1, "started", "unknown", 3, 0)]
+    scenario.call("stop_sync_job_run", run_id=run_id)
+    scenario.send()
+    assert scenario.deliveries(run_id)[1] == (-1, "stopped", "queued", 1, 0)
 
 
-def test_deliver__timeout__run_is_queued(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deliver__timeout__run_is_queued(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "TIMEOUT_SECONDS", 0.05)
-    scene.source.family(2)
-    run_id = scene.run()
+    scenario.source.family(2)
+    run_id = scenario.run()
     resume = threading.Event()
-    scene.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
-    assert scene.work() == "queued"
+    scenario.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+    assert scenario.work() == "queued"
     resume.set()
-    assert scene.deliveries(run_id)[1] == (2, "record", "unknown", 3, 2)
-    assert scene.database.execution(run_id)["error"]["code"] == "receiver_unavailable"
+    assert scenario.deliveries(run_id)[1] == (2, "record", "unknown", 3, 2)
+    assert scenario.database.execution(run_id)["error"]["code"] == "receiver_unavailable"
 
 
-def test_send__private_address__not_called(scene: Scenario) -> None:
-    message = webhook.WebhookMessage("i", "e", {}, "now", "a", "w", scene.receiver.url, "s")
+def test_send__private_address__not_called(scenario: Scenario) -> None:
+    message = webhook.WebhookMessage("i", "e", {}, "now", "a", "w", scenario.receiver.url, "s")
 
     async def post() -> None:
         async with make_client(allow_private_addresses=False) as client:
@@ -376,10 +379,10 @@ def test_send__private_address__not_called(scene: Scenario) -> None:
 
     with pytest.raises(webhook.WebhookUnavailable):
         asyncio.run(post())
-    assert scene.receiver.messages == []
+    assert scenario.receiver.messages == []
 
 
-def test_send__redirect__not_followed(scene: Scenario) -> None:
+def test_send__redirect__not_followed(scenario: Scenario) -> None:
     followed: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -399,10 +402,10 @@ def test_send__redirect__not_followed(scene: Scenario) -> None:
 # Workers that end
 
 
-def test_deliver__lease_lost_during_an_attempt__next_worker_repeats_it(scene: Scenario) -> None:
+def test_deliver__lease_lost_during_an_attempt__next_worker_repeats_it(scenario: Scenario) -> None:
     """The attempt becomes unknown. The next worker sends the same message; the first one sends nothing more."""
-    scene.source.family(4)
-    run_id = scene.run()
+    scenario.source.family(4)
+    run_id = scenario.run()
     arrived, resume = threading.Event(), threading.Event()
 
     def answer(message: WebhookMessage) -> None:
@@ -410,44 +413,44 @@ def test_deliver__lease_lost_during_an_attempt__next_worker_repeats_it(scene: Sc
             arrived.set()
             resume.wait()
 
-    scene.receiver.answer = answer
+    scenario.receiver.answer = answer
     outcomes: list[str] = []
-    first_worker = threading.Thread(target=lambda: outcomes.append(scene.work()))
+    first_worker = threading.Thread(target=lambda: outcomes.append(scenario.work()))
     first_worker.start()
     arrived.wait(30)
-    scene.database.expire_lease(run_id)
-    with scene.database.worker() as other:
+    scenario.database.expire_lease(run_id)
+    with scenario.database.worker() as other:
         assert other.call("worker_reap")["released"] == 1
-    assert scene.deliveries(run_id) == [(1, "started", "delivered", 1, 0), (2, "record", "unknown", 1, 2)]
-    assert scene.events_in_flight(run_id)[-1] == ("release", 1)
+    assert scenario.deliveries(run_id) == [(1, "started", "delivered", 1, 0), (2, "record", "unknown", 1, 2)]
+    assert scenario.events_in_flight(run_id)[-1] == ("release", 1)
 
-    assert scene.work() == "completed"
-    before = scene.deliveries(run_id)
+    assert scenario.work() == "completed"
+    before = scenario.deliveries(run_id)
     resume.set()
     first_worker.join()
     assert outcomes == ["lost"]
-    assert scene.deliveries(run_id) == before
-    first, second = (message for message in scene.receiver.of(run_id, "record") if message.keys == keys(0, 1))
+    assert scenario.deliveries(run_id) == before
+    first, second = (message for message in scenario.receiver.of(run_id, "record") if message.keys == keys(0, 1))
     assert (first.id, first.content) == (second.id, second.content)
-    assert scene.receiver.keys(run_id) == keys(0, 1, 2, 3)
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
+    assert scenario.receiver.keys(run_id) == keys(0, 1, 2, 3)
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
 
 
-def test_begin_delivery__lease_lost__nothing_begins(scene: Scenario) -> None:
-    run_id = scene.run()
-    with scene.database.worker() as worker:
+def test_begin_delivery__lease_lost__nothing_begins(scenario: Scenario) -> None:
+    run_id = scenario.run()
+    with scenario.database.worker() as worker:
         claimed = worker.claim(3600, "sync_job_run")
         of = {"execution_id": run_id, "lease_token": claimed["lease_token"]}
         begun = worker.call("worker_begin_delivery", **of, seq=1, event="sync_job_run:record", records=3)
         assert (begun["result"], begun["wanted"]) == ("continue", True)
         again = worker.call("worker_begin_delivery", **of, seq=1, event="sync_job_run:record", records=3)
         assert again == begun
-        assert scene.deliveries(run_id) == [(1, "record", "sending", 2, 3)]
+        assert scenario.deliveries(run_id) == [(1, "record", "sending", 2, 3)]
         for seq in (0, 2, -1, 10**12):
             refused = worker.error("worker_begin_delivery", **of, seq=seq, event="sync_job_run:record")
             assert (refused.sqlstate, refused.code, refused.details) == ("PT409", "unexpected_seq", {"expected_seq": 1})
-        scene.call("stop_sync_job_run", run_id=run_id)
-        before = scene.database.fingerprint()
+        scenario.call("stop_sync_job_run", run_id=run_id)
+        before = scenario.database.fingerprint()
         calls: dict[str, dict[str, Any]] = {
             "worker_begin_delivery": {"seq": 1, "event": "sync_job_run:record", "records": 3},
             "worker_stop": {"reason": "because"},
@@ -463,16 +466,16 @@ def test_begin_delivery__lease_lost__nothing_begins(scene: Scenario) -> None:
             assert worker.call("worker_begin_delivery", **{**of, "lease_token": lease_token}, seq=1, event="e") == {
                 "result": "lost"
             }
-        assert scene.database.fingerprint() == before
+        assert scenario.database.fingerprint() == before
 
 
 @pytest.fixture
-def workers(scene: Scenario) -> Iterator[Callable[[], WorkerProcess]]:
+def workers(scenario: Scenario) -> Iterator[Callable[[], WorkerProcess]]:
     with ExitStack() as stack:
 
         def another() -> WorkerProcess:
             quick = {"WORKER_LEASE_SECONDS": "3600", "WORKER_HEARTBEAT_SECONDS": "0.1", "WORKER_TICK_SECONDS": "0.05"}
-            url = scene.database.login("authenticator")
+            url = scenario.database.login("authenticator")
             private = {"WORKER_ALLOW_PRIVATE_ADDRESSES": "true"}
             return stack.enter_context(WorkerProcess(log=True, DATABASE_URL=url, **quick, **private))
 
@@ -486,109 +489,113 @@ def kill_worker(worker: WorkerProcess) -> None:
 
 @pytest.mark.parametrize("event", ["started", "record", "completed"])
 def test_worker__killed_during_a_delivery__next_worker_repeats_it(
-    scene: Scenario, workers: Callable[[], WorkerProcess], event: str
+    scenario: Scenario, workers: Callable[[], WorkerProcess], event: str
 ) -> None:
     """The next worker sends the same message again, also the event about the end."""
-    scene.source.family(4)
-    run_id = scene.run()
+    scenario.source.family(4)
+    run_id = scenario.run()
     resume = threading.Event()
-    scene.receiver.answer = lambda message: resume.wait() and None if message.event == event else None
+    scenario.receiver.answer = lambda message: resume.wait() and None if message.event == event else None
     dead = workers()
-    until(lambda: scene.receiver.of(run_id, event))
+    until(lambda: scenario.receiver.of(run_id, event))
     kill_worker(dead)
     resume.set()
-    scene.receiver.answer = lambda _: None
-    [first, *_] = scene.receiver.of(run_id, event)
+    scenario.receiver.answer = lambda _: None
+    [first, *_] = scenario.receiver.of(run_id, event)
     if event == "completed":
-        assert scene.status(run_id) == "completed"
-        assert scene.deliveries(run_id)[-1][2:4] == ("queued", 1)
-        scene.end_waits(run_id)
+        assert scenario.status(run_id) == "completed"
+        assert scenario.deliveries(run_id)[-1][2:4] == ("queued", 1)
+        scenario.end_waits(run_id)
     else:
-        assert ("sending", 1) in {one[2:4] for one in scene.deliveries(run_id)}
-        scene.database.expire_lease(run_id)
+        assert ("sending", 1) in {one[2:4] for one in scenario.deliveries(run_id)}
+        scenario.database.expire_lease(run_id)
     workers()
-    until(lambda: (one := scene.deliveries(run_id)[-1])[0] == -1 and one[2] == "delivered")
-    assert scene.receiver.keys(run_id) == keys(0, 1, 2, 3)
-    same = [message for message in scene.receiver.of(run_id, event) if message.id == first.id]
+    until(lambda: (one := scenario.deliveries(run_id)[-1])[0] == -1 and one[2] == "delivered")
+    assert scenario.receiver.keys(run_id) == keys(0, 1, 2, 3)
+    same = [message for message in scenario.receiver.of(run_id, event) if message.id == first.id]
     assert len(same) == 2
     if event != "completed":
         assert same[0].content == same[1].content
-    events = list(dict.fromkeys(message.event for message in scene.receiver.of(run_id)))
+    events = list(dict.fromkeys(message.event for message in scenario.receiver.of(run_id)))
     assert events == ["started", "record", "completed"]
-    assert scene.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
+    assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 4, "persisted": 4}}}
 
 
-def test_worker__shut_down_during_a_delivery__released(scene: Scenario, workers: Callable[[], WorkerProcess]) -> None:
-    scene.source.family(4)
-    run_id = scene.run()
+def test_worker__shut_down_during_a_delivery__released(
+    scenario: Scenario, workers: Callable[[], WorkerProcess]
+) -> None:
+    scenario.source.family(4)
+    run_id = scenario.run()
     resume = threading.Event()
-    scene.receiver.answer = lambda message: resume.wait() and None if message.keys == keys(0, 1) else None
+    scenario.receiver.answer = lambda message: resume.wait() and None if message.keys == keys(0, 1) else None
     first = workers()
-    until(lambda: scene.receiver.of(run_id, "record"))
+    until(lambda: scenario.receiver.of(run_id, "record"))
     first.close()
-    assert scene.events_in_flight(run_id)[-1] == ("release", 1)
-    assert scene.deliveries(run_id)[-1] == (2, "record", "unknown", 1, 2)
+    assert scenario.events_in_flight(run_id)[-1] == ("release", 1)
+    assert scenario.deliveries(run_id)[-1] == (2, "record", "unknown", 1, 2)
     resume.set()
-    scene.receiver.answer = lambda _: None
-    assert scene.work() == "completed"
-    assert scene.receiver.keys(run_id) == keys(0, 1, 2, 3)
-    assert scene.events_in_flight(run_id)[2:] == [("release", 1), ("claim", None), ("complete", 0)]
+    scenario.receiver.answer = lambda _: None
+    assert scenario.work() == "completed"
+    assert scenario.receiver.keys(run_id) == keys(0, 1, 2, 3)
+    assert scenario.events_in_flight(run_id)[2:] == [("release", 1), ("claim", None), ("complete", 0)]
 
 
-def test_heartbeat__delivery_longer_than_the_lease__lease_survives(scene: Scenario) -> None:
-    scene.source.family(2)
-    run_id = scene.run()
+def test_heartbeat__delivery_longer_than_the_lease__lease_survives(scenario: Scenario) -> None:
+    scenario.source.family(2)
+    run_id = scenario.run()
     resume = threading.Event()
-    scene.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+    scenario.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
 
     def reap_after_expiry() -> object:
-        expiry = scene.database.execution(run_id)["lease_expires_at"]
-        until(lambda: scene.database.one("select clock_timestamp() > %s as past", (expiry,))["past"])
-        with scene.database.worker() as reaper:
+        expiry = scenario.database.execution(run_id)["lease_expires_at"]
+        until(lambda: scenario.database.one("select clock_timestamp() > %s as past", (expiry,))["past"])
+        with scenario.database.worker() as reaper:
             reaper.call("worker_reap")
         resume.set()
         return NO_CHECK
 
-    arrived = partial(scene.receiver.of, run_id, "record")
-    assert scene.run_until(arrived, reap_after_expiry, lease_seconds=1, heartbeat_seconds=0.02) == "completed"
-    assert scene.events_in_flight(run_id) == [("start", None), ("claim", None), ("complete", 0)]
-    assert scene.deliveries(run_id)[1] == (2, "record", "delivered", 1, 2)
+    arrived = partial(scenario.receiver.of, run_id, "record")
+    assert scenario.run_until(arrived, reap_after_expiry, lease_seconds=1, heartbeat_seconds=0.02) == "completed"
+    assert scenario.events_in_flight(run_id) == [("start", None), ("claim", None), ("complete", 0)]
+    assert scenario.deliveries(run_id)[1] == (2, "record", "delivered", 1, 2)
 
 
 # Events about ended runs, which are sent without a lease
 
 
-def stopped_run(scene: Scenario) -> tuple[str, dict[str, Any]]:
+def stopped_run(scenario: Scenario) -> tuple[str, dict[str, Any]]:
     """A run that was stopped, and its event, claimed once."""
-    run_id = scene.run()
-    scene.call("stop_sync_job_run", run_id=run_id)
-    with scene.database.worker() as worker:
+    run_id = scenario.run()
+    scenario.call("stop_sync_job_run", run_id=run_id)
+    with scenario.database.worker() as worker:
         [event] = worker.call("worker_claim_events")
     return run_id, event
 
 
-def test_claim_events__not_acknowledged__claimable_again_after_a_minute(scene: Scenario) -> None:
-    run_id, event = stopped_run(scene)
+def test_claim_events__not_acknowledged__claimable_again_after_a_minute(scenario: Scenario) -> None:
+    run_id, event = stopped_run(scenario)
     assert {*event} == {
         "id", "attempt", "event", "payload", "created_at", "environment_id", "webhook_id", "url", "secret",
     }  # fmt: skip
-    assert (event["attempt"], event["event"], event["url"]) == (1, "sync_job_run:stopped", scene.receiver.url)
-    assert (event["secret"], event["webhook_id"]) == (scene.webhook["secret"], scene.webhook["id"])
-    assert event["payload"] == scene.call("get_sync_job_run", run_id=run_id)
-    with scene.database.worker() as worker:
+    assert (event["attempt"], event["event"], event["url"]) == (1, "sync_job_run:stopped", scenario.receiver.url)
+    assert (event["secret"], event["webhook_id"]) == (scenario.webhook["secret"], scenario.webhook["id"])
+    assert event["payload"] == scenario.call("get_sync_job_run", run_id=run_id)
+    with scenario.database.worker() as worker:
         assert worker.call("worker_claim_events") == []
-        wait = scene.database.one("select due_at - now() as wait from app.deliveries where status = 'queued'")["wait"]
+        wait = scenario.database.one("select due_at - now() as wait from app.deliveries where status = 'queued'")[
+            "wait"
+        ]
         assert 50 < wait.total_seconds() <= 60
-        scene.end_waits(run_id)
+        scenario.end_waits(run_id)
         [again] = worker.call("worker_claim_events")
         assert again == {**event, "attempt": 2}
 
 
-def test_claim_events__two_workers__disjoint(scene: Scenario) -> None:
+def test_claim_events__two_workers__disjoint(scenario: Scenario) -> None:
     for _ in range(25):
-        run_id = scene.run()
-        scene.call("stop_sync_job_run", run_id=run_id)
-    with scene.database.worker() as one, scene.database.worker() as other:
+        run_id = scenario.run()
+        scenario.call("stop_sync_job_run", run_id=run_id)
+    with scenario.database.worker() as one, scenario.database.worker() as other:
         with one.connection.transaction():
             first = one.call("worker_claim_events", max_events=10)
             second = other.call("worker_claim_events", max_events=10)  # not blocked by the first
@@ -598,81 +605,81 @@ def test_claim_events__two_workers__disjoint(scene: Scenario) -> None:
     assert len(set(handed)) == 25
 
 
-def test_ack_event__late_attempt__lost(scene: Scenario) -> None:
-    run_id, late = stopped_run(scene)
-    scene.end_waits(run_id)
-    with scene.database.worker() as worker:
+def test_ack_event__late_attempt__lost(scenario: Scenario) -> None:
+    run_id, late = stopped_run(scenario)
+    scenario.end_waits(run_id)
+    with scenario.database.worker() as worker:
         [event] = worker.call("worker_claim_events")
-        before = scene.database.fingerprint()
+        before = scenario.database.fingerprint()
         for delivered in (True, False):
             answer = worker.call(
                 "worker_ack_event", delivery_id=late["id"], attempt=late["attempt"], delivered=delivered
             )
             assert answer == {"result": "lost"}
-        assert scene.database.fingerprint() == before
+        assert scenario.database.fingerprint() == before
         settled = {"delivery_id": event["id"], "attempt": event["attempt"]}
         assert worker.call("worker_ack_event", **settled, delivered=True) == {"result": "delivered"}
         assert worker.call("worker_ack_event", **settled, delivered=False) == {"result": "lost"}
-    assert scene.deliveries(run_id) == [(-1, "stopped", "delivered", 2, 0)]
+    assert scenario.deliveries(run_id) == [(-1, "stopped", "delivered", 2, 0)]
 
 
-def test_outbox__receiver_unavailable__five_attempts(scene: Scenario) -> None:
-    scene.receiver.answer = lambda _: 503
-    run_id = scene.run()
-    scene.call("stop_sync_job_run", run_id=run_id)
+def test_outbox__receiver_unavailable__five_attempts(scenario: Scenario) -> None:
+    scenario.receiver.answer = lambda _: 503
+    run_id = scenario.run()
+    scenario.call("stop_sync_job_run", run_id=run_id)
     waits = []
     for attempt in range(1, 6):
-        scene.send(times=2)  # nothing is due the second time
-        [one] = deliveries(scene.database, run_id)
+        scenario.send(times=2)  # nothing is due the second time
+        [one] = deliveries(scenario.database, run_id)
         assert (one["attempts"], one["status"]) == (attempt, "queued" if attempt < 5 else "failed")
         if one["due_at"]:
-            left = scene.database.one("select %s - now() as wait", (one["due_at"],))["wait"].total_seconds()
+            left = scenario.database.one("select %s - now() as wait", (one["due_at"],))["wait"].total_seconds()
             waits.append(round(left))
-        scene.end_waits(run_id)
-    scene.send()
-    assert len(scene.receiver.of(run_id)) == 5
-    assert len({(message.id, message.content) for message in scene.receiver.of(run_id)}) == 1
+        scenario.end_waits(run_id)
+    scenario.send()
+    assert len(scenario.receiver.of(run_id)) == 5
+    assert len({(message.id, message.content) for message in scenario.receiver.of(run_id)}) == 1
     assert [2**n - wait in {0, 1} for n, wait in enumerate(waits, 1)] == [True] * 4
 
 
-def test_claim_events__never_acknowledged__fails_after_ten_claims(scene: Scenario) -> None:
-    run_id, _ = stopped_run(scene)
-    with scene.database.worker() as worker:
+def test_claim_events__never_acknowledged__fails_after_ten_claims(scenario: Scenario) -> None:
+    run_id, _ = stopped_run(scenario)
+    with scenario.database.worker() as worker:
         for attempt in range(2, 11):
-            scene.end_waits(run_id)
+            scenario.end_waits(run_id)
             assert [event["attempt"] for event in worker.call("worker_claim_events")] == [attempt]
-        scene.end_waits(run_id)
+        scenario.end_waits(run_id)
         assert worker.call("worker_claim_events") == []
-    assert scene.deliveries(run_id) == [(-1, "stopped", "failed", 10, 0)]
+    assert scenario.deliveries(run_id) == [(-1, "stopped", "failed", 10, 0)]
 
 
-def test_claim_events__webhook_deleted__fails(scene: Scenario) -> None:
-    run_id = scene.run()
-    scene.call("stop_sync_job_run", run_id=run_id)
-    scene.call("delete_webhook", webhook_id=scene.webhook["id"])
-    with scene.database.worker() as worker:
+def test_claim_events__webhook_deleted__fails(scenario: Scenario) -> None:
+    run_id = scenario.run()
+    scenario.call("stop_sync_job_run", run_id=run_id)
+    scenario.call("delete_webhook", webhook_id=scenario.webhook["id"])
+    with scenario.database.worker() as worker:
         assert worker.call("worker_claim_events") == []
-    assert scene.deliveries(run_id) == [(-1, "stopped", "failed", 0, 0)]
+    assert scenario.deliveries(run_id) == [(-1, "stopped", "failed", 0, 0)]
 
 
-def test_outbox__one_receiver_unavailable__others_receive_theirs(scene: Scenario) -> None:
+def test_outbox__one_receiver_unavailable__others_receive_theirs(scenario: Scenario) -> None:
     """The other event is sent and acknowledged."""
-    scene.receiver.answer = lambda _: None
-    lost = scene.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
-    scene.call("stop_sync_job_run", run_id=lost)
-    taken = scene.run()
-    scene.call("stop_sync_job_run", run_id=taken)
-    scene.send()
-    assert [scene.deliveries(one)[0][2:4] for one in (lost, taken)] == [("queued", 1), ("delivered", 1)]
+    scenario.receiver.answer = lambda _: None
+    lost = scenario.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
+    scenario.call("stop_sync_job_run", run_id=lost)
+    taken = scenario.run()
+    scenario.call("stop_sync_job_run", run_id=taken)
+    scenario.send()
+    assert [scenario.deliveries(one)[0][2:4] for one in (lost, taken)] == [("queued", 1), ("delivered", 1)]
 
 
 def test_outbox__one_event_raises__others_are_sent_and_acknowledged(
-    scene: Scenario, caplog: pytest.LogCaptureFixture
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runs = [scene.run() for _ in range(3)]
+    runs = [scenario.run() for _ in range(3)]
     for run_id in runs:
-        scene.call("stop_sync_job_run", run_id=run_id)
-    event_ids = [str(deliveries(scene.database, run_id)[0]["id"]) for run_id in runs]
+        scenario.call("stop_sync_job_run", run_id=run_id)
+    event_ids = [str(deliveries(scenario.database, run_id)[0]["id"]) for run_id in runs]
     sent: list[str] = []
 
     async def send(message: webhook.WebhookMessage) -> None:
@@ -680,14 +687,18 @@ def test_outbox__one_event_raises__others_are_sent_and_acknowledged(
             raise ValueError("a bug")
         sent.append(message.id)
 
-    asyncio.run(Outbox(scene.client, send).send_due())
+    asyncio.run(Outbox(scenario.client, send).send_due())
     assert sorted(sent) == sorted([event_ids[0], event_ids[2]])
-    assert [scene.deliveries(run_id)[0][2:4] for run_id in runs] == [("delivered", 1), ("queued", 1), ("delivered", 1)]
+    assert [scenario.deliveries(run_id)[0][2:4] for run_id in runs] == [
+        ("delivered", 1),
+        ("queued", 1),
+        ("delivered", 1),
+    ]
     [record] = [record for record in caplog.records if record.message == "could not send event"]
     assert vars(record)["delivery_id"] == event_ids[1]
 
 
 @pytest.mark.parametrize("limit", [0, -1, 101])
-def test_claim_events__invalid_limit(scene: Scenario, limit: int) -> None:
-    with scene.database.worker() as worker:
+def test_claim_events__invalid_limit(scenario: Scenario, limit: int) -> None:
+    with scenario.database.worker() as worker:
         assert worker.error("worker_claim_events", max_events=limit).code == "invalid_limit"

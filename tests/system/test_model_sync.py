@@ -91,7 +91,7 @@ class Scenario:
 
 
 @pytest.fixture
-def scene(project: Project, table_source: TableSource) -> Scenario:
+def scenario(project: Project, table_source: TableSource) -> Scenario:
     return Scenario(project, table_source)
 
 
@@ -111,47 +111,49 @@ def accounts(*records: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 @through_both_doors
-def test_fields__only_mapped_ones_are_stored(scene: Scenario) -> None:
-    fields = [scene.field("name", "title"), scene.field("name", "日本"), scene.field("id", "number")]
-    assert scene.run(scene.sync(fields=fields)) == counts(5, insert=5)
-    assert scene.rows() == {
+def test_fields__only_mapped_ones_are_stored(scenario: Scenario) -> None:
+    fields = [scenario.field("name", "title"), scenario.field("name", "日本"), scenario.field("id", "number")]
+    assert scenario.run(scenario.sync(fields=fields)) == counts(5, insert=5)
+    assert scenario.rows() == {
         key(one["code"]): {"title": one["name"], "日本": one["name"], "number": one["id"], "code": one["code"]}
         for one in AIRLINES
     }
 
 
 @through_both_doors
-def test_fields__any_json__stored_unchanged(scene: Scenario) -> None:
+def test_fields__any_json__stored_unchanged(scenario: Scenario) -> None:
     values: list[Any] = [None, True, 0, -1.5, 10**30, "", "\u2028 🛫", [], [1, {"a": None}], {}, {"'": '"'}]
-    scene.table_source.put("airlines", *({"id": n, "code": n, "name": value} for n, value in enumerate(values)))
-    assert scene.run(scene.sync()) == counts(len(values), insert=len(values))
-    assert scene.rows() == {f"[{n}]": {"code": n, "title": value} for n, value in enumerate(values)}
+    scenario.table_source.put("airlines", *({"id": n, "code": n, "name": value} for n, value in enumerate(values)))
+    assert scenario.run(scenario.sync()) == counts(len(values), insert=len(values))
+    assert scenario.rows() == {f"[{n}]": {"code": n, "title": value} for n, value in enumerate(values)}
 
 
 @through_both_doors
-def test_fields__missing_at_the_source__null(scene: Scenario) -> None:
+def test_fields__missing_at_the_source__null(scenario: Scenario) -> None:
     """An existing row loses its value, because the source decides."""
-    sync_id = scene.sync(fields=[scene.field("name", "title"), scene.field("hub", "hub")])
-    scene.table_source.put("airlines", {"id": 1, "code": "AA", "name": "American", "hub": "DFW"})
-    assert scene.run(sync_id) == counts(1, insert=1)
-    scene.table_source.put("airlines", {"id": 1, "code": "AA", "name": "American"})
-    assert scene.run(sync_id) == counts(1, update=1)
-    assert scene.rows() == {'["AA"]': {"code": "AA", "title": "American", "hub": None}}
+    sync_id = scenario.sync(fields=[scenario.field("name", "title"), scenario.field("hub", "hub")])
+    scenario.table_source.put("airlines", {"id": 1, "code": "AA", "name": "American", "hub": "DFW"})
+    assert scenario.run(sync_id) == counts(1, insert=1)
+    scenario.table_source.put("airlines", {"id": 1, "code": "AA", "name": "American"})
+    assert scenario.run(sync_id) == counts(1, update=1)
+    assert scenario.rows() == {'["AA"]': {"code": "AA", "title": "American", "hub": None}}
 
 
 # Modes
 
 
-def before_of(scene: Scenario) -> dict[str, Any]:
+def before_of(scenario: Scenario) -> dict[str, Any]:
     """Two rows that a bulk sync has stored, one of which the source no longer has."""
     other = TableSource()
     other.put("accounts", {"code": "AA", "title": "old", "more": 1}, {"code": "XX", "title": "gone", "more": 2})
-    bulk = scene.client.of(BULK)
-    connection_id = scene.database.connection(scene.client.user.agency_id, config=other.config(key=["code"]))
-    target = scene.target["connection_id"]
-    run(scene.database, bulk.started(bulk.made(source_connection_id=connection_id, destination_connection_id=target)))
+    bulk = scenario.client.of(BULK)
+    connection_id = scenario.database.connection(scenario.client.user.agency_id, config=other.config(key=["code"]))
+    target = scenario.target["connection_id"]
+    run(
+        scenario.database, bulk.started(bulk.made(source_connection_id=connection_id, destination_connection_id=target))
+    )
     other.close()
-    return scene.rows()
+    return scenario.rows()
 
 
 OLD = {'["AA"]': {"code": "AA", "title": "old", "more": 1}, '["XX"]': {"code": "XX", "title": "gone", "more": 2}}
@@ -168,59 +170,59 @@ NEW_AA = {'["AA"]': {"code": "AA", "title": "American", "more": 1}}
     ],
 )
 def test_mode__over_rows_of_a_bulk_sync(
-    scene: Scenario, mode: str, counted: dict[str, int], left: dict[str, Any]
+    scenario: Scenario, mode: str, counted: dict[str, int], left: dict[str, Any]
 ) -> None:
-    assert before_of(scene) == OLD
-    sync_id = scene.sync(mode)
-    assert scene.run(sync_id) == counted
-    assert scene.rows() == left
+    assert before_of(scenario) == OLD
+    sync_id = scenario.sync(mode)
+    assert scenario.run(sync_id) == counted
+    assert scenario.rows() == left
     # A second time: created rows exist, updated rows are written again.
     again = {"create": counts(5), "update": counts(5, update=1), "updateOrCreate": counts(5, update=5)}
-    assert scene.run(sync_id) == again[mode]
-    assert scene.rows() == left
+    assert scenario.run(sync_id) == again[mode]
+    assert scenario.rows() == left
 
 
 @through_both_doors
 @pytest.mark.parametrize("identity", ["code", None])
-def test_append__every_execution_adds_every_record(scene: Scenario, identity: str | None) -> None:
+def test_append__every_execution_adds_every_record(scenario: Scenario, identity: str | None) -> None:
     """Beside existing rows, also those with another identity. A given identity is ignored."""
-    before_of(scene)
-    sync_id = scene.sync("append", by=identity)
+    before_of(scenario)
+    sync_id = scenario.sync("append", by=identity)
     for times in (1, 2):
-        assert scene.run(sync_id) == counts(5, insert=5)
-        appended = [data for one, data in scene.rows().items() if one not in OLD]
+        assert scenario.run(sync_id) == counts(5, insert=5)
+        appended = [data for one, data in scenario.rows().items() if one not in OLD]
         expected = [{"title": one["name"]} for one in AIRLINES for _ in range(times)]
         assert sorted(map(json.dumps, appended)) == sorted(map(json.dumps, expected))
-    assert {one: scene.rows()[one] for one in OLD} == OLD
+    assert {one: scenario.rows()[one] for one in OLD} == OLD
 
 
 @through_both_doors
 @pytest.mark.parametrize("mode", ["update", "updateOrCreate"])
-def test_sync_all_records__false__unchanged_row_not_written(scene: Scenario, mode: str) -> None:
-    before_of(scene)
-    run(scene.database, scene.client.started(scene.sync()))
-    sync_id = scene.sync(mode, sync_all_records=False)
-    before = scene.stored()
-    assert scene.run(sync_id) == counts(5)
-    assert scene.stored() == before
-    scene.table_source.tables["airlines"][1] = {"id": 2, "code": "UA", "name": "another"}
-    scene.table_source.tables["airlines"].append({"id": 6, "code": "ZZ", "name": "new"})
-    assert scene.run(sync_id) == counts(6, insert=int(mode == "updateOrCreate"), update=1)
-    assert scene.rows()['["UA"]']["title"] == "another"
+def test_sync_all_records__false__unchanged_row_not_written(scenario: Scenario, mode: str) -> None:
+    before_of(scenario)
+    run(scenario.database, scenario.client.started(scenario.sync()))
+    sync_id = scenario.sync(mode, sync_all_records=False)
+    before = scenario.stored()
+    assert scenario.run(sync_id) == counts(5)
+    assert scenario.stored() == before
+    scenario.table_source.tables["airlines"][1] = {"id": 2, "code": "UA", "name": "another"}
+    scenario.table_source.tables["airlines"].append({"id": 6, "code": "ZZ", "name": "new"})
+    assert scenario.run(sync_id) == counts(6, insert=int(mode == "updateOrCreate"), update=1)
+    assert scenario.rows()['["UA"]']["title"] == "another"
 
 
 @through_both_doors
-def test_sync_all_records__true__every_row_written(scene: Scenario) -> None:
-    sync_id = scene.sync()
-    assert scene.run(sync_id) == counts(5, insert=5)
-    assert scene.run(sync_id) == counts(5, update=5)
+def test_sync_all_records__true__every_row_written(scenario: Scenario) -> None:
+    sync_id = scenario.sync()
+    assert scenario.run(sync_id) == counts(5, insert=5)
+    assert scenario.run(sync_id) == counts(5, update=5)
 
 
 @through_both_doors
-def test_fields__two_syncs_into_one_row(scene: Scenario) -> None:
-    scene.run(scene.sync(fields=[scene.field("name", "title")]))
-    assert scene.run(scene.sync("update", fields=[scene.field("id", "number")])) == counts(5, update=5)
-    assert scene.rows() == {
+def test_fields__two_syncs_into_one_row(scenario: Scenario) -> None:
+    scenario.run(scenario.sync(fields=[scenario.field("name", "title")]))
+    assert scenario.run(scenario.sync("update", fields=[scenario.field("id", "number")])) == counts(5, update=5)
+    assert scenario.rows() == {
         key(one["code"]): {"code": one["code"], "title": one["name"], "number": one["id"]} for one in AIRLINES
     }
 
@@ -229,30 +231,30 @@ def test_fields__two_syncs_into_one_row(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_identity__number_and_text_differ(scene: Scenario) -> None:
+def test_identity__number_and_text_differ(scenario: Scenario) -> None:
     values: list[Any] = [1, "1", "01", 1.5, -0.5, 10**20, "[1]", '"', "é", "e\u0301", "A", "a", " a", "", True, False]
-    scene.table_source.put("airlines", *({"id": n, "code": value, "name": n} for n, value in enumerate(values)))
-    sync_id = scene.sync()
-    assert scene.run(sync_id) == counts(len(values), insert=len(values))
-    assert scene.run(sync_id) == counts(len(values), update=len(values))
-    assert scene.rows() == {key(value): {"code": value, "title": n} for n, value in enumerate(values)}
+    scenario.table_source.put("airlines", *({"id": n, "code": value, "name": n} for n, value in enumerate(values)))
+    sync_id = scenario.sync()
+    assert scenario.run(sync_id) == counts(len(values), insert=len(values))
+    assert scenario.run(sync_id) == counts(len(values), update=len(values))
+    assert scenario.rows() == {key(value): {"code": value, "title": n} for n, value in enumerate(values)}
 
 
 @through_both_doors
 @pytest.mark.parametrize("other", ["1.0", "1e0", "10e-1"])
-def test_identity__equal_numbers_are_equal(scene: Scenario, other: str) -> None:
+def test_identity__equal_numbers_are_equal(scenario: Scenario, other: str) -> None:
     """JSON and the database have one kind of number."""
-    sync_id = scene.sync()
-    scene.table_source.put("airlines", {"id": 1, "code": 1, "name": "an integer"})
-    scene.run(sync_id)
-    scene.table_source.put("airlines", {"id": 1, "code": json.loads(other), "name": "a fraction"})
-    assert scene.run(sync_id) == counts(1, update=1)
-    assert list(scene.rows().values()) == [{"code": 1, "title": "a fraction"}]
+    sync_id = scenario.sync()
+    scenario.table_source.put("airlines", {"id": 1, "code": 1, "name": "an integer"})
+    scenario.run(sync_id)
+    scenario.table_source.put("airlines", {"id": 1, "code": json.loads(other), "name": "a fraction"})
+    assert scenario.run(sync_id) == counts(1, update=1)
+    assert list(scenario.rows().values()) == [{"code": 1, "title": "a fraction"}]
 
 
 @through_both_doors
-def test_identity__missing_value__counted_as_error(scene: Scenario) -> None:
-    scene.table_source.put(
+def test_identity__missing_value__counted_as_error(scenario: Scenario) -> None:
+    scenario.table_source.put(
         "airlines",
         {"id": 1, "code": "AA", "name": "good"},
         {"id": 2, "code": None, "name": "null"},
@@ -268,10 +270,10 @@ def test_identity__missing_value__counted_as_error(scene: Scenario) -> None:
         ("update", counts(8, update=2, error=6)),
         ("updateOrCreate", counts(8, update=2, error=6)),
     ):
-        sync_id = scene.sync(mode)
-        assert scene.run(sync_id) == by_mode
-    assert {one["title"] for one in scene.rows().values()} == {"good", "as long as may be"}
-    [execution] = scene.client.ask("GET", f"/{sync_id}/executions").json()["data"]
+        sync_id = scenario.sync(mode)
+        assert scenario.run(sync_id) == by_mode
+    assert {one["title"] for one in scenario.rows().values()} == {"good", "as long as may be"}
+    [execution] = scenario.client.ask("GET", f"/{sync_id}/executions").json()["data"]
     assert execution["errors"] == [
         'The record [2] has no value for its identity "code".',
         'The record [3] has no value for its identity "code".',
@@ -283,12 +285,12 @@ def test_identity__missing_value__counted_as_error(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_errors__first_hundred_listed_and_all_counted(scene: Scenario) -> None:
-    scene.table_source.put("airlines", *({"id": n, "code": None if n % 2 else n} for n in range(300)))
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    run(scene.database, execution_id)
-    execution = scene.client.execution(sync_id, execution_id)
+def test_errors__first_hundred_listed_and_all_counted(scenario: Scenario) -> None:
+    scenario.table_source.put("airlines", *({"id": n, "code": None if n % 2 else n} for n in range(300)))
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    run(scenario.database, execution_id)
+    execution = scenario.client.execution(sync_id, execution_id)
     assert {name: execution["counts"][name] for name in ("total", "insert", "error")} == {
         "total": 300,
         "insert": 150,
@@ -299,32 +301,32 @@ def test_errors__first_hundred_listed_and_all_counted(scene: Scenario) -> None:
 
 
 @through_both_doors
-def test_identity__repeated__last_record_wins(scene: Scenario) -> None:
+def test_identity__repeated__last_record_wins(scenario: Scenario) -> None:
     """In one batch it is one row, written once; in the next it is an update."""
-    scene.table_source.put("airlines", *({"id": n, "code": "AA", "name": n} for n in range(5)))
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    run(scene.database, execution_id)
-    shown = scene.client.execution(sync_id, execution_id)["counts"]
+    scenario.table_source.put("airlines", *({"id": n, "code": "AA", "name": n} for n in range(5)))
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    run(scenario.database, execution_id)
+    shown = scenario.client.execution(sync_id, execution_id)["counts"]
     assert (shown["total"], shown["insert"], shown["update"], shown["error"]) == (5, 1, 2, 0)
-    assert scene.rows() == {'["AA"]': {"code": "AA", "title": 4}}
+    assert scenario.rows() == {'["AA"]': {"code": "AA", "title": 4}}
 
 
 # Status and counts during an execution
 
 
 @through_both_doors
-def test_counts__grow_with_each_batch(scene: Scenario) -> None:
-    before_of(scene)
-    scene.table_source.tables["airlines"].insert(1, {"id": 9, "code": None})
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
+def test_counts__grow_with_each_batch(scenario: Scenario) -> None:
+    before_of(scenario)
+    scenario.table_source.tables["airlines"].insert(1, {"id": 9, "code": None})
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
 
     def shown() -> tuple[int, ...]:
-        found = scene.client.execution(sync_id, execution_id)["counts"]
+        found = scenario.client.execution(sync_id, execution_id)["counts"]
         return tuple(found[name] for name in ("total", "insert", "update", "error"))
 
-    with StepWorker(scene.database, execution_id) as step_worker:
+    with StepWorker(scenario.database, execution_id) as step_worker:
         for expected in ((0, 0, 0, 0), (2, 0, 1, 1), (4, 2, 1, 1), (6, 4, 1, 1)):
             assert shown() == expected
             if expected[0] < 6:
@@ -337,14 +339,14 @@ def test_counts__grow_with_each_batch(scene: Scenario) -> None:
 @pytest.mark.parametrize("mode", ["create", "update", "updateOrCreate", "append"])
 @pytest.mark.parametrize("done", range(BATCHES + 1))
 def test_runner__worker_dies_after_any_batch__another_resumes_and_counts_once(
-    scene: Scenario, mode: str, done: int
+    scenario: Scenario, mode: str, done: int
 ) -> None:
-    before_of(scene)
-    scene.table_source.tables["airlines"][3] = {"id": 4, "name": "no code"}
-    sync_id = scene.sync(mode)
-    before = scene.stored()
-    execution_id = scene.client.started(sync_id)
-    step_worker = StepWorker(scene.database, execution_id)
+    before_of(scenario)
+    scenario.table_source.tables["airlines"][3] = {"id": 4, "name": "no code"}
+    sync_id = scenario.sync(mode)
+    before = scenario.stored()
+    execution_id = scenario.client.started(sync_id)
+    step_worker = StepWorker(scenario.database, execution_id)
     for _ in range(done):
         batch = step_worker.batch()
         assert batch is not None
@@ -352,12 +354,12 @@ def test_runner__worker_dies_after_any_batch__another_resumes_and_counts_once(
             step_worker.commit(batch) == step_worker.commit(batch, step_worker.seq) == "continue"
         )  # as after a lost response
     step_worker.dies()
-    scene.table_source.asked.clear()
-    with StepWorker(scene.database, execution_id) as heir:
+    scenario.table_source.asked.clear()
+    with StepWorker(scenario.database, execution_id) as heir:
         assert heir.rest() == BATCHES - done
-    assert len(scene.table_source.asked) == BATCHES - done
+    assert len(scenario.table_source.asked) == BATCHES - done
     assert (
-        scene.counted(sync_id, execution_id, before)
+        scenario.counted(sync_id, execution_id, before)
         == {
             "create": counts(5, insert=3, error=1),
             "update": counts(5, update=1, error=1),
@@ -368,31 +370,31 @@ def test_runner__worker_dies_after_any_batch__another_resumes_and_counts_once(
 
 
 @through_both_doors
-def test_cancel__in_the_middle__stored_rows_stay(scene: Scenario) -> None:
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    with StepWorker(scene.database, execution_id) as step_worker:
+def test_cancel__in_the_middle__stored_rows_stay(scenario: Scenario) -> None:
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    with StepWorker(scenario.database, execution_id) as step_worker:
         step_worker.steps(1)
-        assert scene.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
+        assert scenario.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
         assert step_worker.tell("worker_release") == "cancelled"
-    shown = scene.client.execution(sync_id, execution_id)
+    shown = scenario.client.execution(sync_id, execution_id)
     assert (shown["status"], shown["counts"]["insert"], shown["errors"]) == ("canceled", 2, [])
-    assert scene.rows() == accounts(*AIRLINES[:2])
+    assert scenario.rows() == accounts(*AIRLINES[:2])
 
 
 @through_both_doors
-def test_source__refuses_in_the_middle__fails(scene: Scenario) -> None:
+def test_source__refuses_in_the_middle__fails(scenario: Scenario) -> None:
     """The execution's error comes before those of records."""
-    scene.table_source.tables["airlines"][0] = {"id": 1, "name": "no code"}
-    scene.table_source.before = lambda _resource, page: 401 if page == 2 else None
-    sync_id = scene.sync()
-    execution_id = scene.client.started(sync_id)
-    with StepWorker(scene.database, execution_id) as step_worker:
+    scenario.table_source.tables["airlines"][0] = {"id": 1, "name": "no code"}
+    scenario.table_source.before = lambda _resource, page: 401 if page == 2 else None
+    sync_id = scenario.sync()
+    execution_id = scenario.client.started(sync_id)
+    with StepWorker(scenario.database, execution_id) as step_worker:
         execution = Execution(**step_worker.claimed)
-    client = WorkerClient(PostgresTransport(scene.database.login("authenticator")), service_caller(""))
+    client = WorkerClient(PostgresTransport(scenario.database.login("authenticator")), service_caller(""))
     assert asyncio.run(Engine(client, 5).run(execution, LOCAL["model_sync"], Signals())) == "failed"
     asyncio.run(client.aclose())
-    shown = scene.client.execution(sync_id, execution_id)
+    shown = scenario.client.execution(sync_id, execution_id)
     assert (shown["status"], shown["counts"]["insert"], shown["counts"]["error"]) == ("failed", 1, 1)
     assert shown["errors"] == [
         'The source returned 401 for "airlines". Check the secret and what it may read.',
@@ -401,29 +403,29 @@ def test_source__refuses_in_the_middle__fails(scene: Scenario) -> None:
 
 
 @through_one_door
-def test_runner__complete__reads_nothing(scene: Scenario) -> None:
-    execution_id = scene.client.started(scene.sync())
-    step_worker = StepWorker(scene.database, execution_id)
+def test_runner__complete__reads_nothing(scenario: Scenario) -> None:
+    execution_id = scenario.client.started(scenario.sync())
+    step_worker = StepWorker(scenario.database, execution_id)
     step_worker.steps(BATCHES)
     step_worker.dies()
-    scene.table_source.asked.clear()
-    scene.database.admin.execute("update app.connections set config = '{}' where id = %s", (scene.source,))
-    with StepWorker(scene.database, execution_id) as heir:
+    scenario.table_source.asked.clear()
+    scenario.database.admin.execute("update app.connections set config = '{}' where id = %s", (scenario.source,))
+    with StepWorker(scenario.database, execution_id) as heir:
         assert heir.rest() == 0
-    assert scene.table_source.asked == []
+    assert scenario.table_source.asked == []
 
 
 @through_both_doors
-def test_start__object_created_since__checked_again(scene: Scenario) -> None:
+def test_start__object_created_since__checked_again(scenario: Scenario) -> None:
     """Two syncs of an empty object with different identities. Starting the second one fails."""
-    first = scene.sync()
-    identity = {**scene.field("id", "number"), "function": "Equality"}
-    second = scene.client.made(identity=identity, fields=[scene.field("name", "title")], target=scene.target)
-    scene.run(first)
-    with scene.client.project.unchanged():
-        members = expect_error(scene.client.start(second), 400, "not_the_identity")
+    first = scenario.sync()
+    identity = {**scenario.field("id", "number"), "function": "Equality"}
+    second = scenario.client.made(identity=identity, fields=[scenario.field("name", "title")], target=scenario.target)
+    scenario.run(first)
+    with scenario.client.project.unchanged():
+        members = expect_error(scenario.client.start(second), 400, "not_the_identity")
     assert members == {"object": "accounts", "target": "number"}
-    assert scene.run(first) == counts(5, update=5)
+    assert scenario.run(first) == counts(5, update=5)
 
 
 def test_mapped__rows_and_errors() -> None:

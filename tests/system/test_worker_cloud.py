@@ -67,18 +67,18 @@ class Queue:
 class Cloud:
     """The worker's Lambda functions and their queues."""
 
-    def __init__(self, scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.scene = scene
+    def __init__(self, scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.scenario = scenario
         self.runs, self.checks = Queue("runs"), Queue("checks")
         self.set = monkeypatch.setenv
-        self.set("DATABASE_URL", scene.database.login("authenticator"))
+        self.set("DATABASE_URL", scenario.database.login("authenticator"))
         self.set("WORKER_ALLOW_PRIVATE_ADDRESSES", "true")
         self.set("QUEUE_URL", self.runs.url)
         self.set("CHECK_QUEUE_URL", self.checks.url)
         self.dispatcher = make_dispatcher(self.runs.url, self.checks.url)
 
     def start(self, *resources: str) -> str:
-        job_id = self.scene.start(*resources)
+        job_id = self.scenario.start(*resources)
         self.dispatcher.notify("runs")
         return job_id
 
@@ -90,22 +90,22 @@ class Cloud:
 
 
 @pytest.fixture
-def scene(database: Database, tmp_path: Path) -> Iterator[Scenario]:
+def scenario(database: Database, tmp_path: Path) -> Iterator[Scenario]:
     table("flights")
     with Source() as source:
         yield Scenario(database, source, tmp_path)
 
 
 @pytest.fixture
-def in_cloud(account: None, scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def in_cloud(account: None, scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     with mock_aws():
-        yield Cloud(scene, monkeypatch)
+        yield Cloud(scenario, monkeypatch)
 
 
 def test_message__runs_the_execution(in_cloud: Cloud) -> None:
     job_id = in_cloud.start()
     assert in_cloud.invoke(in_cloud.runs.receive()) == NOTHING_FAILED
-    in_cloud.scene.assert_completed(job_id)
+    in_cloud.scenario.assert_completed(job_id)
     assert in_cloud.runs.receive()["Records"] == []
 
 
@@ -113,33 +113,33 @@ def test_message__received_twice__runs_once(in_cloud: Cloud) -> None:
     job_id = in_cloud.start()
     event = in_cloud.runs.receive()
     assert in_cloud.invoke(event) == in_cloud.invoke(event) == NOTHING_FAILED
-    in_cloud.scene.assert_completed(job_id)
-    assert in_cloud.scene.events(job_id) == ["start", "claim", "complete"]
+    in_cloud.scenario.assert_completed(job_id)
+    assert in_cloud.scenario.events(job_id) == ["start", "claim", "complete"]
 
 
 def test_invocation__runs_everything_queued(in_cloud: Cloud) -> None:
     """A lost message loses no execution, because each invocation runs until nothing is queued."""
-    jobs = [in_cloud.scene.start("weather") for _ in range(3)]
+    jobs = [in_cloud.scenario.start("weather") for _ in range(3)]
     in_cloud.dispatcher.notify("runs")
     in_cloud.invoke(in_cloud.runs.receive())
-    assert {in_cloud.scene.row(job_id)["status"] for job_id in jobs} == {"completed"}
+    assert {in_cloud.scenario.row(job_id)["status"] for job_id in jobs} == {"completed"}
 
 
 def test_invocation__long_sync__continues_in_the_next(in_cloud: Cloud) -> None:
     """Each invocation stops before its time is over, with a checkpoint and a message for the next."""
-    in_cloud.scene.source.faults.delay_seconds = 0.1
+    in_cloud.scenario.source.faults.delay_seconds = 0.1
     job_id = in_cloud.start()
     invocations = 0
     while (event := in_cloud.runs.receive())["Records"]:
-        seq = in_cloud.scene.row(job_id)["seq"]
+        seq = in_cloud.scenario.row(job_id)["seq"]
         assert in_cloud.invoke(event, lambda_handler.RESERVE_SECONDS + 0.7) == NOTHING_FAILED
         invocations += 1
-        assert in_cloud.scene.row(job_id)["seq"] > seq
+        assert in_cloud.scenario.row(job_id)["seq"] > seq
     assert invocations > 2
-    in_cloud.scene.assert_completed(job_id)
+    in_cloud.scenario.assert_completed(job_id)
     moves = ["claim", "release"] * (invocations - 1)
-    assert in_cloud.scene.events(job_id) == ["start", *moves, "claim", "complete"]
-    assert in_cloud.scene.row(job_id)["attempts"] == 0  # a release is no failed attempt
+    assert in_cloud.scenario.events(job_id) == ["start", *moves, "claim", "complete"]
+    assert in_cloud.scenario.row(job_id)["attempts"] == 0  # a release is no failed attempt
 
 
 def test_message__malformed__returned_alone(in_cloud: Cloud) -> None:
@@ -152,7 +152,7 @@ def test_message__malformed__returned_alone(in_cloud: Cloud) -> None:
     assert len(wrong) == 7
     response = in_cloud.invoke(event)
     assert [failure["itemIdentifier"] for failure in response["batchItemFailures"]] == wrong
-    in_cloud.scene.assert_completed(job_id)
+    in_cloud.scenario.assert_completed(job_id)
 
 
 def test_message__only_malformed__database_not_called(in_cloud: Cloud) -> None:
@@ -173,12 +173,12 @@ def test_message__database_unavailable__all_returned(in_cloud: Cloud) -> None:
     assert [failure["itemIdentifier"] for failure in response["batchItemFailures"]] == [
         record["messageId"] for record in event["Records"]
     ]
-    assert in_cloud.scene.row(job_id)["status"] == "queued"
+    assert in_cloud.scenario.row(job_id)["status"] == "queued"
     assert in_cloud.runs.receive()["Records"] == []  # they were received before
 
 
 def test_tick__message_lost__sends_another(in_cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
-    job_id = in_cloud.scene.start()
+    job_id = in_cloud.scenario.start()
     with caplog.at_level(logging.INFO):
         in_cloud.tick()
     logged = {record.queue: record for record in caplog.records if record.message == "queue stats"}  # type: ignore[attr-defined]
@@ -187,17 +187,17 @@ def test_tick__message_lost__sends_another(in_cloud: Cloud, caplog: pytest.LogCa
     assert [json.loads(record["body"]) for record in event["Records"]] == [{"queue": "runs"}]
     assert in_cloud.checks.receive()["Records"] == []
     in_cloud.invoke(event)
-    in_cloud.scene.assert_completed(job_id)
+    in_cloud.scenario.assert_completed(job_id)
 
 
 def test_tick__expired_lease__queued_again(in_cloud: Cloud) -> None:
-    job_id = in_cloud.scene.start()
-    with in_cloud.scene.database.worker() as session:
+    job_id = in_cloud.scenario.start()
+    with in_cloud.scenario.database.worker() as session:
         session.claim()
-    in_cloud.scene.database.expire_lease(job_id)
+    in_cloud.scenario.database.expire_lease(job_id)
     in_cloud.tick()
-    assert in_cloud.scene.row(job_id)["status"] == "queued"
-    assert in_cloud.scene.events(job_id) == ["start", "claim", "release"]
+    assert in_cloud.scenario.row(job_id)["status"] == "queued"
+    assert in_cloud.scenario.events(job_id) == ["start", "claim", "release"]
 
 
 def test_tick__nothing_queued__sends_no_message(in_cloud: Cloud) -> None:
@@ -217,23 +217,23 @@ def test_queue__claims_its_own_families_only(in_cloud: Cloud) -> None:
     event = in_cloud.runs.receive()
     in_cloud.set("WORKER_QUEUE", "checks")
     assert in_cloud.invoke(event) == NOTHING_FAILED
-    assert in_cloud.scene.row(job_id)["status"] == "queued"
+    assert in_cloud.scenario.row(job_id)["status"] == "queued"
 
 
 def test_message__cancelled_before_the_invocation__not_run(in_cloud: Cloud) -> None:
     """What was cancelled before the invocation is not run."""
     job_id = in_cloud.start()
     event = in_cloud.runs.receive()
-    in_cloud.scene.cancel(job_id)
+    in_cloud.scenario.cancel(job_id)
     assert in_cloud.invoke(event) == NOTHING_FAILED
-    assert in_cloud.scene.events(job_id) == ["start", "cancel"]
+    assert in_cloud.scenario.events(job_id) == ["start", "cancel"]
 
 
 def test_settings__read_from_a_secret(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = in_cloud.start()
-    value = json.dumps({"DATABASE_URL": in_cloud.scene.database.login("authenticator")})
+    value = json.dumps({"DATABASE_URL": in_cloud.scenario.database.login("authenticator")})
     aws.client("secretsmanager").create_secret(Name="the-settings", SecretString=value)
     monkeypatch.delenv("DATABASE_URL")
     in_cloud.set("SETTINGS_SECRET", "the-settings")
     assert in_cloud.invoke(in_cloud.runs.receive()) == NOTHING_FAILED
-    in_cloud.scene.assert_completed(job_id)
+    in_cloud.scenario.assert_completed(job_id)
