@@ -1,4 +1,4 @@
-"""A process that may be frozen between two requests: what it kept is renewed, and no caller hears of it."""
+"""A process that may be frozen between two requests: its connections and settings are renewed without an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CALLER = Caller("a.b.c", {"role": "authenticated"})
 
 
 class Project:
-    """Answers everything; `connections` are those that requests came through, `fetched` counts fetches of keys."""
+    """Responds to every path. `connections` are those of the requests, and `fetched` counts the fetches of keys."""
 
     def __init__(self) -> None:
         self.connections: list[str] = []
@@ -56,8 +56,8 @@ def server(project: Project) -> Iterator[WebServer]:
     made.close()
 
 
-class Calendar:
-    """The calendar's clock; the process's own stands still."""
+class WallClock:
+    """The wall clock. The monotonic clock does not advance."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -67,8 +67,8 @@ class Calendar:
 
 
 @pytest.fixture
-def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
-    made = Calendar()
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    made = WallClock()
     monkeypatch.setattr(services, "time", made)
     monkeypatch.setattr(signing_keys, "time", made.time)
     monkeypatch.setattr(signing_keys, "monotonic", lambda: 1000.0)
@@ -76,31 +76,31 @@ def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
 
 
 @pytest.fixture
-def made(server: WebServer, calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+def made(server: WebServer, wall_clock: WallClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     settings = Settings(server.url, "k")
     authenticator = Authenticator(server.url, api_key="k")
     made = Services(settings, authenticator, PostgrestTransport(server.url, "k"))
-    monkeypatch.setattr(services, "_process", services._Process(made, calendar.now, calendar.now))
+    monkeypatch.setattr(services, "_process", services._Process(made, wall_clock.now, wall_clock.now))
     yield made
     made.close()
 
 
 @pytest.mark.parametrize(("pause", "renewed"), [(0, False), (PAUSE_SECONDS - 1, False), (PAUSE_SECONDS, True)])
-def test_a_pause_renews_what_is_pooled(
-    project: Project, made: Services, calendar: Calendar, pause: float, renewed: bool
+def test_transport__pause__new_connection(
+    project: Project, made: Services, wall_clock: WallClock, pause: float, renewed: bool
 ) -> None:
     services_for_invocation().transport.call("f", {}, CALLER)
     services_for_invocation().transport.call("f", {}, CALLER)
-    calendar.now += pause
+    wall_clock.now += pause
     services_for_invocation().transport.call("f", {}, CALLER)
     first, second, third = project.connections
     assert first == second
     assert (second != third) is renewed
 
 
-def test_a_clock_that_was_set_back_is_a_pause(project: Project, made: Services, calendar: Calendar) -> None:
+def test_transport__clock_set_back__new_connection(project: Project, made: Services, wall_clock: WallClock) -> None:
     services_for_invocation().transport.call("f", {}, CALLER)
-    calendar.now -= 3600
+    wall_clock.now -= 3600
     services_for_invocation().transport.call("f", {}, CALLER)
     assert len(set(project.connections)) == 2
 
@@ -110,31 +110,31 @@ def fetch(keys: signing_keys.SigningKeys) -> None:
         keys.find("a")
 
 
-def test_the_auth_servers_connection_is_renewed_as_well(project: Project, made: Services, calendar: Calendar) -> None:
+def test_signing_keys__pause__new_connection(project: Project, made: Services, wall_clock: WallClock) -> None:
     keys = made.authenticator._keys
     fetch(keys)
-    calendar.now += signing_keys.LIFETIME_SECONDS
+    wall_clock.now += signing_keys.LIFETIME_SECONDS
     services_for_invocation()
     fetch(keys)
     assert project.fetched == len(set(project.connections)) == 2
 
 
 @pytest.mark.parametrize(("pause", "fetches"), [(PAUSE_SECONDS, 1), (signing_keys.LIFETIME_SECONDS, 2)])
-def test_keys_are_as_old_as_the_calendar_says(
-    project: Project, made: Services, calendar: Calendar, monkeypatch: pytest.MonkeyPatch, pause: float, fetches: int
+def test_signing_keys__age_by_the_wall_clock(
+    project: Project, made: Services, wall_clock: WallClock, monkeypatch: pytest.MonkeyPatch, pause: float, fetches: int
 ) -> None:
-    """The process's own clock says that no time has passed."""
+    """The monotonic clock has not advanced."""
     keys = made.authenticator._keys
     fetch(keys)
     keys._by_id = {"a": {"kid": "a"}}
-    calendar.now += pause
+    wall_clock.now += pause
     services_for_invocation()
     fetch(keys)
     assert project.fetched == fetches
 
 
-def test_a_connection_that_the_server_closed_is_not_used_again(project: Project) -> None:
-    """Within no time, so that it is still in the pool."""
+def test_postgrest_transport__connection_closed_by_the_server__not_reused(project: Project) -> None:
+    """At once, so that the connection is still in the pool."""
     first = WebServer(project)
     transport = PostgrestTransport(first.url, "k")
     transport.call("f", {}, CALLER)
@@ -166,7 +166,7 @@ def backend(transport: PostgresTransport) -> Any:
 
 @pytest.mark.fresh_database
 @pytest.mark.parametrize(("idle", "same"), [(IDLE_SECONDS - 1, True), (IDLE_SECONDS, False), (-1, False)])
-def test_a_connection_that_was_idle_for_long_is_not_used_again(
+def test_postgres_transport__idle_connection__not_reused(
     direct: PostgresTransport, monkeypatch: pytest.MonkeyPatch, idle: float, same: bool
 ) -> None:
     before = backend(direct)
@@ -178,23 +178,23 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
 
 
 @pytest.mark.fresh_database
-def test_a_closed_door_opens_again(direct: PostgresTransport) -> None:
+def test_postgres_transport__closed__connects_again(direct: PostgresTransport) -> None:
     before = backend(direct)
     direct.close()
     assert backend(direct) != before
 
 
 @pytest.mark.fresh_database
-def test_the_direct_door_after_a_pause(
-    direct: PostgresTransport, calendar: Calendar, monkeypatch: pytest.MonkeyPatch
+def test_postgres_transport__pause__new_connection(
+    direct: PostgresTransport, wall_clock: WallClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authenticator = Authenticator("http://127.0.0.1:9", api_key="k")
     made = Services(Settings("http://127.0.0.1:9", "k"), authenticator, direct)
-    monkeypatch.setattr(services, "_process", services._Process(made, calendar.now, calendar.now))
+    monkeypatch.setattr(services, "_process", services._Process(made, wall_clock.now, wall_clock.now))
     before = backend(direct)
     services_for_invocation()
     assert backend(direct) == before
-    calendar.now += PAUSE_SECONDS
+    wall_clock.now += PAUSE_SECONDS
     services_for_invocation()
     assert backend(direct) != before
 
@@ -215,7 +215,7 @@ class Secret:
 
 
 @pytest.fixture
-def secret(calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secret]:
+def secret(wall_clock: WallClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secret]:
     made = Secret()
     monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("SETTINGS_SECRET", "the-settings")
@@ -226,34 +226,34 @@ def secret(calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secr
         services._process.services.close()
 
 
-def test_settings_secret__read_once_per_interval(secret: Secret, calendar: Calendar) -> None:
+def test_settings_secret__read_once_per_interval(secret: Secret, wall_clock: WallClock) -> None:
     first = services_for_invocation()
-    calendar.now += SETTINGS_SECONDS - 1
+    wall_clock.now += SETTINGS_SECONDS - 1
     assert services_for_invocation() is first
     assert secret.reads == 1
-    calendar.now += 1
+    wall_clock.now += 1
     assert services_for_invocation() is first  # nothing has changed
     assert secret.reads == 2
 
 
-def test_settings_secret__changed(secret: Secret, calendar: Calendar) -> None:
+def test_settings_secret__changed(secret: Secret, wall_clock: WallClock) -> None:
     services_for_invocation()
     secret.value = {"SUPABASE_PUBLISHABLE_KEY": "second"}
-    calendar.now += SETTINGS_SECONDS
+    wall_clock.now += SETTINGS_SECONDS
     assert services_for_invocation().settings.supabase_publishable_key == "second"
 
 
-def test_settings_secret__unavailable(secret: Secret, calendar: Calendar) -> None:
+def test_settings_secret__unavailable(secret: Secret, wall_clock: WallClock) -> None:
     first = services_for_invocation()
-    secret.value = SecretUnavailable("away")
-    calendar.now += SETTINGS_SECONDS
+    secret.value = SecretUnavailable("unavailable")
+    wall_clock.now += SETTINGS_SECONDS
     assert services_for_invocation() is first
     assert services_for_invocation() is first
-    assert secret.reads == 2  # asked again after the next interval
+    assert secret.reads == 2  # read again after the next interval
 
 
 def test_settings_secret__unavailable_at_the_start(secret: Secret) -> None:
-    secret.value = SecretUnavailable("away")
+    secret.value = SecretUnavailable("unavailable")
     with pytest.raises(SecretUnavailable):
         services_for_invocation()
     secret.value = {"SUPABASE_PUBLISHABLE_KEY": "first"}

@@ -31,8 +31,8 @@ def errors(name: str) -> dict[tuple[int, str], dict[str, Any]]:
     """The example of each documented error, by status and code."""
     return {
         (int(status), code): example["value"]
-        for status, answer in operation(name)["responses"].items()
-        for code, example in answer.get("content", {}).get("application/json", {}).get("examples", {}).items()
+        for status, response in operation(name)["responses"].items()
+        for code, example in response.get("content", {}).get("application/json", {}).get("examples", {}).items()
     }
 
 
@@ -55,7 +55,7 @@ def check(response: httpx.Response) -> None:
 
 
 def problems(response: httpx.Response, endpoint: Endpoint) -> Iterator[str]:
-    """What this response has or lacks, against the endpoint's documentation."""
+    """The differences between this response and the endpoint's documentation."""
     documented = operation(endpoint.name)["responses"].get(str(response.status_code))
     if documented is None:
         yield f"status {response.status_code} is not documented. Name the error in `errors` of {endpoint.module}."
@@ -75,7 +75,7 @@ def _error_problems(body: dict[str, Any], status: int, endpoint: Endpoint) -> It
     try:
         example = errors(endpoint.name)[status, code(body)]
     except KeyError:
-        yield f"the error {body.get('code')!r} is not documented. Name it in `errors` of {endpoint.module}."
+        yield f"the error {code(body)!r} is not documented. Name it in `errors` of {endpoint.module}."
         return
     yield from _differences(body, example, "")
     for container in ("metadata", "details"):
@@ -93,7 +93,7 @@ def _differences(body: Mapping[str, Any], example: Mapping[str, Any], where: str
 
 # The error formats, by a field that no other format has: the fields of the message and of the status, and the further
 # fields that every error has.
-SPELLINGS: Mapping[str, tuple[str, str | None, set[str]]] = {
+FORMATS: Mapping[str, tuple[str, str | None, set[str]]] = {
     "key": ("message", "code", {"key", "error", "metadata", "status"}),
     "statusCode": ("message", "statusCode", {"error", "code"}),
     "instance": ("detail", "status", {"type", "title", "instance", "error", "details", "code"}),
@@ -101,18 +101,18 @@ SPELLINGS: Mapping[str, tuple[str, str | None, set[str]]] = {
 }
 
 
-def spelling(body: Mapping[str, Any]) -> tuple[str, str | None, set[str]]:
-    return SPELLINGS[next(name for name in SPELLINGS if name in body)]
+def error_format(body: Mapping[str, Any]) -> tuple[str, str | None, set[str]]:
+    return FORMATS[next(name for name in FORMATS if name in body)]
 
 
 def code(body: Mapping[str, Any]) -> str:
-    """The stable code of an error, in any format."""
-    return str(body["key"] if "key" in body else body["code"])
+    """The stable code of an error, in any format. "None" if it has no code."""
+    return str(body["key"] if "key" in body else body.get("code"))
 
 
 def members(body: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an error that are its own, not the format's."""
     if "metadata" in body:
         return dict(body["metadata"])
-    sentence, number, others = spelling(body)
-    return {name: value for name, value in body.items() if name not in {sentence, number, "requestId", *others}}
+    message, number, common = error_format(body)
+    return {name: value for name, value in body.items() if name not in {message, number, "requestId", *common}}

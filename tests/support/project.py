@@ -333,7 +333,7 @@ def expect_error(response: httpx.Response, status: int, code: str) -> dict[str, 
     """Checks an error in the format of its API. Returns the fields that are its own."""
     body: dict[str, Any] = response.json()
     assert (response.status_code, documented.code(body)) == (status, code), response.text
-    sentence, number, _ = documented.spelling(body)
+    sentence, number, _ = documented.error_format(body)
     members = documented.members(body)
     assert body[sentence].endswith(".")
     assert number is None or body[number] == status

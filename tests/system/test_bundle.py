@@ -1,4 +1,4 @@
-"""The zips: what is in them, that they are the same bytes wherever built, and that nothing else is needed to answer."""
+"""The zips: their content, that builds are reproducible, and that their functions need no other files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from tests.support.database import Database
     from tests.support.project import Projects, Setup
 
-pytestmark = pytest.mark.timeout(600)  # pip installs each bundle's dependencies where it has not yet
+pytestmark = pytest.mark.timeout(600)  # pip may have to install each bundle's dependencies first
 
 HANDLER = "functions._shared.registry.handler"
-MACHINES = {"x86_64": 62, "arm64": 183}  # as ELF has them
+MACHINES = {"x86_64": 62, "arm64": 183}  # in ELF headers
 UNCHECKED = 1
 
 
@@ -53,10 +53,10 @@ def tops(made: bundle.Bundle) -> set[str]:
     return {name.partition("/")[0].partition("-")[0].partition(".")[0] for name in names(made)}
 
 
-# What is in them
+# Content
 
 
-def test_what_differs_from_run_to_run_or_is_not_used_is_left_out(packed: zipfile.ZipFile) -> None:
+def test_bundle__no_unstable_or_unused_files(packed: zipfile.ZipFile) -> None:
     found = packed.namelist()
     assert not [name for name in found if name.startswith(("bin/", "functions/_local/", "tests/"))]
     assert not [name for name in found if name.endswith((".dist-info/RECORD", ".dist-info/direct_url.json"))]
@@ -66,13 +66,13 @@ def test_what_differs_from_run_to_run_or_is_not_used_is_left_out(packed: zipfile
     }  # fmt: skip
 
 
-def test_nothing_is_compared_with_its_source(packed: zipfile.ZipFile) -> None:
+def test_bundle__bytecode_is_not_compared_with_its_source(packed: zipfile.ZipFile) -> None:
     compiled = [name for name in packed.namelist() if name.endswith(".pyc")]
     assert {struct.unpack("<I", packed.read(name)[4:8])[0] for name in compiled} == {UNCHECKED}
     assert not [name for name in compiled if packed.read(name).find(str(ROOT).encode()) >= 0]
 
 
-def test_our_own_sources_are_there_and_compiled(packed: zipfile.ZipFile) -> None:
+def test_bundle__own_sources_included_and_compiled(packed: zipfile.ZipFile) -> None:
     sources = {name for name in packed.namelist() if name.endswith(".py")}
     assert {name.partition("/")[0] for name in sources} == {"functions"}
     suffix = f".cpython-{bundle.VERSION.replace('.', '')}.pyc"
@@ -81,7 +81,7 @@ def test_our_own_sources_are_there_and_compiled(packed: zipfile.ZipFile) -> None
         assert f"{folder}/__pycache__/{module}{suffix}" in packed.namelist()
 
 
-def test_each_has_what_it_needs() -> None:
+def test_bundles__dependencies_of_each() -> None:
     for made in bundle.BUNDLES:
         assert {"botocore", "httpx", "postgrest", "pydantic", "supabase_auth", "functions"} <= tops(made)
         assert not {"boto3", "moto", "pytest"} & tops(made)
@@ -96,17 +96,17 @@ def test_each_has_what_it_needs() -> None:
     assert not [name for name in names(bundle.WORKER) if name.split("/")[1:2] and name.split("/")[1] in families]
 
 
-def test_the_api_is_small() -> None:
+def test_api_bundle__size() -> None:
     assert cloud.built(bundle.API).stat().st_size <= 13 * 2**20
 
 
-def test_the_same_bytes_wherever_it_is_built(tmp_path: Path) -> None:
+def test_build__reproducible(tmp_path: Path) -> None:
     again = bundle.build(bundle.API, cloud.ARCH, folder=tmp_path / "another place")
     assert again.read_bytes() == cloud.built(bundle.API).read_bytes()
 
 
-def test_the_template_s_own_is_for_its_machine(tmp_path: Path) -> None:
-    """Built here, whatever this machine is."""
+def test_build__default_architecture(tmp_path: Path) -> None:
+    """Built for the template's architecture on any machine."""
     archive = bundle.build(bundle.API, folder=tmp_path)
     assert archive.name == f"sync-control-plane-api-{bundle.ARCH}-py{bundle.VERSION}.zip"
     assert archive.stat().st_size <= 13 * 2**20
@@ -116,7 +116,7 @@ def test_the_template_s_own_is_for_its_machine(tmp_path: Path) -> None:
     assert machines == {MACHINES[bundle.ARCH]}
 
 
-# As Lambda runs them
+# Run as by Lambda
 
 
 def environment(project: Project) -> dict[str, str]:
@@ -131,77 +131,86 @@ def environment(project: Project) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=BOTH_TRANSPORTS, ids=str)
 def deployed(request: pytest.FixtureRequest, projects: Projects) -> Iterator[tuple[Project, Function]]:
-    """A project, and its functions in the zip of its door."""
+    """A project, and its functions from the zip of its transport."""
     project = projects(request.param)
     archive = cloud.built(deploy.TRANSPORTS[project.setup.transport])
     with cloud.function(archive, HANDLER, environment(project)) as invoke:
         yield project, invoke
 
 
-def asked(event: dict[str, Any], token: str, **changes: Any) -> dict[str, Any]:
-    """The captured event with the caller's token, its header spelled as it was."""
+def event_with_token(event: dict[str, Any], token: str, **changes: Any) -> dict[str, Any]:
+    """The captured event with the caller's token. The header's name keeps its case."""
     headers = {name: value for name, value in event["headers"].items() if name.lower() != "authorization"}
-    spelled = next(name for name in event["headers"] if name.lower() == "authorization")
-    return {**event, "headers": {**headers, spelled: f"Bearer {token}"}, **changes}
+    name_in_event = next(name for name in event["headers"] if name.lower() == "authorization")
+    return {**event, "headers": {**headers, name_in_event: f"Bearer {token}"}, **changes}
 
 
-def test_a_cancel_through_an_http_api(deployed: tuple[Project, Function]) -> None:
+def test_api__cancel_through_an_http_api(deployed: tuple[Project, Function]) -> None:
     project, invoke = deployed
     user = project.database.user(project.database.agency())
     for encoded in (True, False):
         job_id = project.job(user, "released")
         body = json.dumps({"job_id": job_id, "reason": "日本 🛑"}, ensure_ascii=False)
         sent = base64.b64encode(body.encode()).decode() if encoded else body
-        answer = invoke(asked(HTTP_API, project.token(user), body=sent, isBase64Encoded=encoded))
-        assert (answer["statusCode"], json.loads(answer["body"])) == (200, {"job_id": job_id, "status": "cancelled"})
-        assert answer["headers"]["x-request-id"] == HTTP_API["headers"]["X-Request-Id"]
+        response = invoke(event_with_token(HTTP_API, project.token(user), body=sent, isBase64Encoded=encoded))
+        assert (response["statusCode"], json.loads(response["body"])) == (
+            200,
+            {"job_id": job_id, "status": "cancelled"},
+        )
+        assert response["headers"]["x-request-id"] == HTTP_API["headers"]["X-Request-Id"]
         stored = json.loads(project.get(project.token(user), job_id).content)
         assert (stored["status"], stored["cancel_reason"]) == ("cancelled", "日本 🛑")
 
 
-def test_one_endpoint_by_its_own_handler(projects: Projects) -> None:
+def test_endpoint__own_handler(projects: Projects) -> None:
     project = projects(BOTH_TRANSPORTS[1])
     user = project.database.user(project.database.agency())
     handler = "functions.historical_sync.cancel_historical_sync.handler"
     with cloud.function(cloud.built(bundle.API), handler, environment(project)) as invoke:
-        answer = invoke(asked(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)})))
-        assert answer["statusCode"] == 200
+        response = invoke(
+            event_with_token(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)}))
+        )
+        assert response["statusCode"] == 200
         assert "functions._shared.registry" not in invoke.modules()
 
 
-def test_a_read_through_a_function_url(deployed: tuple[Project, Function]) -> None:
+def test_api__read_through_a_function_url(deployed: tuple[Project, Function]) -> None:
     project, invoke = deployed
     user = project.database.user(project.database.agency())
     job_id = project.job(user)
     query = f"job_id={HTTP_API['requestContext']['accountId']}&job_id={job_id}&x=%C3%A9&x="
-    answer = invoke(asked(FUNCTION_URL, project.token(user), rawQueryString=query, cookies=["a=b", "sb-token=x"]))
-    assert (answer["statusCode"], json.loads(answer["body"])["job_id"]) == (200, job_id)
+    response = invoke(
+        event_with_token(FUNCTION_URL, project.token(user), rawQueryString=query, cookies=["a=b", "sb-token=x"])
+    )
+    assert (response["statusCode"], json.loads(response["body"])["job_id"]) == (200, job_id)
 
 
-def test_a_preflight_and_a_refusal(deployed: tuple[Project, Function]) -> None:
+def test_api__preflight_and_invalid_token(deployed: tuple[Project, Function]) -> None:
     _, invoke = deployed
     preflight = {**HTTP_API, "requestContext": {"http": {"method": "OPTIONS"}}, "body": None}
-    answer = invoke(preflight)
-    assert (answer["statusCode"], answer["headers"]["access-control-allow-origin"]) == (204, "*")
-    answer = invoke(asked(HTTP_API, "no.such.token"))
-    assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (401, "invalid_token")
+    response = invoke(preflight)
+    assert (response["statusCode"], response["headers"]["access-control-allow-origin"]) == (204, "*")
+    response = invoke(event_with_token(HTTP_API, "no.such.token"))
+    assert (response["statusCode"], json.loads(response["body"])["code"]) == (401, "invalid_token")
 
 
-def test_a_cancel_imports_what_its_door_needs(projects: Projects) -> None:
+def test_cancel__imports_of_its_transport_only(projects: Projects) -> None:
     for setup in BOTH_TRANSPORTS:
         project = projects(setup)
         user = project.database.user(project.database.agency())
         with cloud.function(cloud.built(deploy.TRANSPORTS[setup.transport]), HANDLER, environment(project)) as invoke:
-            answer = invoke(asked(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)})))
+            response = invoke(
+                event_with_token(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)}))
+            )
             modules = {name.partition(".")[0] for name in invoke.modules()}
-        assert answer["statusCode"] == 200
+        assert response["statusCode"] == 200
         assert not {"anyio", "boto3", "botocore", "h2", "simplejson", "tenacity", "urllib3"} & modules
         assert "supabase_auth" in modules
         assert {"psycopg", "postgrest"} & modules == {"psycopg" if setup.transport == "postgres" else "postgrest"}
 
 
 @pytest.mark.parametrize("setup", BOTH_TRANSPORTS, ids=str)
-def test_a_frozen_process_answers_though_its_connections_are_gone(projects: Projects, setup: Setup) -> None:
+def test_api__frozen_process__closed_connections(projects: Projects, setup: Setup) -> None:
     project = projects(setup)
     settings = project.settings
     given = environment(project) | {"AUTH_ISSUER": settings.auth_issuer or f"{settings.supabase_url}/auth/v1"}
@@ -211,37 +220,41 @@ def test_a_frozen_process_answers_though_its_connections_are_gone(projects: Proj
         user = project.database.user(project.database.agency())
         with cloud.function(cloud.built(deploy.TRANSPORTS[setup.transport]), HANDLER, given) as invoke:
             for _ in range(3):
-                answer = invoke(asked(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)})))
-                assert answer["statusCode"] == 200, invoke.logged()
+                response = invoke(
+                    event_with_token(HTTP_API, project.token(user), body=json.dumps({"job_id": project.job(user)}))
+                )
+                assert response["statusCode"] == 200, invoke.logged()
                 invoke.process.send_signal(signal.SIGSTOP)
                 proxy.cut()
                 invoke.process.send_signal(signal.SIGCONT)
 
 
-def test_every_endpoint_is_in_it(deployed: tuple[Project, Function]) -> None:
+def test_api__every_endpoint_included(deployed: tuple[Project, Function]) -> None:
     _, invoke = deployed
-    answer = invoke({**FUNCTION_URL, "rawPath": "/openapi.json", "rawQueryString": ""})
-    assert len(json.loads(answer["body"])["paths"]) == len({endpoint.path for endpoint in registry.endpoints()})
+    response = invoke({**FUNCTION_URL, "rawPath": "/openapi.json", "rawQueryString": ""})
+    assert len(json.loads(response["body"])["paths"]) == len({endpoint.path for endpoint in registry.endpoints()})
 
 
-def test_a_connection_is_checked_by_the_workers_models(deployed: tuple[Project, Function]) -> None:
+def test_create_connection__validated_by_the_workers_models(deployed: tuple[Project, Function]) -> None:
     project, invoke = deployed
     user = project.database.user(project.database.agency())
     body = {"name": "c", "type": "http", "configuration": {"base_url": "ftp://x"}}
-    answer = invoke(asked(HTTP_API, project.token(user), rawPath="/api/connections", body=json.dumps(body)))
-    assert (answer["statusCode"], "base_url" in answer["body"]) == (400, True)
+    response = invoke(
+        event_with_token(HTTP_API, project.token(user), rawPath="/api/connections", body=json.dumps(body))
+    )
+    assert (response["statusCode"], "base_url" in response["body"]) == (400, True)
     assert "functions._connections.http_config" in invoke.modules()
 
 
-def test_a_traceback_quotes_our_source() -> None:
+def test_traceback__quotes_the_source() -> None:
     with cloud.function(cloud.built(bundle.API), HANDLER, {}) as invoke:
         with pytest.raises(cloud.HandlerFailed, match="SUPABASE_URL"):
-            invoke(asked(HTTP_API, "a.b.c"))
+            invoke(event_with_token(HTTP_API, "a.b.c"))
         assert "/functions/_shared/settings.py" in invoke.logged()
         assert "raise RuntimeError(f" in invoke.logged()
 
 
-def test_the_template_s_handlers_are_in_their_zips() -> None:
+def test_template__handlers_are_in_their_zips() -> None:
     zips = {"api.zip": bundle.API, "worker.zip": bundle.WORKER}
     functions = [one["Properties"] for one in sam_template()["Resources"].values() if "Handler" in one["Properties"]]
     for handler, name in {(one["Handler"], one["CodeUri"].rpartition("/")[2]) for one in functions}:
@@ -249,8 +262,8 @@ def test_the_template_s_handlers_are_in_their_zips() -> None:
             assert handler.rpartition(".")[0] in invoke.modules()
 
 
-def test_the_tick_says_what_the_alarm_reads(database: Database) -> None:
-    """The template makes a metric of these lines; without a number an alarm would say that nobody has looked."""
+def test_tick__logs_the_metric_of_the_alarm(database: Database) -> None:
+    """The template makes a metric of these lines; without a number the alarm would report that the tick has not run."""
     transformed = sam_template()["Resources"]["OldestQueuedMetric"]["Properties"]
     member = transformed["MetricTransformations"][0]["MetricValue"].removeprefix("$.")
     given = {"DATABASE_URL": database.login("authenticator"), "AWS_LAMBDA_FUNCTION_NAME": "tick"}
@@ -258,11 +271,11 @@ def test_the_tick_says_what_the_alarm_reads(database: Database) -> None:
         invoke({"tick": True}, seconds=60)
         lines = [json.loads(line) for line in invoke.logged().splitlines()]
     values = [line[member] for line in lines if line["message"] == "queue stats"]
-    assert values == [0, 0]  # of runs, and of looks
+    assert values == [0, 0]  # of runs, and of source checks
     assert transformed["FilterPattern"] == '{ $.message = "queue stats" }'
 
 
-# AWS, with what is left of its SDK
+# AWS, with the files of its SDK that the zip includes
 
 CALLS = """
 import json, sys
@@ -282,7 +295,7 @@ print(json.dumps([received, secrets.get_secret_value(SecretId="s")["SecretString
 """
 
 
-def test_the_sdk_in_the_zip_calls_queues_and_secrets(aws_endpoint: str) -> None:
+def test_aws_sdk__queues_and_secrets(aws_endpoint: str) -> None:
     given = {"AWS_ENDPOINT_URL": aws_endpoint, "AWS_DEFAULT_REGION": "eu-central-1"}
     given |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     folder = cloud.unpacked(cloud.built(bundle.API))
@@ -299,7 +312,7 @@ import time
 print("importing")
 
 def handler(event, context):
-    print("asked", event)
+    print("invoked", event)
     if event == "fail":
         raise ValueError("no such thing")
     if event == "sleep":
@@ -315,7 +328,7 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "small.zip"
 
 
-def test_one_process_answers_many_events(archive: Path) -> None:
+def test_cloud_function__many_events_in_one_process(archive: Path) -> None:
     with cloud.function(archive, "small.handler", {}) as invoke:
         remaining, first, event = invoke({"a": "日本"}, seconds=50)
         assert (0 < remaining <= 50_000, event) == (True, {"a": "日本"})
@@ -323,17 +336,17 @@ def test_one_process_answers_many_events(archive: Path) -> None:
             invoke("fail")
         _, second, _ = invoke(None)
         assert first != second
-        assert "asked fail" in invoke.logged()
+        assert "invoked fail" in invoke.logged()
 
 
-def test_out_of_time_is_the_end_of_the_process(archive: Path) -> None:
+def test_cloud_function__timeout__process_killed(archive: Path) -> None:
     with cloud.function(archive, "small.handler", {}) as invoke:
         with pytest.raises(cloud.TimedOut):
             invoke("sleep", seconds=0.2)
         assert invoke.process.wait(30) == -signal.SIGKILL
 
 
-def test_nothing_but_the_zip_is_found(archive: Path) -> None:
+def test_cloud_function__imports_from_the_zip_only(archive: Path) -> None:
     with (
         pytest.raises(cloud.HandlerFailed, match="No module named 'functions'"),
         cloud.function(archive, "functions._shared.registry.handler", {"PYTHONPATH": str(ROOT)}),
@@ -344,7 +357,7 @@ def test_nothing_but_the_zip_is_found(archive: Path) -> None:
 # The interpreter
 
 
-def test_a_shim_that_does_not_run_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interpreter__broken_shim__skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shim = tmp_path / f"python{bundle.VERSION}"
     shim.write_text("#!/bin/sh\necho 'not chosen' >&2\nexit 127\n")
     shim.chmod(0o755)
@@ -357,7 +370,7 @@ def test_a_shim_that_does_not_run_is_passed_over(tmp_path: Path, monkeypatch: py
     assert interpreter.find(bundle.VERSION).resolve() == real.resolve()
 
 
-def test_without_one_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interpreter__missing__names_the_command_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     with pytest.raises(interpreter.NoInterpreter, match=r"uv python install 3\.99"):
@@ -372,10 +385,10 @@ def test_without_one_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pyt
     [
         ([], ""),
         (["ARCH=x86_64", "PYTHON=3.13"], "--arch x86_64 --python 3.13"),
-        (["PYTHON=python3"], ""),  # the environment's, as of every target
+        (["PYTHON=python3"], ""),  # the interpreter of the virtual environment, as for every target
     ],
 )
-def test_a_version_is_not_the_environments_interpreter(given: list[str], passed: str) -> None:
+def test_make_bundle__arch_and_python(given: list[str], passed: str) -> None:
     command = ["make", "--no-print-directory", "--dry-run", "--always-make", "bundle", *given]
     inherited = {name: value for name, value in os.environ.items() if name not in {"ARCH", "PYTHON", "MAKEFLAGS"}}
     run = subprocess.run(command, cwd=ROOT, env=inherited, capture_output=True, text=True, check=True)
@@ -383,7 +396,7 @@ def test_a_version_is_not_the_environments_interpreter(given: list[str], passed:
     assert run.stdout.splitlines()[-1].partition(" -m functions._build.bundle")[2].split() == passed.split()
 
 
-def test_deploying_places_the_zips_and_calls_sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deploy__places_the_zips_and_calls_sam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template = tmp_path / "functions" / "template.yaml"
     for name in ("SAM_CONFIG", "TEMPLATE"):
         monkeypatch.setattr(deploy, name, template.with_name("samconfig.toml") if name == "SAM_CONFIG" else template)

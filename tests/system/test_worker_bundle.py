@@ -1,4 +1,4 @@
-"""The worker's zip, run by the template's Python as Lambda runs it; its queues are those of moto's server."""
+"""The worker's zip, run by the template's Python as by Lambda, with queues on moto's server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ATTEMPTS = 3
 
 
 class Queue:
-    """As the template makes them: what comes back too often goes to another."""
+    """A queue with a dead-letter queue, as in the template."""
 
     def __init__(self, name: str, visibility_seconds: int = 0) -> None:
         self._sqs = aws.client("sqs")
@@ -53,7 +53,7 @@ class Queue:
         self._sqs.send_message(QueueUrl=self.url, MessageBody=body)
 
     def receive(self) -> dict[str, Any]:
-        """What Lambda is handed: at most ten."""
+        """The event that Lambda would pass to the function, with at most ten messages."""
         messages = self._sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages", [])
         return {
             "Records": [
@@ -73,7 +73,7 @@ class Queue:
         }
 
     def settle(self, event: dict[str, Any], response: dict[str, Any]) -> None:
-        """What Lambda does with a partial failure: the rest is deleted."""
+        """Delete the messages that did not fail, as Lambda does."""
         failed = {failure["itemIdentifier"] for failure in response["batchItemFailures"]}
         for record in event["Records"]:
             if record["messageId"] not in failed:
@@ -85,12 +85,12 @@ class Queue:
 
 
 class Deployed:
-    def __init__(self, scene: Scenario, environment: dict[str, str]) -> None:
-        self.scene = scene
+    def __init__(self, scenario: Scenario, environment: dict[str, str]) -> None:
+        self.scenario = scenario
         self.runs, self.checks = Queue("runs"), Queue("checks")
         self.environment = environment | {
             "AWS_LAMBDA_FUNCTION_NAME": "worker",
-            "DATABASE_URL": scene.database.login("authenticator"),
+            "DATABASE_URL": scenario.database.login("authenticator"),
             "QUEUE_URL": self.runs.url,
             "CHECK_QUEUE_URL": self.checks.url,
             "WORKER_ALLOW_PRIVATE_ADDRESSES": "true",
@@ -101,7 +101,7 @@ class Deployed:
         self._zip = cloud.built(bundle.WORKER)
 
     def start(self) -> str:
-        job_id = self.scene.start()
+        job_id = self.scenario.start()
         self.runs.put('{"queue": "runs"}')
         return job_id
 
@@ -109,7 +109,7 @@ class Deployed:
         return cloud.function(self._zip, HANDLER, self.environment)
 
     def call_for_all(self, invoke: cloud.Function, seconds: float = 60) -> int:
-        """Whatever is on the queue, as long as there is something; how many invocations it took."""
+        """Invoke the function until the queue is empty, and return the number of invocations."""
         invocations = 0
         while (event := self.runs.receive())["Records"]:
             self.runs.settle(event, invoke(event, seconds))
@@ -128,73 +128,73 @@ def deployed(
         yield Deployed(Scenario(mortal_database, source, tmp_path), environment)
 
 
-def test_a_message_has_the_run_done(deployed: Deployed) -> None:
+def test_worker__message__runs_the_job(deployed: Deployed) -> None:
     job_id = deployed.start()
     with deployed.process() as invoke:
         assert deployed.call_for_all(invoke) == 1
         log = [json.loads(line) for line in invoke.logged().splitlines()]
-    deployed.scene.assert_completed(job_id)
+    deployed.scenario.assert_completed(job_id)
     messages = [line["message"] for line in log if line.get("execution_id") == job_id]
     assert messages == ["execution started", "execution ended"]
 
 
-def test_a_long_sync_goes_from_one_invocation_to_the_next(deployed: Deployed) -> None:
-    deployed.scene.source.faults.delay_seconds = 0.1
+def test_worker__long_sync__continued_by_the_next_invocation(deployed: Deployed) -> None:
+    deployed.scenario.source.faults.delay_seconds = 0.1
     job_id = deployed.start()
     with deployed.process() as invoke:
         invocations = deployed.call_for_all(invoke, RESERVE_SECONDS + 0.7)
     assert invocations > 2
-    deployed.scene.assert_completed(job_id)
-    assert deployed.scene.row(job_id)["attempts"] == 0
+    deployed.scenario.assert_completed(job_id)
+    assert deployed.scenario.row(job_id)["attempts"] == 0
 
 
-def test_one_that_was_killed_is_taken_over(deployed: Deployed) -> None:
-    """By the next tick and message; the one that it was busy with comes back as well, and finds nothing."""
-    deployed.scene.source.faults.delay_seconds = 0.1
+def test_worker__killed__run_continued_by_another(deployed: Deployed) -> None:
+    """After the next tick and message. The message of the killed invocation returns and claims nothing."""
+    deployed.scenario.source.faults.delay_seconds = 0.1
     job_id = deployed.start()
     with deployed.process() as invoke, ThreadPoolExecutor(1) as pool:
         response = pool.submit(invoke, deployed.runs.receive(), 60)
-        deployed.scene.wait_for_seq(job_id, 1)
+        deployed.scenario.wait_for_seq(job_id, 1)
         invoke.process.kill()
         with pytest.raises(cloud.HandlerFailed):
             response.result()
-    assert deployed.scene.row(job_id)["status"] == "running"
-    deployed.scene.source.faults.delay_seconds = 0
+    assert deployed.scenario.row(job_id)["status"] == "running"
+    deployed.scenario.source.faults.delay_seconds = 0
     with deployed.process() as invoke:
-        until(lambda: invoke({"tick": True}) == {} and deployed.scene.row(job_id)["status"] == "queued")
+        until(lambda: invoke({"tick": True}) == {} and deployed.scenario.row(job_id)["status"] == "queued")
         deployed.call_for_all(invoke)
-    deployed.scene.assert_completed(job_id)
-    assert deployed.scene.row(job_id)["attempts"] <= 1
-    assert [move for move in deployed.scene.events(job_id) if move == "complete"] == ["complete"]
+    deployed.scenario.assert_completed(job_id)
+    assert deployed.scenario.row(job_id)["attempts"] <= 1
+    assert [event for event in deployed.scenario.events(job_id) if event == "complete"] == ["complete"]
 
 
-def test_a_frozen_process_goes_on_without_its_connections(deployed: Deployed) -> None:
+def test_worker__frozen_process__reconnects(deployed: Deployed) -> None:
     with deployed.process() as invoke:
         first = deployed.start()
         deployed.call_for_all(invoke)
         invoke.process.send_signal(signal.SIGSTOP)
-        deployed.scene.database.server.restart()
-        deployed.scene.database.reconnect()
+        deployed.scenario.database.server.restart()
+        deployed.scenario.database.reconnect()
         second = deployed.start()
         invoke.process.send_signal(signal.SIGCONT)
         deployed.call_for_all(invoke)
-    assert {deployed.scene.row(job_id)["status"] for job_id in (first, second)} == {"completed"}
+    assert {deployed.scenario.row(job_id)["status"] for job_id in (first, second)} == {"completed"}
 
 
-def test_what_nobody_understands_ends_among_the_dead_letters(deployed: Deployed) -> None:
+def test_worker__malformed_message__dead_letter(deployed: Deployed) -> None:
     job_id = deployed.start()
-    deployed.runs.put("what is this?")
+    deployed.runs.put("malformed")
     with deployed.process() as invoke:
         assert deployed.call_for_all(invoke) == ATTEMPTS
-    assert deployed.runs.dead_letters() == ["what is this?"]
-    deployed.scene.assert_completed(job_id)
+    assert deployed.runs.dead_letters() == ["malformed"]
+    deployed.scenario.assert_completed(job_id)
 
 
-def test_through_postgrest_with_the_key_in_a_secret(deployed: Deployed) -> None:
+def test_worker__postgrest_transport__key_in_a_secret(deployed: Deployed) -> None:
     with contextlib.ExitStack() as stack:
-        auth = AuthServer(deployed.scene.database.url, issuer_url="http://127.0.0.1/auth/v1", jwt_secret="s" * 40)
+        auth = AuthServer(deployed.scenario.database.url, issuer_url="http://127.0.0.1/auth/v1", jwt_secret="s" * 40)
         stack.callback(auth.close)
-        postgrest = rest.serve(deployed.scene.database, auth.jwks_for_postgrest())
+        postgrest = rest.serve(deployed.scenario.database, auth.jwks_for_postgrest())
         stack.callback(postgrest.close)
         client = stack.enter_context(httpx.Client())
         project = WebServer(gateway({"/rest/v1": forward("/rest/v1", postgrest.url, client)}))
@@ -207,12 +207,12 @@ def test_through_postgrest_with_the_key_in_a_secret(deployed: Deployed) -> None:
         with deployed.process() as invoke:
             deployed.call_for_all(invoke)
             assert auth.service_role_key() not in invoke.logged()
-        deployed.scene.assert_completed(job_id)
+        deployed.scenario.assert_completed(job_id)
 
 
-def test_a_deployment_without_its_settings_says_which(deployed: Deployed) -> None:
+def test_worker__missing_setting__named_in_the_error(deployed: Deployed) -> None:
     job_id = deployed.start()
     del deployed.environment["DATABASE_URL"]
     with deployed.process() as invoke, pytest.raises(cloud.HandlerFailed, match="SUPABASE_URL"):
         invoke(deployed.runs.receive())
-    assert deployed.scene.row(job_id)["status"] == "queued"
+    assert deployed.scenario.row(job_id)["status"] == "queued"

@@ -87,9 +87,6 @@ def test_error__is_provoked() -> None:
 # Names of tests
 
 FOLDERS = {"unit", "sql", "api", "matrix", "system", "chaos", "bench"}
-NOT_RENAMED = {
-    "test_bundle", "test_services", "test_supabase_py", "test_template", "test_worker_bundle",
-}  # fmt: skip
 
 
 def test_test_modules__stand_in_a_folder_by_what_they_need() -> None:
@@ -112,9 +109,7 @@ def misnamed_tests(file: Path) -> list[str]:
 
 def test_tests__are_named_after_unit_and_case() -> None:
     modules = [file for folder in FOLDERS for file in (TESTS / folder).glob("test_*.py")]
-    misnamed = [test for file in modules if file.stem not in NOT_RENAMED for test in misnamed_tests(file)]
+    misnamed = [test for file in modules for test in misnamed_tests(file)]
     require(
         not misnamed, [f"{test}: rename it to test_<unit>__<case>, such as test_api_key__revoked." for test in misnamed]
     )
-    renamed = NOT_RENAMED - {file.stem for file in modules if misnamed_tests(file)}
-    require(not renamed, [f"Remove {name} from NOT_RENAMED in tests/unit/test_conventions.py." for name in renamed])
