@@ -112,7 +112,7 @@ def debian_clone() -> Iterator[Callable[[], AbstractContextManager[Database]]]:
 
 @pytest.fixture(scope="module")
 def module_database(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
-    """The database that a module's tests share. Ask for `database`, which empties it after each test."""
+    """The database that a module's tests share. Use `database`, which empties it after each test."""
     with clone() as made:
         yield made
 
@@ -130,7 +130,7 @@ def database(
             yield made
         return
     shared: Database = request.getfixturevalue("module_database")
-    with shared.lent():
+    with shared.emptied_afterwards():
         yield shared
 
 

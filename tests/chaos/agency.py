@@ -1,4 +1,4 @@
-"""An agency that has one of everything. Each of its names and addresses contains its canary, a word of its own."""
+"""An agency with one object of each kind. Each of its names and addresses contains its canary, a unique text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.target import Target
 
-WORDS: Final = {"name", "label", "reason", "action_reason", "token", "object"}
+TEXT_FIELDS: Final = {"name", "label", "reason", "action_reason", "token", "object"}
 
 # The endpoint that creates each kind of object, in an order in which they can be created.
 MAKERS: Final = {
@@ -70,7 +70,7 @@ class Agency:
             return self._records
         if member == "target_url":
             return f"https://example.com/{self.canary}"
-        return self.canary if member in WORDS else self.real(endpoint, member, it)
+        return self.canary if member in TEXT_FIELDS else self.real(endpoint, member, it)
 
     def _members(self, what: str) -> dict[str, Any]:
         """Fields that must fit together, unlike those of the example."""

@@ -60,14 +60,14 @@ class Api:
             "a user": self._agency.headers["authorization"],
             "a server": f"Bearer {self._agency.key}",
             "a user without agency": f"Bearer {self._stranger}",
-            "nobody": None,
+            "an anonymous caller": None,
         }
-        who = chance.choice(["a user", "a user", *callers])
+        caller = chance.choice(["a user", "a user", *callers])
         setup = self._target.function_urls[chance.choice([*self._target.function_urls])]
         with tempfile.TemporaryDirectory(prefix="schemathesis-") as folder:
             document = self._client.get(f"{setup}/openapi.json").json()
             Path(folder, "openapi.json").write_text(json.dumps(self._with_ids(document)))
-            self._report_failures(who, _run(Path(folder), setup, callers[who], chance.randrange(1 << 30)))
+            self._report_failures(caller, _run(Path(folder), setup, callers[caller], chance.randrange(1 << 30)))
 
     def _with_ids(self, document: dict[str, Any]) -> dict[str, Any]:
         for path in document["paths"].values():
@@ -87,10 +87,10 @@ class Api:
             return [self._with_id(endpoint, member, one) for one in it]
         return self._agency.real(endpoint, member, it)
 
-    def _report_failures(self, who: str, found: dict[str, Any]) -> None:
-        self._report.count(f"calls of {who}", found["test_cases"]["generated"])
+    def _report_failures(self, caller: str, found: dict[str, Any]) -> None:
+        self._report.count(f"calls of {caller}", found["test_cases"]["generated"])
         for failure in (*found["failures"], *found["errors"]):
-            self._report.violation(f"schemathesis, {who}: {json.dumps(failure)}")
+            self._report.violation(f"schemathesis, {caller}: {json.dumps(failure)}")
 
     def close(self) -> None:
         self._checker.close()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.chaos.target import Target
 
 ACTIONS: Final = 8  # in a round
-CANCELS: Final = 4  # a cancel is as likely as this many of the other actions
+CANCELS: Final = 4  # a cancel is as likely as this number of other actions
 CHECKS: Final = ("/list-historical-syncs", "/api/bulk/syncs", "/sync-job-run", "/api/connections")
 PAGE_SECONDS: Final = 0.05  # per page of the source, so that executions last as long as the round
 PAUSE_SECONDS: Final = 0.05  # between reads
@@ -65,7 +65,7 @@ class Crashes:
         self._report = report
         self._client = httpx.Client(timeout=30)
         self._team = Team(target)
-        self._jobs = Jobs(target, self._ask)
+        self._jobs = Jobs(target, self._send)
         self._timers: list[threading.Timer] = []
         self._allowed: set[int] = set()  # statuses that are expected in this round
         self._read = 0  # bytes of Postgres's log so far
@@ -124,7 +124,7 @@ class Crashes:
             self._report.expect(line.get("level") != "error" or FULL in logged, f"a worker logged {logged}")
             self._report.expect(not any(secret in logged for secret in secrets), "a worker's log contains a secret")
 
-    def _ask(self, method: str, path: str, token: str, setup: str = "direct", **options: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, token: str, setup: str = "direct", **options: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {token}", **options.pop("headers", {})}
         return self._client.request(method, f"{self._target.function_urls[setup]}{path}", headers=headers, **options)
 
@@ -156,7 +156,7 @@ class Crashes:
             self._target.postgres.limit_files(pid, FULL_BYTES)
 
     def _replace_auth(self, chance: Random, responses: Sequence[tuple[str, bytes]]) -> None:
-        if responses is INVALID_RESPONSES:  # a 200 for a token is believed, while an outage rejects nobody
+        if responses is INVALID_RESPONSES:  # an invalid 200 may accept a token, while an outage rejects no caller
             self._allowed.add(401)
         self._target.auth_response = chance.choice(responses)
         self._later(chance, lambda: setattr(self._target, "auth_response", None))
@@ -230,7 +230,7 @@ class Crashes:
     def _try(self, setup: str, method: str, path: str, **options: Any) -> httpx.Response | None:
         """The functions always respond, and never with an unexpected error."""
         try:
-            response = self._ask(method, path, self._jobs.person.token, setup, **options)
+            response = self._send(method, path, self._jobs.person.token, setup, **options)
         except httpx.TransportError as error:
             self._report.violation(f"{method} {path} with the {setup} setup: {error!r}")
             return None

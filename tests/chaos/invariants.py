@@ -20,7 +20,7 @@ _PREPARE = """
 create schema if not exists witness;
 create table if not exists witness.ended (id uuid primary key, row jsonb not null, counts jsonb, events jsonb not null);
 """
-_REMEMBER = """
+_COPY = """
 insert into witness.ended
 select x.id, to_jsonb(x) - array['deleted_at', 'retry_of'],
   (select jsonb_agg(to_jsonb(r) order by r.resource, r.method) from app.execution_resources r
@@ -38,7 +38,7 @@ from witness.ended
 
 
 def check(admin: psycopg.Connection[dict[str, Any]]) -> list[str]:
-    """The violations. Remembers what has ended for the next check, and purges what the last one remembered, so that a
+    """The violations. Copies what has ended for the next check, and purges what the last check copied, so that a
     round does not read all earlier ones. `admin` is a superuser's connection.
     """
     admin.execute(_PREPARE)
@@ -51,5 +51,5 @@ def check(admin: psycopg.Connection[dict[str, Any]]) -> list[str]:
         admin.execute(_DROP)
         admin.execute("reset role")
         admin.execute("truncate witness.ended")
-        admin.execute(_REMEMBER)
+        admin.execute(_COPY)
     return [f"{row['violation']}: {row['what']} ({row['execution_id']})" for row in found]

@@ -37,13 +37,13 @@ select %s, 'historical_sync', %s, '2999-01-01' from generate_series(1, %s)
 
 @dataclass
 class Job:
-    """`expected`: its records once it is completed, in the connection `place` (None: delivered, or no records).
+    """`expected`: its records once it is completed, in the connection `destination` (None: delivered, or no records).
     `cancelled`: its row when the cancel had returned.
     """
 
     id: str
     cancel: tuple[str, str, Any]  # method, path, body
-    place: str | None
+    destination: str | None
     expected: Records = field(repr=False)
     cancelled: dict[str, Any] | None = field(default=None, repr=False)
 
@@ -51,11 +51,11 @@ class Job:
 class Jobs:
     """Definitions, created once while everything works. `start` starts executions of each family."""
 
-    def __init__(self, target: Target, ask: Callable[..., httpx.Response]) -> None:
+    def __init__(self, target: Target, send: Callable[..., httpx.Response]) -> None:
         self._target = target
-        self._ask = ask
-        self._agency = target.agency()
-        self.person = target.person(self._agency)
+        self._send = send
+        self._agency = destination.agency()
+        self.person = destination.person(self._agency)
         self.receiver = Receiver()
         self._bulk_syncs = [self._bulk_sync(), self._bulk_sync()]
         self._model_sync, self._planes = self._define_model_sync()
@@ -68,7 +68,7 @@ class Jobs:
         """Repeats the request after each 503, safely because of the Idempotency-Key. Raises httpx.HTTPStatusError."""
         headers = {"idempotency-key": str(uuid.uuid4())}
         while True:
-            response = self._ask("POST", path, self.person.token, json=body, headers=headers)
+            response = self._send("POST", path, self.person.token, json=body, headers=headers)
             if response.status_code != 503:
                 break
             time.sleep(0.2)
@@ -82,41 +82,41 @@ class Jobs:
 
     def _bulk_sync(self) -> tuple[str, str]:
         """Its id, and the connection that receives its records."""
-        source, place = self._connection("airports", "airlines"), self._target.connection(self._agency, "records")
-        ids = {"source_connection_id": source, "destination_connection_id": place}
+        source, destination = self._connection("airports", "airlines"), self._target.connection(self._agency, "records")
+        ids = {"source_connection_id": source, "destination_connection_id": destination}
         made = self._created("/api/bulk/syncs", name="B", destination_configuration={}, default_schedule=MANUAL, **ids)
-        return made["id"], place
+        return made["id"], destination
 
     def _define_model_sync(self) -> tuple[str, str]:
         query = {"connection_id": self._connection("planes"), "configuration": {"resource": "planes"}}
         number = {"model_id": self._created("/api/models", name="M", **query)["id"], "field": "tailnum"}
-        place = self._target.connection(self._agency, "records")
+        destination = self._target.connection(self._agency, "records")
         made = self._created(
             "/api/syncs",
             name="M",
             mode="updateOrCreate",
-            target={"connection_id": place, "object": "aircraft"},
+            target={"connection_id": destination, "object": "aircraft"},
             identity={"source": number, "target": "number", "function": "Equality"},
             fields=[{"source": number | {"field": "year"}, "target": "built"}],
             schedule=MANUAL,
         )
-        return made["id"], place
+        return made["id"], destination
 
     def start(self) -> list[Job]:
         jobs = [self._historical_sync(), self._historical_sync(), self._bulk_action()]
-        for sync, place in self._bulk_syncs:
-            jobs.append(self._execution(f"/api/bulk/syncs/{sync}", place, _records("airports", "airlines")))
+        for sync, destination in self._bulk_syncs:
+            jobs.append(self._execution(f"/api/bulk/syncs/{sync}", destination, _records("airports", "airlines")))
         jobs.append(self._execution(f"/api/syncs/{self._model_sync}", self._planes, _aircraft()))
         return [*jobs, self._run(daemon_group_key="default"), self._run(webhook_id=self._webhook)]
 
     def _historical_sync(self) -> Job:
-        place = self._connection("weather")
+        destination = self._connection("weather")
         dates = dict(zip(("date_from", "date_to"), DATES, strict=True))
-        job_id = self._created("/start-historical-sync", connection_id=place, **dates)["job_id"]
-        return Job(job_id, ("POST", "/cancel-historical-sync", {"job_id": job_id}), place, _records("weather"))
+        job_id = self._created("/start-historical-sync", connection_id=destination, **dates)["job_id"]
+        return Job(job_id, ("POST", "/cancel-historical-sync", {"job_id": job_id}), destination, _records("weather"))
 
-    def _execution(self, sync: str, place: str, expected: Records) -> Job:
-        return Job(self._created(f"{sync}/executions")["id"], ("POST", f"{sync}/cancel", None), place, expected)
+    def _execution(self, sync: str, destination: str, expected: Records) -> Job:
+        return Job(self._created(f"{sync}/executions")["id"], ("POST", f"{sync}/cancel", None), destination, expected)
 
     def _run(self, **to: str) -> Job:
         account = self._connection("planes")
@@ -149,21 +149,23 @@ class Jobs:
             wrong += self._compared(job, row, admin)
         if row["status"] == "failed" and not row["error"]["code"].startswith(FAULTS):
             wrong.append(f"it failed: {row['error']}")
-        return [f"{one} ({row['family']} {job.id})" for one in wrong]
+        return [f"{violation} ({row['family']} {job.id})" for violation in wrong]
 
     def _compared(self, job: Job, row: Mapping[str, Any], admin: psycopg.Connection[dict[str, Any]]) -> list[str]:
-        """Its records must be exactly those of the source."""
+        """Checks that its records are exactly those of the source."""
         if row["family"] == "bulk_action":
-            done = _one(admin, "select done from app.bulk_actions where execution_id = %s", job.id)["done"]
+            done = _fetch_row(admin, "select done from app.bulk_actions where execution_id = %s", job.id)["done"]
             return [] if done == ITEMS else [f"it is completed, but {done} of {ITEMS} are cancelled"]
         wrong = []
         if row["records"] != len(job.expected):
             wrong.append(f"{row['records']} of {len(job.expected)} records are counted")
-        if job.place is None:
+        if job.destination is None:
             missing = {data["tailnum"] for data in job.expected.values()} - self.receiver.numbers[job.id]
             return wrong + [f"{len(missing)} records were not delivered"] * bool(missing)
         query = "select resource, key, data from app.records where connection_id = %s"
-        stored = {(one["resource"], one["key"]): one["data"] for one in admin.execute(query, (job.place,))}
+        stored = {
+            (record["resource"], record["key"]): record["data"] for record in admin.execute(query, (job.destination,))
+        }
         if stored != job.expected:
             wrong.append(f"{len(stored)} records are stored, and they are not the {len(job.expected)} of the source")
         return wrong
@@ -172,10 +174,10 @@ class Jobs:
 def row_of(job_id: str, admin: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
     """Its row in app.executions, with the number of its stored records."""
     stored = "(select count(*) from app.records r where r.execution_id = x.id) as stored"
-    return _one(admin, f"select x.*, {stored} from app.executions x where id = %s", job_id)
+    return _fetch_row(admin, f"select x.*, {stored} from app.executions x where id = %s", job_id)
 
 
-def _one(admin: psycopg.Connection[dict[str, Any]], query: str, job_id: str) -> dict[str, Any]:
+def _fetch_row(admin: psycopg.Connection[dict[str, Any]], query: str, job_id: str) -> dict[str, Any]:
     row = admin.execute(query, (job_id,)).fetchone()
     assert row
     return row
@@ -188,7 +190,7 @@ def _records(*resources: str) -> Records:
         held = table(name)
         start, stop = held.between(*DATES) if RESOURCES[name].dated else (0, len(held))
         for row in json.loads(b"[" + held.rows(start, stop) + b"]"):
-            found[name, _key(row[member] for member in RESOURCES[name].primary_key)] = row
+            found[name, _key(row[field] for field in RESOURCES[name].primary_key)] = row
     return found
 
 

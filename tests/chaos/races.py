@@ -32,7 +32,7 @@ LEASE, DEAD_LEASE = 3, 1
 ALWAYS: Final = ("cancel", "finish", "zombie")
 OTHERS: Final = (
     "commit", "commit again", "fail", "release", "heartbeat", "cancel again", "zombie finish", "reap",
-    "finish together", "zombie finish together", "finish and go on", "zombie finish and go on",
+    "finish together", "zombie finish together", "finish and claim", "zombie finish and claim",
 )  # fmt: skip
 CALLS: Final = (*ALWAYS, *OTHERS, "late")
 ENDS: Final = ("completed", "failed", "cancelled")
@@ -51,9 +51,9 @@ where status in ('running', 'cancelling') and least(lease_expires_at, cancel_dea
 _LEASES = "jsonb_build_object(%(id)s::text, %(lease_token)s::bigint, gen_random_uuid()::text, 1)"
 _TOGETHER = {
     "together": f"public.worker_complete_all({_LEASES})",
-    "and go on": f"public.worker_complete_and_claim({_LEASES}, 'chaos', '[\"none\"]') -> 'completed'",
+    "and claim": f"public.worker_complete_and_claim({_LEASES}, 'chaos', '[\"none\"]') -> 'completed'",
 }
-# Ends the rest, because nobody claims it and only ended executions are purged.
+# Ends the other executions, because no worker claims them and only ended executions are purged.
 _TIDY = (
     "select app.cancel_execution(family, id, null) from app.executions where agency_id = %s and finished_at is null",
     "select public.worker_release(id, lease_token) from app.executions where agency_id = %s and status = 'cancelling'",
@@ -86,18 +86,18 @@ class Races:
             }
             for _ in range(QUEUES)
         ]
-        self._over: list[Race] = []
+        self._ended: list[Race] = []
 
     def round(self, chance: Random) -> None:
         with self._target.admin() as admin:
             races = self._set_up(admin, chance)
-            self._runner.run(self._run(chance.sample(self._over, min(LATE, len(self._over))), races))
-            self._over = races
+            self._runner.run(self._run(chance.sample(self._ended, min(LATE, len(self._ended))), races))
+            self._ended = races
             rows = admin.execute("select * from app.executions where id = any(%s)", ([race.id for race in races],))
             found = {str(row["id"]): row for row in rows}
             stored = self._stored(admin)
             for race in races:
-                self._judge(race, found[race.id], stored.get(race.id, 0))
+                self._check(race, found[race.id], stored.get(race.id, 0))
             with admin.transaction():
                 admin.execute("set local role service_role")
                 admin.execute("select public.worker_reap(1000)")
@@ -139,8 +139,8 @@ class Races:
         )
         return {row["id"]: row["n"] for row in rows}
 
-    async def _run(self, over: Sequence[Race], races: Sequence[Race]) -> None:
-        left, late = list(reversed(races)), list(over)
+    async def _run(self, ended: Sequence[Race], races: Sequence[Race]) -> None:
+        left, late = list(reversed(races)), list(ended)
         await asyncio.gather(*[self._race_all(workers, left, late) for workers in self._worker_sets])
 
     async def _race_all(self, workers: Mapping[str, ChaosWorker], left: list[Race], late: list[Race]) -> None:
@@ -152,11 +152,11 @@ class Races:
             if race.cut:
                 calls.append(self._cut(workers[race.cut]))
             if late:
-                calls.append(self._too_late(workers["late"], late.pop()))
+                calls.append(self._call_late(workers["late"], late.pop()))
             await asyncio.gather(*calls)
 
-    async def _too_late(self, worker: ChaosWorker, race: Race) -> None:
-        """No lease token of an earlier round is accepted, however its race ended."""
+    async def _call_late(self, worker: ChaosWorker, race: Race) -> None:
+        """No lease token of an earlier round is accepted, for any outcome of its race."""
         for lease_token in (DEAD_LEASE, LEASE):
             mine: dict[str, Any] = {"execution_id": race.id, "lease_token": lease_token}
             responses = [await worker.call("worker_heartbeat", **mine), await worker.call("worker_complete", **mine)]
@@ -175,7 +175,7 @@ class Races:
         with self._target.admin() as admin:
             admin.execute("select pg_terminate_backend(%s)", (pid,))
 
-    def _judge(self, race: Race, row: Mapping[str, Any], stored: int) -> None:
+    def _check(self, race: Race, row: Mapping[str, Any], stored: int) -> None:
         self._report.count("races of a cancel, a completion and a zombie")
         self._report.count("calls in these races", len(race.calls))
         responses = ", ".join(f"{name}: {response}" for name, response in race.responses.items())
@@ -195,7 +195,7 @@ async def _call(worker: ChaosWorker, name: str, race: Race, seconds: float) -> N
     mine: dict[str, Any] = {"execution_id": race.id, "lease_token": LEASE}
     match name:
         case "cancel" | "cancel again":
-            response = await worker.ask(
+            response = await worker.query(
                 "select (app.cancel_execution(%(family)s, %(id)s, %(reason)s)).status as result",
                 {"family": race.family, "id": race.id, "reason": name},
             )
@@ -206,11 +206,11 @@ async def _call(worker: ChaosWorker, name: str, race: Race, seconds: float) -> N
             response = await worker.call("worker_fail", **mine, error=error, retry=seconds == 0)
         case "zombie finish":
             response = await worker.call("worker_complete", execution_id=race.id, lease_token=DEAD_LEASE)
-        case "finish together" | "zombie finish together" | "finish and go on" | "zombie finish and go on":
+        case "finish together" | "zombie finish together" | "finish and claim" | "zombie finish and claim":
             completed = _TOGETHER[name.split("finish ")[1]]
-            asked = f"select case when ({completed}) ? %(id)s::text then 'completed' else 'lost' end as result"
-            response = await worker.ask(
-                asked, {"id": race.id, "lease_token": DEAD_LEASE if "zombie" in name else LEASE}
+            statement = f"select case when ({completed}) ? %(id)s::text then 'completed' else 'lost' end as result"
+            response = await worker.query(
+                statement, {"id": race.id, "lease_token": DEAD_LEASE if "zombie" in name else LEASE}
             )
         case "reap":
             response = await worker.call("worker_reap")
@@ -230,14 +230,14 @@ def _batch(race: Race, lease_token: int) -> dict[str, Any]:
 def violations(responses: Mapping[str, str], row: Mapping[str, Any], stored: int) -> list[str]:
     """The violations of a race. An unknown response proves nothing about what it would have been."""
     wrong = [f"a zombie got {response}" for name, response in responses.items() if not _is_fenced(name, response)]
-    told = [response for name, response in responses.items() if response in ENDS and _tells(name)]
+    reported = [response for name, response in responses.items() if response in ENDS and _reports_end(name)]
     all_known = UNKNOWN not in responses.values()
-    if len(told) > 1:
-        wrong.append("two calls were told that they ended it")
-    if told and told[0] != row["status"]:
-        wrong.append("the row differs from what its winner was told")
-    if all_known and not told and row["status"] in ENDS and row["actor"] != "reaper":
-        wrong.append("it ended and no call was told")
+    if len(reported) > 1:
+        wrong.append("two calls report that they ended it")
+    if reported and reported[0] != row["status"]:
+        wrong.append("the row differs from its winner's response")
+    if all_known and not reported and row["status"] in ENDS and row["actor"] != "reaper":
+        wrong.append("it ended and no call reports it")
     commits = {responses[name] for name in ("commit", "commit again") if name in responses}
     has_stored = bool(commits & {"continue", "cancel"})
     if all_known and (stored, row["records"], row["seq"]) != ((BATCH, BATCH, 1) if has_stored else (0, 0, 0)):
@@ -251,6 +251,6 @@ def _is_fenced(name: str, response: str) -> bool:
     return not name.startswith("zombie") or response in ("lost", UNKNOWN)
 
 
-def _tells(name: str) -> bool:
+def _reports_end(name: str) -> bool:
     """Whether the response of this call names the status that the call itself has set."""
-    return name in ("cancel", "cancel again", "finish", "finish together", "finish and go on", "fail", "release")
+    return name in ("cancel", "cancel again", "finish", "finish together", "finish and claim", "fail", "release")

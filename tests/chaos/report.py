@@ -1,4 +1,4 @@
-"""What was tried, how often, and which invariants were violated."""
+"""Counts the attempts of each attack, and lists the violated invariants."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Target:
                 admin.execute(f"alter role {role} password '{self.postgres.password}'")
         self.source = Source().start()
         self._exit.callback(self.source.close)
-        applications = {"/auth/v1": self._ask_auth, "/rest/v1": self._ask_rest}
+        applications = {"/auth/v1": self._call_auth, "/rest/v1": self._call_rest}
         project = WebServer(gateway(applications))
         self._exit.callback(project.close)
         self.project_url = project.url
@@ -106,14 +106,14 @@ class Target:
         self._exit.callback(server.close)
         self.function_urls[name] = f"{server.url}{PREFIX}"
 
-    def _ask_auth(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _call_auth(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self.auth_response is None:
             return self.auth(environ, start_response)
         status, body = self.auth_response
         start_response(status, [("content-type", "application/json"), ("content-length", str(len(body)))])
         return [body]
 
-    def _ask_rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _call_rest(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._rest(environ, start_response)
 
     def admin(self) -> psycopg.Connection[dict[str, Any]]:

@@ -63,7 +63,7 @@ class Team:
         self._workers[nth] = self._start(nth)
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """What the workers have logged since the last call."""
+        """The lines that the workers have logged since the last call."""
         lines = [*self._kept_lines, *(line for worker in self._workers for line in worker.lines())]
         self._kept_lines.clear()
         return lines

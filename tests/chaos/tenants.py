@@ -1,4 +1,4 @@
-"""Random calls by random callers with ids of all agencies. Nobody sees or changes what belongs to another agency."""
+"""Random calls by random callers with ids of all agencies. No caller sees or changes rows of another agency."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ where relkind in ('r', 'p', 'v') and relnamespace = 'public'::regnamespace order
 
 @dataclass
 class Caller:
-    """`asked`: ids that the caller or its agency has sent. A response may repeat them."""
+    """`sent_ids`: ids that the caller or its agency has sent. A response may repeat them."""
 
     what: str
     agency: Agency | None
     headers: dict[str, str] = field(repr=False)
-    asked: set[str] = field(default_factory=set, repr=False)
+    sent_ids: set[str] = field(default_factory=set, repr=False)
 
     @property
     def agency_id(self) -> str | None:
@@ -62,14 +62,20 @@ class Tenants:
         self._callers = []
         for agency in self._agencies:
             agency.furnish()
-            asked: set[str] = set()
+            sent_ids: set[str] = set()
             server = {"authorization": f"Bearer {agency.key}"}
-            self._callers += [Caller("user", agency, agency.headers, asked), Caller("server", agency, server, asked)]
-        self._callers += [self._nobody("user without agency", None), self._nobody("signed-out user", self._agencies[0])]
+            self._callers += [
+                Caller("user", agency, agency.headers, sent_ids),
+                Caller("server", agency, server, sent_ids),
+            ]
+        self._callers += [
+            self._rejected("user without agency", None),
+            self._rejected("signed-out user", self._agencies[0]),
+        ]
         with target.admin() as admin:
             self._views = [row["name"] for row in admin.execute(_VIEWS)]
 
-    def _nobody(self, what: str, agency: Agency | None) -> Caller:
+    def _rejected(self, what: str, agency: Agency | None) -> Caller:
         token = self._target.person(agency.id if agency else None).token
         if agency:
             self._target.auth.sign_out(token)
@@ -94,26 +100,26 @@ class Tenants:
         criteria = self._criteria(endpoint, chance)
         sent = made(endpoint, lambda member, it: self._any(chance, endpoint, member, it), **criteria)
         if self._target.postgrest and chance.random() < DIRECT_SHARE:
-            response = self._ask_rest(caller, chance, sent)
+            response = self._call_rest(caller, chance, sent)
             self._report.count(f"calls of a {caller.what} to PostgREST itself")
         else:
             response = self._call(chance.choice([*self._target.function_urls]), caller, sent)
             self._report.count(f"calls of a {caller.what}")
-            self._remember(caller, endpoint, response)
-        self._judge(caller, response, foreign)
+            self._record_id(caller, endpoint, response)
+        self._check(caller, response, foreign)
 
-    def _remember(self, caller: Caller, endpoint: Endpoint, response: httpx.Response) -> None:
+    def _record_id(self, caller: Caller, endpoint: Endpoint, response: httpx.Response) -> None:
         if response.is_success and caller.agency and endpoint.name in _KIND_MADE:
             caller.agency.ids[_KIND_MADE[endpoint.name]].append(str(id_in(response.json())))
 
-    def _judge(self, caller: Caller, response: httpx.Response, foreign: set[str]) -> None:
+    def _check(self, caller: Caller, response: httpx.Response, foreign: set[str]) -> None:
         if response.is_success:
             self._report.count("of these calls, successful")
         where = f"{response.request.method} {response.request.url} by a {caller.what}"
         self._report.expect(response.status_code < 500, f"{where}: {response.text}")
         shown_text = f"{response.text} {response.headers}"
-        caller.asked.update(UUID.findall(f"{response.request.url} {response.request.content!r}"))
-        shown = (set(UUID.findall(shown_text)) & foreign) - caller.asked
+        caller.sent_ids.update(UUID.findall(f"{response.request.url} {response.request.content!r}"))
+        shown = (set(UUID.findall(shown_text)) & foreign) - caller.sent_ids
         self._report.expect(not shown, f"{where} was shown {shown}")
         for agency in self._agencies:
             strange = agency is not caller.agency and agency.canary in shown_text
@@ -141,7 +147,7 @@ class Tenants:
         options["url"] = f"{self._target.function_urls[setup]}{options['url']}"
         return self._client.request(headers=caller.headers, **options)
 
-    def _ask_rest(self, caller: Caller, chance: Random, request: Request) -> httpx.Response:
+    def _call_rest(self, caller: Caller, chance: Random, request: Request) -> httpx.Response:
         """Calls PostgREST without the functions, as anyone with the project's address can."""
         headers = {"apikey": self._target.auth.anon_key(), **caller.headers}
         if caller.what == "server" and caller.agency:

@@ -101,10 +101,10 @@ def test_malformed__failing_function_is_found(target: Target) -> None:
     [
         ({"cancel": "cancelled", "finish": "lost", "zombie": "lost"}, {}, 0, []),
         ({"cancel": "cancelled", "zombie": "continue"}, {}, 0, ["a zombie got continue"]),
-        ({"cancel": "cancelled", "finish": "completed"}, {}, 0, ["two calls were told that they ended it"]),
-        ({"cancel": "not_cancellable", "finish": "lost"}, {}, 0, ["it ended and no call was told"]),
+        ({"cancel": "cancelled", "finish": "completed"}, {}, 0, ["two calls report that they ended it"]),
+        ({"cancel": "not_cancellable", "finish": "lost"}, {}, 0, ["it ended and no call reports it"]),
         ({"cancel": "unknown", "finish": "lost"}, {}, 0, []),
-        ({"finish": "completed"}, {}, 0, ["the row differs from what its winner was told"]),
+        ({"finish": "completed"}, {}, 0, ["the row differs from its winner's response"]),
         ({"cancel": "cancelled", "commit": "continue"}, TWO, 2, []),
         ({"cancel": "cancelled", "commit": "lost"}, TWO, 2, ["2 records are stored, 2 counted, seq 1"]),
         ({"cancel": "cancelled", "commit": "unknown"}, {"records": 4}, 4, ["a batch is stored partly or twice"]),

@@ -18,7 +18,7 @@ SERVICE: Mapping[str, Any] = {"role": "service_role"}
 
 
 class ChaosWorker:
-    """`call` and `ask` return a result (continue, completed, lost …), a status, or the code of an error."""
+    """`call` and `query` return a result (continue, completed, lost …), a status, or the code of an error."""
 
     def __init__(self, url: str, claims: Mapping[str, Any]) -> None:
         self._url = url
@@ -49,9 +49,9 @@ class ChaosWorker:
     async def call(self, name: str, /, **arguments: Any) -> str:
         values = {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in arguments.items()}
         named = ", ".join(f'"{key}" => %({key})s' for key in values)
-        return await self.ask(f"select public.{name}({named}) as result", values)
+        return await self.query(f"select public.{name}({named}) as result", values)
 
-    async def ask(self, statement: str, values: Mapping[str, Any]) -> str:
+    async def query(self, statement: str, values: Mapping[str, Any]) -> str:
         try:
             connection = await self._connected()
             cursor = await connection.execute(statement, values)

@@ -1,4 +1,4 @@
-"""app.identify(), app.agency_id() and app.caller(): whom a token stands for, in RPCs, views and tables."""
+"""app.identify(), app.agency_id() and app.caller(): the caller that a token identifies, in RPCs, views and tables."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def service_role_in_the_claims_only(_: Database, __: User) -> Mapping[str, Any]:
     return SERVICE
 
 
-NOBODY = {"user_id": None, "api_key_id": None, "agency_id": None, "is_live": False}
+NO_CALLER = {"user_id": None, "api_key_id": None, "agency_id": None, "is_live": False}
 NOT_LIVE = [
     sign_out, delete_user, delete_softly, anothers_session, anothers_sub, no_such_session, no_such_user, no_claims,
     no_sub, a_list_as_sub, service_role_in_the_claims_only,
@@ -93,7 +93,7 @@ def test_caller__not_live_is_rejected_everywhere(
         error = caller(session)
         assert (error.sqlstate, error.code) == ("PT401", "revoked_token")
         assert session.execute("select app.agency_id() as id") == [{"id": None}]
-        assert session.execute("select * from app.identify()") == [NOBODY]
+        assert session.execute("select * from app.identify()") == [NO_CALLER]
         assert visible(session) == {}
         for name, arguments in rpcs(database, job_id).items():
             assert session.error(name, **arguments).sqlstate == "PT401", name
@@ -292,7 +292,7 @@ def test_caller__invalid_api_key(database: Database, name: str) -> None:
     with database.agency_server(key) as session:
         error = caller(session)
         assert (error.sqlstate, error.code) == ("PT401", "invalid_api_key")
-        assert session.execute("select * from app.identify()") == [NOBODY]
+        assert session.execute("select * from app.identify()") == [NO_CALLER]
         for function, arguments in rpcs(database, sync_id, "anon").items():
             error = session.error(function, **arguments)
             assert (error.sqlstate, error.code) == ("PT401", "invalid_api_key"), function

@@ -393,7 +393,7 @@ def test_store_records__append(database: Database) -> None:
 
 
 def test_store_records__append_keys_are_unique(database: Database) -> None:
-    """Whatever keys a source gives its records."""
+    """Whichever keys a source uses for its records."""
     agency = database.agency()
     connection_id = database.connection(agency)
     spec = json.dumps({"write": {"mode": "append"}})
@@ -408,7 +408,7 @@ def test_store_records__append_keys_are_unique(database: Database) -> None:
 
 
 def test_store_records__worker_cannot_choose_the_mode(database: Database) -> None:
-    """Other members of a record are ignored."""
+    """Other fields of a record are ignored."""
     agency = database.agency()
     source, destination = database.connection(agency), database.connection(agency, "records", {})
     job_id = database.put("running", agency, "bulk_sync", connection_id=source, destination_id=destination)

@@ -77,7 +77,7 @@ def delete_secret(a: Agencies) -> None:
 
 
 def exists_in_other_agency(a: Agencies) -> None:
-    """It tells that a row exists, which is its purpose, and nothing of a deleted one or of another kind."""
+    """It reveals that a row exists, which is its purpose, and nothing about deleted rows or rows of another kind."""
     assert a.attempt("app.exists_in_other_agency('connection', %s)", a.connection) is True
     assert a.attempt("app.exists_in_other_agency('historical_sync', %s)", a.connection) is False
     deleted = a.database.connection(a.owner.agency_id)

@@ -128,23 +128,23 @@ def changed(session: Session, query: str | sql.Composed, parameters: Any = None,
             return False
 
 
-def assert_nothing_happens(scenario: Scenario, who: str, *statements: str) -> None:
+def assert_nothing_happens(scenario: Scenario, role: str, *statements: str) -> None:
     """Every statement fails or changes nothing."""
-    with scenario.attacker(who) as session:
+    with scenario.attacker(role) as session:
         before = scenario.database.fingerprint()
         for statement in statements:
             response = session.attempt(statement)
             assert scenario.database.fingerprint() == before, (statement, response)
 
 
-@pytest.mark.parametrize("who", ROLES)
-def test_guard_update__column_changed_without_transition(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_guard_update__column_changed_without_transition(scenario: Scenario, role: str) -> None:
     database = scenario.database
-    allowed = {(s, c) for s, names in CHANGEABLE.items() for c in names if who in TRUSTED}
-    if who == "member":
+    allowed = {(s, c) for s, names in CHANGEABLE.items() for c in names if role in TRUSTED}
+    if role == "member":
         allowed = {(status, "deleted_at") for status in TERMINAL}  # marked as deleted, which is final
     succeeded = set()
-    with scenario.attacker(who) as session:
+    with scenario.attacker(role) as session:
         before = database.fingerprint()
         for column, type_ in columns(database).items():
             value = sql.SQL(FORGED[type_]).format(sql.Identifier(column))
@@ -157,12 +157,12 @@ def test_guard_update__column_changed_without_transition(scenario: Scenario, who
     assert database.fingerprint() == before
 
 
-@pytest.mark.parametrize("who", ROLES)
-def test_guard_update__column_emptied_without_transition(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_guard_update__column_emptied_without_transition(scenario: Scenario, role: str) -> None:
     database = scenario.database
-    allowed = {(status, "checkpoint") for status in ("running", "cancelling") if who in TRUSTED}
+    allowed = {(status, "checkpoint") for status in ("running", "cancelling") if role in TRUSTED}
     succeeded = set()
-    with scenario.attacker(who) as session:
+    with scenario.attacker(role) as session:
         before = database.fingerprint()
         for column in columns(database):
             query = sql.SQL("update app.executions set {0} = null where id = %s and {0} is not null returning id")
@@ -175,39 +175,39 @@ def test_guard_update__column_emptied_without_transition(scenario: Scenario, who
 
 
 @pytest.mark.parametrize("column", ["seq", "records"])
-@pytest.mark.parametrize("who", TRUSTED)
-def test_guard_update__counts_never_decrease(scenario: Scenario, who: str, column: str) -> None:
-    with scenario.attacker(who) as session:
+@pytest.mark.parametrize("role", TRUSTED)
+def test_guard_update__counts_never_decrease(scenario: Scenario, role: str, column: str) -> None:
+    with scenario.attacker(role) as session:
         query = f"update app.executions set {column} = {column} + %s where id = %s returning 1"
         error = session.attempt(query, (-1, scenario.jobs["running"]))
     assert isinstance(error, SqlError)
     assert error.code == "not_a_transition"
 
 
-def may(who: str, family: str, status: str, event: str | None, to_status: str | None) -> bool:
+def may(role: str, family: str, status: str, event: str | None, to_status: str | None) -> bool:
     status = "queued" if status == "requeued" else status
-    if who not in (*TRUSTED, "member") or to_status is None or TRANSITIONS.get((status, event or "")) != to_status:
+    if role not in (*TRUSTED, "member") or to_status is None or TRANSITIONS.get((status, event or "")) != to_status:
         return False
     if event in {"cancel", "request_cancel"}:
         return event == FAMILIES[family]
-    return who in TRUSTED
+    return role in TRUSTED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("who", ROLES)
-def test_guard_transition__not_allowed(scenarios: dict[str, Scenario], who: str, family: str) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_guard_transition__not_allowed(scenarios: dict[str, Scenario], role: str, family: str) -> None:
     scenario, database = scenarios[family], scenarios[family].database
-    leased = "" if who in USERS else ", leased_by = 'w', lease_seconds = 30"
+    leased = "" if role in USERS else ", leased_by = 'w', lease_seconds = 30"
     query = f"update app.executions set status = %s, event = %s{leased} where id = %s returning id"
     events = [*sorted({event for _, event in TRANSITIONS}), None, "unknown"]
     wrong = []
-    with scenario.attacker(who) as session:
+    with scenario.attacker(role) as session:
         before = database.fingerprint()
         for status, job_id in scenario.jobs.items():
             now = "queued" if status == "requeued" else status
             for event in events:
                 for to_status in ("queued", "running", "cancelling", *TERMINAL, None, "unknown"):
-                    expected = may(who, family, status, event, to_status)
+                    expected = may(role, family, status, event, to_status)
                     if to_status != now:
                         done = changed(session, query, (to_status, event, job_id), undo=expected)
                         wrong += [(status, event, to_status, done)] if done != expected else []
@@ -304,59 +304,59 @@ def test_guard_start__other_agency(database: Database) -> None:
     assert database.fingerprint() == before
 
 
-@pytest.mark.parametrize("who", [role for role in ROLES if role not in ("member", *TRUSTED)])
-def test_guard_start__caller_not_allowed(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", [name for name in ROLES if name not in ("member", *TRUSTED)])
+def test_guard_start__caller_not_allowed(scenario: Scenario, role: str) -> None:
     assert_nothing_happens(
         scenario,
-        who,
+        role,
         f"insert into app.executions (agency_id, family) values ('{scenario.member.agency_id}', 'bulk_sync')",
         "insert into app.executions (agency_id, family) values (null, 'bulk_sync')",
         "insert into app.executions (agency_id, family) select agency_id, family from app.executions",
     )
 
 
-@pytest.mark.parametrize("who", [*TRUSTED, "member"])
-def test_guard_start__unknown_family(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", [*TRUSTED, "member"])
+def test_guard_start__unknown_family(scenario: Scenario, role: str) -> None:
     agency = scenario.member.agency_id
     assert_nothing_happens(
         scenario,
-        who,
+        role,
         f"insert into app.executions (agency_id, family) values ('{agency}', 'espionage')",
         f"insert into app.executions (agency_id, family) values ('{agency}', null)",
     )
 
 
-@pytest.mark.parametrize("who", ROLES)
-def test_guard_deletion__unfinished(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_guard_deletion__unfinished(scenario: Scenario, role: str) -> None:
     assert_nothing_happens(
         scenario,
-        who,
+        role,
         "delete from app.executions",
         *(f"delete from app.executions where id = '{scenario.jobs[s]}'" for s in ("queued", "running", "cancelling")),
         f"delete from public.agencies where id = '{scenario.member.agency_id}'",
     )
 
 
-@pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
-def test_guard_deletion__not_the_owner(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", [name for name in ROLES if name != "postgres"])
+def test_guard_deletion__not_the_owner(scenario: Scenario, role: str) -> None:
     assert_nothing_happens(
-        scenario, who, *(f"delete from app.executions where id = '{scenario.jobs[status]}'" for status in TERMINAL)
+        scenario, role, *(f"delete from app.executions where id = '{scenario.jobs[status]}'" for status in TERMINAL)
     )
 
 
-@pytest.mark.parametrize("who", ROLES)
-def test_guard_deletion__truncate(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_guard_deletion__truncate(scenario: Scenario, role: str) -> None:
     assert_nothing_happens(
         scenario,
-        who,
+        role,
         "truncate app.executions cascade",
         "truncate app.execution_events",
         "truncate public.agencies cascade",
     )
 
 
-@pytest.mark.parametrize("who", ROLES)
-def test_audit__cannot_be_written(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_audit__cannot_be_written(scenario: Scenario, role: str) -> None:
     job_id, agency_id = scenario.jobs["running"], scenario.member.agency_id
     forged = (
         "insert into app.execution_events {}"
@@ -365,7 +365,7 @@ def test_audit__cannot_be_written(scenario: Scenario, who: str) -> None:
     )
     assert_nothing_happens(
         scenario,
-        who,
+        role,
         forged.format("", "", ""),
         forged.replace("{} (", "(id, ", 1).format("overriding system value", "1, ")
         + " on conflict (id) do update set actor = 'user:forged'",
@@ -376,8 +376,8 @@ def test_audit__cannot_be_written(scenario: Scenario, who: str) -> None:
     )
 
 
-@pytest.mark.parametrize("who", ROLES)
-def test_guard__sql_tricks(scenarios: dict[str, Scenario], who: str) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_guard__sql_tricks(scenarios: dict[str, Scenario], role: str) -> None:
     scenario = scenarios["historical_sync"]
     agency_id, job_id = scenario.member.agency_id, scenario.jobs["running"]
     insert = f"insert into app.executions (id, agency_id, family) values ('{job_id}', '{agency_id}', 'bulk_sync')"
@@ -386,7 +386,7 @@ def test_guard__sql_tricks(scenarios: dict[str, Scenario], who: str) -> None:
     )
     assert_nothing_happens(
         scenario,
-        who,
+        role,
         insert + " on conflict (id) do update set spec = excluded.spec || '[1]'",
         insert + " on conflict (id) do update set reason = 'forged'",
         insert + " on conflict (id) do update set status = 'completed', event = 'cancel'",
@@ -410,23 +410,23 @@ def test_guard__sql_tricks(scenarios: dict[str, Scenario], who: str) -> None:
     )
 
 
-@pytest.mark.parametrize("who", ["stranger", "without_agency", "signed_out", "anon"])
-def test_guard__update_without_where(database: Database, who: str) -> None:
+@pytest.mark.parametrize("role", ["stranger", "without_agency", "signed_out", "anon"])
+def test_guard__update_without_where(database: Database, role: str) -> None:
     """Without WHERE and RETURNING only the policy for UPDATE protects the row."""
     scenario = make_scenario(database, "historical_sync")
     with database.owner() as owner:
         owner.execute("delete from app.executions where finished_at is not null")
-    assert_nothing_happens(scenario, who, "update app.executions set status = 'cancelled', event = 'cancel'")
+    assert_nothing_happens(scenario, role, "update app.executions set status = 'cancelled', event = 'cancel'")
 
 
-@pytest.mark.parametrize("who", USERS)
-def test_guard__cannot_be_removed(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("role", USERS)
+def test_guard__cannot_be_removed(scenario: Scenario, role: str) -> None:
     database = scenario.database
     triggers = database.all("select tgname, tgenabled from pg_trigger order by tgname")
     policies = database.all("select * from pg_policies order by policyname")
     assert_nothing_happens(
         scenario,
-        who,
+        role,
         "alter table app.executions disable trigger all",
         "alter table app.executions disable row level security",
         "drop trigger guard_transition on app.executions",
@@ -484,15 +484,15 @@ def test_guard_transition__plain_sql_cancel_has_its_actor(database: Database) ->
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("who", TRUSTED)
-def test_guard_transition__actor_of_a_cancel(database: Database, who: str) -> None:
+@pytest.mark.parametrize("role", TRUSTED)
+def test_guard_transition__actor_of_a_cancel(database: Database, role: str) -> None:
     scenario = make_scenario(database, "historical_sync")
-    with scenario.attacker(who) as session:
+    with scenario.attacker(role) as session:
         session.execute(
             "update app.executions set status = 'cancelled', event = 'cancel', actor = 'user:forged' where id = %s",
             (scenario.jobs["queued"],),
         )
-    assert database.execution(scenario.jobs["queued"])["cancelled_by"] == who
+    assert database.execution(scenario.jobs["queued"])["cancelled_by"] == role
 
 
 def test_guard_transition__actor_of_a_worker(database: Database) -> None:
@@ -641,9 +641,9 @@ def test_purge_executions__deleted_definitions(database: Database) -> None:
         assert len(left("connections")) == 2 * 2
 
 
-@pytest.mark.parametrize("who", [role for role in ROLES if role != "postgres"])
-def test_purge_executions__owner_only(scenario: Scenario, who: str) -> None:
-    assert_nothing_happens(scenario, who, "select app.purge_executions('0 s')")
+@pytest.mark.parametrize("role", [name for name in ROLES if name != "postgres"])
+def test_purge_executions__owner_only(scenario: Scenario, role: str) -> None:
+    assert_nothing_happens(scenario, role, "select app.purge_executions('0 s')")
 
 
 @pytest.mark.parametrize("status", TERMINAL)

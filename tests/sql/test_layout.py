@@ -1,4 +1,4 @@
-"""The files of sql/schemas: where each stands, and that only the order of the stages matters."""
+"""The files of sql/schemas: their places, and that only the order of the stages matters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_layout__every_file_is_declared() -> None:
 
 
 def test_layout__numbers_in_tables_only() -> None:
-    """A number says that the order is real. Functions do not need one, because plpgsql looks names up when it runs."""
+    """A number means that the order matters. Functions need none, because plpgsql resolves names at run time."""
     numbered = [file for file in schema.declared() if re.match(r"\d", file.name) and file.parent.name != "tables"]
     assert numbered == [], "remove the number from the file name"
     unnumbered = [file for file in schema.declared() if file.parent.name == "tables" and not re.match(r"\d", file.name)]
@@ -51,11 +51,11 @@ def test_layout__numbers_in_tables_only() -> None:
 def test_layout__table_documents_its_limits(file: Path) -> None:
     text = file.read_text()
     if "create table" in text:
-        for word in ("Bound", "Purge", "Deletion"):
-            assert re.search(rf"^-- {word}: ", text, re.MULTILINE), (
-                f"{file.name}: add a comment line `-- {word}: …` that says "
+        for label in ("Bound", "Purge", "Deletion"):
+            assert re.search(rf"^-- {label}: ", text, re.MULTILINE), (
+                f"{file.name}: add a comment line `-- {label}: …` that describes "
                 + {"Bound": "how many rows there can be", "Purge": "what deletes old rows"}.get(
-                    word, "what happens to a row when its execution, definition, connection or agency is deleted"
+                    label, "what happens to a row when its execution, definition, connection or agency is deleted"
                 )
             )
 

@@ -78,14 +78,14 @@ def ranks(function: str) -> tuple[int, ...]:
 
 
 def _locks(function: str, arguments: str) -> bool:
-    """The finders lock only if they are told to; find_connection unless it is told not to."""
+    """find_definition and find_webhook lock with `for_share => true`; find_connection without `for_share => false`."""
     if function == "find_connection":
         return "for_share => false" not in arguments
     return function not in {"find_definition", "find_webhook"} or "for_share => true" in arguments
 
 
 def test_lock_order__check_reads_the_files() -> None:
-    """The check itself: it finds the statements that it is about."""
+    """The check finds known locking statements."""
     found = {(name, table) for name, table, _ in locking_statements()}
     assert {
         ("cancel_each", "executions"),
@@ -115,7 +115,7 @@ def test_lock_order__several_executions_are_locked_before_they_are_updated() -> 
             ):
                 assert name in LOCKED_BEFORE, (
                     f"{name} updates several executions. Lock them in id order first, and add a line to LOCKED_BEFORE"
-                    " in tests/sql/test_lock_order.py that says where"
+                    " in tests/sql/test_lock_order.py with the place of that lock"
                 )
 
 
@@ -131,6 +131,6 @@ def test_lock_order__tables_in_order() -> None:
     for function in bodies().keys() - EXCEPTIONS:
         assert in_order(function), (
             f"{function} locks {[[*ORDER, 'rows of an execution'][n] for n in ranks(function)]}. Lock connections, then"
-            " definitions, then executions, or add a line to EXCEPTIONS in tests/sql/test_lock_order.py that says why"
+            " definitions, then executions, or add a line to EXCEPTIONS in tests/sql/test_lock_order.py with the reason"
             " it cannot deadlock"
         )

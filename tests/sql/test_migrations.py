@@ -43,7 +43,7 @@ def test_baseline__is_the_declared_schema_until_it_lands() -> None:
 
 @pytest.mark.sql
 def test_public_functions__none_has_overloads(postgres: Postgres) -> None:
-    """PostgREST cannot tell two functions of one name apart where arguments have defaults."""
+    """PostgREST cannot distinguish two functions of one name if arguments have defaults."""
     with built(postgres, schema.migrations()) as name, psycopg.connect(postgres.url(name)) as connection:
         assert difference.overloads(connection) == []
 

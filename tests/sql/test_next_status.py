@@ -56,7 +56,7 @@ def test_next_status__all_transitions(database: Database) -> None:
             assert response == TRANSITIONS.get((status, event or "")), (status, event)
 
 
-def test_next_status__unknown_words(database: Database) -> None:
+def test_next_status__known_names(database: Database) -> None:
     source = database.one("select prosrc from pg_proc where oid = 'app.next_status'::regproc")["prosrc"]
     known = {name for (status, event), to_status in TRANSITIONS.items() for name in (status, event, to_status)}
     assert set(re.findall(r"'(.*?)'", source)) == known - {None}

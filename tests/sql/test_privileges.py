@@ -178,7 +178,7 @@ def test_functions__no_overloads(catalog: Database) -> None:
 
 
 def test_functions__roles_are_those_of_the_file(catalog: Database) -> None:
-    """A Supabase project grants everything new in `public` to everybody, so each file has to revoke that."""
+    """A Supabase project grants everything new in `public` to every role, so each file must revoke it."""
     granted = {f["name"]: f["roles"] for f in functions(catalog)}
     declared = {}
     for file in function_files():
@@ -206,7 +206,7 @@ def test_functions__roles_by_kind(catalog: Database) -> None:
                 f"{name} is granted to {roles}. Remove anon in its file, or add the name to APP_FOR_ANON in"
                 " tests/sql/test_privileges.py"
             )
-            assert roles, f"{name}: nobody may execute it. Add a grant, or the name to OWNER_ONLY in this file"
+            assert roles, f"{name}: no role may execute it. Add a grant, or the name to OWNER_ONLY in this file"
 
 
 def test_functions__search_path_is_fixed(catalog: Database) -> None:
@@ -300,12 +300,12 @@ def names(catalog: Database, condition: str) -> list[str]:
     return [row["name"] for row in rows]
 
 
-@pytest.mark.parametrize("who", ["anon", "authenticated", "service_role"])
-def test_views__read_only(catalog: Database, who: str) -> None:
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
+def test_views__read_only(catalog: Database, role: str) -> None:
     writable = catalog.all(
         "select c.oid::regclass, p from pg_class as c, unnest(array['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) as p"
         " where relkind in ('v', 'm') and relnamespace " + OURS + " and has_table_privilege(%s, c.oid, p)",
-        (who,),
+        (role,),
     )
     assert writable == []
 

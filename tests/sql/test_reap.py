@@ -69,21 +69,21 @@ def test_reap__last_attempt_fails(database: Database) -> None:
 
 
 def test_reap__cancel_before_its_deadline(database: Database) -> None:
-    job_id, who = cancel_in_two_steps(database)
+    job_id, user = cancel_in_two_steps(database)
     row = database.execution(job_id)
-    assert (row["status"], row["cancelled_by"], row["lease_token"]) == ("cancelling", who, 1)
+    assert (row["status"], row["cancelled_by"], row["lease_token"]) == ("cancelling", user, 1)
     assert (row["cancel_deadline"] - row["cancel_requested_at"]).total_seconds() == 30
     assert reap(database) == NOTHING
 
 
 def test_reap__cancel_forced_at_its_deadline(database: Database) -> None:
-    job_id, who = cancel_in_two_steps(database)
+    job_id, user = cancel_in_two_steps(database)
     pass_deadline(database, job_id)
     assert reap(database) == NOTHING | {"cancelled": 1}
     row = database.execution(job_id)
     assert (row["status"], row["cancelled_by"], row["cancel_reason"], row["lease_token"]) == (
         "cancelled",
-        who,
+        user,
         "mine",
         2,
     )

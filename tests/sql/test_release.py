@@ -54,11 +54,11 @@ def test_release__while_cancelling(database: Database) -> None:
     database.transition(job_id, ("claim", "running"))
     with database.session(user.claims) as session:
         session.execute("select app.cancel_execution('bulk_sync', %s, 'mine')", (job_id,))
-    assert release(database, job_id, reason="told to") == "cancelled"
+    assert release(database, job_id, reason="cancelled by a user") == "cancelled"
     row = database.execution(job_id)
     assert (row["status"], row["cancelled_by"], row["cancel_reason"]) == ("cancelled", f"user:{user.id}", "mine")
     event = database.events(job_id)[-1]
-    assert (event["event"], event["actor"], event["reason"]) == ("acknowledge", "worker:w", "told to")
+    assert (event["event"], event["actor"], event["reason"]) == ("acknowledge", "worker:w", "cancelled by a user")
 
 
 def test_release__long_reason_is_truncated(database: Database) -> None:

@@ -17,9 +17,9 @@ import pytest
 
 from tests.support import bulk_actions
 from tests.support.bulk_actions import (
-    ACTED_ON,
+    ACTION_FAMILIES,
     BATCH,
-    COLLECTED_AT_ONCE,
+    MAX_COLLECTED,
     NOTHING,
     Worker,
     create,
@@ -87,17 +87,17 @@ def test_bulk_action_step__batches_in_id_order(database: Database) -> None:
         assert database.execution(job_id)["seq"] == 3
         assert worker.step() == LAST  # nothing is left, so nothing changes
         assert bulk_actions.counts(database, job_id)["done"] == done
-        assert worker.tell("worker_complete") == "completed"
+        assert worker.call("worker_complete") == "completed"
 
 
-def test_bulk_action_step__finds_all_before_acting(database: Database) -> None:
+def test_bulk_action_step__collects_all_items_first(database: Database) -> None:
     """In several steps, without executions created in between."""
     user = database.member()
-    ids = many(database, user, COLLECTED_AT_ONCE + 100)
+    ids = many(database, user, MAX_COLLECTED + 100)
     job_id = create(database, user, criteria={"family": "historical_sync"}, max_limit=1_000_000)
     with Worker(database, job_id) as worker:
         assert worker.step() == MORE
-        assert bulk_actions.counts(database, job_id)["matched"] == COLLECTED_AT_ONCE
+        assert bulk_actions.counts(database, job_id)["matched"] == MAX_COLLECTED
         later = many(database, user, 10)
         assert worker.step() == MORE
         assert bulk_actions.counts(database, job_id)["matched"] == len(ids)
@@ -119,10 +119,10 @@ def test_bulk_action_step__max_limit(database: Database, limit: int) -> None:
     assert in_status(database, ids[done:]) == Counter({"queued": 10 - done})
 
 
-@pytest.mark.parametrize("limit", [COLLECTED_AT_ONCE - 1, COLLECTED_AT_ONCE, COLLECTED_AT_ONCE + 1])
+@pytest.mark.parametrize("limit", [MAX_COLLECTED - 1, MAX_COLLECTED, MAX_COLLECTED + 1])
 def test_bulk_action_step__max_limit_at_the_edge_of_a_step(database: Database, limit: int) -> None:
     user = database.member()
-    many(database, user, COLLECTED_AT_ONCE + 2)
+    many(database, user, MAX_COLLECTED + 2)
     job_id = create(database, user, criteria={"family": "historical_sync"}, max_limit=limit)
     with Worker(database, job_id) as worker:
         steps = 1
@@ -182,7 +182,7 @@ def test_bulk_action_step__every_action_family_and_status(database: Database, ac
             concurrency_key=f"{family} {status}",
             spec=bulk_actions.spec() if family == "bulk_action" else json.dumps({"what": status}),
         )
-        for family in ACTED_ON
+        for family in ACTION_FAMILIES
         for status in bulk_actions.statuses(family)
     }
     source_check = put(database, user, "source_check", "queued")
@@ -352,14 +352,14 @@ def test_criteria__family_and_public_status(database: Database) -> None:
         for row in database.all("select * from app.families")
     }
     of: dict[tuple[str, str], set[str]] = {}
-    for family, status in ((f, s) for f in ACTED_ON for s in [*bulk_actions.statuses(f), "scheduled"]):
+    for family, status in ((f, s) for f in ACTION_FAMILIES for s in [*bulk_actions.statuses(f), "scheduled"]):
         columns: dict[str, Any] = {"spec": bulk_actions.spec()} if family == "bulk_action" else {}
         if status == "scheduled":
             item = put(database, user, family, "queued", run_at="2999-01-01", **columns)
         else:
             item = put(database, user, family, status, **columns)
         of.setdefault((family, public_statuses[family]["running" if status == "requeued" else status]), set()).add(item)
-    for family in ACTED_ON:
+    for family in ACTION_FAMILIES:
         all_of_it = set().union(*(items for (its, _), items in of.items() if its == family))
         assert matched(database, user, {"family": family}) == all_of_it
         for status in {status for its, status in of if its == family}:
@@ -392,7 +392,9 @@ def test_criteria__another_agency(database: Database) -> None:
     user, victim = database.member(), database.member()
     connection_id = database.connection(victim.agency_id)
     theirs = [put(database, victim, "historical_sync", "running", connection_id=connection_id)]
-    theirs += [put(database, victim, family, status) for family in ACTED_ON[:4] for status in ("queued", "failed")]
+    theirs += [
+        put(database, victim, family, status) for family in ACTION_FAMILIES[:4] for status in ("queued", "failed")
+    ]
     mine = put(database, user, "historical_sync", "running")
     before, history = rows(database, theirs), [database.events(one) for one in theirs]
     aims = [
@@ -447,7 +449,7 @@ NOT_CRITERIA += ['{"created_before": "soon"}', '{"ids": "x"}', '{"ids": ["x"]}',
 @pytest.mark.parametrize("criteria", [*NOT_CRITERIA, None])
 @pytest.mark.parametrize("name", ["create_bulk_action", "preview_bulk_action"])
 def test_criteria__unmatched(database: Database, name: str, criteria: str | None) -> None:
-    """Callers reach this function without the endpoint, and a misspelled member must not match everything."""
+    """Callers reach this function without the endpoint, and an unknown field must not match everything."""
     user = database.member()
     put(database, user, "bulk_sync", "queued")
     arguments = "action_type => 'cancel', " if name == "create_bulk_action" else ""
@@ -752,12 +754,12 @@ def test_bulk_action_step__worker_dies_between_steps(database: Database) -> None
     assert {len(database.events(one)) for one in ids[::50]} == {2}
 
 
-@pytest.mark.parametrize("acting", [False, True], ids=["finding", "acting"])
-def test_bulk_action_step__worker_dies_inside_a_step(database: Database, acting: bool) -> None:
+@pytest.mark.parametrize("applying", [False, True], ids=["collecting", "applying"])
+def test_bulk_action_step__worker_dies_inside_a_step(database: Database, applying: bool) -> None:
     user = database.member()
     ids = many(database, user, 20)
     criteria = {"family": "historical_sync"}
-    if acting:
+    if applying:
         job_id = bulk_actions.collected(database, user, criteria=criteria)
     else:
         job_id = create(database, user, criteria=criteria)
@@ -765,7 +767,7 @@ def test_bulk_action_step__worker_dies_inside_a_step(database: Database, acting:
     before = (rows(database, [*ids, job_id]), bulk_actions.counts(database, job_id))
     with database.worker() as worker:
         worker.execute("begin")
-        assert worker.execute(*bulk_actions.step(job_id))[0]["result"] == (LAST if acting else MORE)
+        assert worker.execute(*bulk_actions.step(job_id))[0]["result"] == (LAST if applying else MORE)
         database.all("select pg_terminate_backend(%s, 5000)", (worker.connection.info.backend_pid,))
         with pytest.raises(psycopg.OperationalError):
             worker.execute("commit")
@@ -879,7 +881,7 @@ def test_bulk_action_step__wrong_lease_token(database: Database, lease_token: in
 def test_bulk_actions__visible_to_the_agency_only(database: Database) -> None:
     user, stranger = database.member(), database.member()
     run(database, create(database, user))
-    for who, seen in ((user, 1), (stranger, 0)):
-        with database.session(who.claims) as session:
+    for caller, seen in ((user, 1), (stranger, 0)):
+        with database.session(caller.claims) as session:
             for table in ("bulk_actions", "bulk_action_items"):
                 assert len(session.execute(f"select 1 from app.{table}")) == seen

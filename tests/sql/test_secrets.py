@@ -1,4 +1,4 @@
-"""Secrets in the database, in Supabase Vault and in an external store: who may use, read and delete them."""
+"""Secrets in the database, in Supabase Vault and in an external store: the roles that may use, read and delete them."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def rejected_ids(database: Database, user: User) -> dict[str, str]:
     return {
         "another agency's": reserve(database, database.member())["secret_id"],
         "another connection's": used,
-        "being forgotten": late,
+        "being deleted": late,
         "the database's": own,
         "unknown": "00000000-0000-4000-8000-000000000000",
     }

@@ -1,4 +1,4 @@
-"""A source check from its caller's side: what is queued, what get_source_check returns to whom, and the wait."""
+"""Source checks for their callers: the queued execution, the result of get_source_check, and the wait for it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Responses:
     def __init__(self, *results: Mapping[str, Any], at_last: Mapping[str, Any] | None = None) -> None:
         self.responses = list(results)
         self.at_last = at_last
-        self.asked: list[tuple[str, Any]] = []
-        self.woken: list[str] = []
-        self.services = SimpleNamespace(dispatcher=SimpleNamespace(notify=self.woken.append))
+        self.calls: list[tuple[str, Any]] = []
+        self.notified: list[str] = []
+        self.services = SimpleNamespace(dispatcher=SimpleNamespace(notify=self.notified.append))
 
     def call(self, rpc: str, arguments: Mapping[str, Any]) -> Any:
-        self.asked.append((rpc, arguments))
+        self.calls.append((rpc, arguments))
         if rpc == "cancel_source_check":
             return self.at_last
         return self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
@@ -50,7 +50,7 @@ class Responses:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses, which are all that advances the clock."""
+    """The pauses in seconds. Only they advance the clock."""
     slept: list[float] = []
     monkeypatch.setattr(source_check, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: sum(slept)))
     return slept
@@ -60,14 +60,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_source_check__nothing_to_check(response: bytes) -> None:
     call = Responses(CREATED)
     assert await_source_check(response, call) is None  # type: ignore[arg-type]
-    assert (call.asked, call.woken) == ([], [])
+    assert (call.calls, call.notified) == ([], [])
 
 
 def test_source_check__polled_until_completed() -> None:
     call = Responses(CREATED, RUNNING, RUNNING, {"status": "completed", "fields": FIELDS, "error": None})
     assert await_source_check(BEGUN, call) == "x"  # type: ignore[arg-type]
-    assert call.asked == [("get_source_check", {"check_id": "x"})] * 4
-    assert call.woken == ["checks"]
+    assert call.calls == [("get_source_check", {"check_id": "x"})] * 4
+    assert call.notified == ["checks"]
 
 
 def test_source_check__final_error() -> None:
@@ -77,16 +77,16 @@ def test_source_check__final_error() -> None:
     assert await_source_check(BEGUN, Responses(again, again, done)) == "x"  # type: ignore[arg-type]
     with pytest.raises(ApiError) as raised:
         await_source_check(BEGUN, Responses(again, {"status": "failed", "fields": None, "error": ERROR}))  # type: ignore[arg-type]
-    problem = raised.value
-    assert (problem.status, problem.code, problem.details) == (400, "source_not_readable", {"reason": "source_refused"})
-    assert problem.message == ERROR["message"]
+    error = raised.value
+    assert (error.status, error.code, error.details) == (400, "source_not_readable", {"reason": "source_refused"})
+    assert error.message == ERROR["message"]
 
 
 def test_source_check__no_worker(pauses: list[float]) -> None:
     call = Responses(CREATED, at_last=CANCELLED)
     with pytest.raises(ApiError) as raised:
         await_source_check(BEGUN, call)  # type: ignore[arg-type]
-    assert call.asked[-2:] == [("get_source_check", {"check_id": "x"}), ("cancel_source_check", {"check_id": "x"})]
+    assert call.calls[-2:] == [("get_source_check", {"check_id": "x"}), ("cancel_source_check", {"check_id": "x"})]
     assert (raised.value.status, raised.value.code) == (503, "source_unavailable")
     assert int(raised.value.headers["retry-after"]) > 0
     assert source_check.WAIT_SECONDS <= sum(pauses) <= source_check.WAIT_SECONDS + source_check.MAX_PAUSE_SECONDS
@@ -107,7 +107,7 @@ def test_source_check__cancelled(pauses: list[float]) -> None:
     with pytest.raises(ApiError) as raised:
         await_source_check(BEGUN, call)  # type: ignore[arg-type]
     assert raised.value.status == 503
-    assert len(pauses) == len(call.asked) == 2
+    assert len(pauses) == len(call.calls) == 2
 
 
 # Configurations

@@ -39,22 +39,22 @@ class Scenario:
     ids: dict[str, str]
     sessions: dict[str, Session]
 
-    def attempt(self, who: str, statement: str) -> SqlError | list[dict[str, object]]:
+    def attempt(self, caller: str, statement: str) -> SqlError | list[dict[str, object]]:
         """In a transaction in which app.caller() has identified an agency's server."""
-        session = self.sessions[who]
+        session = self.sessions[caller]
         try:
             with session.connection.transaction():
-                if who.endswith("server"):
+                if caller.endswith("server"):
                     session.execute("select app.caller()")
                 return session.execute(statement)
         except psycopg.Error as error:
             return SqlError.of(error)
 
-    def assert_rejected(self, who: str, *statements: str) -> None:
+    def assert_rejected(self, caller: str, *statements: str) -> None:
         """Every statement fails or changes nothing."""
         before = self.database.fingerprint()
         for statement in statements:
-            response = self.attempt(who, statement)
+            response = self.attempt(caller, statement)
             assert isinstance(response, SqlError) or response == [], (statement, response)
             assert self.database.fingerprint() == before, (statement, response)
 
@@ -106,34 +106,34 @@ def scenario(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[
             session.close()
 
 
-@pytest.mark.parametrize("who", ["member", "server"])
+@pytest.mark.parametrize("caller", ["member", "server"])
 @pytest.mark.parametrize("table", TABLES)
-def test_tenants__see_their_own_rows(scenario: Scenario, who: str, table: str) -> None:
-    rows = scenario.attempt(who, f"select {COLUMNS.get(table, '*')} from app.{table}")
+def test_tenants__see_their_own_rows(scenario: Scenario, caller: str, table: str) -> None:
+    rows = scenario.attempt(caller, f"select {COLUMNS.get(table, '*')} from app.{table}")
     assert isinstance(rows, list)
     assert rows
     assert {str(row["agency_id"]) for row in rows} == {scenario.ids["agency"]}
     assert len(rows) < scenario.database.one(f"select count(*) as n from app.{table}")["n"]
 
 
-@pytest.mark.parametrize("who", OTHERS)
+@pytest.mark.parametrize("caller", OTHERS)
 @pytest.mark.parametrize("table", TABLES)
-def test_tenants__others_see_nothing(scenario: Scenario, who: str, table: str) -> None:
+def test_tenants__others_see_nothing(scenario: Scenario, caller: str, table: str) -> None:
     for columns in (COLUMNS.get(table, "*"), "agency_id", "count(*) as n"):
-        response = scenario.attempt(who, f"select {columns} from app.{table}")
-        if who in {"stranger", "strangers_server"}:
+        response = scenario.attempt(caller, f"select {columns} from app.{table}")
+        if caller in {"stranger", "strangers_server"}:
             assert isinstance(response, list)
             assert scenario.ids["agency"] not in {str(row.get("agency_id")) for row in response}
         else:
             assert isinstance(response, SqlError) or response in ([], [{"n": 0}]), response
 
 
-@pytest.mark.parametrize("who", OTHERS)
-def test_tenants__others_write_nothing(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("caller", OTHERS)
+def test_tenants__others_write_nothing(scenario: Scenario, caller: str) -> None:
     mine = f"'{scenario.ids['agency']}'"
     as_key = "sha256('x'), 'xxxx', 'user:forged'"
     scenario.assert_rejected(
-        who,
+        caller,
         "update app.connections set deleted_at = now() where agency_id = " + mine,
         "update app.connections set secret_id = null where agency_id = " + mine,
         f"insert into app.secrets (agency_id, storage, value) values ({mine}, 'database', '{{}}')",
@@ -153,14 +153,14 @@ def test_tenants__others_write_nothing(scenario: Scenario, who: str) -> None:
     )
 
 
-@pytest.mark.parametrize("who", ["stranger", "strangers_server"])
-def test_tenants__no_reference_to_another_agency(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("caller", ["stranger", "strangers_server"])
+def test_tenants__no_reference_to_another_agency(scenario: Scenario, caller: str) -> None:
     """Foreign keys ignore policies, so they carry the agency."""
     own = "(select id from public.agencies)"
     for column in ("source_id", "destination_id"):
         for connection in ("source", "destination"):
             scenario.assert_rejected(
-                who,
+                caller,
                 f"insert into app.definitions (agency_id, kind, name, {column}, created_by, updated_by)"
                 f" values ({own}, 'bulk_sync', 'Forged', '{scenario.ids[connection]}', 'user:f', 'user:f')",
             )
@@ -171,14 +171,14 @@ def test_tenants__no_reference_to_another_agency(scenario: Scenario, who: str) -
         ("retry_of", "execution"),
     ):
         scenario.assert_rejected(
-            who,
+            caller,
             f"insert into app.executions (agency_id, family, {column})"
             f" values ({own}, 'bulk_sync', '{scenario.ids[other]}')",
         )
 
 
-@pytest.mark.parametrize("who", ALL_EXECUTIONS)
-def test_tenants__secrets_and_hashes_are_unreadable(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("caller", ALL_EXECUTIONS)
+def test_tenants__secrets_and_hashes_are_unreadable(scenario: Scenario, caller: str) -> None:
     for statement in (
         "select secret_id from app.connections",
         "select value from app.secrets",
@@ -202,18 +202,18 @@ def test_tenants__secrets_and_hashes_are_unreadable(scenario: Scenario, who: str
         "update app.api_keys set revoked_at = revoked_at where hash is not null returning id",
         "update app.api_keys set revoked_at = revoked_at returning hash",
     ):
-        response = scenario.attempt(who, statement)
+        response = scenario.attempt(caller, statement)
         assert isinstance(response, SqlError), (statement, response)
-        assert response.sqlstate == ("PT401" if who == "revoked_server" else "42501"), (statement, response)
-    found = scenario.attempt(who, "select app.find_connection(id)::text as row from app.connections")
+        assert response.sqlstate == ("PT401" if caller == "revoked_server" else "42501"), (statement, response)
+    found = scenario.attempt(caller, "select app.find_connection(id)::text as row from app.connections")
     assert SECRET not in str(found)
 
 
-@pytest.mark.parametrize("who", ["member", "server"])
-def test_tenants__columns_of_a_member(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("caller", ["member", "server"])
+def test_tenants__columns_of_a_member(scenario: Scenario, caller: str) -> None:
     new = "gen_random_uuid()"
     scenario.assert_rejected(
-        who,
+        caller,
         *(
             f"update app.connections set {change}"
             for change in (f"id = {new}", f"agency_id = {new}", "kind = 'records'", "name = 'x'")
@@ -245,10 +245,10 @@ def test_tenants__columns_of_a_member(scenario: Scenario, who: str) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("who", ["member", "server"])
-def test_tenants__row_to_another_agency(scenario: Scenario, who: str) -> None:
+@pytest.mark.parametrize("caller", ["member", "server"])
+def test_tenants__row_to_another_agency(scenario: Scenario, caller: str) -> None:
     stranger = scenario.database.one("select id from public.agencies where id <> %s", (scenario.ids["agency"],))["id"]
-    scenario.assert_rejected(who, *(f"update app.{table} set agency_id = '{stranger}'" for table in TABLES))
+    scenario.assert_rejected(caller, *(f"update app.{table} set agency_id = '{stranger}'" for table in TABLES))
 
 
 def test_copy_secret_for_check__within_the_agency_only(

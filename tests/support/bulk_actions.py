@@ -1,4 +1,4 @@
-"""Bulk actions: created as a caller creates them, run step by step by a worker that may stop between two steps."""
+"""Bulk actions: created by a caller, and run step by step by a worker that may stop between two steps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 PATH = "/api/actions/bulk/jobs"
 PREVIEW = "/api/actions/bulk/preview"
 BATCH = 500
-COLLECTED_AT_ONCE = 5000
+MAX_COLLECTED = 5000
 OUTCOMES = ("done", "failed", "skipped", "interrupted", "not_started")
 NOTHING = dict.fromkeys(("matched", *OUTCOMES), 0)
-# The families that a bulk action may act on. A source check belongs to no caller.
-ACTED_ON = ("historical_sync", "sync_job_run", "bulk_sync", "model_sync", "bulk_action")
+# The families that a bulk action can process. Source checks are internal.
+ACTION_FAMILIES = ("historical_sync", "sync_job_run", "bulk_sync", "model_sync", "bulk_action")
 
 
 def many(database: Database, user: User, number: int, family: str = "historical_sync", **columns: Any) -> list[str]:
@@ -106,10 +106,10 @@ class Worker:
         while (response := self.step()) == {"result": "continue", "more": True}:
             number += 1
         assert response == {"result": "continue", "more": False}
-        assert self.tell("worker_complete") == "completed"
+        assert self.call("worker_complete") == "completed"
         return number
 
-    def tell(self, name: str, **arguments: Any) -> str:
+    def call(self, name: str, **arguments: Any) -> str:
         return str(self.session.call(name, execution_id=self.id, lease_token=self.lease_token, **arguments)["result"])
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ def run(database: Database, job_id: str) -> dict[str, int]:
 
 
 def collected(database: Database, user: User, action: str = "cancel", **arguments: Any) -> str:
-    """A running bulk action (lease token 1) that has found its items and acted on none."""
+    """A running bulk action (lease token 1) that has collected its items and processed none."""
     job_id = create(database, user, action, **arguments)
     with Worker(database, job_id) as worker:
         assert worker.step() == {"result": "continue", "more": True}

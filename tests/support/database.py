@@ -1,4 +1,4 @@
-"""The tests' hold on one database: people, tokens' claims, connections, and the invariants."""
+"""Access to one database: users, tokens' claims, connections, and the invariants."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INVARIANTS = (ROOT / "tests" / "chaos" / "invariants.sql").read_text()
 VAULT = ROOT / "tests" / "support" / "vault.sql"
 
-# The place of every row that a change of the schema would write again.
+# Counts and places of the rows that every change of the schema writes again.
 CATALOG = " union all ".join(
     f"select '{catalog}' as name, count(*) as rows, sum(hashtid(ctid)::bigint) as written from {catalog}"
     for catalog in ("pg_proc", "pg_attribute", "pg_trigger", "pg_policy", "pg_constraint", "pg_index")
@@ -285,8 +285,8 @@ class Database:
         assert violations == [], violations
 
     @contextlib.contextmanager
-    def lent(self) -> Iterator[None]:
-        """Lends the empty database to one test and empties it afterwards, which is much quicker than a clone."""
+    def emptied_afterwards(self) -> Iterator[None]:
+        """The empty database for one test. Empties it afterwards, which is much faster than a clone."""
         before = self._catalog()
         yield
         self.all(

@@ -40,9 +40,9 @@ class Serve:
             text=True,
         )
         assert self.process.stdout is not None
-        word, _, members = self.process.stdout.readline().partition(" ")
-        assert word == "ready", self.process.communicate(timeout=30)
-        self.ready: dict[str, Any] = json.loads(members)
+        event, _, fields = self.process.stdout.readline().partition(" ")
+        assert event == "ready", self.process.communicate(timeout=30)
+        self.ready: dict[str, Any] = json.loads(fields)
         self.children = psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self, how: signal.Signals) -> None:

@@ -38,7 +38,7 @@ class TlsServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.trust = _certify(self._context, folder, name)
-        self._context.sni_callback = lambda _, asked, __: self.names.append(asked)
+        self._context.sni_callback = lambda _, name, __: self.names.append(name)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, name="tls-server")
         self._thread.start()
 

@@ -99,7 +99,7 @@ create table app.parts (id int);
 """,
     "10_comments.sql": """
 comment on view public.named_things is 'Shown';
-comment on column app.things.name is 'A word';
+comment on column app.things.name is 'A name';
 comment on function app.touch() is 'Trims';
 """,
 }
@@ -240,8 +240,8 @@ def test_function__new(folder: SqlFolder) -> None:
     assert "REVOKE ALL ON FUNCTION public.find_thing" in folder.migrate()
 
 
-def test_function__new_for_everybody(folder: SqlFolder) -> None:
-    """A dump says nothing about the privileges that Postgres gives by default."""
+def test_function__new_and_public(folder: SqlFolder) -> None:
+    """A dump does not contain the privileges that Postgres grants by default."""
     text = SCHEMA["07_get_thing.sql"].replace("get_thing", "find_thing").partition("revoke")[0]
     folder.declare(
         "11_find_thing.sql", text + "revoke all on function public.find_thing from anon, authenticated, service_role;"
@@ -280,7 +280,7 @@ def test_function__what_depends_on_it_is_created_again(folder: SqlFolder) -> Non
         "CREATE FUNCTION app.first_thing",
         'CREATE POLICY "Own things"',
     ]
-    assert [word for word in order if word in text] == order
+    assert [statement for statement in order if statement in text] == order
 
 
 def test_function__dependents_that_did_not_change(folder: SqlFolder) -> None:
@@ -400,7 +400,7 @@ def test_constraint__new_changed_and_dropped(folder: SqlFolder) -> None:
 
 def test_comment__new_changed_and_dropped(folder: SqlFolder) -> None:
     folder.edit("10_comments.sql", "'Trims'", "E'Trims\\nnames; IS ''not'' more'")
-    folder.edit("10_comments.sql", "comment on column app.things.name is 'A word';", "comment on schema app is 'Ours';")
+    folder.edit("10_comments.sql", "comment on column app.things.name is 'A name';", "comment on schema app is 'Own';")
     text = folder.migrate()
     assert "COMMENT ON COLUMN app.things.name IS NULL;" in text
 
@@ -451,7 +451,7 @@ def test_table__dropped(folder: SqlFolder, postgres: Postgres) -> None:
     assert migrations.from_difference(postgres, folder.path) is None
 
 
-def test_overload__refused(folder: SqlFolder) -> None:
+def test_overload__rejected(folder: SqlFolder) -> None:
     text = SCHEMA["07_get_thing.sql"].replace("(thing_id uuid)", "(thing_id text)").replace("t.id =", "t.name =")
     folder.declare("11_overload.sql", text.replace("function public.get_thing ", "function public.get_thing(text) "))
     assert "function public.get_thing has overloads." in folder.stub()[1]
