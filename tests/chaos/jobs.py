@@ -54,8 +54,8 @@ class Jobs:
     def __init__(self, target: Target, send: Callable[..., httpx.Response]) -> None:
         self._target = target
         self._send = send
-        self._agency = destination.agency()
-        self.person = destination.person(self._agency)
+        self._agency = target.agency()
+        self.person = target.person(self._agency)
         self.receiver = Receiver()
         self._bulk_syncs = [self._bulk_sync(), self._bulk_sync()]
         self._model_sync, self._planes = self._define_model_sync()
