@@ -47,7 +47,9 @@ def catalog_database(clone: Callable[[], AbstractContextManager[Database]]) -> I
 
 
 def test_registry__finds_every_module() -> None:
-    assert sorted(endpoint.module for endpoint in registry.endpoints()) == MODULES
+    assert sorted(endpoint.module for endpoint in registry.endpoints()) == MODULES, (
+        "Declare `endpoint` in each module of a family's folder, or begin the module's name with _."
+    )
     assert {"/cancel-historical-sync", "/start-historical-sync", "/get-historical-sync"} <= {
         endpoint.path for endpoint in registry.endpoints()
     }
@@ -55,8 +57,9 @@ def test_registry__finds_every_module() -> None:
 
 def test_registry__paths_and_names_are_unique() -> None:
     places = [(endpoint.path, endpoint.method) for endpoint in registry.endpoints()]
-    assert len(set(places)) == len(places)
-    assert len({endpoint.name for endpoint in registry.endpoints()}) == len(places)
+    assert len(set(places)) == len(places), "Change `path` or the method of one of two endpoints with the same ones."
+    names = {endpoint.name for endpoint in registry.endpoints()}
+    assert len(names) == len(places), "Rename the file of one of two endpoints with the same name."
 
 
 def test_registry__dispatches_by_path_and_method() -> None:
@@ -70,7 +73,7 @@ def test_registry__dispatches_by_path_and_method() -> None:
         assert response.headers.get("x-polytomic-version") == (endpoint.error_format.versions or (None,))[0]
 
 
-def test_registry__fixed_word_before_parameter() -> None:
+def test_registry__fixed_segment_before_parameter() -> None:
     """/api/connections/test is never the connection called test."""
     response = registry.handle(Request("GET", "/api/connections/test"), Stub().services)
     assert (response.status, response.headers["allow"]) == (405, "POST, OPTIONS")
@@ -80,36 +83,44 @@ def test_module__declares_endpoint_and_handler() -> None:
     for name in MODULES:
         module = importlib.import_module(name)
         endpoint = module.endpoint
-        assert isinstance(endpoint, Endpoint)
-        assert endpoint.module == name
-        assert callable(module.handler)
-        assert module.__doc__
-        assert issubclass(endpoint.request, BaseModel)
-        assert endpoint.method in {"GET", "POST", "PUT", "PATCH", "DELETE"}
-        assert 200 <= endpoint.status < 300
-        assert (endpoint.response is None) == (endpoint.status == 204)
-        assert endpoint.response is None or issubclass(endpoint.response, BaseModel)
+        assert isinstance(endpoint, Endpoint), f"Declare `endpoint = Endpoint(__name__, …)` in {name}."
+        assert endpoint.module == name, f"Pass __name__ as the first argument of Endpoint in {name}."
+        assert callable(module.handler), f"End {name} with `handler = lambda_handler(endpoint)`."
+        assert module.__doc__, f"Write a docstring in {name}: its first paragraph is the summary in OpenAPI."
+        assert issubclass(endpoint.request, BaseModel), f"Set request= to a pydantic model in {name}."
+        assert endpoint.method in {"GET", "POST", "PUT", "PATCH", "DELETE"}, f"Correct the method in {name}."
+        assert 200 <= endpoint.status < 300, f"Set status= to a 2xx status in {name}."
+        assert (endpoint.response is None) == (endpoint.status == 204), (
+            f"Set response=None and status=204 together in {name}, or neither."
+        )
+        assert endpoint.response is None or issubclass(endpoint.response, BaseModel), (
+            f"Set response= to a pydantic model in {name}."
+        )
 
 
 def test_module__name_gives_the_url() -> None:
     for name in MODULES:
         stem = name.rpartition(".")[2]
-        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", stem)
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", stem), f"Rename {name} to snake_case, because it becomes the URL."
         endpoint = importlib.import_module(name).endpoint
         if endpoint.error_format is PLAIN:
-            assert endpoint.path == f"/{stem.replace('_', '-')}"
+            assert endpoint.path == f"/{stem.replace('_', '-')}", f"Omit path= in {name}."
         else:  # a published path
-            assert re.fullmatch(r"(/api)?(/[a-z-]+|/\{[a-z_]+\})+", endpoint.path)
+            assert re.fullmatch(r"(/api)?(/[a-z-]+|/\{[a-z_]+\})+", endpoint.path), (
+                f"Correct path= in {name}: segments are lower case with hyphens, or parameters such as {{sync_id}}."
+            )
 
 
 def test_path_parameters__are_required_uuids_of_the_request() -> None:
     for name in MODULES:
         endpoint = importlib.import_module(name).endpoint
         named = re.findall(r"\{(\w+)\}", endpoint.path)
-        assert len(set(named)) == len(named)
+        assert len(set(named)) == len(named), f"Name each path parameter of {name} once."
         for member in named:
             field = endpoint.request.model_fields[member]
-            assert (field.annotation, field.is_required(), field.alias) == (UUID, True, None)
+            assert (field.annotation, field.is_required(), field.alias) == (UUID, True, None), (
+                f"Declare `{member}: UUID` in the request of {name}, without default and alias."
+            )
         filled = path_of(endpoint, dict.fromkeys(named, NOWHERE))
         assert endpoint.path_parameters(filled) == dict.fromkeys(named, NOWHERE)
         assert endpoint.path_parameters(f"{filled}/x") is None

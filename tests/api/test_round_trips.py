@@ -171,7 +171,7 @@ def test_round_trips__source_check_is_polled_until_complete(traffic: Traffic, na
 
 
 def sql_arguments(endpoint: Endpoint, arguments: Arguments) -> Arguments:
-    """What the endpoint sends to its SQL function."""
+    """The arguments that the endpoint sends to its SQL function."""
     query = {name: str(value) for name, value in arguments.items()}
     parsed = endpoint.request.model_validate_strings(query, strict=True)
     return parsed.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -183,9 +183,14 @@ def sign_out(project: Project, user: User) -> None:
     project.database.admin.execute("update app.api_keys set revoked_at = now() where agency_id = %s", (user.agency_id,))
 
 
+@pytest.mark.conventions
 def test_round_trips__every_respond_endpoint_is_listed() -> None:
-    around = {endpoint.name for endpoint in registry.endpoints() if endpoint.respond}
-    assert around == set(CHECKS)
+    with_respond = {endpoint.name for endpoint in registry.endpoints() if endpoint.respond}
+    assert with_respond == set(CHECKS), (
+        f"Add lines for {with_respond - set(CHECKS)} to CHECKS in tests/support/requests.py, with requests that check"
+        f" a source, and remove those for {set(CHECKS) - with_respond}. An endpoint with `respond=` may call the"
+        " database more than once only to check a source."
+    )
 
 
 def test_round_trips__none_for_a_preflight(traffic: Traffic) -> None:

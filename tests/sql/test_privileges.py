@@ -1,4 +1,4 @@
-"""Privileges, read from the catalog. A new object has none until its file grants them and, if listed, so does this."""
+"""Privileges, read from the catalog. A new object has none until its file grants them, and RELATIONS lists them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from functions._local import schema
+from functions._shared import registry
 from tests.support.database import SqlError
 from tests.support.definers import CALLERS, DEFINERS
 
@@ -77,17 +78,11 @@ RELATIONS = {
 # Each function's file declares the roles that may execute it. The rules below hold for every function, with these
 # exceptions.
 AND_SERVERS = ["anon", *CALLERS]  # an agency's server calls as anon, with its API key
+# API keys are managed by users, never by a key or a server.
+USERS_ONLY = {"public.create_api_key", "public.list_api_keys", "public.revoke_api_key"}
 API_WITHOUT_KEY = {
-    # The historical sync's document has users only. API keys are managed by users, never by a key.
-    "public.cancel_sync_job": CALLERS,
-    "public.get_historical_sync": CALLERS,
-    "public.list_historical_syncs": CALLERS,
-    "public.retry_historical_sync": CALLERS,
-    "public.start_historical_sync": CALLERS,
-    "public.create_api_key": ["authenticated"],
-    "public.list_api_keys": ["authenticated"],
-    "public.revoke_api_key": ["authenticated"],
-}
+    f"public.{endpoint.rpc}": CALLERS for endpoint in registry.endpoints() if not endpoint.error_format.api_keys
+} | {name: ["authenticated"] for name in USERS_ONLY}
 # The functions of `app` that anon may execute, because they identify the caller of a request.
 APP_FOR_ANON = {"app.agency_key", "app.caller", "app.identify", "app.raise_error", "app.touch_api_key"}
 OWNER_ONLY = {"app.purge_executions", "app.require_table_owner"}  # and all trigger functions
@@ -112,7 +107,10 @@ def test_schemas__privileges(catalog: Database) -> None:
         " where oid " + OURS + " and has_schema_privilege(role, oid, privilege) order by privilege",
         (list(ROLES),),
     )
-    assert matrix(rows, SCHEMAS) == SCHEMAS
+    assert matrix(rows, SCHEMAS) == SCHEMAS, (
+        "No role may create objects in app or public. Remove the grant from sql/schemas, or change SCHEMAS in"
+        " tests/sql/test_privileges.py"
+    )
 
 
 def test_relations__privileges(catalog: Database) -> None:
@@ -125,7 +123,12 @@ def test_relations__privileges(catalog: Database) -> None:
     for relation in everything:
         allowed = {role: relation_privileges(catalog, relation["oid"], relation["relkind"], role) for role in ROLES}
         found[relation["name"]] = {role: privileges for role, privileges in allowed.items() if privileges}
-    assert found == RELATIONS
+    changed = sorted(name for name in found.keys() | RELATIONS.keys() if found.get(name) != RELATIONS.get(name))
+    assert found == RELATIONS, "\n".join(
+        f"{name}: change the grants in its file of sql/schemas, or RELATIONS in tests/sql/test_privileges.py:\n   "
+        + (f' "{name}": {found[name]},' if name in found else " remove its line")
+        for name in changed
+    )
 
 
 def relation_privileges(catalog: Database, oid: int, kind: str, role: str) -> str:
@@ -172,9 +175,9 @@ def functions(catalog: Database) -> list[dict[str, Any]]:
 
 
 def test_functions__no_overloads(catalog: Database) -> None:
-    """PostgREST cannot choose between two functions of one name, and a list of names would hide the second."""
+    """PostgREST cannot choose between two functions with one name, and the checks below go by name."""
     counted = Counter(f["name"] for f in functions(catalog))
-    assert [name for name, count in counted.items() if count > 1] == []
+    assert [name for name, count in counted.items() if count > 1] == [], "rename one of these functions, and its file"
 
 
 def test_functions__roles_are_those_of_the_file(catalog: Database) -> None:
@@ -186,7 +189,13 @@ def test_functions__roles_are_those_of_the_file(catalog: Database) -> None:
         [name] = re.findall(r"^create or replace function ([a-z_.0-9]+)", text, re.MULTILINE)
         roles = re.findall(r"^grant execute on function \S+ to ([a-z_, ]+);$", text, re.MULTILINE)
         declared[name] = sorted(roles[0].split(", ")) if roles else []
-    assert {name: sorted(roles) for name, roles in granted.items()} == declared
+    found = {name: sorted(roles) for name, roles in granted.items()}
+    assert found == declared, "\n".join(
+        f"{name} is granted to {found.get(name)}, and its file says {declared.get(name)}. Write `revoke all on function"
+        f" {name} from public, anon, authenticated, service_role;` in its file, then the grants."
+        for name in found.keys() | declared.keys()
+        if found.get(name) != declared.get(name)
+    )
 
 
 def test_functions__roles_by_kind(catalog: Database) -> None:
@@ -196,8 +205,8 @@ def test_functions__roles_by_kind(catalog: Database) -> None:
             assert roles == ["service_role"], f"{name}: grant a worker's function to service_role alone, in its file"
         elif name.startswith("public."):
             assert roles == API_WITHOUT_KEY.get(name, AND_SERVERS), (
-                f"{name} is granted to {roles}. Grant it to anon, authenticated, service_role in its file, or add a"
-                f' line to API_WITHOUT_KEY in tests/sql/test_privileges.py: "{name}": {roles},'
+                f"{name} is granted to {roles}. Grant it to {', '.join(API_WITHOUT_KEY.get(name, AND_SERVERS))} in its"
+                " file, or change error_format of its endpoint, which decides whether API keys are accepted"
             )
         elif f["returns_trigger"] or name in OWNER_ONLY:
             assert roles == [], f"{name}: remove the grant from its file, because only the owner calls it"
@@ -206,7 +215,10 @@ def test_functions__roles_by_kind(catalog: Database) -> None:
                 f"{name} is granted to {roles}. Remove anon in its file, or add the name to APP_FOR_ANON in"
                 " tests/sql/test_privileges.py"
             )
-            assert roles, f"{name}: no role may execute it. Add a grant, or the name to OWNER_ONLY in this file"
+            assert roles, (
+                f"{name}: no role may execute it. Add a grant to its file, or the name to OWNER_ONLY in"
+                " tests/sql/test_privileges.py"
+            )
 
 
 def test_functions__search_path_is_fixed(catalog: Database) -> None:
@@ -249,13 +261,18 @@ def test_definers__are_listed(catalog: Database) -> None:
         " tests/support/definers.py and a case to tests/sql/test_definers.py"
     )
     of_anon = {f["name"]: f["pronargs"] for f in functions(catalog) if f["prosecdef"] and "anon" in f["roles"]}
-    assert of_anon == {"app.identify": 0, "app.touch_api_key": 0}  # both read the request and take nothing
+    # Both read the request and have no arguments.
+    assert of_anon == {"app.identify": 0, "app.touch_api_key": 0}, (
+        "Revoke these SECURITY DEFINER functions from anon in their files: only identifying a caller needs one"
+    )
 
 
 def test_functions__api_calls_app_caller_first(catalog: Database) -> None:
     for f in functions(catalog):
         if f["name"].startswith("public.") and "authenticated" in f["roles"]:
-            assert re.match(r"\s*declare\s+caller constant app\.caller := app\.caller\(\);", f["prosrc"]), f["name"]
+            assert re.match(r"\s*declare\s+caller constant app\.caller := app\.caller\(\);", f["prosrc"]), (
+                f"{f['name']}: write `caller constant app.caller := app.caller();` as the first declaration in its file"
+            )
 
 
 def test_functions__lock_timeout(catalog: Database) -> None:
@@ -268,13 +285,14 @@ def test_functions__lock_timeout(catalog: Database) -> None:
         for f in functions(catalog)
         if re.search(r"for (no key )?(update|share)\b(?! skip locked)|\bupdate app\.|\bon conflict \(", f["prosrc"])
     }
-    # A row of the same transaction, rows under the execution's lock, a caller that sets it, and rows that skip locks.
+    # They lock a row of the same transaction, rows under the execution's lock or rows that are not locked, or their
+    # caller sets it.
     unbounded = {
         "app.complete_delivery", "app.copy_secret_for_check", "app.insert_new_records", "app.lock_leased_execution",
         "app.touch_api_key", "app.update_records", "app.upsert_records",
     }  # fmt: skip
     assert locking - unbounded <= bounded, "write `set lock_timeout = '5s'` in these functions' files"
-    assert workers <= bounded
+    assert workers <= bounded, f"write `set lock_timeout = '5s'` in the files of {sorted(workers - bounded)}"
 
 
 def test_objects__owner(catalog: Database) -> None:
@@ -282,17 +300,18 @@ def test_objects__owner(catalog: Database) -> None:
         "select distinct relowner::regrole::text as owner from pg_class where relnamespace " + OURS + " union"
         " select proowner::regrole::text from pg_proc where pronamespace " + OURS
     )
-    assert owners == [{"owner": "postgres"}]
+    assert owners == [{"owner": "postgres"}], "remove `alter … owner to` from sql/schemas: postgres owns everything"
 
 
 def test_tables__row_level_security(catalog: Database) -> None:
-    assert names(catalog, "relkind in ('r', 'p') and not relrowsecurity") == []
+    assert names(catalog, "relkind in ('r', 'p') and not relrowsecurity") == [], (
+        "write `alter table … enable row level security;` in the files of these tables"
+    )
 
 
 def test_views__security_invoker(catalog: Database) -> None:
-    assert (
-        names(catalog, "relkind in ('v', 'm') and not coalesce(reloptions @> '{security_invoker=true}', false)") == []
-    )
+    owned = names(catalog, "relkind in ('v', 'm') and not coalesce(reloptions @> '{security_invoker=true}', false)")
+    assert owned == [], "write `with (security_invoker = true)` in these views' files"
 
 
 def names(catalog: Database, condition: str) -> list[str]:
@@ -307,7 +326,7 @@ def test_views__read_only(catalog: Database, role: str) -> None:
         " where relkind in ('v', 'm') and relnamespace " + OURS + " and has_table_privilege(%s, c.oid, p)",
         (role,),
     )
-    assert writable == []
+    assert writable == [], f"grant only select on these views to {role}, in their files"
 
 
 def test_policies__agency_only(catalog: Database) -> None:
@@ -321,9 +340,14 @@ def test_policies__agency_only(catalog: Database) -> None:
         "   FROM app.identify() identity(user_id, api_key_id, agency_id, is_live)\n  WHERE identity.is_live))",
     }
     for policy in policies:
-        assert (policy["permissive"], policy["roles"]) == ("PERMISSIVE", ["authenticated"]), policy["policyname"]
+        assert (policy["permissive"], policy["roles"]) == ("PERMISSIVE", ["authenticated"]), (
+            f"{policy['policyname']}: create it `to authenticated`, and not as restrictive"
+        )
         expressions = {policy["qual"], policy["with_check"]} - {None}
-        assert expressions == {allowed[policy["tablename"]]}, policy["policyname"]
+        assert expressions == {allowed[policy["tablename"]]}, (
+            f"{policy['policyname']}: compare the row's agency_id with (select app.agency_id()) only, or add the table"
+            " to `allowed` in tests/sql/test_privileges.py"
+        )
 
 
 def test_policies__every_readable_table_has_one(catalog: Database) -> None:
@@ -333,7 +357,7 @@ def test_policies__every_readable_table_has_one(catalog: Database) -> None:
         " has_any_column_privilege('authenticated', oid, 'SELECT')"
         " and not exists (select from pg_policy where polrelid = c.oid and polcmd in ('r', '*'))"
     )
-    assert without == []
+    assert without == [], "create a policy for select `to authenticated` in these tables' files"
 
 
 def foreign_keys(catalog: Database) -> list[dict[str, Any]]:
@@ -353,7 +377,9 @@ def test_foreign_keys__include_the_agency(catalog: Database) -> None:
     between = [key for key in foreign_keys(catalog) if key["of_tenants"]]
     assert between != []
     for key in between:
-        assert ("agency_id", "agency_id") in zip(key["own"], key["theirs"], strict=True), key["conname"]
+        assert ("agency_id", "agency_id") in zip(key["own"], key["theirs"], strict=True), (
+            f"{key['conname']}: begin the foreign key with agency_id on both sides, so that it cannot cross tenants"
+        )
 
 
 def test_foreign_keys__are_indexed(catalog: Database) -> None:
@@ -365,7 +391,7 @@ def test_foreign_keys__are_indexed(catalog: Database) -> None:
     bare = [
         key["conname"] for key in foreign_keys(catalog) if frozenset(key["conkey"]) not in prefixes[key["conrelid"]]
     ]
-    assert bare == []
+    assert bare == [], "create an index that begins with the columns of these foreign keys"
 
 
 def test_foreign_keys__cascades(catalog: Database) -> None:
@@ -376,7 +402,7 @@ def test_foreign_keys__cascades(catalog: Database) -> None:
         "bulk_action_items_agency_id_execution_id_fkey",
         "deliveries_agency_id_execution_id_fkey",
         "execution_resources_agency_id_execution_id_fkey",
-    }
+    }, "a cascade deletes rows unseen: remove `on delete cascade`, or add the key in tests/sql/test_privileges.py"
 
 
 def test_indexes__none_on_heartbeat_columns(catalog: Database) -> None:
@@ -384,7 +410,7 @@ def test_indexes__none_on_heartbeat_columns(catalog: Database) -> None:
         indexes = catalog.all(
             "select indexdef from pg_indexes where tablename = 'executions' and indexdef ~ %s", (column,)
         )
-        assert indexes == [], column
+        assert indexes == [], f"drop the index: {column} changes at each heartbeat, which must stay a HOT update"
 
 
 def function_files() -> list[Path]:
@@ -413,4 +439,7 @@ def is_well_formed(file: Path) -> bool:
 
 def test_files__public_folders_hold_the_api(catalog: Database) -> None:
     declared = {f"public.{file.stem}" for file in function_files() if file.parent.name == "public"}
-    assert declared == {f["name"] for f in functions(catalog) if f["name"].startswith("public.")}
+    found = {f["name"] for f in functions(catalog) if f["name"].startswith("public.")}
+    assert declared == found, (
+        f"move the files of {sorted(declared ^ found)} to a folder public/, or create the functions in the schema app"
+    )

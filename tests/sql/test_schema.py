@@ -1,4 +1,4 @@
-"""sql/schemas (the declared present) and sql/migrations (what `supabase db push` sends) are one schema."""
+"""sql/schemas, the declared schema, equals the schema that sql/migrations build."""
 
 from __future__ import annotations
 
@@ -32,10 +32,15 @@ def test_schema__functions_can_be_applied_again(postgres: Postgres) -> None:
         with psycopg.connect(postgres.url(name)) as connection:
             connection.execute("set role postgres")
             schema.apply(connection, functions)
-        assert dump(postgres, name).splitlines() == before.splitlines()
+        assert dump(postgres, name).splitlines() == before.splitlines(), (
+            "Applying the functions' files again changed the schema. Leave only `create or replace function`, `revoke`"
+            " and `grant` in them, and move other statements to sql/schemas/tables/"
+        )
 
 
 def test_schema__functions_are_create_or_replace() -> None:
     declared = [file.read_text().lower() for file in schema.declared()]
     assert sum(text.count(FUNCTION) for text in declared) > 0
-    assert [text for text in declared if "create function" in text or "create procedure" in text] == []
+    assert [text for text in declared if "create function" in text or "create procedure" in text] == [], (
+        "Write `create or replace function` in these files of sql/schemas"
+    )
