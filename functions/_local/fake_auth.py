@@ -1,6 +1,6 @@
 """A stand-in for the Auth server at `/auth/v1`. It responds like the real one, from the same tables.
 
-Nobody signs in with a password. Tests and the local stack mint tokens and start sessions with its methods.
+There is no sign-in with a password. Tests and the local stack mint tokens and start sessions with its methods.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Postgrest:
             "PGRST_SERVER_PORT": str(self.port),
             "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
         }
-        # A file, because nobody would read a pipe.
+        # A file, because a pipe that is not read would block PostgREST.
         self.log = tempfile.NamedTemporaryFile(prefix="postgrest-", suffix=".log")  # noqa: SIM115 (closed by `close`)
         self._process: subprocess.Popen[bytes] | None = None
         try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from functions._local.fake_auth import AuthServer
     from functions._local.source import Source
 
-# A day, so that nobody is signed out while trying things out.
+# A day, so that no user is signed out during a demo.
 TOKEN_SECONDS = 24 * 3600
 NAMES = {"http": "Flights of 2013", "records": "Records"}
 

@@ -1,7 +1,7 @@
 """Verifies access tokens with `supabase_auth`: an `Authorization` header becomes a caller, or the reason why not.
 
 The client checks signature and expiry. Everything that it accepts and a function must not is checked here: other
-algorithms and keys, `crit`, `aud`, `iss`, `role`, `nbf`. It asks the Auth server about tokens without a public key.
+algorithms and keys, `crit`, `aud`, `iss`, `role`, `nbf`. The Auth server checks tokens without a public key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MESSAGES: Mapping[Reason, str] = {
 CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
 MAX_TOKEN_LENGTH = 8192
 CLOCK_LEEWAY_SECONDS = 10.0
-# Anyone can send tokens with unknown kids: the Auth server is asked about one of them per interval and process.
+# Anyone can send tokens with unknown kids: the Auth server checks one of them per interval and process.
 UNKNOWN_KEY_INTERVAL_SECONDS = 1.0
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -76,7 +76,7 @@ class Authenticator:
         """`url` is the project's. Its Auth server is at `/auth/v1`, which is also the default `issuer`.
 
         `check="claims"` verifies tokens signed with a public key of the project here, without a round trip, and so does
-        not see that a session was signed out. `check="user"` asks the Auth server about every token.
+        not see that a session was signed out. `check="user"` sends every token to the Auth server.
         Raises ValueError for an invalid URL.
         """
         require_project_url(url)
@@ -163,7 +163,7 @@ class Authenticator:
         return None
 
     def _ask(self, token: str, claims: Mapping[str, Any]) -> None:
-        """Asks the Auth server about the token."""
+        """Lets the Auth server check the token."""
         try:
             self._client.get_user(token)
         except ValidationError:

@@ -18,7 +18,7 @@ MAX_ENCODED_KEY_LENGTH = 1024
 class Caller:
     """`token` is a JWT that PostgREST can verify, None for an agency's server and for a project key that is no JWT.
 
-    Only the database knows whether `agency_key` is valid. The repr shows neither.
+    Only the database can check `agency_key`. The repr shows neither.
     """
 
     token: str | None = field(repr=False)

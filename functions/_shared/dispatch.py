@@ -23,7 +23,7 @@ QUEUES: tuple[Queue, ...] = ("runs", "checks")
 
 class Dispatcher(Protocol):
     def notify(self, queue: Queue, count: int = 1) -> None:
-        """Asks for `count` workers. Never raises, because the commit has succeeded."""
+        """Requests `count` workers. Never raises, because the commit has succeeded."""
         ...
 
 
@@ -35,7 +35,7 @@ class PollingDispatcher:
 
 
 class SqsDispatcher:
-    """One message per worker that is asked for."""
+    """One message per requested worker."""
 
     def __init__(self, urls: Mapping[Queue, str]) -> None:
         self._urls = urls

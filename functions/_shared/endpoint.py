@@ -184,7 +184,7 @@ def _method_not_allowed(allowed: Sequence[str]) -> ApiError:
 def _authenticate(request: Request, services: Services, error_format: ErrorFormat) -> Caller:
     authorization = request.headers.get("authorization")
     key = agency_key(authorization) if error_format.api_keys else None
-    if key is not None:  # the database knows whose it is
+    if key is not None:  # the database finds its agency
         return Caller(token=None, claims={"role": "anon"}, agency_key=key)
     try:
         return services.authenticator.authenticate(authorization)

@@ -25,12 +25,12 @@ class Settings:
     # How functions reach the database: `postgrest`, or `postgres` with DATABASE_URL (a role like `authenticator`).
     rpc_transport: Literal["postgrest", "postgres"] = "postgrest"
     database_url: str | None = field(default=None, repr=False)
-    # `claims` verifies asymmetric tokens here; `user` asks the Auth server on every call. Both see revoked sessions.
+    # `claims` verifies asymmetric tokens here; `user` calls the Auth server each time. Both see revoked sessions.
     auth_check: Literal["claims", "user"] = "claims"
     # Only where the project's tokens name another address than SUPABASE_URL (functions inside a container).
     auth_issuer: str | None = None
     cors_allowed_origins: tuple[str, ...] = ("*",)
-    # Who keeps connections' secrets, and what stands before their names in Secrets Manager.
+    # Where connections' secrets are kept, and the prefix of their names in Secrets Manager.
     secret_store: SecretStoreName = "database"  # noqa: S105 (no secret)
     secret_prefix: str = "sync-control-plane"  # noqa: S105 (no secret)
     # The SQS queues of a worker that is invoked, for runs and for source checks. None: workers poll the database.

@@ -49,7 +49,7 @@ class SigningKeys:
         Raises UnknownKey or KeysUnavailable.
         """
         if kid not in self._by_id:
-            with self._fetching:  # those who waited here find the key, or that the set was fetched just now
+            with self._fetching:  # threads that waited here use the set that was just fetched
                 self._refresh()
         elif monotonic() >= self._stale_at and self._fetching.acquire(blocking=False):
             try:

@@ -1,7 +1,7 @@
 """The worker as a Lambda function: SQS messages request work, a schedule sends a tick every minute.
 
 A message names no execution. The worker claims and runs what is queued until nothing is left, or until shortly before
-the process is stopped: then it releases what still runs, with its checkpoint, and asks for another worker.
+the process is stopped: then it releases what still runs, with its checkpoint, and requests another worker.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ async def _work(environment: Mapping[str, str], queue: Queue, count: int, second
 
 
 def tick(seconds: float) -> None:
-    """Reap, send events that are due, delete secrets, and ask for workers where executions are queued.
+    """Reap, send events that are due, delete secrets, and request workers where executions are queued.
 
     Raises TimeoutError shortly before `seconds` have passed.
     """

@@ -1,6 +1,6 @@
 """How a function reaches the database: `call(name, arguments, caller)`, through PostgREST or directly to Postgres.
 
-Both transports pass on who is calling and let the database decide. Both return the function's JSON as bytes, unparsed,
+Both transports send the caller's identity, and the database decides. Both return the function's JSON as unparsed bytes,
 and raise the same `ApiError` for the same error. Lists and objects among the arguments travel as JSON.
 """
 

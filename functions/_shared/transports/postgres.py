@@ -1,6 +1,6 @@
 """The transport straight to Postgres, as a role like PostgREST's `authenticator`.
 
-A call is one pipeline of two statements (who is calling; the call): one round trip and one transaction, committed
+A call is one pipeline of two statements (caller's identity; the call): one round trip and one transaction, committed
 before its result is read. Claims and arguments are bound, so a server that logs a failed statement logs neither.
 Nothing is prepared and no setting outlives the transaction: it works behind a pooler in transaction mode.
 """

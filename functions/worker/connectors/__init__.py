@@ -25,7 +25,7 @@ async def open_source(
     """Open the connector of a connection {kind, config, secret or secret_ref}.
 
     Users write connections, so only with `allow_private_addresses` may one lead to this machine and its network.
-    `secrets` is the external store, asked each time, so that a replaced secret is used from the next open on.
+    `secrets` is the external store, read each time, so that a replaced secret is used from the next open on.
     Raises SourceRefused if the connection cannot be read from, and what `resolve_secret` raises.
     """
     if connection is None or connection["kind"] != "http":

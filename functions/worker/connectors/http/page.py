@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-# What asks for a page, ready to be stored as JSON; each pagination style has its own (pagination.py).
+# The request of a page, as JSON that can be stored; each pagination style has its own (pagination.py).
 Position: TypeAlias = dict[str, object]
 
 
