@@ -43,7 +43,7 @@ def members(response: Response) -> dict[str, Any]:
 
 def test_endpoint__response_bytes_pass_through_unparsed() -> None:
     stub = Stub(response=b'{"ok":  true, "ok": 1e2}')
-    response = stub.ask(request_id="r", headers={"authorization": "Bearer t"})
+    response = stub.send(request_id="r", headers={"authorization": "Bearer t"})
     assert (response.status, response.body) == (202, b'{"ok":  true, "ok": 1e2}')
     assert response.headers["content-type"] == "application/json"
     assert response.headers["cache-control"] == "no-store"
@@ -56,13 +56,13 @@ def test_endpoint__response_bytes_pass_through_unparsed() -> None:
 
 def test_arguments__defaults_are_sent_nulls_are_not() -> None:
     stub = Stub()
-    stub.ask(body=b'{"name": "x", "note": null, "unknown": 1}')
+    stub.send(body=b'{"name": "x", "note": null, "unknown": 1}')
     assert stub.steps[-1][2] == {"name": "x", "count": 1}
 
 
 def test_arguments__query_values_get_their_types() -> None:
     stub = Stub()
-    assert stub.ask("GET", query={"name": "1", "count": "7", "unknown": "x"}).status == 200
+    assert stub.send("GET", query={"name": "1", "count": "7", "unknown": "x"}).status == 200
     assert stub.steps[-1][2] == {"name": "1", "count": 7}
 
 
@@ -87,7 +87,7 @@ def test_endpoint__preflight_makes_no_call() -> None:
 @pytest.mark.parametrize("body", [b"{", b"x" * (MAX_BODY_BYTES + 1)])
 def test_endpoint__token_is_checked_before_the_body(body: bytes) -> None:
     stub = Stub(caller=Unauthorized("expired_token"))
-    response = stub.ask(body=body)
+    response = stub.send(body=body)
     assert response.status == 401
     assert response.headers["www-authenticate"] == "Bearer"
     assert members(response)["code"] == "expired_token"
@@ -99,7 +99,7 @@ def test_endpoint__token_is_checked_before_the_body(body: bytes) -> None:
 )
 def test_endpoint__body_is_checked_before_the_rpc(body: bytes, status: int) -> None:
     stub = Stub()
-    assert stub.ask(body=body).status == status
+    assert stub.send(body=body).status == status
     assert [step[0] for step in stub.steps] == ["authenticate"]
 
 
@@ -117,7 +117,7 @@ def test_endpoint__body_is_checked_before_the_rpc(body: bytes, status: int) -> N
     ],
 )
 def test_validation__message_names_field_and_problem(body: bytes, sentence: str) -> None:
-    assert members(Stub().ask(body=body))["error"] == sentence
+    assert members(Stub().send(body=body))["error"] == sentence
 
 
 def test_validation__message_never_quotes_the_input() -> None:
@@ -128,12 +128,12 @@ def test_validation__message_never_quotes_the_input() -> None:
         b'{"count": "t0p"}',
         b"t0p",
     ):
-        assert b"t0p" not in Stub().ask(body=body).body
+        assert b"t0p" not in Stub().send(body=body).body
 
 
 def test_endpoint__api_error_becomes_the_response() -> None:
     error = ApiError(409, "a_code", "A sentence.", {"job_id": "j"}, {"x-more": "1"})
-    response = Stub(response=error).ask(request_id="r")
+    response = Stub(response=error).send(request_id="r")
     assert response.status == 409
     assert members(response) == {"error": "A sentence.", "code": "a_code", "requestId": "r", "job_id": "j"}
     assert response.headers["x-more"] == "1"
@@ -153,7 +153,7 @@ def test_endpoint__api_error_becomes_the_response() -> None:
 )
 def test_endpoint__unexpected_error_is_logged_not_shown(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        response = Stub(response=error).ask(request_id="r")
+        response = Stub(response=error).send(request_id="r")
     assert response.status == 500
     assert members(response)["code"] == "internal_error"
     assert b"t0p" not in response.body
@@ -166,7 +166,7 @@ def test_endpoint__unexpected_error_is_logged_not_shown(error: Exception, caplog
 @pytest.mark.parametrize("stub", [Stub(caller=AuthUnavailable("why")), Stub(response=database_unavailable())])
 def test_endpoint__unavailable_service_is_logged_with_retry_after(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        response = stub.ask()
+        response = stub.send()
     assert response.status == 503
     assert int(response.headers["retry-after"]) > 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -174,9 +174,9 @@ def test_endpoint__unavailable_service_is_logged_with_retry_after(stub: Stub, ca
 
 def test_endpoint__caller_errors_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        Stub(caller=Unauthorized("invalid_token")).ask()
-        Stub().ask(body=b"{")
-        Stub(response=ApiError(404, "c", "S.")).ask()
+        Stub(caller=Unauthorized("invalid_token")).send()
+        Stub().send(body=b"{")
+        Stub(response=ApiError(404, "c", "S.")).send()
     assert caplog.records == []
 
 
@@ -219,7 +219,7 @@ def thing_endpoint(method: str, **options: Any) -> Endpoint:
     return Endpoint("functions.family.of_thing", method, **{**declared, **options})
 
 
-def ask(endpoint: Endpoint, stub: Stub, path: str = f"/api/things/{ID}/parts/{OTHER}", **parts: Any) -> Response:
+def send(endpoint: Endpoint, stub: Stub, path: str = f"/api/things/{ID}/parts/{OTHER}", **parts: Any) -> Response:
     return endpoint.handle(Request(endpoint.method, path, **parts), stub.services)
 
 
@@ -229,13 +229,13 @@ def test_path_parameters__override_query_and_body(method: str) -> None:
     stub = Stub()
     elsewhere = {"thing_id": OTHER, "name": "x"}
     parts = {"query": elsewhere} if method in {"GET", "DELETE"} else {"body": json.dumps(elsewhere).encode()}
-    assert ask(thing_endpoint(method), stub, **parts).status == 200
+    assert send(thing_endpoint(method), stub, **parts).status == 200
     assert stub.steps[-1][2] == {"thing_id": ID, "part_id": OTHER, "name": "x"}
 
 
 def test_path_parameters__without_a_body() -> None:
     stub = Stub()
-    assert ask(thing_endpoint("POST"), stub).status == 200
+    assert send(thing_endpoint("POST"), stub).status == 200
     assert stub.steps[-1][2] == {"thing_id": ID, "part_id": OTHER}
 
 
@@ -244,28 +244,28 @@ def test_path_parameters__without_a_body() -> None:
 def test_path_parameters__malformed_id_is_404(method: str, nonsense: str) -> None:
     stub = Stub()
     for path in (f"/api/things/{nonsense}/parts/{OTHER}", f"/api/things/{ID}/parts/{nonsense}"):
-        response = ask(thing_endpoint(method), stub, path)
+        response = send(thing_endpoint(method), stub, path)
         assert (response.status, members(response)["code"]) == (404, "not_found")
         assert nonsense not in response.body.decode() or len(nonsense) == 1
     assert [step[0] for step in stub.steps] == ["authenticate", "authenticate"]
 
 
 def test_path_parameters__reported_before_body_errors() -> None:
-    response = ask(thing_endpoint("POST"), Stub(), f"/api/things/nope/parts/{OTHER}", body=b'{"count": "x"}')
+    response = send(thing_endpoint("POST"), Stub(), f"/api/things/nope/parts/{OTHER}", body=b'{"count": "x"}')
     assert response.status == 404
-    response = ask(thing_endpoint("POST"), Stub(), body=b'{"count": "x"}')
+    response = send(thing_endpoint("POST"), Stub(), body=b'{"count": "x"}')
     assert (response.status, members(response)["field"]) == (400, "count")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"1", b"[[{}]]"])
 def test_path_parameters__body_is_not_an_object(body: bytes) -> None:
-    response = ask(thing_endpoint("POST"), Stub(), body=body)
+    response = send(thing_endpoint("POST"), Stub(), body=body)
     assert (response.status, members(response)["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000])
 def test_path_parameters__body_is_not_json(body: bytes) -> None:
-    response = ask(thing_endpoint("POST"), Stub(), body=body)
+    response = send(thing_endpoint("POST"), Stub(), body=body)
     assert (response.status, members(response)["code"]) == (400, "invalid_json")
 
 
@@ -285,14 +285,14 @@ def test_path_parameters__dot_is_literal() -> None:
 
 @pytest.mark.parametrize("method", ["DELETE", "POST"])
 def test_endpoint__empty_response(method: str) -> None:
-    response = ask(thing_endpoint(method, response=None, status=204), Stub(response=b"null"))
+    response = send(thing_endpoint(method, response=None, status=204), Stub(response=b"null"))
     assert (response.status, response.body) == (204, b"")
     assert "content-type" not in response.headers
     assert response.headers["x-request-id"]
 
 
 def test_endpoint__errors_of_an_empty_response_have_a_body() -> None:
-    response = ask(thing_endpoint("DELETE", response=None, status=204), Stub(response=ApiError(404, "gone", "Gone.")))
+    response = send(thing_endpoint("DELETE", response=None, status=204), Stub(response=ApiError(404, "gone", "Gone.")))
     assert (response.status, members(response)["code"]) == (404, "gone")
 
 
@@ -444,13 +444,13 @@ def test_idempotency_key__not_accepted_is_ignored(method: str, idempotent: bool 
     endpoint = thing_endpoint(method, idempotent=idempotent)
     assert not endpoint.accepts_idempotency_key
     for key in ("k", "", "\x01"):
-        assert ask(endpoint, stub, request_id="r", headers={"idempotency-key": key}).status == 200
+        assert send(endpoint, stub, request_id="r", headers={"idempotency-key": key}).status == 200
         assert stub.steps[-1][4] == {"x-request-id": "r"}
 
 
 def test_idempotency_key__accepted_by_an_idempotent_delete() -> None:
     stub = Stub()
-    assert ask(thing_endpoint("DELETE", idempotent=True), stub, headers={"idempotency-key": "k"}).status == 200
+    assert send(thing_endpoint("DELETE", idempotent=True), stub, headers={"idempotency-key": "k"}).status == 200
     assert stub.steps[-1][4]["idempotency-key"] == "k"
 
 
@@ -461,18 +461,21 @@ KEY = f"sync_{'0123456789abcdef' * 4}"
 VERSIONED = thing_endpoint("POST", error_format=POLYTOMIC)
 
 
-def ask_versioned(stub: Stub, **parts: Any) -> Response:
-    return ask(VERSIONED, stub, **parts)
+def send_versioned(stub: Stub, **parts: Any) -> Response:
+    return send(VERSIONED, stub, **parts)
 
 
 RESPONSES: dict[str, tuple[Callable[..., Response], int]] = {
-    "success": (lambda **parts: ask_versioned(Stub(), **parts), 200),
-    "no token": (lambda **parts: ask_versioned(Stub(caller=Unauthorized("missing_token")), **parts), 401),
-    "no path": (lambda **parts: ask(VERSIONED, Stub(), "/api/things/x/parts/y", **parts), 404),
-    "wrong": (lambda **parts: ask_versioned(Stub(), body=b"{", **parts), 400),
-    "rejected": (lambda **parts: ask_versioned(Stub(response=ApiError(409, "c", "S.", {"job_id": "j"})), **parts), 409),
-    "broken": (lambda **parts: ask_versioned(Stub(response=RuntimeError()), **parts), 500),
-    "away": (lambda **parts: ask_versioned(Stub(response=database_unavailable()), **parts), 503),
+    "success": (lambda **parts: send_versioned(Stub(), **parts), 200),
+    "no token": (lambda **parts: send_versioned(Stub(caller=Unauthorized("missing_token")), **parts), 401),
+    "no path": (lambda **parts: send(VERSIONED, Stub(), "/api/things/x/parts/y", **parts), 404),
+    "wrong": (lambda **parts: send_versioned(Stub(), body=b"{", **parts), 400),
+    "rejected": (
+        lambda **parts: send_versioned(Stub(response=ApiError(409, "c", "S.", {"job_id": "j"})), **parts),
+        409,
+    ),
+    "broken": (lambda **parts: send_versioned(Stub(response=RuntimeError()), **parts), 500),
+    "away": (lambda **parts: send_versioned(Stub(response=database_unavailable()), **parts), 503),
     "method": (lambda **parts: VERSIONED.handle(Request("GET", VERSIONED.path, **parts), Stub().services), 405),
     "preflight": (lambda **parts: VERSIONED.handle(Request("OPTIONS", VERSIONED.path, **parts), Stub().services), 204),
 }
@@ -511,28 +514,28 @@ def test_error_format__polytomic(name: str) -> None:
 
 
 def test_error_format__plain_has_no_version() -> None:
-    assert VERSION not in Stub().ask(headers={VERSION: "2025-09-18"}).headers
+    assert VERSION not in Stub().send(headers={VERSION: "2025-09-18"}).headers
     assert PLAIN.version_header is None
-    assert not [*violations(members(Stub().ask(body=b"{")), PLAIN.schema, {})]
+    assert not [*violations(members(Stub().send(body=b"{")), PLAIN.schema, {})]
 
 
 def test_api_key__goes_to_the_database_unchecked() -> None:
     stub = Stub()
-    assert ask_versioned(stub, headers={"authorization": f"Bearer {KEY}"}, request_id="r").status == 200
+    assert send_versioned(stub, headers={"authorization": f"Bearer {KEY}"}, request_id="r").status == 200
     caller = Caller(None, {"role": "anon"}, agency_key=KEY)
     assert stub.steps == [("call", "do_it", {"thing_id": ID, "part_id": OTHER}, caller, {"x-request-id": "r"})]
 
 
 def test_api_key__is_a_token_where_keys_are_not_accepted() -> None:
     stub = Stub(caller=Unauthorized("invalid_token"))
-    response = ask(thing_endpoint("POST"), stub, headers={"authorization": f"Bearer {KEY}"})
+    response = send(thing_endpoint("POST"), stub, headers={"authorization": f"Bearer {KEY}"})
     assert response.status == 401
     assert stub.steps == [("authenticate", f"Bearer {KEY}")]
 
 
 def test_api_key__tokens_still_go_to_the_authenticator() -> None:
     stub = Stub()
-    assert ask_versioned(stub, headers={"authorization": "Bearer a.b.c"}).status == 200
+    assert send_versioned(stub, headers={"authorization": "Bearer a.b.c"}).status == 200
     assert [step[0] for step in stub.steps] == ["authenticate", "call"]
     assert stub.steps[-1][3] is CALLER
 
@@ -540,7 +543,7 @@ def test_api_key__tokens_still_go_to_the_authenticator() -> None:
 @pytest.mark.parametrize("result", [RuntimeError(), database_unavailable(), ApiError(400, "c", "S.")], ids=repr)
 def test_api_key__in_no_response_and_no_log(result: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        response = ask_versioned(Stub(response=result), headers={"authorization": f"Bearer {KEY}"})
+        response = send_versioned(Stub(response=result), headers={"authorization": f"Bearer {KEY}"})
     assert KEY not in response.body.decode() + str(response.headers)
     for record in caplog.records:
         assert KEY not in JsonFormatter().format(record) + str(vars(record))

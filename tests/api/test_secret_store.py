@@ -59,12 +59,12 @@ class Throttling:
     """An AWS that throttles every request, with a message that quotes the secret."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.operations: list[str] = []
         self._server = WebServer(self._respond)
         self.url, self.close = self._server.url, self._server.close
 
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self.asked.append(environ["HTTP_X_AMZ_TARGET"])
+        self.operations.append(environ["HTTP_X_AMZ_TARGET"])
         start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
         return [json.dumps(THROTTLED).encode()]
 
@@ -129,7 +129,7 @@ def test_secrets_manager__throttled(throttling: Throttling, caplog: pytest.LogCa
     store = SecretsManagerStore("p")
     with pytest.raises(SecretUnavailable) as caught:
         store.put("a/1", SECRET)
-    assert throttling.asked == ["secretsmanager.CreateSecret"] * 3
+    assert throttling.operations == ["secretsmanager.CreateSecret"] * 3
     assert str(caught.value) == "create_secret: ThrottlingException"
     with pytest.raises(SecretUnavailable):
         store.get("a/1")
@@ -266,7 +266,7 @@ def test_create_connection__store_is_unavailable(
         assert expect_error(response, 503, "secrets_unavailable") == {}
         assert int(response.headers["retry-after"]) > 0
         assert SECRET["token"] not in response.text
-    assert len(throttling.asked) == 9
+    assert len(throttling.operations) == 9
     causes = [getattr(record, "cause", "") for record in caplog.records]
     assert len([cause for cause in causes if "ThrottlingException" in cause]) == 3
     assert SECRET["token"] not in "".join(causes)
@@ -411,8 +411,8 @@ def test_worker__secret_rotated_during_the_run(fixture: Fixture, family: str) ->
     assert 0 < fixture.stored() < AIRLINES
     assert outcome(fixture.run(job_id))[0] == "completed"
     assert fixture.stored() == AIRLINES
-    asked = [request.query for request in fixture.source.requests]
-    assert asked.count("page=2&per_page=4") == 2  # the rejected page was read again
+    queries = [request.query for request in fixture.source.requests]
+    assert queries.count("page=2&per_page=4") == 2  # the rejected page was read again
 
 
 def test_worker__source_rejects_the_current_secret(fixture: Fixture) -> None:

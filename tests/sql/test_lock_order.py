@@ -24,7 +24,7 @@ ORDER = ["connections", "definitions", "executions"]
 OF_EXECUTION = len(ORDER)  # the rank of the tables that belong to an execution
 OTHERS = {"secrets", "api_keys", "idempotency_keys"}  # locked alone, or after their connection by a trigger
 
-# Locks in another order that cannot form a circle, because nothing locks both rows in the usual order.
+# Locks in another order that cannot deadlock, because nothing locks both rows in the usual order.
 EXCEPTIONS = {
     "create_sync_job_run": "a sync job refers to no connection, so deleting a connection never locks it",
     "create_model_sync": "a destination is of type records, and a model's source never is",

@@ -55,7 +55,7 @@ class Stub:
         settings = Settings("http://p", "k", cors_allowed_origins=self.origins)
         return Services(settings, cast("Any", self), self)
 
-    def ask(self, method: str = "POST", body: bytes = b'{"name": "x"}', **parts: Any) -> Response:
+    def send(self, method: str = "POST", body: bytes = b'{"name": "x"}', **parts: Any) -> Response:
         endpoint = GET if method == "GET" else POST
         return endpoint.handle(Request(method, endpoint.path, body=body, **parts), self.services)
 
