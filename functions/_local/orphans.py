@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SET_PARENT_DEATH_SIGNAL = 1
-# Loaded here and not in the child, because loading a library between fork and exec can wait for a lock for ever.
+# Loaded here and not in the child, because loading a library between fork and exec can wait for a lock indefinitely.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 

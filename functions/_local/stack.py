@@ -97,7 +97,7 @@ class Stack:
 
     @property
     def database_url(self) -> str:
-        """As the role that owns the schema and is no superuser, like the one that a hosted project offers."""
+        """As the role that owns the schema and is not a superuser, like the one that a hosted project offers."""
         return self.postgres.url(DATABASE, user="postgres")
 
     @property

@@ -17,5 +17,5 @@ error_format.py     how each published API writes an error
 fields.py           types of request fields
 cors.py             CORS headers
 signing_keys.py, caller.py, http_client.py, exact_json.py, errors.py, http.py, aws.py, settings.py, logs.py
-                    import no other module of ours
+                    import no other module of the project
 """

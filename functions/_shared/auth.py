@@ -146,7 +146,7 @@ class Authenticator:
         except KeysUnavailable as error:
             raise AuthUnavailable(str(error)) from None
         except UnknownKey:
-            # The key may be newer than the published set, which is cached on its way here.
+            # The key may be newer than the published set, which caches may serve for a while.
             if not self._unknown_keys.allows():
                 raise Unauthorized("invalid_token") from None
             return self._ask(token, claims)

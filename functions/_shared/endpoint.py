@@ -1,7 +1,7 @@
 """An endpoint is a declaration; `Endpoint.handle` is the path of every request.
 
 preflight → method → credentials → request model → RPC → response, with CORS headers and the request id on every
-response, errors included. The rules are in the SQL function that the endpoint names: there are none here.
+response, errors included. The rules are in the SQL function that the endpoint names, and none is here.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class SigningKeys:
         self._by_id: Mapping[str, Key | None] = {}
         self._next_fetch = 0.0
         self._stale_at = 0.0
-        self._fetched_at = 0.0  # by the calendar, because the monotonic clock may stop while the process is frozen
+        self._fetched_at = 0.0  # system time, because the monotonic clock may stop while the process is frozen
         self._error: str | None = None
 
     def find(self, kid: str) -> Key | None:
@@ -63,7 +63,7 @@ class SigningKeys:
         raise UnknownKey
 
     def expire_if_old(self) -> None:
-        """Fetches again at the next `find` if the keys are old by the calendar. For a process that was frozen."""
+        """Fetches again at the next `find` if the keys are old by the system time. For a process that was frozen."""
         if not 0 <= time() - self._fetched_at < LIFETIME_SECONDS:
             self._stale_at = self._next_fetch = 0.0
 

@@ -31,19 +31,19 @@ RESERVE_SECONDS = 15.0
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401
     """Serve the messages of a queue, or a tick (any other event).
 
-    Messages that are not ours go back to the queue, and all of them if no work could be done.
+    Messages of other senders go back to the queue, and all of them if no work could be done.
     """
     seconds = context.get_remaining_time_in_millis() / 1000
     if "Records" not in event:
         tick(seconds)
         return {}
-    ours = [record for record in event["Records"] if _is_ours(record)]
-    done = not ours or work(len(ours), seconds)
-    failed = [record for record in event["Records"] if not done or record not in ours]
+    known = [record for record in event["Records"] if _names_a_queue(record)]
+    done = not known or work(len(known), seconds)
+    failed = [record for record in event["Records"] if not done or record not in known]
     return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in failed]}
 
 
-def _is_ours(record: Mapping[str, Any]) -> bool:
+def _names_a_queue(record: Mapping[str, Any]) -> bool:
     try:
         return json.loads(record["body"])["queue"] in QUEUES
     except (ValueError, KeyError, TypeError):

@@ -40,7 +40,7 @@ class Outbox:
             delivered = True
         except (WebhookRejected, WebhookUnavailable):
             delivered = False
-        except Exception:  # a bug of the worker: the other events are sent all the same
+        except Exception:  # a bug of the worker: the other events are still sent
             log.exception("could not send event", extra={"delivery_id": message.id})
             delivered = False
         await self.client.ack_event(event, delivered=delivered)

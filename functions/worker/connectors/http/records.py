@@ -56,7 +56,7 @@ def _canonical(number: Decimal) -> int | Decimal:
 
 
 def make_record(resource: str, primary_key: list[str], data: object) -> Record:
-    """Raises SourceRefused for data that is no object or lacks a part of its key."""
+    """Raises SourceRefused for data that is not an object or lacks a part of its key."""
     if not isinstance(data, dict):
         malformed(f'A record of "{resource}" is not a JSON object. Correct records in the config.')
     key = [data.get(name) for name in primary_key]
