@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
-# Endpoints whose success queues an execution, or an event about an end.
+# Endpoints whose success queues an execution, or an event about the end of one.
 NOTIFYING = {
     "create_bulk_action",
     "create_sync_job_run",
@@ -102,22 +102,22 @@ def test_settings__one_queue_missing__rejected(missing: str) -> None:
 class FakeSqs:
     """Returns each of these responses in turn, and the last from then on."""
 
-    def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: tuple[int, dict[str, Any]]) -> None:
+        self.responses = list(responses)
         self.requests = 0
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         self.requests += 1
-        status, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        status, body = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
         start_response(f"{status} X", [("content-type", "application/x-amz-json-1.0")])
         return [json.dumps(body).encode()]
 
 
 THROTTLED = (400, {"__type": "com.amazonaws.sqs#RequestThrottled", "message": "slow down"})
-BROKEN = (500, {"__type": "com.amazonaws.sqs#InternalError", "message": "sorry"})
-DENIED = (403, {"__type": "com.amazon.coral.service#AccessDeniedException", "message": "not you"})
+BROKEN = (500, {"__type": "com.amazonaws.sqs#InternalError", "message": "internal error"})
+DENIED = (403, {"__type": "com.amazon.coral.service#AccessDeniedException", "message": "access denied"})
 SENT = (200, {"Successful": [{"Id": "0", "MessageId": "m"}]})
-REFUSED = (200, {"Successful": [], "Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]})
+REJECTED = (200, {"Successful": [], "Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]})
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def notify(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("error", [THROTTLED, BROKEN])
 def test_sqs__passing_error__retried(fake_sqs: FakeSqs, caplog: pytest.LogCaptureFixture, error: Any) -> None:
-    fake_sqs.answers = [error, error, SENT]
+    fake_sqs.responses = [error, error, SENT]
     assert notify(caplog) == []
     assert fake_sqs.requests == 3
 
@@ -150,13 +150,13 @@ def test_sqs__passing_error__retried(fake_sqs: FakeSqs, caplog: pytest.LogCaptur
         (THROTTLED, 3, "RequestThrottled"),
         (BROKEN, 3, "InternalError"),
         (DENIED, 1, "AccessDenied"),
-        (REFUSED, 1, "InternalError"),
+        (REJECTED, 1, "InternalError"),
     ],
 )
 def test_sqs__lasting_error__logged_and_not_raised(
     fake_sqs: FakeSqs, caplog: pytest.LogCaptureFixture, error: Any, tries: int, name: str
 ) -> None:
-    fake_sqs.answers = [error]
+    fake_sqs.responses = [error]
     [line] = notify(caplog)
     assert fake_sqs.requests == tries
     assert line.startswith("could not notify workers")

@@ -340,8 +340,8 @@ def test_delete_sync__requests_cancel_of_a_running_execution(
         assert step_worker.steps(1) == "continue"
         assert client.ask("DELETE", f"/{sync_id}").status_code == 204
         assert project.database.execution(execution_id)["status"] == "cancelling"
-        assert step_worker.tell("worker_heartbeat") == "cancel"
-        assert step_worker.tell("worker_release") == "cancelled"
+        assert step_worker.call("worker_heartbeat") == "cancel"
+        assert step_worker.call("worker_release") == "cancelled"
         batch = step_worker.batch()
         assert batch is not None
         with project.unchanged():

@@ -376,7 +376,7 @@ def store_row(client: Client, connection_id: str, key: str, data: str) -> None:
         step_worker.commit(
             Batch("accounts", [{"key": key, "data": json.loads(data)}], {"complete": True}, {}, done=True)
         )
-        step_worker.tell("worker_complete")
+        step_worker.call("worker_complete")
 
 
 @both_transports

@@ -219,7 +219,7 @@ def test_violations__of_each_keyword(value: Any, schema: dict[str, Any], complai
     assert len([*violations(value, schema, {})]) == complaints
 
 
-# Complete, and served
+# Completeness
 
 
 def test_document__has_exactly_the_endpoints() -> None:
@@ -257,7 +257,7 @@ def test_document__request_fields_are_in_their_places() -> None:
             assert set(schema["required"]) <= set(schema["properties"])
             found |= {("body", one): one in schema["required"] for one in schema["properties"]}
             assert body["required"] == bool(schema["required"])
-            # Unknown fields are refused by published APIs and ignored by others.
+            # Published APIs reject unknown fields. Other APIs ignore them.
             assert (schema.get("additionalProperties") is False) == issubclass(endpoint.request, StrictRequest)
         rest = "query" if endpoint.method in {"GET", "DELETE"} else "body"
         places = {name: "path" if f"{{{name}}}" in endpoint.path else rest for name in members}
@@ -291,7 +291,7 @@ def test_filters__exactly_the_documented_ones_work(project: Project, name: str) 
     endpoint, found = ENDPOINTS[name], filters_of(name)
     token = project.token(project.database.member())
 
-    def answer(filter_: str, value: str = "1") -> tuple[int, str]:
+    def result(filter_: str, value: str = "1") -> tuple[int, str]:
         response = send(project, endpoint, {filter_: value}, token)
         code = documented.code(response.json()) if response.status_code != 200 else ""
         in_document = not [*violations({filter_: value}, found["schema"], DOCUMENT)]
@@ -305,13 +305,13 @@ def test_filters__exactly_the_documented_ones_work(project: Project, name: str) 
     for field in fields:
         operators = [*OPERATORS, ""] if field == "created_at" else ["in"]
         for filter_ in (field, *(f"{field}[{operator}]" for operator in operators)):
-            assert answer(filter_) in {(200, ""), (400, "invalid_value")}
+            assert result(filter_) in {(200, ""), (400, "invalid_value")}
     for operator in ("exists", "like", "ilike"):  # for every type of field
-        assert answer(f"created_at[{operator}]") == (200, "")
+        assert result(f"created_at[{operator}]") == (200, "")
     for unknown in ("nme", "agency_id", "Id", "id ", "limit[gt]", "id[in", "id[in][0]", "filters"):
-        assert answer(unknown) == (400, "unknown_filter")
+        assert result(unknown) == (400, "unknown_filter")
     for unknown in ("between", "EQ"):
-        assert answer(f"id[{unknown}]") == (400, "unknown_operator")
+        assert result(f"id[{unknown}]") == (400, "unknown_operator")
     most = [f"{field}[exists]" for field in fields] + [f"id[{operator}]" for operator in OPERATORS]
     most += [f"created_at[{operator}]" for operator in OPERATORS]
     for number, status in ((20, 200), (21, 400)):
@@ -368,7 +368,7 @@ def test_document__command_prints_what_is_served() -> None:
     assert (json.loads(printed.stdout), printed.stderr) == (DOCUMENT, "")
 
 
-# Every documented response occurs
+# Every documented response is provoked
 
 
 @dataclass
@@ -384,8 +384,8 @@ class Scenario:
         self.request = GOOD[self.endpoint.name](self.project, self.user)
 
     def send(self, **options: Any) -> httpx.Response:
-        """The request, but for what `options` say; `request` says some of its members anew, and `looks` who looks at
-        sources meanwhile: a worker, where nothing is answered without.
+        """Send the request with these options. `request` replaces some of its fields. `checks` completes source checks
+        meanwhile, by default only for endpoints that always check.
         """
         request = self.request | options.pop("request", {})
         checks = options.pop(
@@ -395,7 +395,7 @@ class Scenario:
             return send(self.project, self.endpoint, request, options.pop("token", self.token), **options)
 
     def only_its(self, **members: Any) -> dict[str, Any]:
-        """The given fields that the request model has. Others would be refused as unknown."""
+        """The given fields that the request model has. Others would be rejected as unknown."""
         fields = self.endpoint.request.model_fields.items()
         return {name: value for name, value in members.items() if name in {field.alias or n for n, field in fields}}
 
@@ -428,7 +428,7 @@ def wrong_member(scenario: Scenario) -> httpx.Response:
 
 
 def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
-    """Whether the model refuses exactly this field, and not as unsupported."""
+    """Whether the model rejects exactly this field, and not as unsupported."""
     read = (
         endpoint.request.model_validate_strings
         if endpoint.method in {"GET", "DELETE"}
@@ -505,7 +505,7 @@ def with_job(status: Any, *, of_another: bool = False) -> Provoke:
 
 
 def on_connection(*, of_another: bool = False, **columns: Any) -> Provoke:
-    """The source connection, by whatever name the endpoint has for it."""
+    """The source connection, by the endpoint's own name for it."""
 
     def provoke(scenario: Scenario) -> httpx.Response:
         owner = scenario.other() if of_another else scenario.user
@@ -617,7 +617,7 @@ def plain(scenario: Scenario) -> httpx.Response:
 
 
 def one_of(default: Provoke = plain, **provokes: Provoke) -> Provoke:
-    """By the endpoint's name, for codes that endpoints return for different reasons."""
+    """Another request for each of these endpoints, for codes that endpoints return for different reasons."""
     return lambda scenario: provokes.get(scenario.endpoint.name, default)(scenario)
 
 
@@ -627,18 +627,18 @@ def in_use(scenario: Scenario) -> httpx.Response:
     return scenario.send(request={"connection_id": scenario.project.database.one(query, (sync_id,))["id"]})
 
 
-def look_refused(scenario: Scenario) -> httpx.Response:
-    error = {"code": "source_refused", "message": "The source refuses."}
-    return scenario.send(request=looked_at(scenario), checks=lambda project: completing_checks(project, error))
+def failed_source_check(scenario: Scenario) -> httpx.Response:
+    error = {"code": "source_refused", "message": "The source rejected the request."}
+    return scenario.send(request=with_source_check(scenario), checks=lambda project: completing_checks(project, error))
 
 
-def nobody_looks(scenario: Scenario) -> httpx.Response:
+def unchecked_source(scenario: Scenario) -> httpx.Response:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source_check, "WAIT_SECONDS", 0.1)
-        return scenario.send(request=looked_at(scenario), checks=contextlib.nullcontext)
+        return scenario.send(request=with_source_check(scenario), checks=contextlib.nullcontext)
 
 
-def nobody_keeps(scenario: Scenario) -> httpx.Response:
+def no_secret_store(scenario: Scenario) -> httpx.Response:
     """An EnvironmentStore cannot store secrets."""
     without = dataclasses.replace(scenario.project.services, secret_store=EnvironmentStore())
     with pytest.MonkeyPatch.context() as patch:
@@ -646,7 +646,7 @@ def nobody_keeps(scenario: Scenario) -> httpx.Response:
         return scenario.send(request={"type": "http", "configuration": CONNECTION["configuration"]})
 
 
-def looked_at(scenario: Scenario) -> Mapping[str, Any]:
+def with_source_check(scenario: Scenario) -> Mapping[str, Any]:
     """The fields that make the endpoint check a source, if any."""
     make = CHECKS.get(scenario.endpoint.name)
     return make(scenario.project, scenario.user) if make else {}
@@ -657,7 +657,7 @@ def twice(scenario: Scenario) -> httpx.Response:
     return scenario.send()
 
 
-# By status and code: a request that provokes the error at every endpoint that documents it.
+# The request that provokes the error, by status and code, at every endpoint that documents the error.
 PROVOKED: dict[tuple[int, str], Provoke] = {
     (400, "invalid_json"): lambda scenario: scenario.send(content=b"{"),
     (400, "invalid_request"): lambda scenario: scenario.send(content=b"[]"),
@@ -720,9 +720,9 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     ),
     (400, "other_type"): of_another_type,
     (422, "connection_in_use"): in_use,
-    (400, "source_not_readable"): look_refused,
-    (503, "source_unavailable"): nobody_looks,
-    (503, "secrets_unavailable"): nobody_keeps,
+    (400, "source_not_readable"): failed_source_check,
+    (503, "source_unavailable"): unchecked_source,
+    (503, "secrets_unavailable"): no_secret_store,
     # Bulk syncs
     (400, "no_schemas"): lambda scenario: scenario.send(request={"schemas": []}),
     (400, "unknown_schema"): lambda scenario: scenario.send(request={"schemas": ["nope"]}),
@@ -794,7 +794,7 @@ def errors_to_provoke() -> Iterator[tuple[str, int, str]]:
 
 
 EVERY_ERROR = [*errors_to_provoke()]
-# Of each error format, the endpoint that documents the most errors.
+# For each error format, the endpoint that documents the most errors.
 MOST_ERRORS = {
     ENDPOINTS[name].error_format.name: name for name in sorted(NAMES, key=lambda name: len(documented.errors(name)))
 }
@@ -968,7 +968,7 @@ def test_documented_check__names_the_member(path: str, status: int, body: dict[s
 
 
 def test_documented_check__documented_response() -> None:
-    """Otherwise a check that refuses everything would pass the test above."""
+    """A check that rejects everything would pass the test above."""
     url = f"http://x/functions/v1/api/bulk/syncs/{UNKNOWN}"
     ended = {"current_status": "failed"}
     for method, path, status, body in (

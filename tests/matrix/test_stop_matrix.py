@@ -79,7 +79,7 @@ class Environment:
 
     def reset(self) -> None:
         self.source.before = lambda _: None
-        self.receiver.answer = lambda _: None
+        self.receiver.respond = lambda _: None
         for gate in self.gates:
             gate.open()
         self.worker.resume()
@@ -126,7 +126,7 @@ class Scenario:
         self.source, self.receiver = environment.source, environment.receiver
         self.client = Client(environment.project, environment.database.member())
         self.webhook: dict[str, Any] | None = None
-        self.earlier_requests: list[SourceRequest] = [*self.source.asked]
+        self.earlier_requests: list[SourceRequest] = [*self.source.requests]
         self.run_id = ""
 
     def run(self, destination: str, *resources: Any, url: str | None = None, **fields: Any) -> str:
@@ -146,7 +146,7 @@ class Scenario:
     @property
     def fetched(self) -> int:
         """The number of requests to the source since the scenario began."""
-        return len(self.source.asked) - len(self.earlier_requests)
+        return len(self.source.requests) - len(self.earlier_requests)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -308,7 +308,7 @@ def test_stop_sync_job_run__not_started(scenario: Scenario, destination: str) ->
     scenario.run("stored")
     scenario.client.ended(scenario.run_id)
     scenario.run_id, scenario.webhook, scenario.request, scenario.job = first, webhook, request, job
-    scenario.earlier_requests += [request for request in scenario.source.asked if request.resource == ACCOUNTS][-2:]
+    scenario.earlier_requests += [request for request in scenario.source.requests if request.resource == ACCOUNTS][-2:]
     scenario.check_nothing_follows(now)
     assert scenario.row["started_at"] is None
 
@@ -355,7 +355,7 @@ def test_stop_sync_job_run__worker_suspended(scenario: Scenario, destination: st
     scenario.run(destination)
     until(lambda: scenario.row["seq"] >= 5)
     worker.suspend()
-    until(lambda: not scenario.receiver.under_way[scenario.run_id])
+    until(lambda: not scenario.receiver.in_progress[scenario.run_id])
     sending = [delivery["status"] for delivery in deliveries(scenario.database, scenario.run_id)].count("sending")
     _, now = scenario.stopped(in_flight=sending if destination == "delivered" else None)
     assert now.fetched < 100
@@ -371,7 +371,7 @@ def start_delivering(scenario: Scenario, respond: Callable[[WebhookMessage], int
     def second(message: WebhookMessage) -> int | None:
         return respond(message) if message.keys[:1] == ["a2"] else None
 
-    scenario.receiver.answer = second
+    scenario.receiver.respond = second
     scenario.run("delivered")
 
 
@@ -395,7 +395,7 @@ def test_stop_sync_job_run__during_a_slow_delivery(scenario: Scenario) -> None:
 def test_stop_sync_job_run__during_failing_deliveries(scenario: Scenario, status: int) -> None:
     """The run is stopped between two attempts. A 400 ends a run only if it is the response to the first message."""
     start_delivering(scenario, lambda _: status)
-    until(lambda: scenario.fetched == 3 and [code for _, code in scenario.receiver.answered].count(status) >= 1)
+    until(lambda: scenario.fetched == 3 and [code for _, code in scenario.receiver.responses].count(status) >= 1)
     until(lambda: deliveries(scenario.database, scenario.run_id)[-1]["number"] == 3)
     scenario.environment.worker.suspend()
     received = len(

@@ -1,4 +1,4 @@
-"""Checks each response that a test gets against the API's own OpenAPI document."""
+"""Checks each response that a test receives against the API's own OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from functions._shared.endpoint import Endpoint
 
-# As it is served, after JSON.
+# As served, after JSON.
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(openapi.document(registry.endpoints())))
 _BY_NAME = {endpoint.name: endpoint for endpoint in registry.endpoints()}
 

@@ -1,4 +1,4 @@
-"""Services without a server, for tests of what an endpoint does by itself."""
+"""Services without a server, for tests of an endpoint alone."""
 
 from __future__ import annotations
 

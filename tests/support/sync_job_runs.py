@@ -1,5 +1,5 @@
-"""Sync job runs: a source whose records and responses a test writes, a receiver that keeps its webhook messages, and a
-user's calls.
+"""Sync job runs: a source whose records and responses a test sets, a receiver of webhook messages, and a user's
+calls.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class SourceRequest:
 class NestedSource:
     """A source that serves `tables` and filters by the query's parameters (`of=1`: records with of = 1).
 
-    `before(asked)` is called before each response. It may wait, change the tables, or return a status to respond with.
+    `before(request)` is called before each response. It may wait, change the tables, or return another status.
     """
 
     def __init__(self) -> None:
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self.before: Callable[[SourceRequest], int | None] = lambda _: None
-        self.asked: list[SourceRequest] = []
-        self._server = WebServer(self._answer, threads=16)
+        self.requests: list[SourceRequest] = []
+        self._server = WebServer(self._respond, threads=16)
 
     def config(self, size: int = 2) -> dict[str, Any]:
         pagination = {"type": "page_number", "param": "page", "size_param": "size", "size": size, "total": "total"}
@@ -96,15 +96,15 @@ class NestedSource:
             for n in range(notes)
         ]
 
-    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         path = unquote(environ["PATH_INFO"]).strip("/")
         resource = next((name for name in NAMES if path == name or path.startswith(f"{name}/")), "")
         key = path.removeprefix(resource).strip("/") or None
         page, size = int(query.pop("page", ["1"])[0]), int(query.pop("size", ["1000"])[0])
-        asked = SourceRequest(resource, page, key, query)
-        self.asked.append(asked)
-        status = self.before(asked) or 200
+        request = SourceRequest(resource, page, key, query)
+        self.requests.append(request)
+        status = self.before(request) or 200
         rows = [row for row in self.tables.get(resource, []) if all(str(row.get(n)) in v for n, v in query.items())]
         if key is None:
             body: Any = {"data": rows[(page - 1) * size : page * size], "total": len(rows)}
@@ -148,7 +148,7 @@ class WebhookMessage:
 
     @property
     def keys(self) -> list[str]:
-        """Of the records in it."""
+        """The keys of the records in the message."""
         return [record["id"] for record in self.body["payload"].get("records", [])]
 
     def is_signed_with(self, secret: str) -> bool:
@@ -157,14 +157,14 @@ class WebhookMessage:
 
 
 class Receiver:
-    """Keeps each message and responds with the status that `answer(message)` returns, which may wait, or with 200."""
+    """Stores each message and responds with the status of `respond(message)`, which may wait, or with 200."""
 
     def __init__(self) -> None:
         self.messages: list[WebhookMessage] = []
-        self.answered: list[tuple[str, int]] = []  # id and status
-        self.answer: Callable[[WebhookMessage], int | None] = lambda _: None
-        self.under_way: Counter[str] = Counter()
-        self.most_under_way = 0
+        self.responses: list[tuple[str, int]] = []  # message id and status
+        self.respond: Callable[[WebhookMessage], int | None] = lambda _: None
+        self.in_progress: Counter[str] = Counter()
+        self.max_in_progress = 0
         self._lock = threading.Lock()
         self._server = WebServer(self._receive, threads=16)
         self.url = f"{self._server.url}/events"
@@ -179,12 +179,12 @@ class Receiver:
         message = WebhookMessage(headers, content, json.loads(content))
         with self._lock:
             self.messages.append(message)
-            self.under_way[message.run] += 1
-            self.most_under_way = max(self.most_under_way, *self.under_way.values())
-        status = self.answer(message) or 200
+            self.in_progress[message.run] += 1
+            self.max_in_progress = max(self.max_in_progress, *self.in_progress.values())
+        status = self.respond(message) or 200
         with self._lock:
-            self.under_way[message.run] -= 1
-            self.answered.append((message.id, status))
+            self.in_progress[message.run] -= 1
+            self.responses.append((message.id, status))
         start_response(f"{status} x", [("content-length", "0")])
         return []
 

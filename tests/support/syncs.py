@@ -1,5 +1,5 @@
-"""Bulk and model syncs: calls of their APIs, a source whose tables a test writes, and a worker that makes one batch at
-a time and may be killed between any two.
+"""Bulk and model syncs: calls of their APIs, a source whose tables a test sets, and a worker that makes one batch at a
+time and may be killed between any two.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 BY_HAND = {"frequency": "manual"}
 DIRECT = BOTH_TRANSPORTS[:1]
-OPEN_LOCAL = partial(open_source, allow_private_addresses=True)  # a TableSource is
+OPEN_LOCAL = partial(open_source, allow_private_addresses=True)  # for a TableSource
 LOCAL = bind_source(OPEN_LOCAL, RUNNERS)
 
 
 @dataclass(frozen=True)
 class Family:
-    """`one` and `execution` are the models of answers; `only_ended` is how a list of executions is asked for these."""
+    """`one` and `execution` are the models of responses. `only_ended` is the parameter of a list of these."""
 
     kind: str
     path: str
@@ -85,8 +85,8 @@ class TableSource:
     def __init__(self) -> None:
         self.tables: dict[str, list[Any]] = {}
         self.before: Callable[[str, int], int | None] = lambda _resource, _page: None
-        self.asked: list[tuple[str, int]] = []
-        self._server = WebServer(self._answer, threads=8)
+        self.requests: list[tuple[str, int]] = []
+        self._server = WebServer(self._respond, threads=8)
         self.url = self._server.url
 
     def put(self, resource: str, *records: Mapping[str, Any]) -> None:
@@ -95,11 +95,11 @@ class TableSource:
     def config(self, *resources: str, **options: Any) -> dict[str, Any]:
         return config(*(resources or self.tables), base_url=self.url, **options)
 
-    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""))
         resource = environ["PATH_INFO"].strip("/").encode("latin-1").decode()
         page, size = int(query["page"][0]), int(query["size"][0])
-        self.asked.append((resource, page))
+        self.requests.append((resource, page))
         status = self.before(resource, page) or 200
         records = self.tables.get(resource, [])
         body = json.dumps({"data": records[(page - 1) * size : page * size], "total": len(records)}).encode()
@@ -229,14 +229,14 @@ def make_model(client: Client, connection_id: str, resource: str, fields: Sequen
         progress=json.dumps({"fields": found}),
     )
     with client.database.session(client.user.claims) as session:
-        answer = session.call(
+        response = session.call(
             "create_model",
             name=name,
             connection_id=connection_id,
             configuration={"resource": resource},
             check_id=check_id,
         )
-    return str(answer["data"]["id"])
+    return str(response["data"]["id"])
 
 
 def accepted(response: httpx.Response, model: type[BaseModel] | None, status: int = 200) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def walk(client: Client, path: str = "", **query: Any) -> list[list[str]]:
 
 
 class StepWorker:
-    """A worker of one execution that makes a batch only when the test asks for it."""
+    """A worker of one execution that makes a batch only when the test calls `batch`."""
 
     def __init__(self, database: Database, execution_id: str) -> None:
         self.database = database
@@ -279,7 +279,7 @@ class StepWorker:
         self._batches: AsyncGenerator[Batch | DatabaseStep, None] = LOCAL[execution.family](execution)
 
     def _claim(self, family: str) -> dict[str, Any]:
-        """Claim the execution, and with it whatever earlier tests left in the queue."""
+        """Claim the execution and everything that earlier tests left in the queue."""
         mine = None
         while mine is None:
             claimed = self._worker.call(
@@ -289,7 +289,8 @@ class StepWorker:
             for execution in claimed:
                 if execution["id"] == self.id:
                     mine = dict(execution)
-                elif execution["agency_id"] == str(self.database.execution(self.id)["agency_id"]):  # of the same test
+                # An execution of the same test
+                elif execution["agency_id"] == str(self.database.execution(self.id)["agency_id"]):
                     lease = {"execution_id": execution["id"], "lease_token": execution["lease_token"]}
                     self._worker.call("worker_release", **lease)
         return mine
@@ -305,7 +306,7 @@ class StepWorker:
 
     def commit(self, batch: Batch, seq: int | None = None) -> str:
         self.seq = self.seq + 1 if seq is None else seq
-        answer = self._worker.call(
+        response = self._worker.call(
             "worker_commit_batch",
             execution_id=self.id,
             lease_token=self.claimed["lease_token"],
@@ -317,15 +318,15 @@ class StepWorker:
             errors=list(batch.errors),
             done=batch.done,
         )
-        return str(answer["result"])
+        return str(response["result"])
 
     def steps(self, count: int) -> str:
-        answer = "continue"
+        result = "continue"
         for _ in range(count):
             batch = self.batch()
             assert batch is not None
-            answer = self.commit(batch)
-        return answer
+            result = self.commit(batch)
+        return result
 
     def rest(self) -> int:
         """Commit the remaining batches, complete the execution, and return the number of batches."""
@@ -333,15 +334,15 @@ class StepWorker:
         while (batch := self.batch()) is not None:
             self.commit(batch)
             count += 1
-        assert self.tell("worker_complete") == "completed"
+        assert self.call("worker_complete") == "completed"
         return count
 
-    def tell(self, name: str, **arguments: Any) -> str:
-        answer = self._worker.call(name, execution_id=self.id, lease_token=self.claimed["lease_token"], **arguments)
-        return str(answer["result"])
+    def call(self, name: str, **arguments: Any) -> str:
+        response = self._worker.call(name, execution_id=self.id, lease_token=self.claimed["lease_token"], **arguments)
+        return str(response["result"])
 
     def fails(self, *, retry: bool = False) -> str:
-        return self.tell("worker_fail", error={"code": "source_gone", "message": "The source is gone."}, retry=retry)
+        return self.call("worker_fail", error={"code": "source_gone", "message": "The source is gone."}, retry=retry)
 
     def dies(self) -> None:
         """Close the worker without a call and let its lease expire at once."""

@@ -1,4 +1,4 @@
-"""functions/worker/runners/bulk_sync.py with real sources. What is counted is stored, whenever a worker dies."""
+"""functions/worker/runners/bulk_sync.py with real sources. Counts match the stored rows, even if a worker dies."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_execution__ended_in_the_middle__status_of_each_schema(scenario: Scenari
             assert scenario.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
             assert scenario.client.execution(sync_id, execution_id)["status"] == "canceling"
             assert scenario.shown(sync_id, execution_id) == before
-            assert step_worker.tell("worker_release") == "cancelled"
+            assert step_worker.call("worker_release") == "cancelled"
     after = scenario.shown(sync_id, execution_id)
     assert after == {name: (status if status == "completed" else end, n) for name, (status, n) in before.items()}
     execution = scenario.client.execution(sync_id, execution_id)
@@ -192,7 +192,7 @@ def test_start__some_schemas__others_untouched(scenario: Scenario) -> None:
     assert scenario.shown(sync_id, execution_id) == {"airports": ("completed", 3)}
     assert scenario.client.execution(sync_id, execution_id)["is_partial"] is True
     assert scenario.rows() == scenario.held("airports")
-    assert {resource for resource, _ in scenario.table_source.asked} == {"airports"}
+    assert {resource for resource, _ in scenario.table_source.requests} == {"airports"}
 
 
 @through_both_doors
@@ -248,7 +248,7 @@ def test_records__two_syncs_into_one_destination(scenario: Scenario) -> None:
 
 @through_both_doors
 def test_records__many_workers_store_the_same_rows__no_deadlock(scenario: Scenario) -> None:
-    """Each has the records in another order."""
+    """Each stores them in another order."""
     sources = [TableSource() for _ in range(4)]
     try:
         executions = []
@@ -327,10 +327,10 @@ def test_runner__worker_dies_after_any_batch__another_resumes(scenario: Scenario
     step_worker.dies()
     heir = StepWorker(scenario.database, execution_id)
     assert scenario.shown(sync_id, execution_id) == before
-    scenario.table_source.asked.clear()
+    scenario.table_source.requests.clear()
     with heir:
         assert heir.rest() == BATCHES - done
-    assert len(scenario.table_source.asked) == BATCHES - done
+    assert len(scenario.table_source.requests) == BATCHES - done
     assert scenario.shown(sync_id, execution_id) == {
         n: ("completed", len(scenario.table_source.tables[n])) for n in NAMES
     }
@@ -383,11 +383,11 @@ def test_runner__complete__reads_nothing(scenario: Scenario) -> None:
     step_worker = StepWorker(scenario.database, execution_id)
     step_worker.steps(BATCHES)
     step_worker.dies()
-    scenario.table_source.asked.clear()
+    scenario.table_source.requests.clear()
     scenario.database.admin.execute("update app.connections set config = '{}' where id = %s", (scenario.source,))
     with StepWorker(scenario.database, execution_id) as heir:
         assert heir.rest() == 0
-    assert scenario.table_source.asked == []
+    assert scenario.table_source.requests == []
 
 
 @through_one_door
@@ -438,7 +438,7 @@ def test_source__fails_in_the_middle__earlier_batches_stay(scenario: Scenario, s
     schemas = scenario.client.execution(sync_id, execution_id)["schemas"]
     assert [one["status_message"] for one in schemas] == [None, None, row["error"]["message"]]
     assert len(scenario.rows()) == 7
-    # Started again, it does everything.
+    # A second execution copies everything again.
     scenario.table_source.before = lambda _resource, _page: None
     again = scenario.client.started(sync_id)
     assert ended(scenario.database, again) == "completed"

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def test_execution__repr_has_no_secret(database: Database) -> None:
     user = database.member()
     config = {"base_url": "https://api.example.com", "resources": {"flights": {}}}
-    database.start(user, database.connection(user.agency_id, config=config, secret={"token": "tell-nobody"}))
+    database.start(user, database.connection(user.agency_id, config=config, secret={"token": "not-in-logs"}))
     with worker_client(database.login("authenticator")) as (client, _):
         [execution] = asyncio.run(client.claim("w", FAMILIES, 1, 30))
-    assert execution.connection == {"kind": "http", "config": config, "secret": {"token": "tell-nobody"}}
-    assert "tell-nobody" not in f"{execution!r} {execution}"
+    assert execution.connection == {"kind": "http", "config": config, "secret": {"token": "not-in-logs"}}
+    assert "not-in-logs" not in f"{execution!r} {execution}"
     assert execution.id in repr(execution)
 
 
@@ -83,7 +83,7 @@ def test_commit_batch__response_lost_and_cancelled__repetition_returns_lost(data
 
     with client_behind_proxy(database) as (client, _, proxy):
         [execution] = claim_started(database, client)
-        # The first response is lost. Whether the second attempt comes before the cancel is left open.
+        # The first response is lost. The second attempt may run before or after the cancel.
         assert asyncio.run(scenario(client, proxy, execution)) in {"continue", "lost"}
         assert asyncio.run(client.commit_batch(execution, 1, make_batch(1, "a"))) == "lost"
     row = database.execution(execution.id)

@@ -1,6 +1,6 @@
-"""Deliveries to webhooks: in order, one at a time, signed, retried, and none that begins after the end of the run.
+"""Deliveries to webhooks: in order, one at a time, signed, retried, and never started after the end of the run.
 
-The engine and the outbox are the worker's, the receiver is an HTTP server, the database is real.
+The engine, the outbox and the database are real, and the receiver is an HTTP server.
 """
 
 from __future__ import annotations
@@ -155,9 +155,9 @@ def test_deliver__in_order_one_at_a_time_and_signed(scenario: Scenario) -> None:
     assert [(message.event, message.keys) for message in messages] == [
         ("started", []), ("record", keys(0, 1)), ("record", keys(2, 3)), ("record", keys(4)), ("completed", []),
     ]  # fmt: skip
-    assert scenario.receiver.most_under_way == 1
-    known = deliveries(scenario.database, run_id)
-    assert [message.id for message in messages] == [str(one["id"]) for one in known]
+    assert scenario.receiver.max_in_progress == 1
+    recorded = deliveries(scenario.database, run_id)
+    assert [message.id for message in messages] == [str(one["id"]) for one in recorded]
     assert len({message.id for message in messages}) == 5
     assert scenario.deliveries(run_id) == [
         (1, "started", "delivered", 1, 0),
@@ -175,12 +175,12 @@ def test_message__fields_headers_and_signature(scenario: Scenario) -> None:
     run_id = scenario.run()
     scenario.work()
     scenario.send()
-    for message, known in zip(scenario.receiver.of(run_id), deliveries(scenario.database, run_id), strict=True):
+    for message, recorded in zip(scenario.receiver.of(run_id), deliveries(scenario.database, run_id), strict=True):
         assert {*message.body} == {"id", "event", "payload", "environment_id", "webhook_id", "created_at"}
-        assert message.body["event"] == known["event"]
+        assert message.body["event"] == recorded["event"]
         assert message.body["environment_id"] == scenario.user.agency_id
         assert message.body["webhook_id"] == scenario.webhook["id"]
-        times = (message.body["created_at"], known["created_at"])
+        times = (message.body["created_at"], recorded["created_at"])
         assert scenario.database.one("select %s::timestamptz = %s as same", times)["same"]
         assert message.headers["content-type"] == "application/json"
         assert message.headers["idempotency-key"] == message.id
@@ -252,7 +252,7 @@ def test_webhook__deactivated_during_a_run__receives_nothing_more(scenario: Scen
         if message.keys == keys(0, 1):
             scenario.call("update_webhook", webhook_id=scenario.webhook["id"], is_active=False)
 
-    scenario.receiver.answer = then_leave
+    scenario.receiver.respond = then_leave
     assert scenario.work() == "completed"
     scenario.send()
     assert scenario.receiver.events(run_id) == ["started", "record"]
@@ -263,7 +263,7 @@ def test_webhook__deleted_during_a_run__stops_it_without_an_event(scenario: Scen
     scenario.source.family(6)
     run_id = scenario.run()
     resume = threading.Event()
-    scenario.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+    scenario.receiver.respond = lambda message: resume.wait() and None if message.event == "record" else None
     arrived = partial(scenario.receiver.of, run_id, "record")
     assert (
         scenario.run_until(arrived, lambda: scenario.call("delete_webhook", webhook_id=scenario.webhook["id"]))
@@ -282,8 +282,8 @@ def test_webhook__deleted_during_a_run__stops_it_without_an_event(scenario: Scen
 def test_deliver__retried__same_id_and_content(scenario: Scenario) -> None:
     scenario.source.family(4)
     run_id = scenario.run()
-    answers = iter([200, 500, 429, 200])
-    scenario.receiver.answer = lambda _: next(answers, 200)
+    statuses = iter([200, 500, 429, 200])
+    scenario.receiver.respond = lambda _: next(statuses, 200)
     assert scenario.work() == "completed"
     tries = [(one.event, one.id, one.content, one.headers["x-truto-signature"]) for one in scenario.receiver.of(run_id)]
     assert [event for event, *_ in tries] == ["started", "record", "record", "record", "record"]
@@ -296,7 +296,7 @@ def test_deliver__retried__same_id_and_content(scenario: Scenario) -> None:
 def test_deliver__started_rejected_with_400__stops_the_run(scenario: Scenario) -> None:
     scenario.source.family(9)
     run_id = scenario.run()
-    scenario.receiver.answer = lambda message: 400 if message.event == "started" else 200
+    scenario.receiver.respond = lambda message: 400 if message.event == "started" else 200
     assert scenario.work() == "lost"
     scenario.send()
     run = scenario.call("get_sync_job_run", run_id=run_id)
@@ -304,14 +304,14 @@ def test_deliver__started_rejected_with_400__stops_the_run(scenario: Scenario) -
     assert scenario.receiver.events(run_id) == ["started", "stopped"]
     row = scenario.database.execution(run_id)
     assert (row["cancelled_by"], row["cancel_reason"]) == ("service_role", "rejected by the receiver")
-    assert len(scenario.source.asked) <= 1  # the first page is fetched during the first delivery
+    assert len(scenario.source.requests) <= 1  # the first page is fetched during the first delivery
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 302, 503])
 def test_deliver__not_accepted__three_attempts_then_the_run_is_queued(scenario: Scenario, status: int) -> None:
     scenario.source.family(5)
     run_id = scenario.run()
-    scenario.receiver.answer = lambda message: status if message.keys == keys(2, 3) else 200
+    scenario.receiver.respond = lambda message: status if message.keys == keys(2, 3) else 200
     assert scenario.work() == "queued"
     row = scenario.database.execution(run_id)
     assert (row["status"], row["attempts"], row["error"]["code"]) == ("queued", 1, "receiver_unavailable")
@@ -321,7 +321,7 @@ def test_deliver__not_accepted__three_attempts_then_the_run_is_queued(scenario: 
     assert scenario.status(run_id) == "running"
     assert scenario.stats(run_id) == {ACCOUNTS: {"list": {"fetched": 2, "persisted": 2}}}
 
-    scenario.receiver.answer = lambda _: None
+    scenario.receiver.respond = lambda _: None
     scenario.end_waits(run_id)
     assert scenario.work() == "completed"
     messages = scenario.receiver.of(run_id)
@@ -334,7 +334,7 @@ def test_deliver__not_accepted__three_attempts_then_the_run_is_queued(scenario: 
 def test_deliver__receiver_stays_unavailable__run_fails(scenario: Scenario) -> None:
     scenario.source.family(2)
     run_id = scenario.run()
-    scenario.receiver.answer = lambda message: 500 if message.event == "record" else 200
+    scenario.receiver.respond = lambda message: 500 if message.event == "record" else 200
     for outcome in (*["queued"] * 4, "failed"):
         scenario.end_waits(run_id)
         assert scenario.work() == outcome
@@ -363,7 +363,7 @@ def test_deliver__timeout__run_is_queued(scenario: Scenario, monkeypatch: pytest
     scenario.source.family(2)
     run_id = scenario.run()
     resume = threading.Event()
-    scenario.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+    scenario.receiver.respond = lambda message: resume.wait() and None if message.event == "record" else None
     assert scenario.work() == "queued"
     resume.set()
     assert scenario.deliveries(run_id)[1] == (2, "record", "unknown", 3, 2)
@@ -385,12 +385,12 @@ def test_send__private_address__not_called(scenario: Scenario) -> None:
 def test_send__redirect__not_followed(scenario: Scenario) -> None:
     followed: list[str] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         followed.append(str(request.url))
         return httpx.Response(307, headers={"location": "https://elsewhere.example/"})
 
     async def post() -> None:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True) as client:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(respond), follow_redirects=True) as client:
             message = webhook.WebhookMessage("i", "e", {}, "now", "a", "w", "https://example.com/events", "s")
             await webhook.send(message, client)
 
@@ -403,17 +403,17 @@ def test_send__redirect__not_followed(scenario: Scenario) -> None:
 
 
 def test_deliver__lease_lost_during_an_attempt__next_worker_repeats_it(scenario: Scenario) -> None:
-    """The attempt becomes unknown. The next worker sends the same message; the first one sends nothing more."""
+    """The attempt becomes unknown. The next worker sends the same message. The first worker sends nothing more."""
     scenario.source.family(4)
     run_id = scenario.run()
     arrived, resume = threading.Event(), threading.Event()
 
-    def answer(message: WebhookMessage) -> None:
+    def respond(message: WebhookMessage) -> None:
         if message.keys == keys(0, 1) and not arrived.is_set():
             arrived.set()
             resume.wait()
 
-    scenario.receiver.answer = answer
+    scenario.receiver.respond = respond
     outcomes: list[str] = []
     first_worker = threading.Thread(target=lambda: outcomes.append(scenario.work()))
     first_worker.start()
@@ -447,8 +447,8 @@ def test_begin_delivery__lease_lost__nothing_begins(scenario: Scenario) -> None:
         assert again == begun
         assert scenario.deliveries(run_id) == [(1, "record", "sending", 2, 3)]
         for seq in (0, 2, -1, 10**12):
-            refused = worker.error("worker_begin_delivery", **of, seq=seq, event="sync_job_run:record")
-            assert (refused.sqlstate, refused.code, refused.details) == ("PT409", "unexpected_seq", {"expected_seq": 1})
+            error = worker.error("worker_begin_delivery", **of, seq=seq, event="sync_job_run:record")
+            assert (error.sqlstate, error.code, error.details) == ("PT409", "unexpected_seq", {"expected_seq": 1})
         scenario.call("stop_sync_job_run", run_id=run_id)
         before = scenario.database.fingerprint()
         calls: dict[str, dict[str, Any]] = {
@@ -495,12 +495,12 @@ def test_worker__killed_during_a_delivery__next_worker_repeats_it(
     scenario.source.family(4)
     run_id = scenario.run()
     resume = threading.Event()
-    scenario.receiver.answer = lambda message: resume.wait() and None if message.event == event else None
+    scenario.receiver.respond = lambda message: resume.wait() and None if message.event == event else None
     dead = workers()
     until(lambda: scenario.receiver.of(run_id, event))
     kill_worker(dead)
     resume.set()
-    scenario.receiver.answer = lambda _: None
+    scenario.receiver.respond = lambda _: None
     [first, *_] = scenario.receiver.of(run_id, event)
     if event == "completed":
         assert scenario.status(run_id) == "completed"
@@ -527,14 +527,14 @@ def test_worker__shut_down_during_a_delivery__released(
     scenario.source.family(4)
     run_id = scenario.run()
     resume = threading.Event()
-    scenario.receiver.answer = lambda message: resume.wait() and None if message.keys == keys(0, 1) else None
+    scenario.receiver.respond = lambda message: resume.wait() and None if message.keys == keys(0, 1) else None
     first = workers()
     until(lambda: scenario.receiver.of(run_id, "record"))
     first.close()
     assert scenario.events_in_flight(run_id)[-1] == ("release", 1)
     assert scenario.deliveries(run_id)[-1] == (2, "record", "unknown", 1, 2)
     resume.set()
-    scenario.receiver.answer = lambda _: None
+    scenario.receiver.respond = lambda _: None
     assert scenario.work() == "completed"
     assert scenario.receiver.keys(run_id) == keys(0, 1, 2, 3)
     assert scenario.events_in_flight(run_id)[2:] == [("release", 1), ("claim", None), ("complete", 0)]
@@ -544,7 +544,7 @@ def test_heartbeat__delivery_longer_than_the_lease__lease_survives(scenario: Sce
     scenario.source.family(2)
     run_id = scenario.run()
     resume = threading.Event()
-    scenario.receiver.answer = lambda message: resume.wait() and None if message.event == "record" else None
+    scenario.receiver.respond = lambda message: resume.wait() and None if message.event == "record" else None
 
     def reap_after_expiry() -> object:
         expiry = scenario.database.execution(run_id)["lease_expires_at"]
@@ -600,9 +600,9 @@ def test_claim_events__two_workers__disjoint(scenario: Scenario) -> None:
             first = one.call("worker_claim_events", max_events=10)
             second = other.call("worker_claim_events", max_events=10)  # not blocked by the first
         third = other.call("worker_claim_events", max_events=100)
-    handed = [event["id"] for event in (*first, *second, *third)]
+    claimed_ids = [event["id"] for event in (*first, *second, *third)]
     assert [len(first), len(second), len(third)] == [10, 10, 5]
-    assert len(set(handed)) == 25
+    assert len(set(claimed_ids)) == 25
 
 
 def test_ack_event__late_attempt__lost(scenario: Scenario) -> None:
@@ -612,10 +612,10 @@ def test_ack_event__late_attempt__lost(scenario: Scenario) -> None:
         [event] = worker.call("worker_claim_events")
         before = scenario.database.fingerprint()
         for delivered in (True, False):
-            answer = worker.call(
+            response = worker.call(
                 "worker_ack_event", delivery_id=late["id"], attempt=late["attempt"], delivered=delivered
             )
-            assert answer == {"result": "lost"}
+            assert response == {"result": "lost"}
         assert scenario.database.fingerprint() == before
         settled = {"delivery_id": event["id"], "attempt": event["attempt"]}
         assert worker.call("worker_ack_event", **settled, delivered=True) == {"result": "delivered"}
@@ -624,7 +624,7 @@ def test_ack_event__late_attempt__lost(scenario: Scenario) -> None:
 
 
 def test_outbox__receiver_unavailable__five_attempts(scenario: Scenario) -> None:
-    scenario.receiver.answer = lambda _: 503
+    scenario.receiver.respond = lambda _: 503
     run_id = scenario.run()
     scenario.call("stop_sync_job_run", run_id=run_id)
     waits = []
@@ -664,7 +664,7 @@ def test_claim_events__webhook_deleted__fails(scenario: Scenario) -> None:
 
 def test_outbox__one_receiver_unavailable__others_receive_theirs(scenario: Scenario) -> None:
     """The other event is sent and acknowledged."""
-    scenario.receiver.answer = lambda _: None
+    scenario.receiver.respond = lambda _: None
     lost = scenario.run(receives={"target_url": f"http://127.0.0.1:{free_port()}/"})
     scenario.call("stop_sync_job_run", run_id=lost)
     taken = scenario.run()

@@ -240,18 +240,18 @@ def test_runner__complete__connection_not_opened(source: Source) -> None:
 def test_runner__resource_removed_from_config__source_resource_gone(source: Source) -> None:
     one = execution(source, "2013-02-01", "2013-02-03", "flights")
     one.spec["resources"] = ["flights", "weather"]
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as error:
         batches(one)
-    assert refused.value.code == "source_resource_gone"
+    assert error.value.code == "source_resource_gone"
 
 
 @pytest.mark.parametrize("kind", ["records", None])
 def test_open_source__connection_not_readable__refused(source: Source, kind: str | None) -> None:
     one = execution(source, "2013-02-01", "2013-02-03", "flights")
     connection = {"kind": kind, "config": {}, "secret": {}} if kind else None
-    with pytest.raises(SourceRefused) as refused:
+    with pytest.raises(SourceRefused) as error:
         batches(Execution(**(vars(one) | {"connection": connection})))
-    assert refused.value.code == "source_not_readable"
+    assert error.value.code == "source_not_readable"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_open_source__connection_not_readable__refused(source: Source, kind: str
 def test_resume_position__config_changed__window_begins_again(
     source: Source, style: str, changes: dict[str, Any]
 ) -> None:
-    """A position is valid for the request that it came from only."""
+    """A position is valid only for the request that returned it."""
     if pagination := changes.get("pagination"):
         other_style, size = pagination.split()
         config: Any = source.connection(["weather"], pagination=other_style, page_size=int(size))[0]

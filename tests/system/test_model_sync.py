@@ -1,5 +1,5 @@
-"""functions/worker/runners/model_sync.py over real sources: fields mapped, rows matched by their identity in each mode,
-and counts that are what has become of the rows, whoever dies in between.
+"""functions/worker/runners/model_sync.py with real sources: mapped fields, rows matched by identity in each
+mode, and counts that match the rows, even if a worker dies.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Scenario:
         return rows(self.database, self.target["connection_id"], self.target["object"])
 
     def stored(self) -> dict[str, tuple[Any, ...]]:
-        """By key: who wrote a row last, when, and its data."""
+        """By key: the execution that last wrote the row, the time, and the data."""
         query = "select key, data, execution_id, stored_at from app.records where connection_id = %s order by key"
         found = self.database.all(query, (self.target["connection_id"],))
         return {one["key"]: (one["execution_id"], one["stored_at"], json.dumps(one["data"])) for one in found}
@@ -176,7 +176,7 @@ def test_mode__over_rows_of_a_bulk_sync(
     sync_id = scenario.sync(mode)
     assert scenario.run(sync_id) == counted
     assert scenario.rows() == left
-    # A second time: created rows exist, updated rows are written again.
+    # In the second execution, created rows exist and updated rows are written again.
     again = {"create": counts(5), "update": counts(5, update=1), "updateOrCreate": counts(5, update=5)}
     assert scenario.run(sync_id) == again[mode]
     assert scenario.rows() == left
@@ -185,7 +185,7 @@ def test_mode__over_rows_of_a_bulk_sync(
 @through_both_doors
 @pytest.mark.parametrize("identity", ["code", None])
 def test_append__every_execution_adds_every_record(scenario: Scenario, identity: str | None) -> None:
-    """Beside existing rows, also those with another identity. A given identity is ignored."""
+    """Existing rows remain, also those with another identity. A given identity is ignored."""
     before_of(scenario)
     sync_id = scenario.sync("append", by=identity)
     for times in (1, 2):
@@ -243,7 +243,7 @@ def test_identity__number_and_text_differ(scenario: Scenario) -> None:
 @through_both_doors
 @pytest.mark.parametrize("other", ["1.0", "1e0", "10e-1"])
 def test_identity__equal_numbers_are_equal(scenario: Scenario, other: str) -> None:
-    """JSON and the database have one kind of number."""
+    """JSON and the database have one type of number."""
     sync_id = scenario.sync()
     scenario.table_source.put("airlines", {"id": 1, "code": 1, "name": "an integer"})
     scenario.run(sync_id)
@@ -302,7 +302,7 @@ def test_errors__first_hundred_listed_and_all_counted(scenario: Scenario) -> Non
 
 @through_both_doors
 def test_identity__repeated__last_record_wins(scenario: Scenario) -> None:
-    """In one batch it is one row, written once; in the next it is an update."""
+    """A repeated identity is one row, written once, within a batch. In a later batch it is an update."""
     scenario.table_source.put("airlines", *({"id": n, "code": "AA", "name": n} for n in range(5)))
     sync_id = scenario.sync()
     execution_id = scenario.client.started(sync_id)
@@ -354,10 +354,10 @@ def test_runner__worker_dies_after_any_batch__another_resumes_and_counts_once(
             step_worker.commit(batch) == step_worker.commit(batch, step_worker.seq) == "continue"
         )  # as after a lost response
     step_worker.dies()
-    scenario.table_source.asked.clear()
+    scenario.table_source.requests.clear()
     with StepWorker(scenario.database, execution_id) as heir:
         assert heir.rest() == BATCHES - done
-    assert len(scenario.table_source.asked) == BATCHES - done
+    assert len(scenario.table_source.requests) == BATCHES - done
     assert (
         scenario.counted(sync_id, execution_id, before)
         == {
@@ -376,14 +376,14 @@ def test_cancel__in_the_middle__stored_rows_stay(scenario: Scenario) -> None:
     with StepWorker(scenario.database, execution_id) as step_worker:
         step_worker.steps(1)
         assert scenario.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
-        assert step_worker.tell("worker_release") == "cancelled"
+        assert step_worker.call("worker_release") == "cancelled"
     shown = scenario.client.execution(sync_id, execution_id)
     assert (shown["status"], shown["counts"]["insert"], shown["errors"]) == ("canceled", 2, [])
     assert scenario.rows() == accounts(*AIRLINES[:2])
 
 
 @through_both_doors
-def test_source__refuses_in_the_middle__fails(scenario: Scenario) -> None:
+def test_source__rejects_a_later_request__fails(scenario: Scenario) -> None:
     """The execution's error comes before those of records."""
     scenario.table_source.tables["airlines"][0] = {"id": 1, "name": "no code"}
     scenario.table_source.before = lambda _resource, page: 401 if page == 2 else None
@@ -408,11 +408,11 @@ def test_runner__complete__reads_nothing(scenario: Scenario) -> None:
     step_worker = StepWorker(scenario.database, execution_id)
     step_worker.steps(BATCHES)
     step_worker.dies()
-    scenario.table_source.asked.clear()
+    scenario.table_source.requests.clear()
     scenario.database.admin.execute("update app.connections set config = '{}' where id = %s", (scenario.source,))
     with StepWorker(scenario.database, execution_id) as heir:
         assert heir.rest() == 0
-    assert scenario.table_source.asked == []
+    assert scenario.table_source.requests == []
 
 
 @through_both_doors

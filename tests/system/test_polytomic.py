@@ -71,7 +71,7 @@ def client(
     return published.connected(served.ready["functions_url"], token)
 
 
-# What goes over the wire
+# The wire format
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def on_the_wire(published: Published, wire: Wire, user: dict[str, Any]) -> Clien
     return published.connected(wire.url, user["access_token"])
 
 
-# What scripts of the client's users do
+# Helpers, as in scripts of the client's users
 
 
 def new_bulk_sync(client: Client, user: dict[str, Any], schemas: list[Any], **more: Any) -> dict[str, Any]:
@@ -456,7 +456,7 @@ def test_errors__typed_by_the_client(client: Client, user: dict[str, Any]) -> No
         return new_bulk_sync(client, user, schemas, **more)
 
     assert error_fields(404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS)) == "bulk_sync_not_found"
-    assert error_fields(404, "NotFoundError", lambda: client("bulk_sync.get", "nobodys")) == "not_found"
+    assert error_fields(404, "NotFoundError", lambda: client("bulk_sync.get", "unknown")) == "not_found"
     assert error_fields(404, "NotFoundError", lambda: client("connections.get", "no/such")) == "no_such_function"
     assert error_fields(400, "BadRequestError", lambda: create(["no such"])) == "unknown_schema"
     assert (
@@ -499,10 +499,10 @@ def test_version__in_the_response(published: Published, wire: Wire, user: dict[s
 def test_retry__outlasts_an_outage(on_the_wire: Client, wire: Wire, user: dict[str, Any]) -> None:
     client = on_the_wire
     sync_id = new_bulk_sync(client, user, ["airlines"])["id"]
-    asked_for = {} if client.release.retries else {"request_options": {"max_retries": 3}}
+    options = {} if client.release.retries else {"request_options": {"max_retries": 3}}
     wire.exchanges.clear()
     wire.without_database_once()
-    started = start(client, sync_id, **asked_for)
+    started = start(client, sync_id, **options)
     [failed, accepted] = wire.exchanges
     assert (failed.status, accepted.status) == (503, 200)
     assert int(failed.received_headers["retry-after"]) > 0

@@ -62,11 +62,11 @@ def test_supabase_js__ways_to_send_a_token(client: Node, project: Project, token
 @BOTH
 @pytest.mark.parametrize("token_as", ["accessToken", "session"])
 def test_supabase_js__functions_at_another_address(client: Node, project: Project, token_as: TokenAs) -> None:
-    """As functions/DEPLOYING.md describes for AWS. Below the project's own address there are no functions here."""
+    """As described for AWS in functions/DEPLOYING.md. The project's own address serves no functions here."""
     user = project.database.member()
     job_id = project.job(user)
-    asked = call(project, project.token(user), CANCEL, {"job_id": job_id}, token_as=token_as)
-    elsewhere = replace(asked, url=project.backend.url, functions_at=project.url)
+    invocation = call(project, project.token(user), CANCEL, {"job_id": job_id}, token_as=token_as)
+    elsewhere = replace(invocation, url=project.backend.url, functions_at=project.url)
     assert succeeded(client(elsewhere), 200) == {"job_id": job_id, "status": "cancelled"}
     assert client(replace(elsewhere, functions_at=None)).status == 404
     rows = client(replace(elsewhere, function=None, body=None))
@@ -142,7 +142,7 @@ def test_supabase_js__timeout_then_same_idempotency_key(client: Node, project: P
 
     def has_responded() -> bool:
         again.append(client(call(project, token, CANCEL, body, headers=headers)))
-        return again[-1].status != 409  # which it is while the first is still at it
+        return again[-1].status != 409  # while the first request is still running
 
     until(has_responded)
     assert succeeded(again[-1], 200) == {"job_id": job_id, "status": "cancelled"}

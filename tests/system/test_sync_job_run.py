@@ -116,10 +116,12 @@ class Scenario:
     def keys(self, run_id: str, resource: str) -> list[str]:
         return sorted(row["id"] for (name, _), row in stored(self.database, run_id).items() if name == resource)
 
-    def asked(self, resource: str | None = None) -> list[tuple[str, Any]]:
+    def requests(self, resource: str | None = None) -> list[tuple[str, Any]]:
         """The queries of list requests and the keys of get requests."""
         return [
-            (one.resource, one.key or dict(one.query)) for one in self.source.asked if resource in (None, one.resource)
+            (one.resource, one.key or dict(one.query))
+            for one in self.source.requests
+            if resource in (None, one.resource)
         ]
 
 
@@ -132,7 +134,7 @@ def scenario(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sc
         asyncio.run(made.client.aclose())
 
 
-# What is read
+# Requests
 
 
 def test_tree__reads_dependent_resources_of_each_record(scenario: Scenario) -> None:
@@ -146,7 +148,7 @@ def test_tree__reads_dependent_resources_of_each_record(scenario: Scenario) -> N
         for name, count in {ACCOUNTS: 3, CONTACTS: 9, NOTES: 18}.items()
     }
     # In order of arrival: an account's contacts before the next page of accounts.
-    order = [(one.resource, one.query.get("of", [""])[0], one.page) for one in scenario.source.asked]
+    order = [(one.resource, one.query.get("of", [""])[0], one.page) for one in scenario.source.requests]
     assert order.index((NOTES, "a1c2", 1)) < order.index((ACCOUNTS, "", 2)) < order.index((CONTACTS, "a2", 1))
 
 
@@ -164,7 +166,7 @@ def test_tree__depth(scenario: Scenario, depth: int) -> None:
         }
     run_id = scenario.run(*nodes[::-1])
     assert scenario.work(run_id) == "completed"
-    assert scenario.asked() == [(name, {"id": ["x"]} if name != ACCOUNTS else {}) for name in names[:depth]]
+    assert scenario.requests() == [(name, {"id": ["x"]} if name != ACCOUNTS else {}) for name in names[:depth]]
     assert {*scenario.stats(run_id)} == {*names[:depth]}
 
 
@@ -174,7 +176,7 @@ def test_get__record_by_id(scenario: Scenario) -> None:
     single = {"resource": ACCOUNTS, "method": "get", "id": "{{args.which}}"}
     run_id = scenario.run({**LIST_CONTACTS, "depends_on": None, "query": {}}, GET_ACCOUNT, single, args={"which": "a1"})
     assert scenario.work(run_id) == "completed"
-    keys = [key for _, key in scenario.asked(ACCOUNTS)]
+    keys = [key for _, key in scenario.requests(ACCOUNTS)]
     assert keys == ["a0", "a0", "a1", "a0", "a1"]
     assert scenario.stats(run_id)[ACCOUNTS] == {"get": {"fetched": 5, "persisted": 5}}
     assert scenario.keys(run_id, ACCOUNTS) == ["a0", "a1"]
@@ -186,18 +188,18 @@ def test_get__id_missing__not_requested(scenario: Scenario, nothing: Any) -> Non
     contacts = {"resource": CONTACTS, "method": "list"}
     run_id = scenario.run(contacts, {**GET_ACCOUNT, "id": "{{resources.crm.contacts.of:any}}"})
     assert scenario.work(run_id) == "failed"
-    assert scenario.asked(ACCOUNTS) == []
+    assert scenario.requests(ACCOUNTS) == []
     assert scenario.database.execution(run_id)["error"]["code"] == "source_params_invalid"
 
 
 def test_loop_on__argument_list(scenario: Scenario) -> None:
     scenario.source.family(3, 2)
     for loop_on in ("args.ids", "{{args.ids}}", " {{ args.ids }} "):
-        scenario.source.asked.clear()
+        scenario.source.requests.clear()
         looped = {"resource": CONTACTS, "method": "list", "loop_on": loop_on, "query": {"of": "{{args.ids}}"}}
         run_id = scenario.run(looped, args={"ids": ["a2", "a0", "none", "a2"]})
         assert scenario.work(run_id) == "completed"
-        assert [query["of"] for _, query in scenario.asked()] == [["a2"], ["a0"], ["none"], ["a2"]]
+        assert [query["of"] for _, query in scenario.requests()] == [["a2"], ["a0"], ["none"], ["a2"]]
         assert scenario.stats(run_id) == {CONTACTS: {"list": {"fetched": 6, "persisted": 6}}}
         assert scenario.keys(run_id, CONTACTS) == ["a0c0", "a0c1", "a2c0", "a2c1"]
 
@@ -210,8 +212,9 @@ def test_loop_on__list_of_the_parent_record(scenario: Scenario) -> None:
     looped = {"resource": ACCOUNTS, "method": "get", "id": f"{{{{{path}}}}}", "loop_on": path, "depends_on": "plain"}
     run_id = scenario.run(plain, looped)
     assert scenario.work(run_id) == "completed"
-    assert [key for _, key in scenario.asked(ACCOUNTS)] == ["a0", "a2"]
-    assert scenario.stats(run_id)["plain"] == {"list": {"fetched": 2, "persisted": 0}}  # no slash: passed on only
+    assert [key for _, key in scenario.requests(ACCOUNTS)] == ["a0", "a2"]
+    # The name has no slash, so the records are passed to dependent resources only.
+    assert scenario.stats(run_id)["plain"] == {"list": {"fetched": 2, "persisted": 0}}
 
 
 @pytest.mark.parametrize("persist", [None, True, False])
@@ -224,12 +227,12 @@ def test_persist__false__read_and_not_stored(scenario: Scenario, persist: bool |
     kept = 0 if persist is False else 3
     assert scenario.stats(run_id)[ACCOUNTS] == {"list": {"fetched": 3, "persisted": kept}}
     assert scenario.stats(run_id)[CONTACTS] == {"list": {"fetched": 3, "persisted": 3}}
-    told = (
+    persisted = (
         scenario.receiver.keys(run_id)
         if delivers
         else [*scenario.keys(run_id, ACCOUNTS), *scenario.keys(run_id, CONTACTS)]
     )
-    assert len(told) == kept + 3
+    assert len(persisted) == kept + 3
 
 
 def test_placeholder__previous_run_date(scenario: Scenario) -> None:
@@ -244,7 +247,7 @@ def test_placeholder__previous_run_date(scenario: Scenario) -> None:
             scenario.source.before = lambda _: 404
         assert scenario.work(run_id) == end
         scenario.source.before = lambda _: None
-        since_ = scenario.source.asked[-1].query.get("since", [None])[0]
+        since_ = scenario.source.requests[-1].query.get("since", [None])[0]
         dates.append(datetime.fromisoformat(since_) if since_ else None)
         return scenario.database.execution(run_id)["started_at"]
 
@@ -265,13 +268,13 @@ def test_placeholder__previous_run_date(scenario: Scenario) -> None:
 # Failures
 
 
-def refuse(*queries: str, status: int = 404) -> Callable[[SourceRequest], int | None]:
-    """Requests for the contacts of these accounts fail. "": also the accounts' second page."""
+def reject(*queries: str, status: int = 404) -> Callable[[SourceRequest], int | None]:
+    """Requests for the contacts of these accounts fail. "" stands for the second page of accounts."""
 
-    def before(asked: SourceRequest) -> int | None:
-        if asked.resource == CONTACTS and asked.query["of"][0] in queries:
+    def before(request: SourceRequest) -> int | None:
+        if request.resource == CONTACTS and request.query["of"][0] in queries:
             return status
-        return status if "" in queries and (asked.resource, asked.page) == (ACCOUNTS, 2) else None
+        return status if "" in queries and (request.resource, request.page) == (ACCOUNTS, 2) else None
 
     return before
 
@@ -279,13 +282,13 @@ def refuse(*queries: str, status: int = 404) -> Callable[[SourceRequest], int | 
 @pytest.mark.parametrize("delivers", [False, True])
 def test_error_handling__fail_fast(scenario: Scenario, delivers: bool) -> None:
     scenario.source.family(5, 1)
-    scenario.source.before = refuse("a1")
+    scenario.source.before = reject("a1")
     run_id = scenario.run(LIST_ACCOUNTS, LIST_CONTACTS, delivers=delivers)
     assert scenario.work(run_id) == "failed"
     assert scenario.stats(run_id)[CONTACTS]["list"]["persisted"] == 1
     assert ("record_error" in scenario.receiver.events(run_id)) is False
     assert scenario.database.execution(run_id)["error"]["code"] == "source_not_found"
-    assert [query for _, query in scenario.asked(CONTACTS)] == [{"of": ["a0"]}, {"of": ["a1"]}]
+    assert [query for _, query in scenario.requests(CONTACTS)] == [{"of": ["a0"]}, {"of": ["a1"]}]
 
 
 @pytest.mark.parametrize("delivers", [False, True])
@@ -294,52 +297,52 @@ def test_error_handling__ignore_and_batch__skipped_and_reported(
     scenario: Scenario, errors: str, delivers: bool
 ) -> None:
     scenario.source.family(4, 1)
-    scenario.source.before = refuse("a1", "a2")
+    scenario.source.before = reject("a1", "a2")
     run_id = scenario.run(LIST_ACCOUNTS, LIST_CONTACTS, delivers=delivers, error_handling=errors)
     assert scenario.work(run_id) == "completed"
     [_, contacts] = scenario.counts(run_id)
     assert (contacts["records"], contacts["persisted"], contacts["failed"], len(contacts["errors"])) == (2, 2, 2, 2)
-    told = scenario.receiver.of(run_id, "record_error")
+    messages = scenario.receiver.of(run_id, "record_error")
     if not delivers:
-        assert told == []
+        assert messages == []
     elif errors == "ignore":
-        assert [letter.body["payload"]["code"] for letter in told] == ["source_not_found"] * 2
+        assert [message.body["payload"]["code"] for message in messages] == ["source_not_found"] * 2
         assert scenario.receiver.events(run_id) == [
             "started", "record", "record", "record_error", "record", "record_error", "record",
         ]  # fmt: skip
     else:
-        [letter] = told
+        [message] = messages
         assert scenario.receiver.events(run_id)[-1] == "record_error"
-        said = [(one["resource"], one["method"], one["code"]) for one in letter.body["payload"]["errors"]]
-        assert said == [(CONTACTS, "list", "source_not_found")] * 2
+        errors_sent = [(one["resource"], one["method"], one["code"]) for one in message.body["payload"]["errors"]]
+        assert errors_sent == [(CONTACTS, "list", "source_not_found")] * 2
 
 
 def test_error_handling__batch__at_most_a_hundred_errors(scenario: Scenario) -> None:
     scenario.source.family(150, 1)
-    scenario.source.before = lambda asked: 404 if asked.resource == CONTACTS else None
+    scenario.source.before = lambda request: 404 if request.resource == CONTACTS else None
     run_id = scenario.run(LIST_ACCOUNTS, LIST_CONTACTS, delivers=True, error_handling="batch")
     assert scenario.work(run_id) == "completed"
-    [letter] = scenario.receiver.of(run_id, "record_error")
-    assert len(letter.body["payload"]["errors"]) == 100
+    [message] = scenario.receiver.of(run_id, "record_error")
+    assert len(message.body["payload"]["errors"]) == 100
     assert [one["failed"] for one in scenario.counts(run_id)] == [0, 150]
 
 
-PLACELESS: dict[str, dict[str, Any]] = {
-    "no list": {"loop_on": "args.none"},
+UNRENDERABLE: dict[str, dict[str, Any]] = {
+    "not a list": {"loop_on": "args.none"},
     "a text": {"loop_on": "args.text"},
     "an unknown type": {"query": {"x": "{{args.text:nothing}}"}},
 }
 
 
 @pytest.mark.parametrize("errors", ["fail_fast", "ignore", "batch"])
-@pytest.mark.parametrize("what", PLACELESS)
+@pytest.mark.parametrize("what", UNRENDERABLE)
 @pytest.mark.parametrize("at", ["root", "below"])
 def test_placeholders__cannot_be_rendered__reported_as_an_error(
     scenario: Scenario, at: str, what: str, errors: str
 ) -> None:
     """They are not retried. Everything else is read."""
     scenario.source.family(3, 1)
-    wrong = {"resource": CONTACTS, "method": "list", **PLACELESS[what]}
+    wrong = {"resource": CONTACTS, "method": "list", **UNRENDERABLE[what]}
     nodes = [LIST_ACCOUNTS, {**wrong, "depends_on": ACCOUNTS}] if at == "below" else [wrong, LIST_ACCOUNTS]
     run_id = scenario.run(*nodes, args={"text": "x"}, error_handling=errors)
     outcome = scenario.work(run_id)
@@ -367,21 +370,21 @@ FORESTS: dict[str, tuple[list[dict[str, Any]], tuple[int, int, int], Callable[[S
     "siblings and singles": ([LIST_ACCOUNTS, LIST_CONTACTS, GET_ACCOUNT, second(ACCOUNTS)], (3, 2, 0), lambda _: None),
     "loops": ([LOOPED, LIST_NOTES, second(ACCOUNTS)], (3, 3, 1), lambda _: None),
     "not kept": ([{**LIST_ACCOUNTS, "persist": False}, LIST_CONTACTS], (5, 3, 0), lambda _: None),
-    "errors below": ([LIST_ACCOUNTS, LIST_CONTACTS, second(ACCOUNTS)], (5, 1, 0), refuse("a1", "a2", "a4")),
-    "errors above": ([LIST_ACCOUNTS, LIST_CONTACTS, LOOPED], (5, 2, 0), refuse("", "a0")),
-    "all in vain": ([LIST_CONTACTS, LIST_ACCOUNTS, LOOPED], (4, 1, 0), lambda asked: 404 if asked.page > 1 else None),
+    "errors below": ([LIST_ACCOUNTS, LIST_CONTACTS, second(ACCOUNTS)], (5, 1, 0), reject("a1", "a2", "a4")),
+    "errors above": ([LIST_ACCOUNTS, LIST_CONTACTS, LOOPED], (5, 2, 0), reject("", "a0")),
+    "all fail": ([LIST_CONTACTS, LIST_ACCOUNTS, LOOPED], (4, 1, 0), lambda request: 404 if request.page > 1 else None),
 }
 
 
 # The kind of error handling matters only with errors.
-WITH_ERRORS = ["errors below", "errors above", "all in vain"]
+WITH_ERRORS = ["errors below", "errors above", "all fail"]
 CASES = [(name, "ignore") for name in FORESTS] + [(name, "batch") for name in WITH_ERRORS]
 
 
 @pytest.mark.parametrize("delivers", [False, True], ids=["stored", "delivered"])
 @pytest.mark.parametrize(("forest", "errors"), CASES)
 def test_resume__from_each_checkpoint__same_end(scenario: Scenario, forest: str, errors: str, delivers: bool) -> None:
-    """Released after any batch, it reads, stores, delivers and counts the same as without."""
+    """A run released after any batch reads, stores, delivers and counts the same as an uninterrupted run."""
     nodes, (accounts, contacts, notes), before = FORESTS[forest]
     scenario.source.family(accounts, contacts, notes)
     scenario.source.before = before
@@ -389,8 +392,8 @@ def test_resume__from_each_checkpoint__same_end(scenario: Scenario, forest: str,
 
     def result(run_id: str) -> Any:
         messages = [
-            (letter.event, letter.keys, len(letter.body["payload"].get("errors", [])))
-            for letter in {letter.id: letter for letter in scenario.receiver.of(run_id)}.values()
+            (message.event, message.keys, len(message.body["payload"].get("errors", [])))
+            for message in {message.id: message for message in scenario.receiver.of(run_id)}.values()
         ]
         return scenario.seq(run_id), scenario.counts(run_id), stored(scenario.database, run_id), messages
 
@@ -410,7 +413,7 @@ def test_resume__from_each_checkpoint__same_end(scenario: Scenario, forest: str,
 
 
 def test_resume__from_every_checkpoint_of_one_run(scenario: Scenario) -> None:
-    """Released after each batch."""
+    """The run is released after each batch."""
     scenario.source.family(3, 3, 1)
     run_id = scenario.run(LIST_ACCOUNTS, LIST_CONTACTS, LIST_NOTES)
     for batches in range(1, 100):
@@ -421,30 +424,30 @@ def test_resume__from_every_checkpoint_of_one_run(scenario: Scenario) -> None:
     assert len(stored(scenario.database, run_id)) == 21
 
 
-@pytest.mark.parametrize("change", ["one goes", "one comes first", "all are others", "none is left"])
+@pytest.mark.parametrize("change", ["one deleted", "one inserted first", "all replaced", "all deleted"])
 @pytest.mark.parametrize("errors", ["fail_fast", "ignore"])
 def test_resume__source_changed(scenario: Scenario, change: str, errors: str) -> None:
-    """The dependent resources of each record of the following pages are read, whatever those had before."""
+    """The dependent resources of each record of the following pages are read, even if they were replaced."""
     for batches in range(1, 7):
         scenario.source.family(4, 1)
         run_id = scenario.run(LIST_ACCOUNTS, LIST_CONTACTS, error_handling=errors)
         assert scenario.work(run_id, batches) == "queued"
-        before = len(scenario.source.asked)
+        before = len(scenario.source.requests)
         accounts = scenario.source.tables[ACCOUNTS]
-        if change == "one goes":
+        if change == "one deleted":
             del accounts[0]
-        elif change == "one comes first":
+        elif change == "one inserted first":
             accounts.insert(0, {"id": "new"})
         else:
-            accounts[:] = [{"id": f"other{n}"} for n in range(4 if change == "all are others" else 0)]
+            accounts[:] = [{"id": f"other{n}"} for n in range(4 if change == "all replaced" else 0)]
         scenario.source.tables[CONTACTS] = [{"id": f"{one['id']}c", "of": one["id"]} for one in accounts]
         assert scenario.work(run_id) == "completed"
-        asked = scenario.source.asked[before:]
-        pages = sorted({one.page for one in asked if one.resource == ACCOUNTS})
-        of = {one.query["of"][0] for one in asked if one.resource == CONTACTS}
+        requests = scenario.source.requests[before:]
+        pages = sorted({one.page for one in requests if one.resource == ACCOUNTS})
+        of = {one.query["of"][0] for one in requests if one.resource == CONTACTS}
         later = {row["id"] for page in pages[1:] for row in accounts[(page - 1) * PAGE : page * PAGE]}
         assert of >= later
-        if change == "all are others":
+        if change == "all replaced":
             assert of == {row["id"] for row in accounts[(pages[0] - 1) * PAGE :]}
         with scenario.database.connect() as connection:
             connection.execute("delete from app.records")
@@ -456,7 +459,7 @@ def test_source__unavailable__retried(scenario: Scenario) -> None:
     assert scenario.work(run_id, 3) == "queued"
     with scenario.database.worker() as worker:
         claimed = worker.claim(3600, "sync_job_run")
-        error = {"code": "source_unavailable", "message": "It is away."}
+        error = {"code": "source_unavailable", "message": "The source is unavailable."}
         response = worker.call(
             "worker_fail", execution_id=run_id, lease_token=claimed["lease_token"], error=error, retry=True
         )
@@ -471,12 +474,12 @@ def test_source__unavailable__retried(scenario: Scenario) -> None:
 
 def test_counts__exact_after_every_batch(scenario: Scenario) -> None:
     scenario.source.family(4, 3)
-    moments = 0
+    comparisons = 0
 
-    def source_check(asked: SourceRequest) -> None:
-        nonlocal moments
-        if asked.resource:
-            moments += 1
+    def compare_counts(request: SourceRequest) -> None:
+        nonlocal comparisons
+        if request.resource:
+            comparisons += 1
             with scenario.database.connect() as connection, connection.transaction():
                 connection.execute("set transaction isolation level repeatable read")
                 stats = connection.execute(
@@ -491,9 +494,9 @@ def test_counts__exact_after_every_batch(scenario: Scenario) -> None:
             assert counted == {one["resource"]: (one["n"], one["n"]) for one in there}
 
     run_id = scenario.run(LIST_ACCOUNTS, LIST_CONTACTS)
-    scenario.source.before = source_check
+    scenario.source.before = compare_counts
     assert scenario.work(run_id) == "completed"
-    assert moments == 10
+    assert comparisons == 10
 
 
 def test_tree__wide__one_page_per_level_in_memory(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,7 +517,7 @@ def test_tree__wide__one_page_per_level_in_memory(scenario: Scenario, monkeypatc
     run_id = scenario.run({**LIST_ACCOUNTS, "persist": False}, {**LIST_CONTACTS, "persist": False}, LIST_NOTES)
     gc.collect()
     assert scenario.work(run_id, 150) == "queued"
-    assert len(scenario.source.asked) > 100
+    assert len(scenario.source.requests) > 100
     # One page per level, and the next page of the last level while it turns.
     assert most <= 3 + 1
     checkpoint = scenario.database.execution(run_id)["checkpoint"]

@@ -1,6 +1,6 @@
 """The real worker, `python -m functions.worker`, with a real Postgres and the local source.
 
-It is killed, stopped, fenced off and cut from what it needs. In the end each of the source's records is stored once.
+It is killed, stopped, fenced and disconnected. In the end each of the source's records is stored once.
 """
 
 from __future__ import annotations
@@ -60,13 +60,11 @@ def test_worker__killed_repeatedly__another_completes(scenario: Scenario, seed: 
     second_worker = scenario.start_worker()
     kills = 0
     while kills < 3 and not scenario.row(job_id)["finished_at"]:
-        worker, second_worker = (
-            second_worker,
-            scenario.start_worker(),
-        )  # it starts while the other works and takes over when the lease expires
+        # The new worker starts while the other runs, and claims the execution when the lease expires.
+        worker, second_worker = second_worker, scenario.start_worker()
         seq = scenario.row(job_id)["seq"] + chance.randint(1, 3)
         until(lambda: (row := scenario.row(job_id))["seq"] >= seq or row["finished_at"])  # noqa: B023 (called here)
-        time.sleep(chance.uniform(0, 0.03))  # anywhere between two commits
+        time.sleep(chance.uniform(0, 0.03))  # at any moment between two commits
         for process in (worker, second_worker):
             if process.logged("execution started") and not process.logged("execution ended"):
                 process.send(signal.SIGKILL)
@@ -114,7 +112,7 @@ def test_cancel__worker_stopped__not_delayed_and_nothing_stored_after(scenario: 
     job_id = scenario.start()
     worker = scenario.start_worker(WORKER_LEASE_SECONDS="30")
     chance = random.Random(0)
-    for _ in range(10):  # wherever it is stopped, the database finishes its call and holds no lock
+    for _ in range(10):  # wherever the worker is stopped, the database finishes its call and releases its locks
         scenario.wait_for_seq(job_id, scenario.row(job_id)["seq"] + 1)
         time.sleep(chance.uniform(0, 0.02))
         worker.send(signal.SIGSTOP)
@@ -138,16 +136,16 @@ def test_cancel__worker_stopped__not_delayed_and_nothing_stored_after(scenario: 
 
 
 def test_cancel__endless_fetch__ended_by_notification(scenario: Scenario) -> None:
-    """By the notification alone: no heartbeat comes."""
+    """The heartbeat is too rare to notice the cancel."""
     job_id = scenario.start()
     worker = scenario.start_worker(WORKER_HEARTBEAT_SECONDS="3600", WORKER_LEASE_SECONDS="3600")
     scenario.wait_for_seq(job_id, 2)
     scenario.hang_source()
     scenario.cancel(job_id)
-    row, asked = scenario.row(job_id), len(scenario.source.requests)
+    row, requests = scenario.row(job_id), len(scenario.source.requests)
     [ended] = until(lambda: worker.logged("execution ended"))
     assert ended["outcome"] == "lost"
-    assert (scenario.row(job_id), len(scenario.source.requests)) == (row, asked)
+    assert (scenario.row(job_id), len(scenario.source.requests)) == (row, requests)
 
 
 def test_sigterm__releases_with_the_checkpoint(scenario: Scenario) -> None:
@@ -221,7 +219,7 @@ def test_source__wrong_credentials__fails_without_retry(scenario: Scenario) -> N
 
 @pytest.mark.parametrize("allowed", ["", "false", "1", "TRUE"])
 def test_private_addresses__allowed_by_true_only(scenario: Scenario, allowed: str) -> None:
-    """A connection that a user made must not reach the worker's database either."""
+    """A user's connection must not reach the worker's database either."""
     worker = scenario.start_worker(WORKER_ALLOW_PRIVATE_ADDRESSES=allowed)
     places = {
         scenario.source.url: "source_config_invalid",

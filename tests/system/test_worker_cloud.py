@@ -137,9 +137,9 @@ def test_invocation__long_sync__continues_in_the_next(in_cloud: Cloud) -> None:
         assert in_cloud.scenario.row(job_id)["seq"] > seq
     assert invocations > 2
     in_cloud.scenario.assert_completed(job_id)
-    moves = ["claim", "release"] * (invocations - 1)
-    assert in_cloud.scenario.events(job_id) == ["start", *moves, "claim", "complete"]
-    assert in_cloud.scenario.row(job_id)["attempts"] == 0  # a release is no failed attempt
+    transitions = ["claim", "release"] * (invocations - 1)
+    assert in_cloud.scenario.events(job_id) == ["start", *transitions, "claim", "complete"]
+    assert in_cloud.scenario.row(job_id)["attempts"] == 0  # a release is not a failed attempt
 
 
 def test_message__malformed__returned_alone(in_cloud: Cloud) -> None:
@@ -156,7 +156,7 @@ def test_message__malformed__returned_alone(in_cloud: Cloud) -> None:
 
 
 def test_message__only_malformed__database_not_called(in_cloud: Cloud) -> None:
-    in_cloud.set("DATABASE_URL", "postgresql://nobody@127.0.0.1:9/x")
+    in_cloud.set("DATABASE_URL", "postgresql://no_role@127.0.0.1:9/x")
     in_cloud.runs.put("{}")
     event = in_cloud.runs.receive()
     [failure] = in_cloud.invoke(event)["batchItemFailures"]
@@ -167,7 +167,7 @@ def test_message__database_unavailable__all_returned(in_cloud: Cloud) -> None:
     job_id = in_cloud.start()
     in_cloud.dispatcher.notify("runs")
     event = in_cloud.runs.receive()
-    in_cloud.set("DATABASE_URL", "postgresql://nobody@127.0.0.1:9/x")
+    in_cloud.set("DATABASE_URL", "postgresql://no_role@127.0.0.1:9/x")
     in_cloud.set("WORKER_SHUTDOWN_SECONDS", "0.2")
     response = in_cloud.invoke(event, lambda_handler.RESERVE_SECONDS + 0.3)
     assert [failure["itemIdentifier"] for failure in response["batchItemFailures"]] == [
@@ -207,7 +207,7 @@ def test_tick__nothing_queued__sends_no_message(in_cloud: Cloud) -> None:
 
 def test_tick__database_unavailable__invocation_fails(in_cloud: Cloud) -> None:
     """A failed invocation raises the alarm."""
-    in_cloud.set("DATABASE_URL", "postgresql://nobody@127.0.0.1:9/x")
+    in_cloud.set("DATABASE_URL", "postgresql://no_role@127.0.0.1:9/x")
     with pytest.raises(TimeoutError):
         in_cloud.invoke({"tick": True}, 1)
 
@@ -221,7 +221,7 @@ def test_queue__claims_its_own_families_only(in_cloud: Cloud) -> None:
 
 
 def test_message__cancelled_before_the_invocation__not_run(in_cloud: Cloud) -> None:
-    """What was cancelled before the invocation is not run."""
+    """The message remains, but the invocation claims nothing."""
     job_id = in_cloud.start()
     event = in_cloud.runs.receive()
     in_cloud.scenario.cancel(job_id)
