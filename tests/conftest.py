@@ -97,7 +97,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def clone(postgres: Postgres) -> Callable[[], AbstractContextManager[Database]]:
-    """Makes databases that hold the schema and no rows. The invariants are checked when one is given back."""
+    """Makes databases that hold the schema and no rows. The invariants are checked when a test is done with one."""
     numbers = itertools.count()
     return lambda: _database(postgres, f"test_{next(numbers)}")
 

@@ -159,7 +159,7 @@ join public.users u on k.actor = 'user:' || u.id
 where u.agency_id is distinct from k.agency_id
 union all
 -- 7: an execution that has not ended can be claimed, or has a lease that expires
-select 'forgotten', x.id, x.status from app.executions x
+select 'without a next step', x.id, x.status from app.executions x
 where case x.status
     when 'queued' then not isfinite(x.run_at)
     when 'running' then x.leased_by is null or not isfinite(x.lease_expires_at)
@@ -196,7 +196,7 @@ select 'ended with something to do', x.id, b.not_started::text from app.executio
 join app.bulk_actions b on b.execution_id = x.id
 where x.status = 'completed' and (b.not_started > 0 or not b.is_collected)
 union all
-select 'more than was asked for', x.id, b.matched::text from app.executions x
+select 'more than max_limit', x.id, b.matched::text from app.executions x
 join app.bulk_actions b on b.execution_id = x.id
 where b.matched > (x.spec ->> 'max_limit')::int
   or exists (select from app.bulk_action_items i where i.execution_id = x.id and i.item_id > b.horizon)

@@ -65,14 +65,14 @@ class CancelSpec:
     """`define` creates a definition that reads one resource of a connection, `start` starts an execution of it.
 
     `expected` gives a cancel's outcome from the status it found, the execution's id and the public status afterwards.
-    `members` are the members of a success to compare (empty: all). `commit` is the worker's write, if not a batch.
+    `fields` are the fields of a success to compare (empty: all). `commit` is the worker's write, if not a batch.
     """
 
     endpoint: str
     define: Callable[[Database, User, str, str], StartArguments]
     start: Callable[[Database, User, StartArguments, str], Started]
     expected: Callable[[str, str, str], Outcome]
-    members: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
     commit: Callable[[str, int, int], Statement] | None = None
 
 
@@ -165,14 +165,14 @@ def bulk_action_step(execution_id: str, lease_token: int, _seq: int) -> Statemen
     return rpc("worker_run_bulk_action_step", execution_id=execution_id, lease_token=lease_token)
 
 
-def of_a_job(**members: Any) -> Callable[[str, str, str], Outcome]:
-    """`members` are those of a success; the values `id` and `status` stand for the execution's id and public status."""
+def of_a_job(**fields: Any) -> Callable[[str, str, str], Outcome]:
+    """`fields` are those of a success; the values `id` and `status` stand for the execution's id and public status."""
 
     def expected(found: str, execution_id: str, public_status: str) -> Outcome:
         if found not in ACTIVE:
             return 400, {"code": "not_cancellable", "current_status": public_status}
         values = {"id": execution_id, "status": public_status}
-        return 200, {name: values.get(value, value) for name, value in members.items()}
+        return 200, {name: values.get(value, value) for name, value in fields.items()}
 
     return expected
 
@@ -194,7 +194,7 @@ CANCEL_SPECS = {
     "model_sync": CancelSpec("cancel_model_sync", a_model_sync, start_model_sync, of_a_definition),
     # The response is the whole run.
     "sync_job_run": CancelSpec(
-        "stop_sync_job_run", a_sync_job, start_run, of_a_job(id="id", status="status"), members=("id", "status")
+        "stop_sync_job_run", a_sync_job, start_run, of_a_job(id="id", status="status"), fields=("id", "status")
     ),
     "bulk_action": CancelSpec(
         "cancel_bulk_action",
@@ -251,8 +251,9 @@ class FamilyFixture:
         self.family = family
         self.spec = CANCEL_SPECS[family]
         self.endpoint: Endpoint = ENDPOINTS[self.spec.endpoint]
-        # The member of the request that holds the target's id.
-        [self.member] = [n for n, field in self.endpoint.request.model_fields.items() if field.annotation is uuid.UUID]
+        # The request's field that holds the target's id.
+        request_fields = self.endpoint.request.model_fields
+        [self.id_field] = [name for name, field in request_fields.items() if field.annotation is uuid.UUID]
         self.vocabulary = database.one("select * from app.families where family = %s", (family,))
         self.two_steps = self.vocabulary["cancelling"] is not None
         self.user = database.member()
@@ -346,17 +347,17 @@ class FamilyFixture:
     # Requests
 
     def outcome(self, response: httpx.Response) -> Outcome:
-        """The outcome of a response, of an error without the members that every error of its API has."""
+        """The outcome of a response, of an error without the fields that every error of its API has."""
         status, body = response.status_code, response.json()
         if response.is_success:
-            return status, {name: body[name] for name in self.spec.members or body}
+            return status, {name: body[name] for name in self.spec.fields or body}
         common = self.endpoint.error_format.schema["properties"]
         details = body.get("metadata", {name: value for name, value in body.items() if name not in common})
         return status, {"code": documented.code(body), **details}
 
     def cancel(self, project: Project, token: str | None, target: str, reason: str | None = None) -> httpx.Response:
-        path = self.endpoint.path.replace(f"{{{self.member}}}", target)
-        body = {} if path != self.endpoint.path else {self.member: target}
+        path = self.endpoint.path.replace(f"{{{self.id_field}}}", target)
+        body = {} if path != self.endpoint.path else {self.id_field: target}
         if reason is not None and self.takes_a_reason:
             body["reason"] = reason
         return project.request(self.endpoint.method, path, token, json=body)
@@ -367,7 +368,7 @@ class FamilyFixture:
 
     def statement(self, started: Started) -> Statement:
         """The cancel as SQL that returns the public status, or the message if there is no status."""
-        call, values = rpc(self.endpoint.rpc, **{self.member: started.target})
+        call, values = rpc(self.endpoint.rpc, **{self.id_field: started.target})
         expression = "coalesce(result ->> 'status', result #>> '{data,status}', result #>> '{data,message}') as result"
         return f"select {expression} from ({call}) as called", values
 
@@ -521,8 +522,8 @@ def test_cancel__rejected_callers_and_unknown_ids(project: Project, family: str,
     member = project.token(fixture.user)
     unknown, foreign = fixture.documented_error(404), fixture.documented_error(fixture.vocabulary["foreign_status"])
     malformed = (404, {"code": "not_found"})
-    if fixture.member not in (fixture.endpoint.path_parameters(fixture.endpoint.path) or {}):
-        malformed = (400, {"code": "invalid_field", "field": fixture.member})
+    if fixture.id_field not in (fixture.endpoint.path_parameters(fixture.endpoint.path) or {}):
+        malformed = (400, {"code": "invalid_field", "field": fixture.id_field})
     takes_keys = fixture.endpoint.error_format.api_keys
     calls: list[tuple[str | None, str, Outcome]] = [
         (project.token(stranger), started.target, foreign),
@@ -559,7 +560,7 @@ def test_cancel__deleted(project: Project, family: str, status: str) -> None:
     before = fixture.row(started)
     delete = ENDPOINTS.get(f"delete_{family}")
     if delete:
-        path = delete.path.replace(f"{{{fixture.member}}}", started.target)
+        path = delete.path.replace(f"{{{fixture.id_field}}}", started.target)
         response = project.request("DELETE", path, token)
         assert response.status_code == delete.status
         row = fixture.row(started)
@@ -584,7 +585,7 @@ def test_get_sync_status__shows_the_cancelled_execution_until_the_next(project: 
     token = project.token(fixture.user)
     first = fixture.put("running")
     endpoint = ENDPOINTS[f"get_{family}_status"]
-    path = endpoint.path.replace(f"{{{fixture.member}}}", first.target)
+    path = endpoint.path.replace(f"{{{fixture.id_field}}}", first.target)
 
     def status() -> tuple[Any, Any]:
         data = project.request("GET", path, token).json()["data"]
@@ -805,7 +806,7 @@ def end(fixture: FamilyFixture, started: Started) -> None:
 
 @each_family
 def test_cancel__worker_with_an_older_lease_stays_fenced(database: Database, family: str) -> None:
-    """Checked before the cancel, while the newer worker is asked to stop, and after the end."""
+    """Checked before the cancel, while the newer worker must stop, and after the end."""
     fixture = FamilyFixture(database, family)
     started = fixture.put("requeued")
     database.transition(started.execution_id, ("claim", "running"))

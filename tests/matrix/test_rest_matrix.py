@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.database import User
     from tests.support.project import Project, Projects
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 ACTORS = [
     "owner",
     "colleague signed out",
@@ -148,7 +148,7 @@ class Matrix:
             "name": "x" * 201,
         }
         by_type: dict[str, Callable[[str], Any]] = {
-            "uuid": lambda name: NOBODY if actor == TRUSTED else self.ids.get(name, self.ids["job_id"]),
+            "uuid": lambda name: UNKNOWN_ID if actor == TRUSTED else self.ids.get(name, self.ids["job_id"]),
             "jsonb": lambda name: [] if actor == TRUSTED or name != "families" else ["historical_sync"],
             # A name that is too long for any table, so that no call creates anything.
             "text": lambda name: texts.get(name, "x"),
@@ -233,7 +233,7 @@ def test_postgrest_write__rejected_for_every_actor(matrix: Matrix, actor: str) -
         path = f"/{relation['name']}"
         first = relation["columns"][0]
         assert_rejected(actor, matrix.request(actor, "POST", path, json={}))
-        assert_rejected(actor, matrix.request(actor, "POST", path, json={first: NOBODY}))
+        assert_rejected(actor, matrix.request(actor, "POST", path, json={first: UNKNOWN_ID}))
         assert_rejected(
             actor, matrix.request(actor, "POST", path, json=[], headers={"prefer": "resolution=merge-duplicates"})
         )

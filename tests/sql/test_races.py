@@ -109,7 +109,7 @@ def counts(database: Database) -> Counter[str]:
 
 
 def tidy(database: Database) -> None:
-    """Removes what the next case could claim or reap."""
+    """Ends the executions that the next case could claim or reap."""
     with database.acting_as("service_role") as connection:
         connection.execute(
             "update app.executions as e set status = 'cancelled', event = f.cancel_event from app.families as f"

@@ -31,7 +31,7 @@ def cancel_in_two_steps(database: Database) -> tuple[str, str]:
 
 
 def pass_deadline(database: Database, job_id: str) -> None:
-    """Moves the deadline into the past, without the trigger, because no role may change it."""
+    """Sets the deadline to the past, without the trigger, because no role may change it."""
     with database.admin.transaction():
         database.admin.execute("set local session_replication_role = replica")
         database.admin.execute("update app.executions set cancel_deadline = '2001-01-01' where id = %s", (job_id,))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.sql
 
 TABLES = ("connections", "definitions", "api_keys", "executions", "execution_events", "execution_resources", "records")
-OTHERS = ("stranger", "strangers_server", "without_agency", "signed_out", "revoked_server", "nobody")
+OTHERS = ("stranger", "strangers_server", "without_agency", "signed_out", "revoked_server", "anonymous")
 ALL_EXECUTIONS = ("member", "server", *OTHERS)
 SECRET = "t0p-s3cret"
 COLUMNS = {
@@ -99,7 +99,7 @@ def scenario(clone: Callable[[], AbstractContextManager[Database]]) -> Iterator[
             "without_agency": database.session(nowhere.claims),
             "signed_out": database.session(colleague.claims),
             "revoked_server": database.agency_server(keys["gone"]),
-            "nobody": database.session({"role": "anon"}),
+            "anonymous": database.session({"role": "anon"}),
         }
         yield Scenario(database, member, ids, sessions)
         for session in sessions.values():

@@ -63,11 +63,11 @@ class Scenario:
         self._workers: list[LoggedWorker] = []
 
     def start(
-        self, *resources: str, auth: str = "api_key_query", secret: dict[str, str] | None = None, **members: str
+        self, *resources: str, auth: str = "api_key_query", secret: dict[str, str] | None = None, **changes: str
     ) -> str:
-        """Start a sync. `members` replace those of the connection's config."""
+        """Start a sync. `changes` replace fields of the connection's config."""
         config, valid = self.source.connection(resources or ["flights", "weather"], auth=auth, page_size=120)
-        config |= members
+        config |= changes
         connection_id = self.database.connection(self.user.agency_id, config=config, secret=secret or valid)
         with self.database.session(self.user.claims) as session:
             job = session.call("start_historical_sync", connection_id=connection_id, date_from=DAYS[0], date_to=DAYS[1])
@@ -106,10 +106,10 @@ class Scenario:
             held = table(resource)
             start, stop = held.between(*DAYS)
             expected = json.loads(b"[" + held.rows(start, stop) + b"]")
-            members = RESOURCES[resource].primary_key
+            primary_key = RESOURCES[resource].primary_key
             stored = self.database.all("select key, data from app.records where resource = %s", (resource,))
             assert {row["key"]: row["data"] for row in stored} == {
-                json.dumps([row[member] for member in members], separators=(",", ":")): row for row in expected
+                json.dumps([row[field] for field in primary_key], separators=(",", ":")): row for row in expected
             }
             total += len(expected)
         assert self.database.one("select count(*) from app.records")["count"] == total

@@ -1,4 +1,5 @@
--- Supabase Vault, as far as it is called. It keeps texts backwards: whoever shows one as it is kept is found out.
+-- The parts of Supabase Vault that are called. It stores texts reversed, so that a test detects code that returns the
+-- stored text.
 create schema vault;
 create table vault.secrets (
   id uuid primary key default gen_random_uuid(), name text unique, description text, secret text);

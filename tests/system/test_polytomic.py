@@ -490,7 +490,7 @@ def test_version__in_the_response(published: Published, wire: Wire, user: dict[s
     client = published.connected(wire.url, user["access_token"], version)
     client("bulk_sync.list")
     returns_error(client, 404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS))
-    sent = version or ("2025-09-18" if client.release.always_says_version else None)
+    sent = version or ("2025-09-18" if client.release.always_sends_version else None)
     for exchange in wire.exchanges:
         assert exchange.sent_headers.get("x-polytomic-version") == sent
         assert exchange.received_headers["x-polytomic-version"] == (sent or "2025-09-18")

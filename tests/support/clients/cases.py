@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.support.clients import Call, Client
     from tests.support.database import User
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 CANCEL, GET, LIST = "cancel-historical-sync", "get-historical-sync", "list-historical-syncs"
 RETRY, START = "retry-historical-sync", "start-historical-sync"
 
@@ -70,7 +70,7 @@ def _invalid_json(project: Project, user: User) -> ClientError:
 
 
 def _invalid_token(project: Project, user: User) -> ClientError:
-    """Nobody has signed in, so the clients send the anon key, which is not the token of a user."""
+    """No user has signed in, so the clients send the anon key, which is not the token of a user."""
     return call(project, None, CANCEL, {"job_id": project.job(user)}), {}
 
 
@@ -94,7 +94,7 @@ def _job_of_another_agency(project: Project, user: User) -> ClientError:
 
 
 def _job_not_found(project: Project, user: User) -> ClientError:
-    return call(project, project.token(user), f"{GET}?job_id={NOBODY}", method="GET"), {}
+    return call(project, project.token(user), f"{GET}?job_id={UNKNOWN_ID}", method="GET"), {}
 
 
 def _no_such_function(project: Project, user: User) -> ClientError:

@@ -53,7 +53,7 @@ class Node:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+            start_new_session=True,  # Ctrl-C reaches the test run, which stops it in order
             preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 (one call of prctl, no lock is taken)
         )
 
@@ -90,7 +90,7 @@ class Browser:
                 [
                     binary,
                     "--headless",
-                    "--no-sandbox",  # root has none, and the page is ours
+                    "--no-sandbox",  # root has none, and the page belongs to the test
                     "--disable-gpu",
                     "--disable-dev-shm-usage",  # it is small in containers
                     "--disable-quic",
@@ -143,14 +143,15 @@ class Browser:
         self._calls.put(None)
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(30)
-        until(lambda: not self._left())  # its crash handlers are of no group, and end by themselves
+        until(lambda: not self._left())  # its crash handlers have no group, and end by themselves
         self._server.close()
         self._profile.cleanup()
 
     def _left(self) -> list[psutil.Process]:
         """Processes with this browser's profile in their arguments."""
         running = psutil.process_iter(["cmdline"])
-        return [one for one in running if any(self._profile.name in word for word in one.info["cmdline"] or [])]
+        arguments = {process: process.info["cmdline"] or [] for process in running}
+        return [process for process, given in arguments.items() if any(self._profile.name in text for text in given)]
 
     def __enter__(self) -> Self:
         return self

@@ -23,11 +23,11 @@ class Release:
     """A published version, and its differences from the newest."""
 
     name: str
-    versions: tuple[str | None, ...] = (None, "2023-04-25", "2024-02-08", "2025-09-18")  # that it can ask for
+    versions: tuple[str | None, ...] = (None, "2023-04-25", "2024-02-08", "2025-09-18")  # that it can request
     constructor: Literal["Polytomic", "AsyncPolytomic", "PolytomicClient"] = "Polytomic"
     url_option: str = "base_url"
     version_option: str = "version"
-    always_says_version: bool = False
+    always_sends_version: bool = False
     delete: str = "remove"
     start_bulk_sync: str = "bulk_sync.start"
     schedule: tuple[str, str] = ("schedule", "BulkSchedule")
@@ -38,7 +38,7 @@ class Release:
     untyped_error: str = "ApiError"
     typed_errors: bool = True  # others than UnauthorizedError
     typed_unauthorized: bool = True
-    retries: bool = True  # by itself; the others when a call asks for it
+    retries: bool = True  # by default; the others on request
     cancels: bool = True
     tests_connections: bool = True
 
@@ -52,7 +52,7 @@ class Release:
 
 CURRENT = Release(
     "python 25.9.10",
-    always_says_version=True,
+    always_sends_version=True,
     delete="delete",
     schedule=("default_schedule", "BulkSyncDefaultScheduleRequest"),
     mapping="SyncField",
@@ -104,7 +104,7 @@ class Published:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+            start_new_session=True,  # Ctrl-C reaches the test run, which stops it in order
             preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509 (one call of prctl, no lock is taken)
         )
 
@@ -112,7 +112,7 @@ class Published:
         options = {self.release.url_option: url, "token": token}
         return Client(self, options if version is None else {**options, self.release.version_option: version})
 
-    def ask(self, call: dict[str, Any]) -> Any:
+    def send(self, call: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(call), file=self._process.stdin, flush=True)
@@ -159,8 +159,8 @@ class Client:
     def __call__(self, method: str, *positional: Any, **named: Any) -> Any:
         call = {"method": method, "positional": positional, "named": named}
         constructor = self.release.constructor
-        return self._published.ask({"constructor": constructor, "options": self._options, "call": call})
+        return self._published.send({"constructor": constructor, "options": self._options, "call": call})
 
-    def typed(self, name: str, **members: Any) -> dict[str, Any]:
+    def typed(self, name: str, **fields: Any) -> dict[str, Any]:
         """An object of a type of the release. JavaScript has no types at runtime."""
-        return members if self.release is NPM else {"$type": name, **members}
+        return fields if self.release is NPM else {"$type": name, **fields}

@@ -26,12 +26,12 @@ def client(constructor: str, options: str) -> Any:
 
 def typed(value: Any) -> Any:
     if isinstance(value, list):
-        return [typed(one) for one in value]
+        return [typed(item) for item in value]
     if not isinstance(value, dict):
         return value
-    members = {name: typed(member) for name, member in value.items()}
-    name = members.pop("$type", None)
-    return getattr(polytomic, name)(**members) if name else members
+    fields = {name: typed(field) for name, field in value.items()}
+    name = fields.pop("$type", None)
+    return getattr(polytomic, name)(**fields) if name else fields
 
 
 def plain(value: Any) -> Any:
@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
 
 
 def result(made: Any, method: str, positional: list[Any], named: dict[str, Any]) -> Any:
-    if method.startswith("POST "):  # what the client has no method for, with its own session and headers
+    if method.startswith("POST "):  # a call without a method of the client, with its own session and headers
         wrapper = made._client_wrapper
         url = wrapper.get_base_url() + method.removeprefix("POST ")
         response = wrapper.httpx_client.request("POST", url, headers=wrapper.get_headers())
