@@ -196,7 +196,7 @@ select 'ended with something to do', x.id, b.not_started::text from app.executio
 join app.bulk_actions b on b.execution_id = x.id
 where x.status = 'completed' and (b.not_started > 0 or not b.is_collected)
 union all
-select 'more than max_limit', x.id, b.matched::text from app.executions x
+select 'more than requested', x.id, b.matched::text from app.executions x
 join app.bulk_actions b on b.execution_id = x.id
 where b.matched > (x.spec ->> 'max_limit')::int
   or exists (select from app.bulk_action_items i where i.execution_id = x.id and i.item_id > b.horizon)
