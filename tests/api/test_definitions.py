@@ -97,7 +97,7 @@ def test_definition_endpoints__missing_token(project: Project, family: Family, p
 def test_definition_endpoints__method_not_allowed(
     project: Project, family: Family, path: str, methods: set[str], method: str
 ) -> None:
-    response = client_of(project, family).ask(method, path.replace("{id}", UNKNOWN))
+    response = client_of(project, family).request(method, path.replace("{id}", UNKNOWN))
     assert response.status_code == 405
     assert set(response.headers["allow"].split(", ")) == {*methods, "OPTIONS"}
     if method != "HEAD":
@@ -112,7 +112,9 @@ def test_definition_endpoints__user_without_agency(project: Project, family: Fam
     without_agency = Client(project, family, project.database.user(None))
     sync_id = create_definition(owner)
     with project.unchanged():
-        assert expect_error(without_agency.ask(method, path.replace("{id}", sync_id), **sent), 403, "no_agency") == {}
+        assert (
+            expect_error(without_agency.request(method, path.replace("{id}", sync_id), **sent), 403, "no_agency") == {}
+        )
 
 
 NOT_IDS = ["1", "null", "%00", "x" * 300, UNKNOWN[:-1], UNKNOWN + "0", UNKNOWN + "'", "{id}", "%2e", "日本"]
@@ -126,7 +128,7 @@ def test_definition_endpoints__malformed_id(
 ) -> None:
     client = client_of(project, family)
     with project.unchanged():
-        response = client.ask(method, path.replace("{id}", malformed), **({"json": {}} if method == "POST" else {}))
+        response = client.request(method, path.replace("{id}", malformed), **({"json": {}} if method == "POST" else {}))
     assert expect_error(response, 404, "not_found") == {}
 
 
@@ -148,8 +150,8 @@ def test_definition_endpoints__other_agency_equals_unknown(
     if "{id}/executions/{id}" in path:
         theirs = f"/{sync_id}/executions/{owner.started(sync_id)}"
     with project.unchanged():
-        found = stranger.ask(method, theirs, **sent)
-        unknown = stranger.ask(method, path.replace("{id}", UNKNOWN), **sent)
+        found = stranger.request(method, theirs, **sent)
+        unknown = stranger.request(method, path.replace("{id}", UNKNOWN), **sent)
     assert expect_error(found, 404, f"{family}_not_found") == {}
     assert without_request_id(found) == without_request_id(unknown)
 
@@ -165,7 +167,7 @@ def test_definition_endpoints__definition_of_another_type(
         if other is not family:
             other_id = create_definition(client.of(other))
             with project.unchanged():
-                response = client.ask(method, path.replace("{id}", other_id), **body_of(client, path, method))
+                response = client.request(method, path.replace("{id}", other_id), **body_of(client, path, method))
             assert expect_error(response, 404, f"{family}_not_found") == {}
 
 
@@ -195,7 +197,7 @@ def test_create_definition__invalid_body(project: Project, family: Family, name:
     content, status, code = BAD_BODIES[name]
     client = client_of(project, family)
     with project.unchanged():
-        response = client.ask("POST", content=content)
+        response = client.request("POST", content=content)
     members = expect_error(response, status, code)
     assert members == ({"field": "name"} if code == "missing_field" else {})
     assert len(response.content) < 1000
@@ -266,9 +268,9 @@ def test_definition_endpoints__version_header(project: Project, family: Family) 
     for requested in (*POLYTOMIC.versions, "1999-01-01", ""):
         served = requested if requested in POLYTOMIC.versions else POLYTOMIC.versions[0]
         for response in (
-            client.ask("GET", headers={"x-polytomic-version": requested}),
-            client.ask("GET", f"/{UNKNOWN}", headers={"x-polytomic-version": requested}),
-            client.ask("POST", content=b"{", headers={"x-polytomic-version": requested}),
+            client.request("GET", headers={"x-polytomic-version": requested}),
+            client.request("GET", f"/{UNKNOWN}", headers={"x-polytomic-version": requested}),
+            client.request("POST", content=b"{", headers={"x-polytomic-version": requested}),
         ):
             assert response.headers["x-polytomic-version"] == served
 
@@ -314,9 +316,9 @@ def test_get_definition__equals_its_list_entry(project: Project, family: Family)
     client = client_of(project, family)
     sync_id = create_definition(client, name="'x' 🛫")
     with project.unchanged():
-        shown = accepted(client.ask("GET", f"/{sync_id}"), family.one)
-        [listed] = client.ask("GET").json()["data"]
-        assert accepted(client.ask("GET", f"/{sync_id.upper()}"), family.one) == shown
+        shown = accepted(client.request("GET", f"/{sync_id}"), family.one)
+        [listed] = client.request("GET").json()["data"]
+        assert accepted(client.request("GET", f"/{sync_id.upper()}"), family.one) == shown
     assert shown == listed
     assert (shown["id"], shown["name"], shown["organization_id"]) == (sync_id, "'x' 🛫", client.user.agency_id)
     actor = {"id": client.user.id, "type": "user", "name": f"user:{client.user.id}"}
@@ -380,7 +382,7 @@ def test_list_definitions__page_size(project: Project, family: Family) -> None:
 @pytest.mark.parametrize("limit", [2**31, 2**63, -(2**31) - 1, 10**100], ids="{:.3g}".format)
 def test_list_definitions__limit_out_of_range(project: Project, family: Family, limit: int) -> None:
     client = client_of(project, family)
-    expect_error(client.ask("GET", params={"limit": limit}), 400, "invalid_field")
+    expect_error(client.request("GET", params={"limit": limit}), 400, "invalid_field")
 
 
 BAD_QUERIES = [
@@ -397,7 +399,7 @@ BAD_QUERIES = [
 def test_list_definitions__invalid_query(project: Project, family: Family, name: str, value: str) -> None:
     client = client_of(project, family)
     with project.unchanged():
-        response = client.ask("GET", params={name: value})
+        response = client.request("GET", params={name: value})
     assert expect_error(response, 400, "invalid_field") == {"field": name}
     assert len(response.content) < 1000
 
@@ -428,7 +430,7 @@ BAD_TOKENS = {
 def test_list_definitions__invalid_page_token(project: Project, family: Family, name: str) -> None:
     client = client_of(project, family)
     with project.unchanged():
-        response = client.ask("GET", params={"page_token": BAD_TOKENS[name]})
+        response = client.request("GET", params={"page_token": BAD_TOKENS[name]})
     assert expect_error(response, 400, "invalid_page_token") == {}
 
 
@@ -437,9 +439,9 @@ def test_list_definitions__invalid_page_token(project: Project, family: Family, 
 def test_list_definitions__page_token_of_another_agency(project: Project, family: Family) -> None:
     client, stranger = client_of(project, family), client_of(project, family)
     insert_many(client, 3)
-    token = client.ask("GET", params={"limit": 1}).json()["pagination"]["next_page_token"]
+    token = client.request("GET", params={"limit": 1}).json()["pagination"]["next_page_token"]
     mine = insert_many(stranger, 3)
-    shown = stranger.ask("GET", params={"page_token": token, "limit": 50}).json()["data"]
+    shown = stranger.request("GET", params={"page_token": token, "limit": 50}).json()["data"]
     assert {definition["id"] for definition in shown} <= set(mine)
 
 
@@ -453,11 +455,11 @@ def test_list_definitions__walk_during_creations_and_deletions(project: Project,
     walked: list[str] = []
     query: dict[str, Any] = {"limit": size}
     while query.get("page_token") != "":
-        page = client.ask("GET", params=query).json()
+        page = client.request("GET", params=query).json()
         walked += [definition["id"] for definition in page["data"]]
         query["page_token"] = page["pagination"]["next_page_token"]
         create_definition(client)
-        deleted = client.ask("DELETE", f"/{walked[-1]}")  # the page token points to it
+        deleted = client.request("DELETE", f"/{walked[-1]}")  # the page token points to it
         assert deleted.status_code == 204, deleted.text
     assert walked == existing
 
@@ -470,20 +472,20 @@ def test_list_definitions__walk_during_creations_and_deletions(project: Project,
 def test_delete_definition__removes_it(project: Project, family: Family) -> None:
     client = client_of(project, family)
     kept, deleted = create_definition(client), create_definition(client)
-    response = client.ask("DELETE", f"/{deleted}")
+    response = client.request("DELETE", f"/{deleted}")
     assert (response.status_code, response.content) == (204, b"")
     assert walk(client) == [[kept]]
     with project.unchanged():
-        again = client.ask("DELETE", f"/{deleted}")
-        expect_error(client.ask("GET", f"/{deleted}"), 404, f"{family}_not_found")
+        again = client.request("DELETE", f"/{deleted}")
+        expect_error(client.request("GET", f"/{deleted}"), 404, f"{family}_not_found")
         if family is not MODEL:
             expect_error(client.start(deleted), 404, f"{family}_not_found")
-            expect_error(client.ask("GET", f"/{deleted}/status"), 404, f"{family}_not_found")
-            expect_error(client.ask("GET", f"/{deleted}/executions"), 404, f"{family}_not_found")
-        unknown = client.ask("DELETE", f"/{UNKNOWN}")
+            expect_error(client.request("GET", f"/{deleted}/status"), 404, f"{family}_not_found")
+            expect_error(client.request("GET", f"/{deleted}/executions"), 404, f"{family}_not_found")
+        unknown = client.request("DELETE", f"/{UNKNOWN}")
     assert expect_error(again, 404, f"{family}_not_found") == {}
     assert without_request_id(again) == without_request_id(unknown)
-    accepted(client.ask("GET", f"/{kept}"), family.one)
+    accepted(client.request("GET", f"/{kept}"), family.one)
 
 
 @both_transports
@@ -491,7 +493,7 @@ def test_delete_definition__removes_it(project: Project, family: Family) -> None
 def test_delete_definition__concurrent_calls_delete_once(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = create_definition(client)
-    responses = project.concurrently(lambda: client.ask("DELETE", f"/{sync_id}"))
+    responses = project.concurrently(lambda: client.request("DELETE", f"/{sync_id}"))
     assert sorted(response.status_code for response in responses) == [204] + [404] * (len(responses) - 1)
 
 
@@ -500,7 +502,7 @@ def test_delete_definition__concurrent_calls_delete_once(project: Project, famil
 def test_delete_definition__body_is_ignored(project: Project, family: Family) -> None:
     client = client_of(project, family)
     sync_id = create_definition(client)
-    assert client.ask("DELETE", f"/{sync_id}", content=b"[" * 10).status_code == 204
+    assert client.request("DELETE", f"/{sync_id}", content=b"[" * 10).status_code == 204
 
 
 @both_transports
@@ -511,15 +513,15 @@ def test_delete_model__in_use_by_a_model_sync(project: Project) -> None:
     syncs = [client.made(**{**body, "name": name}) for name in ("B", "A")]
     models = client.of(MODEL)
     with project.unchanged():
-        members = expect_error(models.ask("DELETE", f"/{model_id}"), 422, "model_in_use")
+        members = expect_error(models.request("DELETE", f"/{model_id}"), 422, "model_in_use")
     assert members == {
         "used_by": [
             {"type": "model_sync", "id": sync_id, "name": name} for sync_id, name in zip(syncs[::-1], "AB", strict=True)
         ]
     }
     for sync_id in syncs:
-        assert client.ask("DELETE", f"/{sync_id}").status_code == 204
-    assert models.ask("DELETE", f"/{model_id}").status_code == 204
+        assert client.request("DELETE", f"/{sync_id}").status_code == 204
+    assert models.request("DELETE", f"/{model_id}").status_code == 204
 
 
 @both_transports
@@ -531,7 +533,7 @@ def test_delete_model__races_with_creation_of_a_model_sync(project: Project) -> 
         body = client.body()
         model_id = body["fields"][0]["source"]["model_id"]
         create: Callable[[], Any] = lambda: client.create(body)  # noqa: B023, E731 (called here)
-        delete: Callable[[], Any] = lambda: client.of(MODEL).ask("DELETE", f"/{model_id}")  # noqa: B023, E731
+        delete: Callable[[], Any] = lambda: client.of(MODEL).request("DELETE", f"/{model_id}")  # noqa: B023, E731
         created, deleted = at_once(create, delete)
         seen.add((created.status_code, deleted.status_code))
         if created.status_code == 200:

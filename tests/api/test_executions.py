@@ -253,7 +253,7 @@ def test_delete_sync__concurrent_with_starts_leaves_nothing_active(project: Proj
             return client.start(sync_id)
 
         def delete(sync_id: str = sync_id) -> httpx.Response:
-            return client.ask("DELETE", f"/{sync_id}")
+            return client.request("DELETE", f"/{sync_id}")
 
         *starts, deleted = at_once(start, start, start, delete)
         assert deleted.status_code == 204, deleted.text
@@ -282,7 +282,7 @@ def test_delete_sync__waits_for_an_open_start_and_cancels_it(project: Project, f
         starter.execute("begin")
         started = starter.call(f"start_{family}", sync_id=sync_id)["data"]["id"]
         response = call_that_waits(
-            project, lambda: client.ask("DELETE", f"/{sync_id}"), lambda: starter.execute("commit")
+            project, lambda: client.request("DELETE", f"/{sync_id}"), lambda: starter.execute("commit")
         )
     assert response.status_code == 204
     assert project.database.execution(started)["status"] == "cancelled"
@@ -318,7 +318,7 @@ def test_delete_sync__cancels_a_queued_execution(project: Project, family: Famil
     client = client_of(project, family)
     sync_id = client.made()
     execution_id = client.started(sync_id)
-    assert client.ask("DELETE", f"/{sync_id}").status_code == 204
+    assert client.request("DELETE", f"/{sync_id}").status_code == 204
     row = project.database.execution(execution_id)
     assert (row["status"], row["cancelled_by"], row["cancel_reason"]) == (
         "cancelled",
@@ -338,7 +338,7 @@ def test_delete_sync__requests_cancel_of_a_running_execution(
     execution_id = client.started(sync_id)
     with StepWorker(project.database, execution_id) as step_worker:
         assert step_worker.steps(1) == "continue"
-        assert client.ask("DELETE", f"/{sync_id}").status_code == 204
+        assert client.request("DELETE", f"/{sync_id}").status_code == 204
         assert project.database.execution(execution_id)["status"] == "cancelling"
         assert step_worker.call("worker_heartbeat") == "cancel"
         assert step_worker.call("worker_release") == "cancelled"
@@ -355,7 +355,7 @@ def test_delete_sync__keeps_the_deadline_of_a_cancelling_execution(project: Proj
     sync_id = client.made()
     execution_id = put(client, sync_id, "cancelling")
     before = project.database.execution(execution_id)
-    assert client.ask("DELETE", f"/{sync_id}").status_code == 204
+    assert client.request("DELETE", f"/{sync_id}").status_code == 204
     assert project.database.execution(execution_id) == before
     project.database.update(execution_id, status="cancelled", event="acknowledge")
 
@@ -372,7 +372,7 @@ def test_cancel_sync__repeated_with_an_idempotency_key_after_a_new_start(project
     first = client.started(sync_id)
 
     def cancel(**options: Any) -> httpx.Response:
-        response = client.ask("POST", f"/{sync_id}/cancel", **options)
+        response = client.request("POST", f"/{sync_id}/cancel", **options)
         assert response.status_code == 200, response.text
         return response
 
@@ -412,7 +412,7 @@ def test_get_sync_execution__in_each_status(project: Project, family: Family, st
     assert (shown["cancel_deadline"] is None) == (status != "cancelling")
     assert (shown["cancelled_by"] is None) == (shown["cancel_requested_at"] is None)
     assert client.status(sync_id)["current_execution"] == shown
-    assert client.ask("GET", f"/{sync_id}/executions").json()["data"] == [shown]
+    assert client.request("GET", f"/{sync_id}/executions").json()["data"] == [shown]
 
 
 @both_transports
@@ -432,9 +432,9 @@ def test_sync_endpoints__responses_equal_those_of_the_database(
         syncs = session.call(f"list_{family}s")
     assert client.execution(sync_id, execution_id) == execution["data"]
     assert client.status(sync_id) == status["data"]
-    assert client.ask("GET", f"/{sync_id}/executions").json() == listed
-    assert client.ask("GET", f"/{sync_id}").json() == sync
-    assert client.ask("GET").json() == syncs
+    assert client.request("GET", f"/{sync_id}/executions").json() == listed
+    assert client.request("GET", f"/{sync_id}").json() == sync
+    assert client.request("GET").json() == syncs
 
 
 @both_transports
@@ -445,9 +445,9 @@ def test_get_sync_execution__execution_of_another_sync(project: Project, family:
     of_other, of_theirs = client.started(other), stranger.started(theirs)
     for execution_id in (of_other, of_theirs, UNKNOWN, mine):
         with project.unchanged():
-            response = client.ask("GET", f"/{mine}/executions/{execution_id}")
+            response = client.request("GET", f"/{mine}/executions/{execution_id}")
         assert expect_error(response, 404, "execution_not_found") == {}
-    assert expect_error(client.ask("GET", f"/{theirs}/executions/{of_theirs}"), 404, f"{family}_not_found") == {}
+    assert expect_error(client.request("GET", f"/{theirs}/executions/{of_theirs}"), 404, f"{family}_not_found") == {}
 
 
 # Status
@@ -491,7 +491,7 @@ def test_get_sync_status__from_no_execution_to_the_next(
         assert step_worker.fails() == "failed"
     assert current_and_last() == ((second, "failed"), (second, "failed"))
     third = client.started(sync_id)
-    assert client.ask("POST", f"/{sync_id}/cancel").status_code == 200
+    assert client.request("POST", f"/{sync_id}/cancel").status_code == 200
     assert current_and_last() == ((third, "canceled"), (third, "canceled"))
 
 
@@ -527,7 +527,7 @@ def test_list_sync_executions__page_size_and_order(project: Project, family: Fam
     ended = {family.only_ended: "true"}
     assert walk(client, path, **ended) == [newest_first[1:]]
     assert walk(client, path, limit=99, ascending="true", **ended) == [oldest_first[:99], oldest_first[99:-1]]
-    expect_error(client.ask("GET", path, params={"limit": 2**31}), 400, "invalid_field")
+    expect_error(client.request("GET", path, params={"limit": 2**31}), 400, "invalid_field")
 
 
 @one_transport
@@ -542,7 +542,7 @@ def test_list_sync_executions__walk_during_starts_and_ends(project: Project, fam
         walked: list[str] = []
         query: dict[str, Any] = {"limit": size, "ascending": str(ascending).lower()}
         while query.get("page_token") != "":
-            page = client.ask("GET", f"/{sync_id}/executions", params=query).json()
+            page = client.request("GET", f"/{sync_id}/executions", params=query).json()
             walked += [execution["id"] for execution in page["data"]]
             query["page_token"] = page["pagination"]["next_page_token"]
             if len(walked) < 20:
@@ -575,7 +575,7 @@ def test_list_sync_executions__page_token_of_another_sync(project: Project, fami
     token = stranger.started(theirs)
 
     def listed(**query: str) -> list[str]:
-        response = client.ask("GET", f"/{mine}/executions", params={"page_token": token, **query})
+        response = client.request("GET", f"/{mine}/executions", params={"page_token": token, **query})
         return [execution["id"] for execution in response.json()["data"]]
 
     assert listed() == [older]
@@ -593,7 +593,7 @@ def test_list_sync_executions__invalid_page_token(project: Project, family: Fami
     client = client_of(project, family)
     sync_id = client.made()
     with project.unchanged():
-        response = client.ask("GET", f"/{sync_id}/executions", params={"page_token": token})
+        response = client.request("GET", f"/{sync_id}/executions", params={"page_token": token})
     assert expect_error(response, 400, "invalid_page_token") == {}
 
 
@@ -616,5 +616,5 @@ def test_list_sync_executions__invalid_query(project: Project, family: Family, n
     name = family.only_ended if name == "only_ended" else name
     sync_id = client.made()
     with project.unchanged():
-        response = client.ask("GET", f"/{sync_id}/executions", params={name: value})
+        response = client.request("GET", f"/{sync_id}/executions", params={name: value})
     assert expect_error(response, 400, "invalid_field") == {"field": name}

@@ -71,7 +71,7 @@ def test_create_model_sync__returns_the_request(client: Client) -> None:
     assert sync["target"] == {**target, "configuration": {}}
     assert (sync["target_connection_id"], sync["target_object"]) == (target["connection_id"], "accounts")
     assert (sync["model_ids"], sync["schedule"]) == ([model_id], BY_HAND)
-    assert accepted(client.ask("GET", f"/{sync['id']}"), MODEL_SYNC.one) == sync
+    assert accepted(client.request("GET", f"/{sync['id']}"), MODEL_SYNC.one) == sync
 
 
 @both_transports
@@ -451,7 +451,7 @@ def test_list_model_syncs__filters(client: Client) -> None:
     ("name", "value"), [("target_connection_id", "x"), ("target_connection_id", ""), ("mode", "\0"), ("active", "x")]
 )
 def test_list_model_syncs__invalid_filter(client: Client, name: str, value: str) -> None:
-    assert expect_error(client.ask("GET", params={name: value}), 400, "invalid_field") == {"field": name}
+    assert expect_error(client.request("GET", params={name: value}), 400, "invalid_field") == {"field": name}
 
 
 @both_transports

@@ -97,8 +97,8 @@ def test_create_model__fields_of_the_first_page(client: Client, table_source: Ta
     assert model["fields"] == ALL_FIELDS
     assert (model["connection_id"], model["configuration"]) == (body["connection_id"], {"resource": "airlines"})
     assert (model["identifier"], model["type"], model["version"]) == ("code", "http", 1)
-    assert accepted(client.ask("GET", f"/{model['id']}"), MODEL.one) == model
-    assert client.ask("GET").json()["data"] == [model]
+    assert accepted(client.request("GET", f"/{model['id']}"), MODEL.one) == model
+    assert client.request("GET").json()["data"] == [model]
 
 
 @both_transports

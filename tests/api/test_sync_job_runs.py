@@ -30,7 +30,7 @@ def account(client: Client) -> str:
 
 
 def start(client: Client, **members: Any) -> httpx.Response:
-    return client.ask("POST", "/sync-job-run", json=members)
+    return client.request("POST", "/sync-job-run", json=members)
 
 
 @both_transports
@@ -61,7 +61,7 @@ def test_create_sync_job_run__returns_the_run(client: Client, account: str) -> N
             **destination,
         }
         assert client.get(made["id"]) == made
-        assert accepted(client.ask("GET", "/sync-job-run"), SyncJobRuns)["result"][0] == made
+        assert accepted(client.request("GET", "/sync-job-run"), SyncJobRuns)["result"][0] == made
 
 
 @both_transports
@@ -98,18 +98,18 @@ def test_create_sync_job_run__repeated_with_an_idempotency_key(client: Client, a
             )
         expect_error(response, 400, "invalid_idempotency_key")
         return
-    first = client.ask("POST", "/sync-job-run", json=body, headers=headers).json()
+    first = client.request("POST", "/sync-job-run", json=body, headers=headers).json()
     client.database.transition(first["id"], ("claim", "running"))
-    assert client.ask("POST", "/sync-job-run", json=body, headers=headers).json() == first  # the stored response
-    reused = client.ask("POST", "/sync-job-run", json={**body, "daemon_group_key": "h"}, headers=headers)
+    assert client.request("POST", "/sync-job-run", json=body, headers=headers).json() == first  # the stored response
+    reused = client.request("POST", "/sync-job-run", json={**body, "daemon_group_key": "h"}, headers=headers)
     expect_error(reused, 422, "idempotency_key_reused")
-    assert len(client.ask("GET", "/sync-job-run").json()["result"]) == 1
+    assert len(client.request("GET", "/sync-job-run").json()["result"]) == 1
     many = client.project.concurrently(
-        lambda: client.ask("POST", "/sync-job-run", json=body, headers={"idempotency-key": "two"})
+        lambda: client.request("POST", "/sync-job-run", json=body, headers={"idempotency-key": "two"})
     )
     assert {response.status_code for response in many} <= {200, 409}
     assert len({response.json()["id"] for response in many if response.is_success}) == 1
-    assert len(client.ask("GET", "/sync-job-run").json()["result"]) == 2
+    assert len(client.request("GET", "/sync-job-run").json()["result"]) == 2
 
 
 @both_transports
@@ -286,14 +286,14 @@ def test_sync_job_run_endpoints__callers_and_methods(client: Client, project: Pr
         for method, path, options in calls:
             expect_error(project.request(method, path, **options), 401, "missing_token")
             expect_error(project.request(method, path, "not-a-token", **options), 401, "invalid_token")
-            expect_error(without_agency.ask(method, path, **options), 403, "no_agency")
+            expect_error(without_agency.request(method, path, **options), 403, "no_agency")
             if path == run_path:
-                expect_error(stranger.ask(method, path, **options), 404, "sync_job_run_not_found")
-        expect_error(stranger.ask("POST", "/sync-job-run", json=body), 404, "sync_job_not_found")
-        assert stranger.ask("GET", "/sync-job-run").json()["result"] == []
+                expect_error(stranger.request(method, path, **options), 404, "sync_job_run_not_found")
+        expect_error(stranger.request("POST", "/sync-job-run", json=body), 404, "sync_job_not_found")
+        assert stranger.request("GET", "/sync-job-run").json()["result"] == []
     for path, methods in {"/sync-job-run": "GET, POST", run_path: "DELETE, GET"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
-            response = client.ask(method, path, content=b"{}")
+            response = client.request(method, path, content=b"{}")
             expect_error(response, 405, "method_not_allowed")
             assert response.headers["allow"] == f"{methods}, OPTIONS"
     key = project.database.api_key(client.user)
@@ -315,7 +315,7 @@ def test_list_sync_job_runs__filters(client: Client, account: str) -> None:
     client.stop(ids[1])
 
     def found(**query: str) -> list[int]:
-        result = accepted(client.ask("GET", "/sync-job-run", params=query), SyncJobRuns)["result"]
+        result = accepted(client.request("GET", "/sync-job-run", params=query), SyncJobRuns)["result"]
         return sorted(ids.index(run["id"]) for run in result)
 
     assert found(status="running") == [0]  # released: queued, shown as running
@@ -331,4 +331,4 @@ def test_list_sync_job_runs__filters(client: Client, account: str) -> None:
     assert found(ignore_previous_run="true") == [2]
     assert found(version="3") == [0, 1, 2]
     for field in ("args", "resource_stats", "sync_job", "daemon_id", "spec"):
-        expect_error(client.ask("GET", "/sync-job-run", params={field: "x"}), 400, "unknown_filter")
+        expect_error(client.request("GET", "/sync-job-run", params={field: "x"}), 400, "unknown_filter")

@@ -34,11 +34,11 @@ def client(project: Project) -> Client:
 
 
 def create(client: Client, **members: Any) -> httpx.Response:
-    return client.ask("POST", "/sync-job", json={"resources": [NODE], **members})
+    return client.request("POST", "/sync-job", json={"resources": [NODE], **members})
 
 
 def change(client: Client, job_id: str, **members: Any) -> httpx.Response:
-    return client.ask("PATCH", f"/sync-job/{job_id}", json=members)
+    return client.request("PATCH", f"/sync-job/{job_id}", json=members)
 
 
 @both_transports
@@ -66,8 +66,8 @@ def test_create_sync_job__returns_the_request_and_defaults(client: Client) -> No
     full = accepted(create(client, **given), SyncJob)
     assert {name: full[name] for name in given} == given
     for job in (made, full):
-        assert accepted(client.ask("GET", f"/sync-job/{job['id']}"), SyncJob) == job
-    assert accepted(client.ask("GET", "/sync-job"), SyncJobs)["result"] == [full, made]
+        assert accepted(client.request("GET", f"/sync-job/{job['id']}"), SyncJob) == job
+    assert accepted(client.request("GET", "/sync-job"), SyncJobs)["result"] == [full, made]
 
 
 @both_transports
@@ -108,7 +108,7 @@ def test_delete_sync_job__stops_its_runs(client: Client) -> None:
     client.database.transition(runs[1], ("claim", "running"))
     client.database.transition(runs[2], ("claim", "running"), ("release", "queued"))
     client.database.transition(runs[3], ("claim", "running"), ("fail", "failed"))
-    assert accepted(client.ask("DELETE", f"/sync-job/{job['id']}"), SyncJobDeleted) == {"id": job["id"]}
+    assert accepted(client.request("DELETE", f"/sync-job/{job['id']}"), SyncJobDeleted) == {"id": job["id"]}
     assert [client.get(run)["status"] for run in (*runs, unaffected)] == [*["stopped"] * 3, "failed", "created"]
     for run in runs[:3]:
         event = client.database.events(run)[-1]
@@ -117,27 +117,27 @@ def test_delete_sync_job__stops_its_runs(client: Client) -> None:
     shown = client.get(runs[0])["sync_job"]  # the runs stay and still show their job
     assert shown == {**job, "updated_at": shown["updated_at"]}
     for response in (
-        client.ask("GET", f"/sync-job/{job['id']}"),
+        client.request("GET", f"/sync-job/{job['id']}"),
         change(client, job["id"], label="X"),
-        client.ask("DELETE", f"/sync-job/{job['id']}"),
+        client.request("DELETE", f"/sync-job/{job['id']}"),
         client.start(job["id"], account),
     ):
         expect_error(response, 404, "sync_job_not_found")
-    assert [listed["id"] for listed in client.ask("GET", "/sync-job").json()["result"]] == [other["id"]]
+    assert [listed["id"] for listed in client.request("GET", "/sync-job").json()["result"]] == [other["id"]]
 
 
 @both_transports
 def test_create_sync_job__repeated_with_an_idempotency_key(client: Client) -> None:
     headers = {"idempotency-key": "k"}
     body = {"resources": [NODE], "label": "A"}
-    first = client.ask("POST", "/sync-job", json=body, headers=headers)
-    again = client.ask("POST", "/sync-job", json=body, headers=headers)
+    first = client.request("POST", "/sync-job", json=body, headers=headers)
+    again = client.request("POST", "/sync-job", json=body, headers=headers)
     assert first.json() == again.json()
     expect_error(
-        client.ask("POST", "/sync-job", json={**body, "label": "B"}, headers=headers), 422, "idempotency_key_reused"
+        client.request("POST", "/sync-job", json={**body, "label": "B"}, headers=headers), 422, "idempotency_key_reused"
     )
-    assert len(client.ask("GET", "/sync-job").json()["result"]) == 1
-    other = client.other().ask("POST", "/sync-job", json=body, headers=headers).json()
+    assert len(client.request("GET", "/sync-job").json()["result"]) == 1
+    other = client.other().request("POST", "/sync-job", json=body, headers=headers).json()
     assert other["id"] != first.json()["id"]
 
 
@@ -158,15 +158,15 @@ def test_sync_job_endpoints__rejected_callers_and_unknown_ids(client: Client, pr
         for method, path, body in calls:
             expect_error(project.request(method, path, **body), 401, "missing_token")
             expect_error(project.request(method, path, "not-a-token", **body), 401, "invalid_token")
-            expect_error(without_agency.ask(method, path, **body), 403, "no_agency")
+            expect_error(without_agency.request(method, path, **body), 403, "no_agency")
             if path == job_path:
-                expect_error(stranger.ask(method, path, **body), 404, "sync_job_not_found")
+                expect_error(stranger.request(method, path, **body), 404, "sync_job_not_found")
                 for malformed in ("x", "%00", "0" * 36, "2" * 4000):
-                    expect_error(client.ask(method, f"/sync-job/{malformed}", **body), 404, "not_found")
+                    expect_error(client.request(method, f"/sync-job/{malformed}", **body), 404, "not_found")
                 for unknown_id in unknown_ids:
                     unknown_path = path.replace(job_id, unknown_id)
-                    expect_error(client.ask(method, unknown_path, **body), 404, "sync_job_not_found")
-        assert stranger.ask("GET", "/sync-job").json()["result"] == []
+                    expect_error(client.request(method, unknown_path, **body), 404, "sync_job_not_found")
+        assert stranger.request("GET", "/sync-job").json()["result"] == []
 
 
 @both_transports
@@ -184,7 +184,7 @@ def test_sync_job_endpoints__api_key(client: Client, project: Project) -> None:
 def test_sync_job_endpoints__method_not_allowed(client: Client) -> None:
     for path, methods in {"/sync-job": "GET, POST", f"/sync-job/{uuid.uuid4()}": "DELETE, GET, PATCH"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
-            response = client.ask(method, path, content=b"{}")
+            response = client.request(method, path, content=b"{}")
             expect_error(response, 405, "method_not_allowed")
             assert response.headers["allow"] == f"{methods}, OPTIONS"
 
@@ -340,7 +340,7 @@ RAW: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize(("content", "status", "code"), RAW.values(), ids=RAW)
 def test_create_sync_job__invalid_body(client: Client, content: bytes, status: int, code: str) -> None:
     with client.project.unchanged():
-        expect_error(client.ask("POST", "/sync-job", content=content), status, code)
+        expect_error(client.request("POST", "/sync-job", content=content), status, code)
 
 
 @both_transports
@@ -451,7 +451,7 @@ class Listed:
         return self.path
 
     def page(self, client: Client, **query: Any) -> dict[str, Any]:
-        body = accepted(client.ask("GET", self.path, params=query), self.model)
+        body = accepted(client.request("GET", self.path, params=query), self.model)
         assert {*body} == {"result", "next_cursor", "prev_cursor", "limit"}
         return body
 
@@ -515,7 +515,7 @@ def test_list_endpoints__limit(client: Client, listed: Listed) -> None:
         assert (page["limit"], [entry["id"] for entry in page["result"]]) == (size, made[:size])
         assert (page["next_cursor"] is None) == (size >= 3)
     for bad in ("x", "1.5", "1e3", "99999999999999999999", " 1", "१"):
-        expect_error(client.ask("GET", listed.path, params={"limit": bad}), 400, "invalid_field")
+        expect_error(client.request("GET", listed.path, params={"limit": bad}), 400, "invalid_field")
 
 
 @both_transports
@@ -523,9 +523,9 @@ def test_list_endpoints__limit(client: Client, listed: Listed) -> None:
 def test_list_endpoints__invalid_cursor_or_sort(client: Client, listed: Listed) -> None:
     for cursor in ("x", "1", str(uuid.uuid4())[:-1], "' or true --", "\n"):
         for name in ("next_cursor", "prev_cursor"):
-            expect_error(client.ask("GET", listed.path, params={name: cursor}), 400, "invalid_cursor")
-    expect_error(client.ask("GET", listed.path, params={"sort": "label"}), 400, "unknown_sort")
-    expect_error(client.ask("GET", listed.path, params={"next_cursor": "\0"}), 400, "invalid_field")
+            expect_error(client.request("GET", listed.path, params={name: cursor}), 400, "invalid_cursor")
+    expect_error(client.request("GET", listed.path, params={"sort": "label"}), 400, "unknown_sort")
+    expect_error(client.request("GET", listed.path, params={"next_cursor": "\0"}), 400, "invalid_field")
     listed.make(client)
     assert listed.ids(client, next_cursor=str(uuid.UUID(int=2**128 - 1))) == listed.ids(client)
     assert listed.ids(client, next_cursor=str(uuid.UUID(int=0))) == []
@@ -634,7 +634,7 @@ def test_list_sync_jobs__invalid_filter(
     client: Client, query: dict[str, str], code: str, members: dict[str, Any]
 ) -> None:
     client.job()
-    details = expect_error(client.ask("GET", "/sync-job", params=query), 400, code)
+    details = expect_error(client.request("GET", "/sync-job", params=query), 400, code)
     assert {name: details[name] for name in members} == members
     if code == "unknown_filter":
         assert {"id", "label", "integration_name", "environment_id", "created_at"} <= {*details["available"]}

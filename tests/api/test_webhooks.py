@@ -27,11 +27,11 @@ def client(project: Project) -> Client:
 
 
 def show(client: Client, webhook_id: str) -> dict[str, Any]:
-    return accepted(client.ask("GET", f"/webhook/{webhook_id}"), Webhook)
+    return accepted(client.request("GET", f"/webhook/{webhook_id}"), Webhook)
 
 
 def change(client: Client, webhook_id: str, **members: Any) -> httpx.Response:
-    return client.ask("PATCH", f"/webhook/{webhook_id}", json=members)
+    return client.request("PATCH", f"/webhook/{webhook_id}", json=members)
 
 
 @both_transports
@@ -49,7 +49,7 @@ def test_create_webhook__shows_its_secret_once(client: Client) -> None:
         "updated_at": made["created_at"],
     }
     assert show(client, made["id"]) == made
-    assert accepted(client.ask("GET", "/webhook"), Webhooks)["result"] == [made]
+    assert accepted(client.request("GET", "/webhook"), Webhooks)["result"] == [made]
     changed = accepted(change(client, made["id"], is_active=False), Webhook)
     assert changed == {**made, "is_active": False, "updated_at": changed["updated_at"]}
     assert changed["updated_at"] > made["updated_at"]
@@ -58,17 +58,17 @@ def test_create_webhook__shows_its_secret_once(client: Client) -> None:
 @both_transports
 def test_webhook_secret__stored_and_shown_in_one_place(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """The secret is in no list, no log and no table except app.secrets. An Idempotency-Key does not return it again."""
-    response = client.ask("POST", "/webhook", json={"target_url": URL}, headers={"idempotency-key": "k"})
+    response = client.request("POST", "/webhook", json={"target_url": URL}, headers={"idempotency-key": "k"})
     made = response.json()
     secret = made["secret"]
     responses = [
-        client.ask("GET", "/webhook"),
-        client.ask("GET", f"/webhook/{made['id']}"),
+        client.request("GET", "/webhook"),
+        client.request("GET", f"/webhook/{made['id']}"),
         change(client, made["id"], event_types=["a"]),
-        client.ask("GET", "/webhook", params={"secret": secret}),
-        client.ask("GET", "/api/connections"),
-        client.ask("GET", f"/api/connections/{made['id']}"),
-        client.ask("POST", "/webhook", json={"target_url": URL}, headers={"idempotency-key": "k"}),
+        client.request("GET", "/webhook", params={"secret": secret}),
+        client.request("GET", "/api/connections"),
+        client.request("GET", f"/api/connections/{made['id']}"),
+        client.request("POST", "/webhook", json={"target_url": URL}, headers={"idempotency-key": "k"}),
     ]
     for response in responses:
         assert secret not in response.text
@@ -90,15 +90,15 @@ def test_webhook_secret__stored_and_shown_in_one_place(client: Client, caplog: p
 @both_transports
 def test_delete_webhook__deletes_its_secret(client: Client) -> None:
     made = client.webhook()
-    assert accepted(client.ask("DELETE", f"/webhook/{made['id']}"), WebhookDeleted) == {"id": made["id"]}
+    assert accepted(client.request("DELETE", f"/webhook/{made['id']}"), WebhookDeleted) == {"id": made["id"]}
     assert made["secret"] not in json.dumps(client.database.fingerprint(), default=str)
     for response in (
-        client.ask("GET", f"/webhook/{made['id']}"),
+        client.request("GET", f"/webhook/{made['id']}"),
         change(client, made["id"], is_active=True),
-        client.ask("DELETE", f"/webhook/{made['id']}"),
+        client.request("DELETE", f"/webhook/{made['id']}"),
     ):
         expect_error(response, 404, "webhook_not_found")
-    assert client.ask("GET", "/webhook").json()["result"] == []
+    assert client.request("GET", "/webhook").json()["result"] == []
 
 
 @both_transports
@@ -108,7 +108,7 @@ def test_delete_webhook__stops_runs_that_deliver_to_it(client: Client) -> None:
     unaffected = [client.run(job["id"], account, webhook_id=other["id"])["id"], client.run(job["id"], account)["id"]]
     client.database.transition(affected[1], ("claim", "running"))
     client.database.transition(affected[2], ("claim", "running"), ("complete", "completed"))
-    assert client.ask("DELETE", f"/webhook/{webhook['id']}").status_code == 200
+    assert client.request("DELETE", f"/webhook/{webhook['id']}").status_code == 200
     assert [client.get(run)["status"] for run in affected] == ["stopped", "stopped", "completed"]
     assert [client.get(run)["status"] for run in unaffected] == ["created", "created"]
     for run in affected[:2]:
@@ -215,7 +215,7 @@ def test_create_and_update_webhook__invalid_member(
     client: Client, body: dict[str, Any], status: int, code: str, members: dict[str, Any]
 ) -> None:
     with client.project.unchanged():
-        assert expect_error(client.ask("POST", "/webhook", json=body), status, code) == members
+        assert expect_error(client.request("POST", "/webhook", json=body), status, code) == members
     webhook_id = client.webhook()["id"]
     if not {"environment_id", "secret", "id"} & {*body} and body not in ({}, {"target_url": None}):
         with client.project.unchanged():
@@ -250,7 +250,7 @@ def test_webhook_endpoints__rejected_callers_and_unknown_ids(client: Client, pro
             expect_error(send(project, method, path, without_agency.token), 403, "no_agency")
             if path != "/webhook":
                 expect_error(send(project, method, path, stranger.token), 404, "webhook_not_found")
-        assert stranger.ask("GET", "/webhook").json()["result"] == []
+        assert stranger.request("GET", "/webhook").json()["result"] == []
         for other_id in other_ids:
             for method, path in paths(other_id)[2:]:
                 expect_error(send(project, method, path, client.token), 404, "webhook_not_found")
@@ -279,7 +279,7 @@ def test_webhook_endpoints__malformed_id(client: Client, malformed: str) -> None
 def test_webhook_endpoints__method_not_allowed(client: Client) -> None:
     for path, methods in {"/webhook": "GET, POST", f"/webhook/{uuid.uuid4()}": "DELETE, GET, PATCH"}.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {*methods.split(", ")}:
-            response = client.ask(method, path, content=b"{}")
+            response = client.request(method, path, content=b"{}")
             expect_error(response, 405, "method_not_allowed")
             assert response.headers["allow"] == f"{methods}, OPTIONS"
 
@@ -301,7 +301,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize(("content", "status", "code"), BODIES.values(), ids=BODIES)
 def test_create_webhook__invalid_body(client: Client, content: bytes, status: int, code: str) -> None:
     with client.project.unchanged():
-        expect_error(client.ask("POST", "/webhook", content=content), status, code)
+        expect_error(client.request("POST", "/webhook", content=content), status, code)
 
 
 @both_transports
@@ -309,10 +309,10 @@ def test_list_webhooks__filters(client: Client) -> None:
     active, other = client.webhook("https://a.example/"), client.webhook("https://b.example/", is_active=False)
 
     def found(**query: str) -> list[str]:
-        response = client.ask("GET", "/webhook", params=query)
+        response = client.request("GET", "/webhook", params=query)
         return [webhook["id"] for webhook in accepted(response, Webhooks)["result"]]
 
     assert [found(is_active=value) for value in ("true", "false")] == [[active["id"]], [other["id"]]]
     assert found(**{"target_url[like]": "%//b.%"}) == [other["id"]]
     assert found(environment_id=str(client.user.agency_id)) == [other["id"], active["id"]]
-    expect_error(client.ask("GET", "/webhook", params={"event_types": "x"}), 400, "unknown_filter")
+    expect_error(client.request("GET", "/webhook", params={"event_types": "x"}), 400, "unknown_filter")

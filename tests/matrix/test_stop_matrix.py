@@ -177,7 +177,7 @@ class Scenario:
         assert now.row["status"] == "cancelled"
         self.check_object(body, now, "stopped")
         assert body["finished_at"] is not None
-        assert accepted(self.client.ask("GET", f"/sync-job-run/{self.run_id}"), SyncJobRun) == body
+        assert accepted(self.client.request("GET", f"/sync-job-run/{self.run_id}"), SyncJobRun) == body
 
         assert before.row["status"] == was
         actor = f"user:{self.client.user.id}"
@@ -423,7 +423,7 @@ def test_stop_sync_job_run__receiver_unreachable(scenario: Scenario) -> None:
     [delivery] = deliveries(scenario.database, scenario.run_id)[:-1]
     assert (delivery["status"], delivery["attempts"]) == ("unknown", 1)
     # Once its webhook is deleted, the event fails.
-    assert scenario.client.ask("DELETE", f"/webhook/{(scenario.webhook or {})['id']}").status_code == 200
+    assert scenario.client.request("DELETE", f"/webhook/{(scenario.webhook or {})['id']}").status_code == 200
     assert until(scenario.last_event_settled) == "failed"
 
 

@@ -244,7 +244,7 @@ class Client:
     def database(self) -> Database:
         return self.project.database
 
-    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.project.request(method, path, self.token, **options)
 
     def other(self) -> Client:
@@ -252,11 +252,11 @@ class Client:
         return Client(self.project, self.database.member())
 
     def webhook(self, target_url: str = "https://example.com/events", **members: Any) -> dict[str, Any]:
-        return accepted(self.ask("POST", "/webhook", json={"target_url": target_url, **members}), WebhookCreated)
+        return accepted(self.request("POST", "/webhook", json={"target_url": target_url, **members}), WebhookCreated)
 
     def job(self, *resources: Mapping[str, Any], **members: Any) -> dict[str, Any]:
         body = {"resources": [*(resources or [LIST_ACCOUNTS])], **members}
-        return accepted(self.ask("POST", "/sync-job", json=body), SyncJob)
+        return accepted(self.request("POST", "/sync-job", json=body), SyncJob)
 
     def account(self, config: Mapping[str, Any] | None = None) -> str:
         """An integrated account: a connection that can be read."""
@@ -266,16 +266,16 @@ class Client:
     def start(self, job_id: str, account_id: str, **members: Any) -> httpx.Response:
         destination = {} if {"daemon_group_key", "webhook_id"} & {*members} else {"daemon_group_key": "default"}
         ids = {"sync_job_id": job_id, "integrated_account_id": account_id}
-        return self.ask("POST", "/sync-job-run", json={**ids, **destination, **members})
+        return self.request("POST", "/sync-job-run", json={**ids, **destination, **members})
 
     def run(self, job_id: str, account_id: str, **members: Any) -> dict[str, Any]:
         return accepted(self.start(job_id, account_id, **members), SyncJobRun)
 
     def get(self, run_id: str) -> dict[str, Any]:
-        return accepted(self.ask("GET", f"/sync-job-run/{run_id}"), SyncJobRun)
+        return accepted(self.request("GET", f"/sync-job-run/{run_id}"), SyncJobRun)
 
     def stop(self, run_id: str, **options: Any) -> httpx.Response:
-        return self.ask("DELETE", f"/sync-job-run/{run_id}", **options)
+        return self.request("DELETE", f"/sync-job-run/{run_id}", **options)
 
     def ended(self, run_id: str, seconds: float = 60) -> dict[str, Any]:
         """Wait until the run has ended and return it."""

@@ -135,7 +135,7 @@ class Client:
     def database(self) -> Database:
         return self.project.database
 
-    def ask(self, method: str, path: str = "", **options: Any) -> httpx.Response:
+    def request(self, method: str, path: str = "", **options: Any) -> httpx.Response:
         return self.project.request(method, self.family.path + path, self.token, **options)
 
     def of(self, family: Family) -> Client:
@@ -145,7 +145,7 @@ class Client:
         return Client(self.project, self.family, self.database.user(self.user.agency_id))
 
     def create(self, body: object, **options: Any) -> httpx.Response:
-        return self.ask("POST", json=body, **options)
+        return self.request("POST", json=body, **options)
 
     def made(self, **members: Any) -> str:
         """Create a definition, by default with its own connections (and model), and return its id."""
@@ -156,17 +156,17 @@ class Client:
         return {**BODIES[self.family.kind](self, members), **members}
 
     def start(self, sync_id: str, body: object = None, **options: Any) -> httpx.Response:
-        return self.ask("POST", f"/{sync_id}/executions", **({"json": body} if body is not None else {}), **options)
+        return self.request("POST", f"/{sync_id}/executions", **({"json": body} if body is not None else {}), **options)
 
     def started(self, sync_id: str, body: object = None, **options: Any) -> str:
         """Start an execution and return its id."""
         return str(accepted(self.start(sync_id, body, **options), self.family.execution)["id"])
 
     def execution(self, sync_id: str, execution_id: str) -> dict[str, Any]:
-        return accepted(self.ask("GET", f"/{sync_id}/executions/{execution_id}"), self.family.execution)
+        return accepted(self.request("GET", f"/{sync_id}/executions/{execution_id}"), self.family.execution)
 
     def status(self, sync_id: str) -> dict[str, Any]:
-        response = self.ask("GET", f"/{sync_id}/status")
+        response = self.request("GET", f"/{sync_id}/status")
         assert response.status_code == 200, response.text
         status: dict[str, Any] = response.json()["data"]
         return status
@@ -253,7 +253,7 @@ def walk(client: Client, path: str = "", **query: Any) -> list[list[str]]:
     pages: list[list[str]] = []
     token: str | None = None
     while token != "":
-        response = client.ask("GET", path, params={**query, **({"page_token": token} if token else {})})
+        response = client.request("GET", path, params={**query, **({"page_token": token} if token else {})})
         assert response.status_code == 200, response.text
         page = response.json()
         pages.append([entry["id"] for entry in page["data"]])

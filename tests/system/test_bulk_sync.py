@@ -130,7 +130,7 @@ def test_execution__ended_in_the_middle__status_of_each_schema(scenario: Scenari
         if end == "failed":
             assert step_worker.fails() == "failed"
         else:
-            assert scenario.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
+            assert scenario.client.request("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
             assert scenario.client.execution(sync_id, execution_id)["status"] == "canceling"
             assert scenario.shown(sync_id, execution_id) == before
             assert step_worker.call("worker_release") == "cancelled"
@@ -148,7 +148,7 @@ def test_execution__ended_in_the_middle__status_of_each_schema(scenario: Scenari
 def test_execution__cancelled_before_a_claim(scenario: Scenario) -> None:
     sync_id = scenario.sync()
     execution_id = scenario.client.started(sync_id)
-    assert scenario.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceled"
+    assert scenario.client.request("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceled"
     assert scenario.shown(sync_id, execution_id) == dict.fromkeys(NAMES, ("canceled", 0))
     assert scenario.rows() == {}
 

@@ -60,7 +60,7 @@ def test_claim__same_turn_as_completions__one_call(database: Database) -> None:
         assert asyncio.run(_claimed_id(client, *executions)) == (["completed"] * 2, jobs[0])
         assert transport.calls - before == 1
         assert asyncio.run(_claimed_id(client, executions[0])) == (["lost"], jobs[1])
-        assert transport.calls - before == 3  # what is not completed is asked again in a single call
+        assert transport.calls - before == 3  # each execution that was not completed is sent again alone
 
 
 async def _claimed_id(client: WorkerClient, *executions: Execution) -> tuple[list[str], str]:

@@ -273,7 +273,7 @@ def test_identity__missing_value__counted_as_error(scenario: Scenario) -> None:
         sync_id = scenario.sync(mode)
         assert scenario.run(sync_id) == by_mode
     assert {one["title"] for one in scenario.rows().values()} == {"good", "as long as may be"}
-    [execution] = scenario.client.ask("GET", f"/{sync_id}/executions").json()["data"]
+    [execution] = scenario.client.request("GET", f"/{sync_id}/executions").json()["data"]
     assert execution["errors"] == [
         'The record [2] has no value for its identity "code".',
         'The record [3] has no value for its identity "code".',
@@ -375,7 +375,7 @@ def test_cancel__in_the_middle__stored_rows_stay(scenario: Scenario) -> None:
     execution_id = scenario.client.started(sync_id)
     with StepWorker(scenario.database, execution_id) as step_worker:
         step_worker.steps(1)
-        assert scenario.client.ask("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
+        assert scenario.client.request("POST", f"/{sync_id}/cancel").json()["data"]["status"] == "canceling"
         assert step_worker.call("worker_release") == "cancelled"
     shown = scenario.client.execution(sync_id, execution_id)
     assert (shown["status"], shown["counts"]["insert"], shown["errors"]) == ("canceled", 2, [])

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 FLIGHTS, AIRPORTS, AIRLINES = 336_776, 1458, 16
-NOBODYS = "00000000-0000-4000-8000-000000000000"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture(scope="module")
@@ -455,16 +455,16 @@ def test_errors__typed_by_the_client(client: Client, user: dict[str, Any]) -> No
     def create(schemas: list[str], **more: Any) -> dict[str, Any]:
         return new_bulk_sync(client, user, schemas, **more)
 
-    assert error_fields(404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS)) == "bulk_sync_not_found"
+    assert error_fields(404, "NotFoundError", lambda: client("bulk_sync.get", UNKNOWN)) == "bulk_sync_not_found"
     assert error_fields(404, "NotFoundError", lambda: client("bulk_sync.get", "unknown")) == "not_found"
     assert error_fields(404, "NotFoundError", lambda: client("connections.get", "no/such")) == "no_such_function"
     assert error_fields(400, "BadRequestError", lambda: create(["no such"])) == "unknown_schema"
     assert (
-        error_fields(422, "UnprocessableEntityError", lambda: create(["airlines"], policies=[NOBODYS]))
+        error_fields(422, "UnprocessableEntityError", lambda: create(["airlines"], policies=[UNKNOWN]))
         == "unsupported_field"
     )
     assert (
-        error_fields(403, "ForbiddenError", lambda: create(["airlines"], organization_id=NOBODYS))
+        error_fields(403, "ForbiddenError", lambda: create(["airlines"], organization_id=UNKNOWN))
         == "other_organization"
     )
 
@@ -489,7 +489,7 @@ def test_errors__wrong_key(published: Published, served: Serve, token: str) -> N
 def test_version__in_the_response(published: Published, wire: Wire, user: dict[str, Any], version: str | None) -> None:
     client = published.connected(wire.url, user["access_token"], version)
     client("bulk_sync.list")
-    returns_error(client, 404, "NotFoundError", lambda: client("bulk_sync.get", NOBODYS))
+    returns_error(client, 404, "NotFoundError", lambda: client("bulk_sync.get", UNKNOWN))
     sent = version or ("2025-09-18" if client.release.always_sends_version else None)
     for exchange in wire.exchanges:
         assert exchange.sent_headers.get("x-polytomic-version") == sent
