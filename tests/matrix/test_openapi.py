@@ -422,12 +422,12 @@ def wrong_member(scenario: Scenario) -> httpx.Response:
     for name, field in scenario.endpoint.request.model_fields.items():
         for value in values:
             wrong = {field.alias or name: value}
-            if name not in in_path and _complains(scenario.endpoint, wrong):
+            if name not in in_path and _rejects_only(scenario.endpoint, wrong):
                 return scenario.send(request=wrong)
     return scenario.send()
 
 
-def _complains(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
+def _rejects_only(endpoint: Endpoint, wrong: dict[str, Any]) -> bool:
     """Whether the model rejects exactly this field, and not as unsupported."""
     read = (
         endpoint.request.model_validate_strings

@@ -335,14 +335,14 @@ UNRENDERABLE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("errors", ["fail_fast", "ignore", "batch"])
-@pytest.mark.parametrize("what", UNRENDERABLE)
+@pytest.mark.parametrize("case", UNRENDERABLE)
 @pytest.mark.parametrize("at", ["root", "below"])
 def test_placeholders__cannot_be_rendered__reported_as_an_error(
-    scenario: Scenario, at: str, what: str, errors: str
+    scenario: Scenario, at: str, case: str, errors: str
 ) -> None:
     """They are not retried. Everything else is read."""
     scenario.source.family(3, 1)
-    wrong = {"resource": CONTACTS, "method": "list", **UNRENDERABLE[what]}
+    wrong = {"resource": CONTACTS, "method": "list", **UNRENDERABLE[case]}
     nodes = [LIST_ACCOUNTS, {**wrong, "depends_on": ACCOUNTS}] if at == "below" else [wrong, LIST_ACCOUNTS]
     run_id = scenario.run(*nodes, args={"text": "x"}, error_handling=errors)
     outcome = scenario.work(run_id)
