@@ -47,7 +47,7 @@ conventions: $(INSTALLED)
 	@$(BIN)/pytest --quiet -m conventions $$(grep -rl --include='test_*.py' mark.conventions tests/unit tests/sql tests/api tests/system)
 
 ## Measure speed, compared with the alternatives; ONLY=transports|cold|engine|records|stop for one part
-bench: $(INSTALLED) $(FROM_NPM) $(BENCH_FROM_NPM) $(VENV)/bench/functions/installed $(BENCH_PEERS)
+bench: $(INSTALLED) $(FROM_NPM) $(BENCH_FROM_NPM) $(VENV)/bench/functions/installed $(VENV)/bench/worker/installed $(BENCH_PEERS)
 	@$(BIN)/python -m tests.bench
 
 ## Measure one bulk action that cancels EXECUTIONS (100,000): its speed, its effect on others, and how soon it can be cancelled
@@ -122,6 +122,9 @@ $(VENV)/bench/%/installed: tests/bench/requirements/%.txt | $(INSTALLED)
 	$(install_for_bench)
 
 $(VENV)/bench/functions/installed: functions/requirements/postgres-transport.txt | $(INSTALLED)
+	$(install_for_bench)
+
+$(VENV)/bench/worker/installed: functions/requirements/worker.txt | $(INSTALLED)
 	$(install_for_bench)
 
 $(BENCH_FROM_NPM): tests/bench/package.json tests/bench/package-lock.json

