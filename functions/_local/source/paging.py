@@ -24,7 +24,7 @@ PARAMETERS: Final = frozenset({"api_key", "page", "per_page", "offset", "limit",
 DATES: Final = frozenset({"date_from", "date_to"})
 
 
-def parse(text: str, name: str, key: str | None) -> dict[str, str]:
+def parse_query(text: str, name: str, key: str | None) -> dict[str, str]:
     """The parameters of a query string. Raises HttpError for unknown, repeated or mixed ones."""
     allowed = {"api_key"}
     if key is None:
@@ -41,7 +41,7 @@ def parse(text: str, name: str, key: str | None) -> dict[str, str]:
     return query
 
 
-def row(name: str, key: str) -> bytes:
+def get_row(name: str, key: str) -> bytes:
     """The response body for one key. Raises HttpError."""
     rows = index(name, RESOURCES[name].primary_key[0]).get(key)
     if not rows:
@@ -49,7 +49,7 @@ def row(name: str, key: str) -> bytes:
     return b'{"data":' + table(name).picked(rows) + b"}"
 
 
-def page(name: str, query: Mapping[str, str]) -> tuple[bytes, str | None]:
+def get_page(name: str, query: Mapping[str, str]) -> tuple[bytes, str | None]:
     """The response body, and the query of the next page if pages are numbered. Raises HttpError."""
     selected = _slice(name, query)
     tail = f'],"total":{len(selected.rows)},"next_cursor":{json.dumps(selected.next_cursor)}}}'

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
-from functions._local.source import paging
 from functions._local.source.connection import Credentials, config
 from functions._local.source.data import FIRST_DATE, LAST_DATE, RESOURCES
 from functions._local.source.errors import HttpError
 from functions._local.source.faults import Bucket, Faults
+from functions._local.source.paging import MAX_PAGE_SIZE, get_page, get_row, parse_query
 from functions._local.web_server import WebServer
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Source:
         resources: Sequence[str] | None = None,
         auth: str = "bearer",
         pagination: str = "page_number",
-        page_size: int = paging.MAX_PAGE_SIZE,
+        page_size: int = MAX_PAGE_SIZE,
     ) -> tuple[dict[str, object], dict[str, str]]:
         """A configuration and a secret for the HTTP connector, of all resources or the named ones.
 
@@ -142,8 +142,8 @@ class Source:
         headers = [("Content-Type", "application/json")]
         if fault and fault.kind == "invalid_json":
             return 200, headers, b'{"data": [{"'
-        parameters = self._authenticate(paging.parse(query, name, key), environ)
-        body, following = (paging.row(name, key), None) if key is not None else paging.page(name, parameters)
+        parameters = self._authenticate(parse_query(query, name, key), environ)
+        body, following = (get_row(name, key), None) if key is not None else get_page(name, parameters)
         if following is not None:
             headers.append(("Link", f'<{self.url}/{name}?{following}>; rel="next"'))
         if fault and fault.kind == "truncate":
