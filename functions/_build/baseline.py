@@ -34,6 +34,7 @@ _PRECONDITIONS = """\
 do $preconditions$
 declare
   v_repairs text;
+  v_functions text;
 begin
   if to_regclass('app.executions') is not null then
     raise exception 'app.executions already exists, from a version before the first release. It cannot be upgraded.'
@@ -41,6 +42,14 @@ begin
   elsif to_regnamespace('app') is not null then
     raise exception 'The schema "app" already exists and is not ours.'
       ' Rename it (alter schema app rename to ...) and push again.';
+  end if;
+
+  select string_agg(p.oid::regprocedure::text, ', ' order by p.oid) into v_functions
+  from pg_proc as p
+  where p.pronamespace = 'public'::regnamespace and p.proname = any(array[{functions}]);
+  if v_functions is not null then
+    raise exception 'The schema "public" already has functions with names that this migration creates: %.'
+      ' Rename or drop them and push again.', v_functions;
   end if;
 
   execute $check$
@@ -74,7 +83,9 @@ end $unless_adopted$;
 def render(sql: Path = schema.SQL) -> str:
     """The text of the baseline for this declared schema."""
     files = schema.declared(sql)
-    parts = [_HEADER, _PRECONDITIONS.format(check=indent(_temporary_check(files), "    "))]
+    check = indent(_temporary_check(files), "    ")
+    functions = ", ".join(f"'{file.stem}'" for file in files if file.parent.name == "public")
+    parts = [_HEADER, _PRECONDITIONS.format(check=check, functions=functions)]
     parts += [f"-- {file.relative_to(sql / 'schemas')}\n{_declared_file(file)}" for file in files]
     return "\n".join([*parts, RELOAD])
 

@@ -4,6 +4,7 @@
 do $preconditions$
 declare
   v_repairs text;
+  v_functions text;
 begin
   if to_regclass('app.executions') is not null then
     raise exception 'app.executions already exists, from a version before the first release. It cannot be upgraded.'
@@ -11,6 +12,14 @@ begin
   elsif to_regnamespace('app') is not null then
     raise exception 'The schema "app" already exists and is not ours.'
       ' Rename it (alter schema app rename to ...) and push again.';
+  end if;
+
+  select string_agg(p.oid::regprocedure::text, ', ' order by p.oid) into v_functions
+  from pg_proc as p
+  where p.pronamespace = 'public'::regnamespace and p.proname = any(array['create_api_key', 'list_api_keys', 'revoke_api_key', 'cancel_bulk_action', 'create_bulk_action', 'delete_bulk_action', 'get_bulk_action', 'list_bulk_actions', 'preview_bulk_action', 'cancel_bulk_sync', 'create_bulk_sync', 'delete_bulk_sync', 'get_bulk_sync', 'get_bulk_sync_execution', 'get_bulk_sync_status', 'list_bulk_sync_executions', 'list_bulk_syncs', 'start_bulk_sync', 'create_connection', 'delete_connection', 'get_connection', 'list_connections', 'reserve_secret', 'test_connection', 'cancel_sync_job', 'get_historical_sync', 'list_historical_syncs', 'retry_historical_sync', 'start_historical_sync', 'create_model', 'delete_model', 'get_model', 'list_models', 'cancel_model_sync', 'create_model_sync', 'delete_model_sync', 'get_model_sync', 'get_model_sync_execution', 'get_model_sync_status', 'list_model_sync_executions', 'list_model_syncs', 'start_model_sync', 'cancel_source_check', 'get_source_check', 'create_sync_job', 'delete_sync_job', 'get_sync_job', 'list_sync_jobs', 'update_sync_job', 'create_sync_job_run', 'get_sync_job_run', 'list_sync_job_runs', 'stop_sync_job_run', 'create_webhook', 'delete_webhook', 'get_webhook', 'list_webhooks', 'update_webhook', 'worker_ack_deleted_secret', 'worker_ack_event', 'worker_begin_delivery', 'worker_claim', 'worker_claim_deleted_secrets', 'worker_claim_events', 'worker_commit_batch', 'worker_complete', 'worker_complete_all', 'worker_complete_and_claim', 'worker_fail', 'worker_heartbeat', 'worker_queue_stats', 'worker_reap', 'worker_release', 'worker_run_bulk_action_step', 'worker_stop']);
+  if v_functions is not null then
+    raise exception 'The schema "public" already has functions with names that this migration creates: %.'
+      ' Rename or drop them and push again.', v_functions;
   end if;
 
   execute $check$
@@ -31,7 +40,8 @@ begin
         ),
         -- The columns that are relied on; attnum is null where one is missing.
         required as (
-          select t.oid, t.name, column_name, a.attnum, format_type(a.atttypid, a.atttypmod) as type, a.attacl
+          select t.oid, t.name, column_name, a.attnum, format_type(a.atttypid, a.atttypmod) as type,
+            a.attgenerated, a.attacl
           from (values ('public.users', 'id'), ('public.users', 'agency_id'), ('public.agencies', 'id'))
             as r (table_name, column_name)
           join adopted as t on t.name = r.table_name
@@ -56,6 +66,10 @@ begin
       select t.name || ' is not a table.', null
       from adopted as t where t.relkind not in ('r', 'p')
       union all
+      select t.name || ' has partitions or child tables, which have grants and policies of their own.', null
+      from adopted as t
+      where t.relkind = 'p' or exists (select from pg_inherits as i where t.oid in (i.inhparent, i.inhrelid))
+      union all
       select format('%s.%s does not exist.', r.name, r.column_name),
         format('alter table %s add column %I uuid;', r.name, r.column_name)
       from required as r where r.attnum is null
@@ -63,6 +77,9 @@ begin
       select format('%s.%s has the type %s, not uuid.', r.name, r.column_name, r.type),
         format('alter table %1$s alter column %2$I type uuid using %2$I::text::uuid;', r.name, r.column_name)
       from required as r where r.type <> 'uuid'
+      union all
+      select format('%s.%s is generated from other columns, which callers may be able to change.', r.name, r.column_name), null
+      from required as r where r.attgenerated <> ''
       union all
       select r.name || '.id is not unique.', format('alter table %s add unique (id);', r.name)
       from required as r
@@ -81,7 +98,7 @@ begin
           and f.conkey = array[r.attnum] and f.confkey = array[a.attnum])
       union all
       select t.name || ' has no row-level security.', format('alter table %s enable row level security;', t.name)
-      from adopted as t where t.relkind in ('r', 'p') and not t.relrowsecurity
+      from adopted as t where t.relkind = 'r' and not t.relrowsecurity
       union all
       -- The privilege is taken from the table and granted again on every other column.
       select format('%s may %s id and agency_id of %s, through a grant on the table.', roles.list, roles.privilege, roles.name),
@@ -104,7 +121,20 @@ begin
         select c.name, c.column_name, c.privilege,
           string_agg(case c.grantee when 0 then 'public' else c.grantee::regrole::text end, ', ' order by c.grantee) as list
         from column_grants as c group by c.name, c.column_name, c.privilege
-      ) as g;
+      ) as g
+      union all
+      -- A view reads and writes with its owner's privileges, unless it says otherwise.
+      select format('public.users can be changed through the view %s.', v.oid::regclass),
+        format('alter view %s set (security_invoker = true);', v.oid::regclass)
+      from pg_class as v
+      where v.relkind = 'v' and pg_relation_is_updatable(v.oid, true) & 12 <> 0
+        and not coalesce(v.reloptions && array['security_invoker=true', 'security_invoker=on'], false)
+        and exists (
+          select from pg_rewrite as r
+          join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+          where r.ev_class = v.oid and d.refobjid = to_regclass('public.users'))
+        and (has_any_column_privilege('anon', v.oid, 'insert, update')
+          or has_any_column_privilege('authenticated', v.oid, 'insert, update'));
     end $$;
   $check$;
   select string_agg(format('-- %s%s%s', problem, E'\n', coalesce(remedy, '-- Change this by hand.')), E'\n')
@@ -122,7 +152,7 @@ end $preconditions$;
 -- tables/00_app.sql
 -- Tables and rules are in `app`, which no API exposes. `public` holds what callers may use, and nothing else.
 create schema app;
-revoke all on schema app from public;
+revoke all on schema app from public, anon, authenticated, service_role;
 grant usage on schema app to anon, authenticated, service_role;
 
 -- tables/01_uuid_v7.sql
@@ -143,7 +173,7 @@ begin
   return pg_catalog.encode(bytes, 'hex')::uuid;
 end $$;
 
-revoke all on function app.uuid_v7 from public;
+revoke all on function app.uuid_v7 from public, anon, authenticated, service_role;
 grant execute on function app.uuid_v7 to authenticated, service_role;
 
 -- tables/02_caller_type.sql
@@ -166,7 +196,7 @@ select * from (values
   ('source_check',    'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
 ) as vocabulary (family, cancel_event, grace, foreign_status, queued, scheduled, running, cancelling, completed, failed, cancelled);
 
-revoke all on app.families from public;
+revoke all on app.families from public, anon, authenticated, service_role;
 grant select on app.families to authenticated, service_role;
 
 -- tables/10_agencies.sql
@@ -285,7 +315,7 @@ create index connections_with_secret_to_delete on app.connections (deleted_at) w
 create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 
 alter table app.connections enable row level security;
-revoke all on app.connections from public;
+revoke all on app.connections from public, anon, authenticated, service_role;
 grant select (id, agency_id, kind, name, config, created_at, created_by, updated_at, deleted_at)
   on app.connections to authenticated;
 grant insert (agency_id, kind, name, config, secret_id, created_by, deleted_at) on app.connections to authenticated;
@@ -325,7 +355,7 @@ create index definitions_by_source on app.definitions (agency_id, source_id);
 create index definitions_by_destination on app.definitions (agency_id, destination_id);
 
 alter table app.definitions enable row level security;
-revoke all on app.definitions from public;
+revoke all on app.definitions from public, anon, authenticated, service_role;
 grant select on app.definitions to authenticated;
 grant insert (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
   on app.definitions to authenticated;
@@ -417,7 +447,7 @@ create index executions_by_destination on app.executions (agency_id, destination
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;
-revoke all on app.executions from public;
+revoke all on app.executions from public, anon, authenticated, service_role;
 grant select on app.executions to authenticated;
 grant insert (agency_id, family, definition_id, connection_id, destination_id, concurrency_key,
   spec, retry_of, run_at, checkpoint, progress, reason)
@@ -449,7 +479,7 @@ create table app.execution_events (
 );
 
 alter table app.execution_events enable row level security;
-revoke all on app.execution_events from public;
+revoke all on app.execution_events from public, anon, authenticated, service_role;
 grant select on app.execution_events to authenticated, service_role;
 
 -- tables/60_records.sql
@@ -470,7 +500,7 @@ create table app.records (
 );
 
 alter table app.records enable row level security;
-revoke all on app.records from public;
+revoke all on app.records from public, anon, authenticated, service_role;
 grant select on app.records to authenticated;
 grant select, insert, update on app.records to service_role;
 
@@ -497,7 +527,7 @@ create table app.execution_resources (
 ) with (fillfactor = 70);
 
 alter table app.execution_resources enable row level security;
-revoke all on app.execution_resources from public;
+revoke all on app.execution_resources from public, anon, authenticated, service_role;
 grant select on app.execution_resources to authenticated;
 grant select, insert, update on app.execution_resources to service_role;
 
@@ -530,7 +560,7 @@ create unique index deliveries_one_in_progress on app.deliveries (execution_id) 
 create index deliveries_due on app.deliveries (due_at) where status = 'queued';
 
 alter table app.deliveries enable row level security;
-revoke all on app.deliveries from public;
+revoke all on app.deliveries from public, anon, authenticated, service_role;
 grant select on app.deliveries to authenticated;
 grant select, insert, update on app.deliveries to service_role;
 
@@ -554,13 +584,13 @@ create table app.idempotency_keys (
 create index idempotency_keys_age on app.idempotency_keys (created_at);
 
 alter table app.idempotency_keys enable row level security;
-revoke all on app.idempotency_keys from public;
+revoke all on app.idempotency_keys from public, anon, authenticated, service_role;
 grant select, insert, delete on app.idempotency_keys to authenticated;
 -- The reaper only deletes, but its `for update` requires UPDATE.
 grant select, insert, update, delete on app.idempotency_keys to service_role;
 
 -- tables/80_api_keys.sql
--- Keys with which an agency's own servers call. They are shown once and stored as a hash; 256 random bits need no slow hash.
+-- Keys with which an agency's own servers call. They are shown once and stored as a hash; 244 random bits need no slow hash.
 -- Bound: none per agency; lists end at 1,000.
 -- Purge: none. Revoked keys stay.
 -- Deletion: deleting an agency is rejected while it has keys. Executions, definitions and connections do not refer to them.
@@ -580,7 +610,7 @@ create table app.api_keys (
 create index api_keys_agency on app.api_keys (agency_id, created_at desc);
 
 alter table app.api_keys enable row level security;
-revoke all on app.api_keys from public;
+revoke all on app.api_keys from public, anon, authenticated, service_role;
 grant select (id, agency_id, name, hint, created_at, created_by, last_used_at, revoked_at, revoked_by)
   on app.api_keys to authenticated;
 grant insert (agency_id, name, hash, hint, created_by) on app.api_keys to authenticated;
@@ -626,7 +656,7 @@ create index bulk_action_items_to_do on app.bulk_action_items (execution_id, ite
 
 alter table app.bulk_actions enable row level security;
 alter table app.bulk_action_items enable row level security;
-revoke all on app.bulk_actions, app.bulk_action_items from public;
+revoke all on app.bulk_actions, app.bulk_action_items from public, anon, authenticated, service_role;
 grant select on app.bulk_actions, app.bulk_action_items to authenticated;
 grant select, insert, update on app.bulk_actions, app.bulk_action_items to service_role;
 
@@ -642,7 +672,7 @@ begin
   return (select identity.agency_id from app.identify() as identity where identity.is_live);
 end $$;
 
-revoke all on function app.agency_id from public;
+revoke all on function app.agency_id from public, anon, authenticated, service_role;
 grant execute on function app.agency_id to authenticated;
 
 -- core/caller/agency_key.sql
@@ -657,7 +687,7 @@ begin
   return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-agency-key', '');
 end $$;
 
-revoke all on function app.agency_key from public;
+revoke all on function app.agency_key from public, anon, authenticated, service_role;
 grant execute on function app.agency_key to anon;
 
 -- core/caller/caller.sql
@@ -697,7 +727,7 @@ begin
   return (identity.agency_id, coalesce('user:' || identity.user_id, 'api_key:' || identity.api_key_id))::app.caller;
 end $$;
 
-revoke all on function app.caller from public;
+revoke all on function app.caller from public, anon, authenticated, service_role;
 grant execute on function app.caller to anon, authenticated, service_role;
 
 -- core/caller/identify.sql
@@ -735,7 +765,7 @@ begin
   is_live := coalesce(is_live, false);
 end $$;
 
-revoke all on function app.identify from public;
+revoke all on function app.identify from public, anon, authenticated, service_role;
 grant execute on function app.identify to anon, authenticated;
 
 -- core/caller/request_id.sql
@@ -750,7 +780,7 @@ begin
   return left(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 100);
 end $$;
 
-revoke all on function app.request_id from public;
+revoke all on function app.request_id from public, anon, authenticated, service_role;
 grant execute on function app.request_id to authenticated, service_role;
 
 -- core/caller/require_agency.sql
@@ -767,7 +797,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_agency from public;
+revoke all on function app.require_agency from public, anon, authenticated, service_role;
 grant execute on function app.require_agency to authenticated, service_role;
 
 -- core/caller/touch_api_key.sql
@@ -788,7 +818,7 @@ begin
     for update skip locked);
 end $$;
 
-revoke all on function app.touch_api_key from public;
+revoke all on function app.touch_api_key from public, anon, authenticated, service_role;
 grant execute on function app.touch_api_key to anon;
 
 -- core/definitions/actor_object.sql
@@ -803,7 +833,7 @@ begin
   return jsonb_build_object('id', split_part(actor, ':', 2), 'type', split_part(actor, ':', 1), 'name', actor);
 end $$;
 
-revoke all on function app.actor_object from public;
+revoke all on function app.actor_object from public, anon, authenticated, service_role;
 grant execute on function app.actor_object to authenticated, service_role;
 
 -- core/definitions/cancel_active.sql
@@ -829,7 +859,7 @@ begin
   return case when active.status = 'cancelled' then active end;
 end $$;
 
-revoke all on function app.cancel_active from public;
+revoke all on function app.cancel_active from public, anon, authenticated, service_role;
 grant execute on function app.cancel_active to authenticated, service_role;
 
 -- core/definitions/cancel_definition.sql
@@ -859,7 +889,7 @@ begin
   return app.save_idempotent_response(caller, 'cancel_' || kind, request, response);
 end $$;
 
-revoke all on function app.cancel_definition from public;
+revoke all on function app.cancel_definition from public, anon, authenticated, service_role;
 grant execute on function app.cancel_definition to authenticated, service_role;
 
 -- core/definitions/delete_definition.sql
@@ -887,7 +917,7 @@ begin
   return definition;
 end $$;
 
-revoke all on function app.delete_definition from public;
+revoke all on function app.delete_definition from public, anon, authenticated, service_role;
 grant execute on function app.delete_definition to authenticated, service_role;
 
 -- core/definitions/find_connection.sql
@@ -916,7 +946,7 @@ begin
   return connection;
 end $$;
 
-revoke all on function app.find_connection from public;
+revoke all on function app.find_connection from public, anon, authenticated, service_role;
 grant execute on function app.find_connection to authenticated, service_role;
 
 -- core/definitions/find_definition.sql
@@ -945,7 +975,7 @@ begin
   return definition;
 end $$;
 
-revoke all on function app.find_definition from public;
+revoke all on function app.find_definition from public, anon, authenticated, service_role;
 grant execute on function app.find_definition to authenticated, service_role;
 
 -- core/definitions/newest_execution.sql
@@ -967,7 +997,7 @@ begin
   return execution;
 end $$;
 
-revoke all on function app.newest_execution from public;
+revoke all on function app.newest_execution from public, anon, authenticated, service_role;
 grant execute on function app.newest_execution to authenticated, service_role;
 
 -- core/definitions/require_organization.sql
@@ -984,7 +1014,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_organization from public;
+revoke all on function app.require_organization from public, anon, authenticated, service_role;
 grant execute on function app.require_organization to authenticated, service_role;
 
 -- core/errors/raise_error.sql
@@ -999,7 +1029,7 @@ begin
   raise exception using errcode = 'PT' || http_status, message = code, detail = message, hint = details::text;
 end $$;
 
-revoke all on function app.raise_error from public;
+revoke all on function app.raise_error from public, anon, authenticated, service_role;
 grant execute on function app.raise_error to anon, authenticated, service_role;
 
 -- core/errors/raise_not_found.sql
@@ -1021,7 +1051,7 @@ begin
   perform app.raise_error(404, noun || '_not_found', 'There is no ' || noun || ' with this id.');
 end $$;
 
-revoke all on function app.raise_not_found from public;
+revoke all on function app.raise_not_found from public, anon, authenticated, service_role;
 grant execute on function app.raise_not_found to authenticated, service_role;
 
 -- core/executions/cancel_each.sql
@@ -1045,7 +1075,7 @@ begin
   end loop;
 end $$;
 
-revoke all on function app.cancel_each from public;
+revoke all on function app.cancel_each from public, anon, authenticated, service_role;
 grant execute on function app.cancel_each to authenticated, service_role;
 
 -- core/executions/cancel_execution.sql
@@ -1096,7 +1126,7 @@ begin
   return execution;
 end $$;
 
-revoke all on function app.cancel_execution from public;
+revoke all on function app.cancel_execution from public, anon, authenticated, service_role;
 grant execute on function app.cancel_execution to authenticated, service_role;
 
 -- core/executions/exists_in_other_agency.sql
@@ -1117,7 +1147,7 @@ begin
   end;
 end $$;
 
-revoke all on function app.exists_in_other_agency from public;
+revoke all on function app.exists_in_other_agency from public, anon, authenticated, service_role;
 grant execute on function app.exists_in_other_agency to authenticated, service_role;
 
 -- core/executions/find_execution.sql
@@ -1144,7 +1174,7 @@ begin
   perform app.raise_error(404, family || '_not_found', 'There is no ' || replace(family, '_', ' ') || ' with this id.');
 end $$;
 
-revoke all on function app.find_execution from public;
+revoke all on function app.find_execution from public, anon, authenticated, service_role;
 grant execute on function app.find_execution to authenticated, service_role;
 
 -- core/executions/internal_statuses.sql
@@ -1176,7 +1206,7 @@ begin
   return statuses;
 end $$;
 
-revoke all on function app.internal_statuses from public;
+revoke all on function app.internal_statuses from public, anon, authenticated, service_role;
 grant execute on function app.internal_statuses to authenticated, service_role;
 
 -- core/executions/public_status.sql
@@ -1205,14 +1235,14 @@ begin
   end;
 end $$;
 
-revoke all on function app.public_status from public;
+revoke all on function app.public_status from public, anon, authenticated, service_role;
 grant execute on function app.public_status to authenticated, service_role;
 
 -- core/executions/purge_executions.sql
--- Retention, run by the tables' owner: deletes finished executions with their events, at most `v_max_rows`, and
+-- Retention, run by the tables' owner: deletes finished executions with their events, at most `max_rows`, and
 -- definitions and connections that were deleted before that time and that nothing refers to. Returns the number of
 -- executions.
-create or replace function app.purge_executions(older_than interval, v_max_rows int default 1000)
+create or replace function app.purge_executions(older_than interval, max_rows int default 1000)
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -1226,14 +1256,14 @@ begin
     -- Ids are time-ordered and an execution ends after its start, so no index on the end is needed. The minute allows for
     -- clocks that are adjusted.
     where f.finished_at < now() - older_than and f.id < app.uuid_v7_floor(now() - older_than + interval '1 minute')
-    order by f.id limit v_max_rows for update skip locked));
+    order by f.id limit max_rows for update skip locked));
   get diagnostics dropped = row_count;
   delete from app.definitions as d
   where d.id = any(array(
     select deleted.id from app.definitions as deleted
     where deleted.deleted_at < now() - older_than
       and not exists (select from app.executions as e where (e.agency_id, e.definition_id) = (deleted.agency_id, deleted.id))
-    order by deleted.deleted_at limit v_max_rows for update skip locked));
+    order by deleted.deleted_at limit max_rows for update skip locked));
   delete from app.connections as c
   where c.id = any(array(
     select deleted.id from app.connections as deleted
@@ -1242,11 +1272,11 @@ begin
       and not exists (select from app.executions as e where (e.agency_id, e.destination_id) = (deleted.agency_id, deleted.id))
       and not exists (select from app.definitions as d where (d.agency_id, d.source_id) = (deleted.agency_id, deleted.id))
       and not exists (select from app.definitions as d where (d.agency_id, d.destination_id) = (deleted.agency_id, deleted.id))
-    order by deleted.deleted_at limit v_max_rows for update skip locked));
+    order by deleted.deleted_at limit max_rows for update skip locked));
   return dropped;
 end $$;
 
-revoke all on function app.purge_executions from public;
+revoke all on function app.purge_executions from public, anon, authenticated, service_role;
 
 -- core/executions/start_execution.sql
 -- Queues an execution and notifies the workers. Only the columns that a caller may choose are taken from `wanted`. With
@@ -1287,7 +1317,7 @@ begin
   return started;
 end $$;
 
-revoke all on function app.start_execution from public;
+revoke all on function app.start_execution from public, anon, authenticated, service_role;
 grant execute on function app.start_execution to authenticated, service_role;
 
 -- core/idempotency/get_idempotent_response.sql
@@ -1330,7 +1360,7 @@ begin
   return stored.response;
 end $$;
 
-revoke all on function app.get_idempotent_response from public;
+revoke all on function app.get_idempotent_response from public, anon, authenticated, service_role;
 grant execute on function app.get_idempotent_response to authenticated, service_role;
 
 -- core/idempotency/idempotency_key.sql
@@ -1345,7 +1375,7 @@ begin
   return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'idempotency-key', '');
 end $$;
 
-revoke all on function app.idempotency_key from public;
+revoke all on function app.idempotency_key from public, anon, authenticated, service_role;
 grant execute on function app.idempotency_key to authenticated, service_role;
 
 -- core/idempotency/save_idempotent_response.sql
@@ -1364,7 +1394,7 @@ begin
   return response;
 end $$;
 
-revoke all on function app.save_idempotent_response from public;
+revoke all on function app.save_idempotent_response from public, anon, authenticated, service_role;
 grant execute on function app.save_idempotent_response to authenticated, service_role;
 
 -- core/lists/definitions_page.sql
@@ -1398,7 +1428,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.definitions_page from public;
+revoke all on function app.definitions_page from public, anon, authenticated, service_role;
 grant execute on function app.definitions_page to authenticated, service_role;
 
 -- core/lists/executions_page.sql
@@ -1437,7 +1467,7 @@ begin
   ids := ids[:size];
 end $$;
 
-revoke all on function app.executions_page from public;
+revoke all on function app.executions_page from public, anon, authenticated, service_role;
 grant execute on function app.executions_page to authenticated, service_role;
 
 -- core/lists/filter_condition.sql
@@ -1488,7 +1518,7 @@ begin
   return condition;
 end $$;
 
-revoke all on function app.filter_condition from public;
+revoke all on function app.filter_condition from public, anon, authenticated, service_role;
 grant execute on function app.filter_condition to authenticated, service_role;
 
 -- core/lists/filtered_page.sql
@@ -1532,7 +1562,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.filtered_page from public;
+revoke all on function app.filtered_page from public, anon, authenticated, service_role;
 grant execute on function app.filtered_page to authenticated, service_role;
 
 -- core/lists/page_response.sql
@@ -1548,7 +1578,7 @@ begin
     'result', coalesce(result, '[]'), 'next_cursor', next_cursor, 'prev_cursor', prev_cursor, 'limit', size);
 end $$;
 
-revoke all on function app.page_response from public;
+revoke all on function app.page_response from public, anon, authenticated, service_role;
 grant execute on function app.page_response to authenticated, service_role;
 
 -- core/lists/page_size.sql
@@ -1563,7 +1593,7 @@ begin
   return case when "limit" between 1 and max_size then "limit" else max_size end;
 end $$;
 
-revoke all on function app.page_size from public;
+revoke all on function app.page_size from public, anon, authenticated, service_role;
 grant execute on function app.page_size to authenticated, service_role;
 
 -- core/lists/page_token.sql
@@ -1578,7 +1608,7 @@ begin
   return translate(encode(convert_to(jsonb_build_array(extract(epoch from updated_at)::numeric(20, 6), id)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
 end $$;
 
-revoke all on function app.page_token from public;
+revoke all on function app.page_token from public, anon, authenticated, service_role;
 grant execute on function app.page_token to authenticated, service_role;
 
 -- core/lists/read_page_token.sql
@@ -1607,7 +1637,7 @@ exception when data_exception then
   perform app.raise_error(400, 'invalid_page_token', 'Invalid page_token. Start again without one.');
 end $$;
 
-revoke all on function app.read_page_token from public;
+revoke all on function app.read_page_token from public, anon, authenticated, service_role;
 grant execute on function app.read_page_token to authenticated, service_role;
 
 -- core/lists/uuid_v7_floor.sql
@@ -1625,7 +1655,7 @@ begin
   return (lpad(to_hex(milliseconds), 12, '0') || repeat('0', 20))::uuid;
 end $$;
 
-revoke all on function app.uuid_v7_floor from public;
+revoke all on function app.uuid_v7_floor from public, anon, authenticated, service_role;
 grant execute on function app.uuid_v7_floor to authenticated, service_role;
 
 -- core/secrets/delete_secret.sql
@@ -1656,7 +1686,7 @@ begin
   return null;
 end $$;
 
-revoke all on function app.delete_secret from public;
+revoke all on function app.delete_secret from public, anon, authenticated, service_role;
 
 -- core/secrets/get_secret.sql
 -- Returns a connection's secret for the worker: {secret}, or {secret_ref} if it is in the external store. An unreadable
@@ -1690,7 +1720,7 @@ begin
   return jsonb_build_object('secret', case when jsonb_typeof(secret.value) = 'object' then secret.value else '{}' end);
 end $$;
 
-revoke all on function app.get_secret from public;
+revoke all on function app.get_secret from public, anon, authenticated, service_role;
 grant execute on function app.get_secret to service_role;
 
 -- core/secrets/reserve_secret.sql
@@ -1713,7 +1743,7 @@ begin
   return reserved;
 end $$;
 
-revoke all on function app.reserve_secret from public;
+revoke all on function app.reserve_secret from public, anon, authenticated, service_role;
 grant execute on function app.reserve_secret to authenticated;
 
 -- core/secrets/secret_fingerprint.sql
@@ -1732,7 +1762,7 @@ begin
     where s.id = secret_fingerprint.id and s.agency_id = app.agency_id());
 end $$;
 
-revoke all on function app.secret_fingerprint from public;
+revoke all on function app.secret_fingerprint from public, anon, authenticated, service_role;
 grant execute on function app.secret_fingerprint to authenticated, service_role;
 
 -- core/secrets/store_secret.sql
@@ -1763,7 +1793,7 @@ begin
   return v_id;
 end $$;
 
-revoke all on function app.store_secret from public;
+revoke all on function app.store_secret from public, anon, authenticated, service_role;
 grant execute on function app.store_secret to authenticated;
 
 -- core/secrets/use_secret.sql
@@ -1786,7 +1816,7 @@ begin
   return id;
 end $$;
 
-revoke all on function app.use_secret from public;
+revoke all on function app.use_secret from public, anon, authenticated, service_role;
 grant execute on function app.use_secret to authenticated;
 
 -- core/tenancy/check_adopted_tables.sql
@@ -1811,7 +1841,8 @@ begin
     ),
     -- The columns that are relied on; attnum is null where one is missing.
     required as (
-      select t.oid, t.name, column_name, a.attnum, format_type(a.atttypid, a.atttypmod) as type, a.attacl
+      select t.oid, t.name, column_name, a.attnum, format_type(a.atttypid, a.atttypmod) as type,
+        a.attgenerated, a.attacl
       from (values ('public.users', 'id'), ('public.users', 'agency_id'), ('public.agencies', 'id'))
         as r (table_name, column_name)
       join adopted as t on t.name = r.table_name
@@ -1836,6 +1867,10 @@ begin
   select t.name || ' is not a table.', null
   from adopted as t where t.relkind not in ('r', 'p')
   union all
+  select t.name || ' has partitions or child tables, which have grants and policies of their own.', null
+  from adopted as t
+  where t.relkind = 'p' or exists (select from pg_inherits as i where t.oid in (i.inhparent, i.inhrelid))
+  union all
   select format('%s.%s does not exist.', r.name, r.column_name),
     format('alter table %s add column %I uuid;', r.name, r.column_name)
   from required as r where r.attnum is null
@@ -1843,6 +1878,9 @@ begin
   select format('%s.%s has the type %s, not uuid.', r.name, r.column_name, r.type),
     format('alter table %1$s alter column %2$I type uuid using %2$I::text::uuid;', r.name, r.column_name)
   from required as r where r.type <> 'uuid'
+  union all
+  select format('%s.%s is generated from other columns, which callers may be able to change.', r.name, r.column_name), null
+  from required as r where r.attgenerated <> ''
   union all
   select r.name || '.id is not unique.', format('alter table %s add unique (id);', r.name)
   from required as r
@@ -1861,7 +1899,7 @@ begin
       and f.conkey = array[r.attnum] and f.confkey = array[a.attnum])
   union all
   select t.name || ' has no row-level security.', format('alter table %s enable row level security;', t.name)
-  from adopted as t where t.relkind in ('r', 'p') and not t.relrowsecurity
+  from adopted as t where t.relkind = 'r' and not t.relrowsecurity
   union all
   -- The privilege is taken from the table and granted again on every other column.
   select format('%s may %s id and agency_id of %s, through a grant on the table.', roles.list, roles.privilege, roles.name),
@@ -1884,10 +1922,23 @@ begin
     select c.name, c.column_name, c.privilege,
       string_agg(case c.grantee when 0 then 'public' else c.grantee::regrole::text end, ', ' order by c.grantee) as list
     from column_grants as c group by c.name, c.column_name, c.privilege
-  ) as g;
+  ) as g
+  union all
+  -- A view reads and writes with its owner's privileges, unless it says otherwise.
+  select format('public.users can be changed through the view %s.', v.oid::regclass),
+    format('alter view %s set (security_invoker = true);', v.oid::regclass)
+  from pg_class as v
+  where v.relkind = 'v' and pg_relation_is_updatable(v.oid, true) & 12 <> 0
+    and not coalesce(v.reloptions && array['security_invoker=true', 'security_invoker=on'], false)
+    and exists (
+      select from pg_rewrite as r
+      join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+      where r.ev_class = v.oid and d.refobjid = to_regclass('public.users'))
+    and (has_any_column_privilege('anon', v.oid, 'insert, update')
+      or has_any_column_privilege('authenticated', v.oid, 'insert, update'));
 end $$;
 
-revoke all on function app.check_adopted_tables from public;
+revoke all on function app.check_adopted_tables from public, anon, authenticated, service_role;
 grant execute on function app.check_adopted_tables to service_role;
 
 -- core/transitions/drop_events.sql
@@ -1902,7 +1953,7 @@ begin
   return null;
 end $$;
 
-revoke all on function app.drop_events from public;
+revoke all on function app.drop_events from public, anon, authenticated, service_role;
 
 -- core/transitions/guard_deletion.sql
 -- Guards DELETE and TRUNCATE. Only retention (app.purge_executions, run by the tables' owner) deletes executions, and only
@@ -1922,7 +1973,7 @@ begin
   return old;
 end $$;
 
-revoke all on function app.guard_deletion from public;
+revoke all on function app.guard_deletion from public, anon, authenticated, service_role;
 
 -- core/transitions/guard_start.sql
 -- Guards the start of an execution. Every execution starts as queued. Status, actor and timestamps are set here, and the
@@ -1953,7 +2004,7 @@ begin
   return new;
 end $$;
 
-revoke all on function app.guard_start from public;
+revoke all on function app.guard_start from public, anon, authenticated, service_role;
 
 -- core/transitions/guard_transition.sql
 -- Guards every change of an execution's status: it must be a transition, and its consequences for the row are set here.
@@ -2024,7 +2075,7 @@ begin
   return v_row;
 end $$;
 
-revoke all on function app.guard_transition from public;
+revoke all on function app.guard_transition from public, anon, authenticated, service_role;
 
 -- core/transitions/guard_update.sql
 -- Guards every update that leaves an execution's status as it is. A finished execution may be marked as deleted, and the
@@ -2069,7 +2120,7 @@ begin
   return new;
 end $$;
 
-revoke all on function app.guard_update from public;
+revoke all on function app.guard_update from public, anon, authenticated, service_role;
 
 -- core/transitions/is_subscribed.sql
 -- Whether an execution's webhook receives this event: it is active, and neither the webhook nor the execution excludes
@@ -2090,7 +2141,7 @@ begin
     and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
 end $$;
 
-revoke all on function app.is_subscribed from public;
+revoke all on function app.is_subscribed from public, anon, authenticated, service_role;
 grant execute on function app.is_subscribed to service_role;
 
 -- core/transitions/may_fire_event.sql
@@ -2111,7 +2162,7 @@ begin
   return current_user <> 'authenticated';
 end $$;
 
-revoke all on function app.may_fire_event from public;
+revoke all on function app.may_fire_event from public, anon, authenticated, service_role;
 grant execute on function app.may_fire_event to authenticated, service_role;
 
 -- core/transitions/next_status.sql
@@ -2138,7 +2189,7 @@ begin
   end;
 end $$;
 
-revoke all on function app.next_status from public;
+revoke all on function app.next_status from public, anon, authenticated, service_role;
 grant execute on function app.next_status to authenticated, service_role;
 
 -- core/transitions/record_event.sql
@@ -2173,7 +2224,7 @@ begin
   return null;
 end $$;
 
-revoke all on function app.record_event from public;
+revoke all on function app.record_event from public, anon, authenticated, service_role;
 
 -- core/transitions/reject_audit_change.sql
 -- Protects the audit from every role, its owner included. Events are written and deleted only by triggers of their
@@ -2190,7 +2241,7 @@ begin
   return null;
 end $$;
 
-revoke all on function app.reject_audit_change from public;
+revoke all on function app.reject_audit_change from public, anon, authenticated, service_role;
 
 -- core/transitions/require_table_owner.sql
 -- Raises 403 unless the current role owns the table. Called by the guards for roles that are neither users nor the service.
@@ -2206,7 +2257,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_table_owner from public;
+revoke all on function app.require_table_owner from public, anon, authenticated, service_role;
 
 -- core/transitions/resolve_actor.sql
 -- Returns the actor of a start or a cancel: the caller, or the bulk action that a worker names (`claimed`), if it belongs to
@@ -2231,7 +2282,7 @@ begin
   return (app.caller()).actor;
 end $$;
 
-revoke all on function app.resolve_actor from public;
+revoke all on function app.resolve_actor from public, anon, authenticated, service_role;
 grant execute on function app.resolve_actor to authenticated, service_role;
 
 -- core/transitions/terminal_event.sql
@@ -2249,7 +2300,7 @@ begin
     from app.families as f where f.family = execution.family);
 end $$;
 
-revoke all on function app.terminal_event from public;
+revoke all on function app.terminal_event from public, anon, authenticated, service_role;
 grant execute on function app.terminal_event to service_role;
 
 -- triggers/executions.sql
@@ -2476,7 +2527,7 @@ begin
     from app.api_keys as k where k.id = key_id);
 end $$;
 
-revoke all on function app.api_key_object from public;
+revoke all on function app.api_key_object from public, anon, authenticated, service_role;
 grant execute on function app.api_key_object to authenticated, service_role;
 
 -- bulk_action/act_on_items.sql
@@ -2523,7 +2574,7 @@ begin
   skipped := cardinality(items) - done;
 end $$;
 
-revoke all on function app.act_on_items from public;
+revoke all on function app.act_on_items from public, anon, authenticated, service_role;
 grant execute on function app.act_on_items to service_role;
 
 -- bulk_action/bulk_action_criteria.sql
@@ -2561,7 +2612,7 @@ begin
   return criteria;
 end $$;
 
-revoke all on function app.bulk_action_criteria from public;
+revoke all on function app.bulk_action_criteria from public, anon, authenticated, service_role;
 grant execute on function app.bulk_action_criteria to authenticated, service_role;
 
 -- bulk_action/bulk_action_matches.sql
@@ -2606,7 +2657,7 @@ begin
   return v_ids;
 end $$;
 
-revoke all on function app.bulk_action_matches from public;
+revoke all on function app.bulk_action_matches from public, anon, authenticated, service_role;
 grant execute on function app.bulk_action_matches to authenticated, service_role;
 
 -- bulk_action/bulk_action_object.sql
@@ -2648,7 +2699,7 @@ begin
     'updated_at', greatest(job.created_at, job.started_at, job.finished_at));
 end $$;
 
-revoke all on function app.bulk_action_object from public;
+revoke all on function app.bulk_action_object from public, anon, authenticated, service_role;
 grant execute on function app.bulk_action_object to authenticated, service_role;
 
 -- bulk_action/lock_referenced_rows.sql
@@ -2675,7 +2726,7 @@ begin
   order by d.id for share;
 end $$;
 
-revoke all on function app.lock_referenced_rows from public;
+revoke all on function app.lock_referenced_rows from public, anon, authenticated, service_role;
 grant execute on function app.lock_referenced_rows to service_role;
 
 -- bulk_action/restart_execution.sql
@@ -2715,7 +2766,7 @@ begin
   return v_id;
 end $$;
 
-revoke all on function app.restart_execution from public;
+revoke all on function app.restart_execution from public, anon, authenticated, service_role;
 grant execute on function app.restart_execution to service_role;
 
 -- bulk_sync/bulk_sync_execution_object.sql
@@ -2779,7 +2830,7 @@ begin
     'schemas', schemas);
 end $$;
 
-revoke all on function app.bulk_sync_execution_object from public;
+revoke all on function app.bulk_sync_execution_object from public, anon, authenticated, service_role;
 grant execute on function app.bulk_sync_execution_object to authenticated, service_role;
 
 -- bulk_sync/bulk_sync_object.sql
@@ -2819,7 +2870,7 @@ begin
     'updated_by', app.actor_object(sync.updated_by));
 end $$;
 
-revoke all on function app.bulk_sync_object from public;
+revoke all on function app.bulk_sync_object from public, anon, authenticated, service_role;
 grant execute on function app.bulk_sync_object to authenticated, service_role;
 
 -- bulk_sync/bulk_sync_schemas.sql
@@ -2866,7 +2917,7 @@ begin
     from unnest(names) with ordinality as n (name, position));
 end $$;
 
-revoke all on function app.bulk_sync_schemas from public;
+revoke all on function app.bulk_sync_schemas from public, anon, authenticated, service_role;
 grant execute on function app.bulk_sync_schemas to authenticated, service_role;
 
 -- connection/connection_object.sql
@@ -2893,7 +2944,7 @@ begin
     'updated_at', connection.updated_at);
 end $$;
 
-revoke all on function app.connection_object from public;
+revoke all on function app.connection_object from public, anon, authenticated, service_role;
 grant execute on function app.connection_object to authenticated, service_role;
 
 -- connection/copy_secret_for_check.sql
@@ -2918,7 +2969,7 @@ begin
     and t.config -> 'auth' -> 'type' = s.config -> 'auth' -> 'type';
 end $$;
 
-revoke all on function app.copy_secret_for_check from public;
+revoke all on function app.copy_secret_for_check from public, anon, authenticated, service_role;
 grant execute on function app.copy_secret_for_check to authenticated;
 
 -- connection/insert_connection.sql
@@ -2963,7 +3014,7 @@ begin
   return connection;
 end $$;
 
-revoke all on function app.insert_connection from public;
+revoke all on function app.insert_connection from public, anon, authenticated, service_role;
 grant execute on function app.insert_connection to authenticated, service_role;
 
 -- connection/require_resources.sql
@@ -2987,7 +3038,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_resources from public;
+revoke all on function app.require_resources from public, anon, authenticated, service_role;
 grant execute on function app.require_resources to authenticated, service_role;
 
 -- connection/require_source.sql
@@ -3004,7 +3055,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_source from public;
+revoke all on function app.require_source from public, anon, authenticated, service_role;
 grant execute on function app.require_source to authenticated, service_role;
 
 -- historical_sync/historical_sync_object.sql
@@ -3041,7 +3092,7 @@ begin
     'finished_at', job.finished_at);
 end $$;
 
-revoke all on function app.historical_sync_object from public;
+revoke all on function app.historical_sync_object from public, anon, authenticated, service_role;
 grant execute on function app.historical_sync_object to authenticated, service_role;
 
 -- historical_sync/historical_sync_spec.sql
@@ -3074,7 +3125,7 @@ begin
     (select jsonb_agg(distinct name) from jsonb_array_elements_text(resources) as name));
 end $$;
 
-revoke all on function app.historical_sync_spec from public;
+revoke all on function app.historical_sync_spec from public, anon, authenticated, service_role;
 grant execute on function app.historical_sync_spec to authenticated, service_role;
 
 -- model/model_fields.sql
@@ -3102,7 +3153,7 @@ begin
     where wanted is null or wanted ? (f.value ->> 'name'));
 end $$;
 
-revoke all on function app.model_fields from public;
+revoke all on function app.model_fields from public, anon, authenticated, service_role;
 grant execute on function app.model_fields to authenticated, service_role;
 
 -- model/model_object.sql
@@ -3135,7 +3186,7 @@ begin
     'updated_by', app.actor_object(model.updated_by));
 end $$;
 
-revoke all on function app.model_object from public;
+revoke all on function app.model_object from public, anon, authenticated, service_role;
 grant execute on function app.model_object to authenticated, service_role;
 
 -- model_sync/model_sync_execution_object.sql
@@ -3178,7 +3229,7 @@ begin
     'cancelled_by', execution.cancelled_by);
 end $$;
 
-revoke all on function app.model_sync_execution_object from public;
+revoke all on function app.model_sync_execution_object from public, anon, authenticated, service_role;
 grant execute on function app.model_sync_execution_object to authenticated, service_role;
 
 -- model_sync/model_sync_model.sql
@@ -3204,7 +3255,7 @@ begin
   return model;
 end $$;
 
-revoke all on function app.model_sync_model from public;
+revoke all on function app.model_sync_model from public, anon, authenticated, service_role;
 grant execute on function app.model_sync_model to authenticated, service_role;
 
 -- model_sync/model_sync_object.sql
@@ -3245,7 +3296,7 @@ begin
     'updated_by', app.actor_object(sync.updated_by));
 end $$;
 
-revoke all on function app.model_sync_object from public;
+revoke all on function app.model_sync_object from public, anon, authenticated, service_role;
 grant execute on function app.model_sync_object to authenticated, service_role;
 
 -- model_sync/require_identity.sql
@@ -3274,7 +3325,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_identity from public;
+revoke all on function app.require_identity from public, anon, authenticated, service_role;
 grant execute on function app.require_identity to authenticated, service_role;
 
 -- source_check/start_source_check.sql
@@ -3299,7 +3350,7 @@ begin
   return app.start_execution(source_check);
 end $$;
 
-revoke all on function app.start_source_check from public;
+revoke all on function app.start_source_check from public, anon, authenticated, service_role;
 grant execute on function app.start_source_check to authenticated, service_role;
 
 -- sync_job/require_args.sql
@@ -3343,7 +3394,7 @@ begin
   end loop;
 end $$;
 
-revoke all on function app.require_args from public;
+revoke all on function app.require_args from public, anon, authenticated, service_role;
 grant execute on function app.require_args to authenticated, service_role;
 
 -- sync_job/resource_nodes.sql
@@ -3408,7 +3459,7 @@ begin
   return nodes;
 end $$;
 
-revoke all on function app.resource_nodes from public;
+revoke all on function app.resource_nodes from public, anon, authenticated, service_role;
 grant execute on function app.resource_nodes to authenticated, service_role;
 
 -- sync_job/sync_job_object.sql
@@ -3432,7 +3483,7 @@ begin
     'updated_at', job.updated_at);
 end $$;
 
-revoke all on function app.sync_job_object from public;
+revoke all on function app.sync_job_object from public, anon, authenticated, service_role;
 grant execute on function app.sync_job_object to authenticated, service_role;
 
 -- sync_job/sync_job_settings.sql
@@ -3457,7 +3508,7 @@ begin
     'default_runtime_version', coalesce(default_runtime_version, 3));
 end $$;
 
-revoke all on function app.sync_job_settings from public;
+revoke all on function app.sync_job_settings from public, anon, authenticated, service_role;
 grant execute on function app.sync_job_settings to authenticated, service_role;
 
 -- sync_job_run/sync_job_run_object.sql
@@ -3500,7 +3551,7 @@ begin
       where d.agency_id = run.agency_id and d.id = run.definition_id));
 end $$;
 
-revoke all on function app.sync_job_run_object from public;
+revoke all on function app.sync_job_run_object from public, anon, authenticated, service_role;
 grant execute on function app.sync_job_run_object to authenticated, service_role;
 
 -- webhook/find_webhook.sql
@@ -3525,7 +3576,7 @@ begin
   return webhook;
 end $$;
 
-revoke all on function app.find_webhook from public;
+revoke all on function app.find_webhook from public, anon, authenticated, service_role;
 grant execute on function app.find_webhook to authenticated, service_role;
 
 -- webhook/require_webhook.sql
@@ -3546,7 +3597,7 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_webhook from public;
+revoke all on function app.require_webhook from public, anon, authenticated, service_role;
 grant execute on function app.require_webhook to authenticated, service_role;
 
 -- worker/append_errors.sql
@@ -3568,7 +3619,7 @@ begin
     where position <= 100);
 end $$;
 
-revoke all on function app.append_errors from public;
+revoke all on function app.append_errors from public, anon, authenticated, service_role;
 grant execute on function app.append_errors to service_role;
 
 -- worker/append_records.sql
@@ -3589,7 +3640,7 @@ begin
   return inserted;
 end $$;
 
-revoke all on function app.append_records from public;
+revoke all on function app.append_records from public, anon, authenticated, service_role;
 grant execute on function app.append_records to service_role;
 
 -- worker/complete_and_claim.sql
@@ -3652,7 +3703,7 @@ begin
   into completed, claimed from changed as c;
 end $$;
 
-revoke all on function app.complete_and_claim from public;
+revoke all on function app.complete_and_claim from public, anon, authenticated, service_role;
 grant execute on function app.complete_and_claim to service_role;
 
 -- worker/complete_delivery.sql
@@ -3671,7 +3722,7 @@ begin
   return coalesce(delivered, 0);
 end $$;
 
-revoke all on function app.complete_delivery from public;
+revoke all on function app.complete_delivery from public, anon, authenticated, service_role;
 grant execute on function app.complete_delivery to service_role;
 
 -- worker/insert_new_records.sql
@@ -3695,7 +3746,7 @@ begin
   return inserted;
 end $$;
 
-revoke all on function app.insert_new_records from public;
+revoke all on function app.insert_new_records from public, anon, authenticated, service_role;
 grant execute on function app.insert_new_records to service_role;
 
 -- worker/lease_result.sql
@@ -3715,7 +3766,7 @@ begin
   end;
 end $$;
 
-revoke all on function app.lease_result from public;
+revoke all on function app.lease_result from public, anon, authenticated, service_role;
 grant execute on function app.lease_result to service_role;
 
 -- worker/lock_leased_execution.sql
@@ -3735,7 +3786,7 @@ begin
   return null;
 end $$;
 
-revoke all on function app.lock_leased_execution from public;
+revoke all on function app.lock_leased_execution from public, anon, authenticated, service_role;
 grant execute on function app.lock_leased_execution to service_role;
 
 -- worker/reap_executions.sql
@@ -3783,7 +3834,7 @@ begin
   return jsonb_build_object('released', released, 'failed', failed, 'cancelled', cancelled);
 end $$;
 
-revoke all on function app.reap_executions from public;
+revoke all on function app.reap_executions from public, anon, authenticated, service_role;
 grant execute on function app.reap_executions to service_role;
 
 -- worker/retry_delay.sql
@@ -3798,7 +3849,7 @@ begin
   return make_interval(secs => least(2 ^ least(attempts, 10), 300));
 end $$;
 
-revoke all on function app.retry_delay from public;
+revoke all on function app.retry_delay from public, anon, authenticated, service_role;
 grant execute on function app.retry_delay to service_role;
 
 -- worker/store_records.sql
@@ -3837,7 +3888,7 @@ begin
   end case;
 end $$;
 
-revoke all on function app.store_records from public;
+revoke all on function app.store_records from public, anon, authenticated, service_role;
 grant execute on function app.store_records to service_role;
 
 -- worker/update_records.sql
@@ -3871,7 +3922,7 @@ begin
   return updated;
 end $$;
 
-revoke all on function app.update_records from public;
+revoke all on function app.update_records from public, anon, authenticated, service_role;
 grant execute on function app.update_records to service_role;
 
 -- worker/upsert_records.sql
@@ -3899,7 +3950,7 @@ begin
   select count(*) filter (where s.is_new), count(*) filter (where not s.is_new) into inserted, updated from stored as s;
 end $$;
 
-revoke all on function app.upsert_records from public;
+revoke all on function app.upsert_records from public, anon, authenticated, service_role;
 grant execute on function app.upsert_records to service_role;
 
 -- api_key/public/create_api_key.sql
@@ -4106,7 +4157,7 @@ revoke all on function public.list_bulk_actions from public, anon, authenticated
 grant execute on function public.list_bulk_actions to anon, authenticated, service_role;
 
 -- bulk_action/public/preview_bulk_action.sql
--- Counts the executions that a bulk action would act on now (up to max_limit, at v_max 10,000) and returns the first of
+-- Counts the executions that a bulk action would act on now (up to max_limit, at most 10,000) and returns the first of
 -- them. Changes nothing. Returns {total_count, is_exact, sample: [{id, family, status, created_at}]}.
 create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
 returns jsonb

@@ -345,6 +345,74 @@ def test_condition__users_is_a_view(project: AdoptingProject) -> None:
     assert "-- public.users is not a table.\n-- Change this by hand." in project.error()
 
 
+CHILD_TABLES = {
+    "partitions": (
+        "create table public.users (id uuid primary key references auth.users, agency_id uuid)"
+        " partition by hash (id); create table public.users_0 partition of public.users"
+        " for values with (modulus 1, remainder 0);"
+    ),
+    "child table": (
+        "create table public.users (id uuid primary key references auth.users, agency_id uuid);"
+        " create table public.staff () inherits (public.users);"
+    ),
+}
+
+
+@pytest.mark.parametrize("tables", CHILD_TABLES)
+def test_condition__users_has_other_tables_below_it(project: AdoptingProject, tables: str) -> None:
+    project.run(CHILD_TABLES[tables])
+    project.run(
+        "alter table public.users enable row level security; revoke all on public.users from anon, authenticated"
+    )
+    assert "-- public.users has partitions or child tables" in project.error()
+
+
+def test_condition__agency_id_is_generated(project: AdoptingProject) -> None:
+    project.run(
+        "create table public.users (id uuid primary key references auth.users, profile jsonb,"
+        " agency_id uuid generated always as ((profile ->> 'agency_id')::uuid) stored);"
+        " alter table public.users enable row level security; revoke all on public.users from anon, authenticated;"
+        " grant update (profile) on public.users to authenticated"
+    )
+    assert "-- public.users.agency_id is generated from other columns" in project.error()
+
+
+def test_condition__users_writable_through_a_view(project: AdoptingProject) -> None:
+    project.run(GOOD)
+    project.run("create view public.profiles as select id, agency_id, full_name from public.users")
+    assert "alter view profiles set (security_invoker = true);" in project.repairs().replace(
+        "public.profiles", "profiles"
+    )
+    project.run(project.repairs())
+    project.push()
+
+
+def test_baseline__function_of_the_project_has_one_of_our_names(project: AdoptingProject) -> None:
+    project.run("create function public.list_models(page int) returns int language sql as 'select 1'")
+    assert "list_models(integer)" in project.error()
+
+
+PRIVILEGES = """
+select c.oid::regclass::text as name, acl.grantee::regrole::text as role, acl.privilege_type as privilege
+from pg_class as c, aclexplode(c.relacl) as acl where c.relnamespace = 'app'::regnamespace
+union all
+select p.oid::regprocedure::text, acl.grantee::regrole::text, acl.privilege_type
+from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as acl
+where p.pronamespace in ('app'::regnamespace, 'public'::regnamespace)
+order by 1, 2, 3
+"""
+
+
+def test_baseline__default_privileges_of_the_project_reach_nothing_of_ours(
+    postgres: Postgres, project: AdoptingProject
+) -> None:
+    project.run("alter default privileges grant all on tables to anon, authenticated, service_role")
+    project.run("alter default privileges grant all on functions to public, anon, authenticated, service_role")
+    project.push()
+    with built(postgres, [BASELINE]) as name, psycopg.connect(postgres.url(name), row_factory=dict_row) as usual:
+        assert project.all(PRIVILEGES) == usual.execute(PRIVILEGES).fetchall()
+
+
 def test_baseline__older_schema_present(project: AdoptingProject) -> None:
     project.run("create schema app; create table app.executions (id uuid);")
     with pytest.raises(psycopg.errors.RaiseException, match=r"app\.executions already exists.*Use a new project"):

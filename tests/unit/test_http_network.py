@@ -17,9 +17,10 @@ import pytest
 
 from functions._connections.errors import SourceRefused, SourceUnavailable
 from functions._local.source import RESOURCES, Source
+from functions._local.web_server import WebServer
 from functions.worker.connectors import open_source
 from functions.worker.connectors.http import Backoff, HttpConnector
-from functions.worker.connectors.http.network import ADDRESS_SECONDS, PooledTransport, PublicNetwork
+from functions.worker.connectors.http.network import ADDRESS_SECONDS, PooledTransport, PublicNetwork, make_client
 from tests.support.tls_server import TlsServer
 
 if TYPE_CHECKING:
@@ -320,3 +321,24 @@ def test_transport__httpcore_errors_become_httpx_errors(error: type[Exception]) 
     with pytest.raises(httpx.TransportError) as raised:
         asyncio.run(run())
     assert type(raised.value) is getattr(httpx, error.__name__)
+
+
+def test_client__cookies_are_not_kept() -> None:
+    received: list[str | None] = []
+
+    def respond(environ: Any, start_response: Any) -> list[bytes]:
+        received.append(environ.get("HTTP_COOKIE"))
+        start_response("200 OK", [("set-cookie", "sid=of-one-agency; Path=/"), ("content-length", "0")])
+        return [b""]
+
+    async def post_twice(url: str) -> None:
+        async with make_client(allow_private_addresses=True) as client:
+            for _ in range(2):
+                await client.post(url, content=b"{}")
+
+    server = WebServer(respond)
+    try:
+        asyncio.run(post_twice(server.url))
+    finally:
+        server.close()
+    assert received == [None, None]

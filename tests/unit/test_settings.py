@@ -96,3 +96,10 @@ def test_services__transport(transport: str, kind: type) -> None:
         assert "t0p" not in repr(made)
     finally:
         made.close()
+
+
+@pytest.mark.parametrize("password", ["se%zzcret", "hunter 2", "pa@ss"], ids=["percent", "space", "at sign"])
+def test_postgres_transport__password_not_percent_encoded(password: str) -> None:
+    with pytest.raises(ValueError, match="Percent-encode") as caught:
+        PostgresTransport(f"postgresql://a:{password}@127.0.0.1:9/x")
+    assert caught.value.__context__ is None

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from functions._shared import exact_json
 from functions._shared.errors import ApiError, database_unavailable, from_database
@@ -39,6 +40,8 @@ class PostgresTransport:
     """Threads share it."""
 
     def __init__(self, database_url: str) -> None:
+        """Opens no connection. Raises ValueError for an invalid URL."""
+        _require_sound_url(database_url)
         self._url = database_url
         self._idle = IdleConnections(IDLE_SECONDS)
 
@@ -96,6 +99,16 @@ class PostgresTransport:
             keepalives_count=3,
             tcp_user_timeout=15_000,
         )
+
+
+def _require_sound_url(url: str) -> None:
+    """Rejects what psycopg would quote in its errors, and so in the log: parts of a password that is not encoded."""
+    try:
+        is_sound = "@" not in str(conninfo_to_dict(url).get("host", ""))
+    except psycopg.ProgrammingError:
+        is_sound = False
+    if not is_sound:  # not inside the handler: its error quotes the URL
+        raise ValueError("DATABASE_URL is not a valid connection string. Percent-encode its password.")
 
 
 _IDENTIFY = (

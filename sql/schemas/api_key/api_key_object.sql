@@ -13,5 +13,5 @@ begin
     from app.api_keys as k where k.id = key_id);
 end $$;
 
-revoke all on function app.api_key_object from public;
+revoke all on function app.api_key_object from public, anon, authenticated, service_role;
 grant execute on function app.api_key_object to authenticated, service_role;

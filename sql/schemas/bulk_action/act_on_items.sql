@@ -41,5 +41,5 @@ begin
   skipped := cardinality(items) - done;
 end $$;
 
-revoke all on function app.act_on_items from public;
+revoke all on function app.act_on_items from public, anon, authenticated, service_role;
 grant execute on function app.act_on_items to service_role;

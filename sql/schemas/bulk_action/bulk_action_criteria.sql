@@ -32,5 +32,5 @@ begin
   return criteria;
 end $$;
 
-revoke all on function app.bulk_action_criteria from public;
+revoke all on function app.bulk_action_criteria from public, anon, authenticated, service_role;
 grant execute on function app.bulk_action_criteria to authenticated, service_role;

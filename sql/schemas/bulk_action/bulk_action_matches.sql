@@ -39,5 +39,5 @@ begin
   return v_ids;
 end $$;
 
-revoke all on function app.bulk_action_matches from public;
+revoke all on function app.bulk_action_matches from public, anon, authenticated, service_role;
 grant execute on function app.bulk_action_matches to authenticated, service_role;

@@ -36,5 +36,5 @@ begin
     'updated_at', greatest(job.created_at, job.started_at, job.finished_at));
 end $$;
 
-revoke all on function app.bulk_action_object from public;
+revoke all on function app.bulk_action_object from public, anon, authenticated, service_role;
 grant execute on function app.bulk_action_object to authenticated, service_role;

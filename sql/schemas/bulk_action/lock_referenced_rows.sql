@@ -21,5 +21,5 @@ begin
   order by d.id for share;
 end $$;
 
-revoke all on function app.lock_referenced_rows from public;
+revoke all on function app.lock_referenced_rows from public, anon, authenticated, service_role;
 grant execute on function app.lock_referenced_rows to service_role;

@@ -34,5 +34,5 @@ begin
   return v_id;
 end $$;
 
-revoke all on function app.restart_execution from public;
+revoke all on function app.restart_execution from public, anon, authenticated, service_role;
 grant execute on function app.restart_execution to service_role;

@@ -58,5 +58,5 @@ begin
     'schemas', schemas);
 end $$;
 
-revoke all on function app.bulk_sync_execution_object from public;
+revoke all on function app.bulk_sync_execution_object from public, anon, authenticated, service_role;
 grant execute on function app.bulk_sync_execution_object to authenticated, service_role;

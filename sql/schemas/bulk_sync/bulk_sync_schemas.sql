@@ -41,5 +41,5 @@ begin
     from unnest(names) with ordinality as n (name, position));
 end $$;
 
-revoke all on function app.bulk_sync_schemas from public;
+revoke all on function app.bulk_sync_schemas from public, anon, authenticated, service_role;
 grant execute on function app.bulk_sync_schemas to authenticated, service_role;

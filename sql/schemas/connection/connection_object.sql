@@ -21,5 +21,5 @@ begin
     'updated_at', connection.updated_at);
 end $$;
 
-revoke all on function app.connection_object from public;
+revoke all on function app.connection_object from public, anon, authenticated, service_role;
 grant execute on function app.connection_object to authenticated, service_role;

@@ -19,5 +19,5 @@ begin
     and t.config -> 'auth' -> 'type' = s.config -> 'auth' -> 'type';
 end $$;
 
-revoke all on function app.copy_secret_for_check from public;
+revoke all on function app.copy_secret_for_check from public, anon, authenticated, service_role;
 grant execute on function app.copy_secret_for_check to authenticated;

@@ -39,5 +39,5 @@ begin
   return connection;
 end $$;
 
-revoke all on function app.insert_connection from public;
+revoke all on function app.insert_connection from public, anon, authenticated, service_role;
 grant execute on function app.insert_connection to authenticated, service_role;

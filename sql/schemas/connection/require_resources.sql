@@ -18,5 +18,5 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_resources from public;
+revoke all on function app.require_resources from public, anon, authenticated, service_role;
 grant execute on function app.require_resources to authenticated, service_role;

@@ -11,5 +11,5 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_source from public;
+revoke all on function app.require_source from public, anon, authenticated, service_role;
 grant execute on function app.require_source to authenticated, service_role;

@@ -31,5 +31,5 @@ begin
     'finished_at', job.finished_at);
 end $$;
 
-revoke all on function app.historical_sync_object from public;
+revoke all on function app.historical_sync_object from public, anon, authenticated, service_role;
 grant execute on function app.historical_sync_object to authenticated, service_role;

@@ -27,5 +27,5 @@ begin
     (select jsonb_agg(distinct name) from jsonb_array_elements_text(resources) as name));
 end $$;
 
-revoke all on function app.historical_sync_spec from public;
+revoke all on function app.historical_sync_spec from public, anon, authenticated, service_role;
 grant execute on function app.historical_sync_spec to authenticated, service_role;

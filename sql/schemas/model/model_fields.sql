@@ -22,5 +22,5 @@ begin
     where wanted is null or wanted ? (f.value ->> 'name'));
 end $$;
 
-revoke all on function app.model_fields from public;
+revoke all on function app.model_fields from public, anon, authenticated, service_role;
 grant execute on function app.model_fields to authenticated, service_role;

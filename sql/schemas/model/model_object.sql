@@ -27,5 +27,5 @@ begin
     'updated_by', app.actor_object(model.updated_by));
 end $$;
 
-revoke all on function app.model_object from public;
+revoke all on function app.model_object from public, anon, authenticated, service_role;
 grant execute on function app.model_object to authenticated, service_role;

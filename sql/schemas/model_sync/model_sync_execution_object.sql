@@ -37,5 +37,5 @@ begin
     'cancelled_by', execution.cancelled_by);
 end $$;
 
-revoke all on function app.model_sync_execution_object from public;
+revoke all on function app.model_sync_execution_object from public, anon, authenticated, service_role;
 grant execute on function app.model_sync_execution_object to authenticated, service_role;

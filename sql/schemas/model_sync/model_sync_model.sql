@@ -20,5 +20,5 @@ begin
   return model;
 end $$;
 
-revoke all on function app.model_sync_model from public;
+revoke all on function app.model_sync_model from public, anon, authenticated, service_role;
 grant execute on function app.model_sync_model to authenticated, service_role;

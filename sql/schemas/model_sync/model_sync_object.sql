@@ -35,5 +35,5 @@ begin
     'updated_by', app.actor_object(sync.updated_by));
 end $$;
 
-revoke all on function app.model_sync_object from public;
+revoke all on function app.model_sync_object from public, anon, authenticated, service_role;
 grant execute on function app.model_sync_object to authenticated, service_role;

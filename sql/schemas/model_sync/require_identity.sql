@@ -23,5 +23,5 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_identity from public;
+revoke all on function app.require_identity from public, anon, authenticated, service_role;
 grant execute on function app.require_identity to authenticated, service_role;

@@ -19,5 +19,5 @@ begin
   return app.start_execution(source_check);
 end $$;
 
-revoke all on function app.start_source_check from public;
+revoke all on function app.start_source_check from public, anon, authenticated, service_role;
 grant execute on function app.start_source_check to authenticated, service_role;

@@ -38,5 +38,5 @@ begin
   end loop;
 end $$;
 
-revoke all on function app.require_args from public;
+revoke all on function app.require_args from public, anon, authenticated, service_role;
 grant execute on function app.require_args to authenticated, service_role;

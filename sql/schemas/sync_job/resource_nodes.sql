@@ -59,5 +59,5 @@ begin
   return nodes;
 end $$;
 
-revoke all on function app.resource_nodes from public;
+revoke all on function app.resource_nodes from public, anon, authenticated, service_role;
 grant execute on function app.resource_nodes to authenticated, service_role;

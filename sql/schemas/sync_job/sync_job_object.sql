@@ -18,5 +18,5 @@ begin
     'updated_at', job.updated_at);
 end $$;
 
-revoke all on function app.sync_job_object from public;
+revoke all on function app.sync_job_object from public, anon, authenticated, service_role;
 grant execute on function app.sync_job_object to authenticated, service_role;

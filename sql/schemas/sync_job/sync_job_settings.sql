@@ -19,5 +19,5 @@ begin
     'default_runtime_version', coalesce(default_runtime_version, 3));
 end $$;
 
-revoke all on function app.sync_job_settings from public;
+revoke all on function app.sync_job_settings from public, anon, authenticated, service_role;
 grant execute on function app.sync_job_settings to authenticated, service_role;

@@ -37,5 +37,5 @@ begin
       where d.agency_id = run.agency_id and d.id = run.definition_id));
 end $$;
 
-revoke all on function app.sync_job_run_object from public;
+revoke all on function app.sync_job_run_object from public, anon, authenticated, service_role;
 grant execute on function app.sync_job_run_object to authenticated, service_role;

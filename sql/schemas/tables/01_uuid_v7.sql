@@ -15,5 +15,5 @@ begin
   return pg_catalog.encode(bytes, 'hex')::uuid;
 end $$;
 
-revoke all on function app.uuid_v7 from public;
+revoke all on function app.uuid_v7 from public, anon, authenticated, service_role;
 grant execute on function app.uuid_v7 to authenticated, service_role;

@@ -13,5 +13,5 @@ select * from (values
   ('source_check',    'cancel',         interval '0',   404, 'created',   'created',   'running',     null,        'completed', 'failed', 'cancelled')
 ) as vocabulary (family, cancel_event, grace, foreign_status, queued, scheduled, running, cancelling, completed, failed, cancelled);
 
-revoke all on app.families from public;
+revoke all on app.families from public, anon, authenticated, service_role;
 grant select on app.families to authenticated, service_role;

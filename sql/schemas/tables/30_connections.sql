@@ -26,7 +26,7 @@ create index connections_with_secret_to_delete on app.connections (deleted_at) w
 create index connections_deleted on app.connections (deleted_at) where deleted_at is not null; -- for retention
 
 alter table app.connections enable row level security;
-revoke all on app.connections from public;
+revoke all on app.connections from public, anon, authenticated, service_role;
 grant select (id, agency_id, kind, name, config, created_at, created_by, updated_at, deleted_at)
   on app.connections to authenticated;
 grant insert (agency_id, kind, name, config, secret_id, created_by, deleted_at) on app.connections to authenticated;

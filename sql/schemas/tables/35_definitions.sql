@@ -30,7 +30,7 @@ create index definitions_by_source on app.definitions (agency_id, source_id);
 create index definitions_by_destination on app.definitions (agency_id, destination_id);
 
 alter table app.definitions enable row level security;
-revoke all on app.definitions from public;
+revoke all on app.definitions from public, anon, authenticated, service_role;
 grant select on app.definitions to authenticated;
 grant insert (agency_id, kind, name, source_id, destination_id, active, settings, created_by, updated_by)
   on app.definitions to authenticated;

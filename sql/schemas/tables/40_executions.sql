@@ -82,7 +82,7 @@ create index executions_by_destination on app.executions (agency_id, destination
 create index executions_retry_of on app.executions (agency_id, retry_of) where retry_of is not null;
 
 alter table app.executions enable row level security;
-revoke all on app.executions from public;
+revoke all on app.executions from public, anon, authenticated, service_role;
 grant select on app.executions to authenticated;
 grant insert (agency_id, family, definition_id, connection_id, destination_id, concurrency_key,
   spec, retry_of, run_at, checkpoint, progress, reason)

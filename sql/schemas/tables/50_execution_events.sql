@@ -21,5 +21,5 @@ create table app.execution_events (
 );
 
 alter table app.execution_events enable row level security;
-revoke all on app.execution_events from public;
+revoke all on app.execution_events from public, anon, authenticated, service_role;
 grant select on app.execution_events to authenticated, service_role;

@@ -15,6 +15,6 @@ create table app.records (
 );
 
 alter table app.records enable row level security;
-revoke all on app.records from public;
+revoke all on app.records from public, anon, authenticated, service_role;
 grant select on app.records to authenticated;
 grant select, insert, update on app.records to service_role;

@@ -20,6 +20,6 @@ create table app.execution_resources (
 ) with (fillfactor = 70);
 
 alter table app.execution_resources enable row level security;
-revoke all on app.execution_resources from public;
+revoke all on app.execution_resources from public, anon, authenticated, service_role;
 grant select on app.execution_resources to authenticated;
 grant select, insert, update on app.execution_resources to service_role;

@@ -26,6 +26,6 @@ create unique index deliveries_one_in_progress on app.deliveries (execution_id) 
 create index deliveries_due on app.deliveries (due_at) where status = 'queued';
 
 alter table app.deliveries enable row level security;
-revoke all on app.deliveries from public;
+revoke all on app.deliveries from public, anon, authenticated, service_role;
 grant select on app.deliveries to authenticated;
 grant select, insert, update on app.deliveries to service_role;

@@ -17,7 +17,7 @@ create table app.idempotency_keys (
 create index idempotency_keys_age on app.idempotency_keys (created_at);
 
 alter table app.idempotency_keys enable row level security;
-revoke all on app.idempotency_keys from public;
+revoke all on app.idempotency_keys from public, anon, authenticated, service_role;
 grant select, insert, delete on app.idempotency_keys to authenticated;
 -- The reaper only deletes, but its `for update` requires UPDATE.
 grant select, insert, update, delete on app.idempotency_keys to service_role;

@@ -1,4 +1,4 @@
--- Keys with which an agency's own servers call. They are shown once and stored as a hash; 256 random bits need no slow hash.
+-- Keys with which an agency's own servers call. They are shown once and stored as a hash; 244 random bits need no slow hash.
 -- Bound: none per agency; lists end at 1,000.
 -- Purge: none. Revoked keys stay.
 -- Deletion: deleting an agency is rejected while it has keys. Executions, definitions and connections do not refer to them.
@@ -18,7 +18,7 @@ create table app.api_keys (
 create index api_keys_agency on app.api_keys (agency_id, created_at desc);
 
 alter table app.api_keys enable row level security;
-revoke all on app.api_keys from public;
+revoke all on app.api_keys from public, anon, authenticated, service_role;
 grant select (id, agency_id, name, hint, created_at, created_by, last_used_at, revoked_at, revoked_by)
   on app.api_keys to authenticated;
 grant insert (agency_id, name, hash, hint, created_by) on app.api_keys to authenticated;

@@ -36,6 +36,6 @@ create index bulk_action_items_to_do on app.bulk_action_items (execution_id, ite
 
 alter table app.bulk_actions enable row level security;
 alter table app.bulk_action_items enable row level security;
-revoke all on app.bulk_actions, app.bulk_action_items from public;
+revoke all on app.bulk_actions, app.bulk_action_items from public, anon, authenticated, service_role;
 grant select on app.bulk_actions, app.bulk_action_items to authenticated;
 grant select, insert, update on app.bulk_actions, app.bulk_action_items to service_role;

@@ -19,5 +19,5 @@ begin
   return webhook;
 end $$;
 
-revoke all on function app.find_webhook from public;
+revoke all on function app.find_webhook from public, anon, authenticated, service_role;
 grant execute on function app.find_webhook to authenticated, service_role;

@@ -15,5 +15,5 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_webhook from public;
+revoke all on function app.require_webhook from public, anon, authenticated, service_role;
 grant execute on function app.require_webhook to authenticated, service_role;

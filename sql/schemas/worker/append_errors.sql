@@ -16,5 +16,5 @@ begin
     where position <= 100);
 end $$;
 
-revoke all on function app.append_errors from public;
+revoke all on function app.append_errors from public, anon, authenticated, service_role;
 grant execute on function app.append_errors to service_role;

@@ -15,5 +15,5 @@ begin
   return inserted;
 end $$;
 
-revoke all on function app.append_records from public;
+revoke all on function app.append_records from public, anon, authenticated, service_role;
 grant execute on function app.append_records to service_role;

@@ -57,5 +57,5 @@ begin
   into completed, claimed from changed as c;
 end $$;
 
-revoke all on function app.complete_and_claim from public;
+revoke all on function app.complete_and_claim from public, anon, authenticated, service_role;
 grant execute on function app.complete_and_claim to service_role;

@@ -13,5 +13,5 @@ begin
   return coalesce(delivered, 0);
 end $$;
 
-revoke all on function app.complete_delivery from public;
+revoke all on function app.complete_delivery from public, anon, authenticated, service_role;
 grant execute on function app.complete_delivery to service_role;

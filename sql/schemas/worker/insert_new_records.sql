@@ -18,5 +18,5 @@ begin
   return inserted;
 end $$;
 
-revoke all on function app.insert_new_records from public;
+revoke all on function app.insert_new_records from public, anon, authenticated, service_role;
 grant execute on function app.insert_new_records to service_role;

@@ -14,5 +14,5 @@ begin
   end;
 end $$;
 
-revoke all on function app.lease_result from public;
+revoke all on function app.lease_result from public, anon, authenticated, service_role;
 grant execute on function app.lease_result to service_role;

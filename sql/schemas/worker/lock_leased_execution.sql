@@ -14,5 +14,5 @@ begin
   return null;
 end $$;
 
-revoke all on function app.lock_leased_execution from public;
+revoke all on function app.lock_leased_execution from public, anon, authenticated, service_role;
 grant execute on function app.lock_leased_execution to service_role;

@@ -42,5 +42,5 @@ begin
   return jsonb_build_object('released', released, 'failed', failed, 'cancelled', cancelled);
 end $$;
 
-revoke all on function app.reap_executions from public;
+revoke all on function app.reap_executions from public, anon, authenticated, service_role;
 grant execute on function app.reap_executions to service_role;

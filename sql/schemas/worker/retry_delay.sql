@@ -9,5 +9,5 @@ begin
   return make_interval(secs => least(2 ^ least(attempts, 10), 300));
 end $$;
 
-revoke all on function app.retry_delay from public;
+revoke all on function app.retry_delay from public, anon, authenticated, service_role;
 grant execute on function app.retry_delay to service_role;

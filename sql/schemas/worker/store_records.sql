@@ -33,5 +33,5 @@ begin
   end case;
 end $$;
 
-revoke all on function app.store_records from public;
+revoke all on function app.store_records from public, anon, authenticated, service_role;
 grant execute on function app.store_records to service_role;

@@ -28,5 +28,5 @@ begin
   return updated;
 end $$;
 
-revoke all on function app.update_records from public;
+revoke all on function app.update_records from public, anon, authenticated, service_role;
 grant execute on function app.update_records to service_role;

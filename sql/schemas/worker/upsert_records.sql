@@ -22,5 +22,5 @@ begin
   select count(*) filter (where s.is_new), count(*) filter (where not s.is_new) into inserted, updated from stored as s;
 end $$;
 
-revoke all on function app.upsert_records from public;
+revoke all on function app.upsert_records from public, anon, authenticated, service_role;
 grant execute on function app.upsert_records to service_role;

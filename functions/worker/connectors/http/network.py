@@ -18,6 +18,7 @@ import httpx
 
 from functions._connections.addresses import is_public
 from functions._connections.errors import SourceRefused
+from functions._shared.http_client import NoCookies
 
 if TYPE_CHECKING:
     import ssl
@@ -41,10 +42,11 @@ _ERRORS: Final = (
 
 def make_client(*, allow_private_addresses: bool) -> httpx.AsyncClient:
     """A client that ignores the environment's proxies and certificates in any case: a customer's credentials must not
-    pass through them, and a proxy would connect to addresses that were not checked.
+    pass through them, and a proxy would connect to addresses that were not checked. It keeps no cookies, because it
+    serves every agency.
     """
     transport = PooledTransport(None if allow_private_addresses else PublicNetwork())
-    return httpx.AsyncClient(transport=transport, trust_env=False)
+    return httpx.AsyncClient(transport=transport, trust_env=False, cookies=NoCookies())
 
 
 async def resolve(host: str) -> list[str]:

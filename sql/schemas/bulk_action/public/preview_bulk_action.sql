@@ -1,4 +1,4 @@
--- Counts the executions that a bulk action would act on now (up to max_limit, at v_max 10,000) and returns the first of
+-- Counts the executions that a bulk action would act on now (up to max_limit, at most 10,000) and returns the first of
 -- them. Changes nothing. Returns {total_count, is_exact, sample: [{id, family, status, created_at}]}.
 create or replace function public.preview_bulk_action(criteria jsonb, max_limit int default 10000)
 returns jsonb

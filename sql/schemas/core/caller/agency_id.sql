@@ -9,5 +9,5 @@ begin
   return (select identity.agency_id from app.identify() as identity where identity.is_live);
 end $$;
 
-revoke all on function app.agency_id from public;
+revoke all on function app.agency_id from public, anon, authenticated, service_role;
 grant execute on function app.agency_id to authenticated;

@@ -9,5 +9,5 @@ begin
   return nullif(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-agency-key', '');
 end $$;
 
-revoke all on function app.agency_key from public;
+revoke all on function app.agency_key from public, anon, authenticated, service_role;
 grant execute on function app.agency_key to anon;

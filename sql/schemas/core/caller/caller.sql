@@ -34,5 +34,5 @@ begin
   return (identity.agency_id, coalesce('user:' || identity.user_id, 'api_key:' || identity.api_key_id))::app.caller;
 end $$;
 
-revoke all on function app.caller from public;
+revoke all on function app.caller from public, anon, authenticated, service_role;
 grant execute on function app.caller to anon, authenticated, service_role;

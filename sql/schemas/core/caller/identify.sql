@@ -32,5 +32,5 @@ begin
   is_live := coalesce(is_live, false);
 end $$;
 
-revoke all on function app.identify from public;
+revoke all on function app.identify from public, anon, authenticated, service_role;
 grant execute on function app.identify to anon, authenticated;

@@ -9,5 +9,5 @@ begin
   return left(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 100);
 end $$;
 
-revoke all on function app.request_id from public;
+revoke all on function app.request_id from public, anon, authenticated, service_role;
 grant execute on function app.request_id to authenticated, service_role;

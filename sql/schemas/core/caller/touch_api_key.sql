@@ -15,5 +15,5 @@ begin
     for update skip locked);
 end $$;
 
-revoke all on function app.touch_api_key from public;
+revoke all on function app.touch_api_key from public, anon, authenticated, service_role;
 grant execute on function app.touch_api_key to anon;

@@ -9,5 +9,5 @@ begin
   return jsonb_build_object('id', split_part(actor, ':', 2), 'type', split_part(actor, ':', 1), 'name', actor);
 end $$;
 
-revoke all on function app.actor_object from public;
+revoke all on function app.actor_object from public, anon, authenticated, service_role;
 grant execute on function app.actor_object to authenticated, service_role;

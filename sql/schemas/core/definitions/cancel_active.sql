@@ -20,5 +20,5 @@ begin
   return case when active.status = 'cancelled' then active end;
 end $$;
 
-revoke all on function app.cancel_active from public;
+revoke all on function app.cancel_active from public, anon, authenticated, service_role;
 grant execute on function app.cancel_active to authenticated, service_role;

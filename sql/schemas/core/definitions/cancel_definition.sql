@@ -24,5 +24,5 @@ begin
   return app.save_idempotent_response(caller, 'cancel_' || kind, request, response);
 end $$;
 
-revoke all on function app.cancel_definition from public;
+revoke all on function app.cancel_definition from public, anon, authenticated, service_role;
 grant execute on function app.cancel_definition to authenticated, service_role;

@@ -22,5 +22,5 @@ begin
   return definition;
 end $$;
 
-revoke all on function app.delete_definition from public;
+revoke all on function app.delete_definition from public, anon, authenticated, service_role;
 grant execute on function app.delete_definition to authenticated, service_role;

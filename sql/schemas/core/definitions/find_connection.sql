@@ -23,5 +23,5 @@ begin
   return connection;
 end $$;
 
-revoke all on function app.find_connection from public;
+revoke all on function app.find_connection from public, anon, authenticated, service_role;
 grant execute on function app.find_connection to authenticated, service_role;

@@ -23,5 +23,5 @@ begin
   return definition;
 end $$;
 
-revoke all on function app.find_definition from public;
+revoke all on function app.find_definition from public, anon, authenticated, service_role;
 grant execute on function app.find_definition to authenticated, service_role;

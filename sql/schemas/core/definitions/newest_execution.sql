@@ -16,5 +16,5 @@ begin
   return execution;
 end $$;
 
-revoke all on function app.newest_execution from public;
+revoke all on function app.newest_execution from public, anon, authenticated, service_role;
 grant execute on function app.newest_execution to authenticated, service_role;

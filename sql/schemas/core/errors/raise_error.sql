@@ -9,5 +9,5 @@ begin
   raise exception using errcode = 'PT' || http_status, message = code, detail = message, hint = details::text;
 end $$;
 
-revoke all on function app.raise_error from public;
+revoke all on function app.raise_error from public, anon, authenticated, service_role;
 grant execute on function app.raise_error to anon, authenticated, service_role;

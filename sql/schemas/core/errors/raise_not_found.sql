@@ -16,5 +16,5 @@ begin
   perform app.raise_error(404, noun || '_not_found', 'There is no ' || noun || ' with this id.');
 end $$;
 
-revoke all on function app.raise_not_found from public;
+revoke all on function app.raise_not_found from public, anon, authenticated, service_role;
 grant execute on function app.raise_not_found to authenticated, service_role;

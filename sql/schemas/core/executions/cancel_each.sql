@@ -18,5 +18,5 @@ begin
   end loop;
 end $$;
 
-revoke all on function app.cancel_each from public;
+revoke all on function app.cancel_each from public, anon, authenticated, service_role;
 grant execute on function app.cancel_each to authenticated, service_role;

@@ -45,5 +45,5 @@ begin
   return execution;
 end $$;
 
-revoke all on function app.cancel_execution from public;
+revoke all on function app.cancel_execution from public, anon, authenticated, service_role;
 grant execute on function app.cancel_execution to authenticated, service_role;

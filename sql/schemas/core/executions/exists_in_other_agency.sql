@@ -15,5 +15,5 @@ begin
   end;
 end $$;
 
-revoke all on function app.exists_in_other_agency from public;
+revoke all on function app.exists_in_other_agency from public, anon, authenticated, service_role;
 grant execute on function app.exists_in_other_agency to authenticated, service_role;

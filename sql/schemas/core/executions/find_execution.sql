@@ -21,5 +21,5 @@ begin
   perform app.raise_error(404, family || '_not_found', 'There is no ' || replace(family, '_', ' ') || ' with this id.');
 end $$;
 
-revoke all on function app.find_execution from public;
+revoke all on function app.find_execution from public, anon, authenticated, service_role;
 grant execute on function app.find_execution to authenticated, service_role;

@@ -26,5 +26,5 @@ begin
   return statuses;
 end $$;
 
-revoke all on function app.internal_statuses from public;
+revoke all on function app.internal_statuses from public, anon, authenticated, service_role;
 grant execute on function app.internal_statuses to authenticated, service_role;

@@ -23,5 +23,5 @@ begin
   end;
 end $$;
 
-revoke all on function app.public_status from public;
+revoke all on function app.public_status from public, anon, authenticated, service_role;
 grant execute on function app.public_status to authenticated, service_role;

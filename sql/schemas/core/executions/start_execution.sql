@@ -36,5 +36,5 @@ begin
   return started;
 end $$;
 
-revoke all on function app.start_execution from public;
+revoke all on function app.start_execution from public, anon, authenticated, service_role;
 grant execute on function app.start_execution to authenticated, service_role;

@@ -37,5 +37,5 @@ begin
   return stored.response;
 end $$;
 
-revoke all on function app.get_idempotent_response from public;
+revoke all on function app.get_idempotent_response from public, anon, authenticated, service_role;
 grant execute on function app.get_idempotent_response to authenticated, service_role;

@@ -13,5 +13,5 @@ begin
   return response;
 end $$;
 
-revoke all on function app.save_idempotent_response from public;
+revoke all on function app.save_idempotent_response from public, anon, authenticated, service_role;
 grant execute on function app.save_idempotent_response to authenticated, service_role;

@@ -28,5 +28,5 @@ begin
   end if;
 end $$;
 
-revoke all on function app.definitions_page from public;
+revoke all on function app.definitions_page from public, anon, authenticated, service_role;
 grant execute on function app.definitions_page to authenticated, service_role;

@@ -33,5 +33,5 @@ begin
   ids := ids[:size];
 end $$;
 
-revoke all on function app.executions_page from public;
+revoke all on function app.executions_page from public, anon, authenticated, service_role;
 grant execute on function app.executions_page to authenticated, service_role;

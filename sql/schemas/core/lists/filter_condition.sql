@@ -45,5 +45,5 @@ begin
   return condition;
 end $$;
 
-revoke all on function app.filter_condition from public;
+revoke all on function app.filter_condition from public, anon, authenticated, service_role;
 grant execute on function app.filter_condition to authenticated, service_role;

@@ -38,5 +38,5 @@ begin
   end if;
 end $$;
 
-revoke all on function app.filtered_page from public;
+revoke all on function app.filtered_page from public, anon, authenticated, service_role;
 grant execute on function app.filtered_page to authenticated, service_role;

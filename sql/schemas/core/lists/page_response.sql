@@ -10,5 +10,5 @@ begin
     'result', coalesce(result, '[]'), 'next_cursor', next_cursor, 'prev_cursor', prev_cursor, 'limit', size);
 end $$;
 
-revoke all on function app.page_response from public;
+revoke all on function app.page_response from public, anon, authenticated, service_role;
 grant execute on function app.page_response to authenticated, service_role;

@@ -9,5 +9,5 @@ begin
   return case when "limit" between 1 and max_size then "limit" else max_size end;
 end $$;
 
-revoke all on function app.page_size from public;
+revoke all on function app.page_size from public, anon, authenticated, service_role;
 grant execute on function app.page_size to authenticated, service_role;

@@ -9,5 +9,5 @@ begin
   return translate(encode(convert_to(jsonb_build_array(extract(epoch from updated_at)::numeric(20, 6), id)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
 end $$;
 
-revoke all on function app.page_token from public;
+revoke all on function app.page_token from public, anon, authenticated, service_role;
 grant execute on function app.page_token to authenticated, service_role;

@@ -23,5 +23,5 @@ exception when data_exception then
   perform app.raise_error(400, 'invalid_page_token', 'Invalid page_token. Start again without one.');
 end $$;
 
-revoke all on function app.read_page_token from public;
+revoke all on function app.read_page_token from public, anon, authenticated, service_role;
 grant execute on function app.read_page_token to authenticated, service_role;

@@ -12,5 +12,5 @@ begin
   return (lpad(to_hex(milliseconds), 12, '0') || repeat('0', 20))::uuid;
 end $$;
 
-revoke all on function app.uuid_v7_floor from public;
+revoke all on function app.uuid_v7_floor from public, anon, authenticated, service_role;
 grant execute on function app.uuid_v7_floor to authenticated, service_role;

@@ -25,4 +25,4 @@ begin
   return null;
 end $$;
 
-revoke all on function app.delete_secret from public;
+revoke all on function app.delete_secret from public, anon, authenticated, service_role;

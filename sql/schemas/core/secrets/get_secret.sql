@@ -29,5 +29,5 @@ begin
   return jsonb_build_object('secret', case when jsonb_typeof(secret.value) = 'object' then secret.value else '{}' end);
 end $$;
 
-revoke all on function app.get_secret from public;
+revoke all on function app.get_secret from public, anon, authenticated, service_role;
 grant execute on function app.get_secret to service_role;

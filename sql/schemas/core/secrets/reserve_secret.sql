@@ -17,5 +17,5 @@ begin
   return reserved;
 end $$;
 
-revoke all on function app.reserve_secret from public;
+revoke all on function app.reserve_secret from public, anon, authenticated, service_role;
 grant execute on function app.reserve_secret to authenticated;

@@ -13,5 +13,5 @@ begin
     where s.id = secret_fingerprint.id and s.agency_id = app.agency_id());
 end $$;
 
-revoke all on function app.secret_fingerprint from public;
+revoke all on function app.secret_fingerprint from public, anon, authenticated, service_role;
 grant execute on function app.secret_fingerprint to authenticated, service_role;

@@ -25,5 +25,5 @@ begin
   return v_id;
 end $$;
 
-revoke all on function app.store_secret from public;
+revoke all on function app.store_secret from public, anon, authenticated, service_role;
 grant execute on function app.store_secret to authenticated;

@@ -17,5 +17,5 @@ begin
   return id;
 end $$;
 
-revoke all on function app.use_secret from public;
+revoke all on function app.use_secret from public, anon, authenticated, service_role;
 grant execute on function app.use_secret to authenticated;

@@ -19,7 +19,8 @@ begin
     ),
     -- The columns that are relied on; attnum is null where one is missing.
     required as (
-      select t.oid, t.name, column_name, a.attnum, format_type(a.atttypid, a.atttypmod) as type, a.attacl
+      select t.oid, t.name, column_name, a.attnum, format_type(a.atttypid, a.atttypmod) as type,
+        a.attgenerated, a.attacl
       from (values ('public.users', 'id'), ('public.users', 'agency_id'), ('public.agencies', 'id'))
         as r (table_name, column_name)
       join adopted as t on t.name = r.table_name
@@ -44,6 +45,10 @@ begin
   select t.name || ' is not a table.', null
   from adopted as t where t.relkind not in ('r', 'p')
   union all
+  select t.name || ' has partitions or child tables, which have grants and policies of their own.', null
+  from adopted as t
+  where t.relkind = 'p' or exists (select from pg_inherits as i where t.oid in (i.inhparent, i.inhrelid))
+  union all
   select format('%s.%s does not exist.', r.name, r.column_name),
     format('alter table %s add column %I uuid;', r.name, r.column_name)
   from required as r where r.attnum is null
@@ -51,6 +56,9 @@ begin
   select format('%s.%s has the type %s, not uuid.', r.name, r.column_name, r.type),
     format('alter table %1$s alter column %2$I type uuid using %2$I::text::uuid;', r.name, r.column_name)
   from required as r where r.type <> 'uuid'
+  union all
+  select format('%s.%s is generated from other columns, which callers may be able to change.', r.name, r.column_name), null
+  from required as r where r.attgenerated <> ''
   union all
   select r.name || '.id is not unique.', format('alter table %s add unique (id);', r.name)
   from required as r
@@ -69,7 +77,7 @@ begin
       and f.conkey = array[r.attnum] and f.confkey = array[a.attnum])
   union all
   select t.name || ' has no row-level security.', format('alter table %s enable row level security;', t.name)
-  from adopted as t where t.relkind in ('r', 'p') and not t.relrowsecurity
+  from adopted as t where t.relkind = 'r' and not t.relrowsecurity
   union all
   -- The privilege is taken from the table and granted again on every other column.
   select format('%s may %s id and agency_id of %s, through a grant on the table.', roles.list, roles.privilege, roles.name),
@@ -92,8 +100,21 @@ begin
     select c.name, c.column_name, c.privilege,
       string_agg(case c.grantee when 0 then 'public' else c.grantee::regrole::text end, ', ' order by c.grantee) as list
     from column_grants as c group by c.name, c.column_name, c.privilege
-  ) as g;
+  ) as g
+  union all
+  -- A view reads and writes with its owner's privileges, unless it says otherwise.
+  select format('public.users can be changed through the view %s.', v.oid::regclass),
+    format('alter view %s set (security_invoker = true);', v.oid::regclass)
+  from pg_class as v
+  where v.relkind = 'v' and pg_relation_is_updatable(v.oid, true) & 12 <> 0
+    and not coalesce(v.reloptions && array['security_invoker=true', 'security_invoker=on'], false)
+    and exists (
+      select from pg_rewrite as r
+      join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+      where r.ev_class = v.oid and d.refobjid = to_regclass('public.users'))
+    and (has_any_column_privilege('anon', v.oid, 'insert, update')
+      or has_any_column_privilege('authenticated', v.oid, 'insert, update'));
 end $$;
 
-revoke all on function app.check_adopted_tables from public;
+revoke all on function app.check_adopted_tables from public, anon, authenticated, service_role;
 grant execute on function app.check_adopted_tables to service_role;

@@ -9,4 +9,4 @@ begin
   return null;
 end $$;
 
-revoke all on function app.drop_events from public;
+revoke all on function app.drop_events from public, anon, authenticated, service_role;

@@ -15,4 +15,4 @@ begin
   return old;
 end $$;
 
-revoke all on function app.guard_deletion from public;
+revoke all on function app.guard_deletion from public, anon, authenticated, service_role;

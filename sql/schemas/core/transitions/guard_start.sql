@@ -26,4 +26,4 @@ begin
   return new;
 end $$;
 
-revoke all on function app.guard_start from public;
+revoke all on function app.guard_start from public, anon, authenticated, service_role;

@@ -66,4 +66,4 @@ begin
   return v_row;
 end $$;
 
-revoke all on function app.guard_transition from public;
+revoke all on function app.guard_transition from public, anon, authenticated, service_role;

@@ -40,4 +40,4 @@ begin
   return new;
 end $$;
 
-revoke all on function app.guard_update from public;
+revoke all on function app.guard_update from public, anon, authenticated, service_role;

@@ -16,5 +16,5 @@ begin
     and coalesce(nullif(execution.spec -> 'events_to_send', 'null') ? event, true);
 end $$;
 
-revoke all on function app.is_subscribed from public;
+revoke all on function app.is_subscribed from public, anon, authenticated, service_role;
 grant execute on function app.is_subscribed to service_role;

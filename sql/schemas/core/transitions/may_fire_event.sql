@@ -15,5 +15,5 @@ begin
   return current_user <> 'authenticated';
 end $$;
 
-revoke all on function app.may_fire_event from public;
+revoke all on function app.may_fire_event from public, anon, authenticated, service_role;
 grant execute on function app.may_fire_event to authenticated, service_role;

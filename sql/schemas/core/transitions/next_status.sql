@@ -21,5 +21,5 @@ begin
   end;
 end $$;
 
-revoke all on function app.next_status from public;
+revoke all on function app.next_status from public, anon, authenticated, service_role;
 grant execute on function app.next_status to authenticated, service_role;

@@ -29,4 +29,4 @@ begin
   return null;
 end $$;
 
-revoke all on function app.record_event from public;
+revoke all on function app.record_event from public, anon, authenticated, service_role;

@@ -12,4 +12,4 @@ begin
   return null;
 end $$;
 
-revoke all on function app.reject_audit_change from public;
+revoke all on function app.reject_audit_change from public, anon, authenticated, service_role;

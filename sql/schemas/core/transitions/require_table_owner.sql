@@ -11,4 +11,4 @@ begin
   end if;
 end $$;
 
-revoke all on function app.require_table_owner from public;
+revoke all on function app.require_table_owner from public, anon, authenticated, service_role;

@@ -20,5 +20,5 @@ begin
   return (app.caller()).actor;
 end $$;
 
-revoke all on function app.resolve_actor from public;
+revoke all on function app.resolve_actor from public, anon, authenticated, service_role;
 grant execute on function app.resolve_actor to authenticated, service_role;

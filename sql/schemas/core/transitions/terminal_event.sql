@@ -12,5 +12,5 @@ begin
     from app.families as f where f.family = execution.family);
 end $$;
 
-revoke all on function app.terminal_event from public;
+revoke all on function app.terminal_event from public, anon, authenticated, service_role;
 grant execute on function app.terminal_event to service_role;
