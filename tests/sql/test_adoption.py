@@ -388,8 +388,8 @@ def test_condition__users_writable_through_a_view(project: AdoptingProject) -> N
 
 
 def test_baseline__function_of_the_project_has_one_of_our_names(project: AdoptingProject) -> None:
-    project.run("create function public.list_models(page int) returns int language sql as 'select 1'")
-    assert "list_models(integer)" in project.error()
+    project.run("create function public.cancel_sync_job(page int) returns int language sql as 'select 1'")
+    assert "cancel_sync_job(integer)" in project.error()
 
 
 PRIVILEGES = """
