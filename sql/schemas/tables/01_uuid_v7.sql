@@ -6,12 +6,13 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  milliseconds constant bytea := substring(
-    pg_catalog.int8send((extract(epoch from pg_catalog.clock_timestamp()) * 1000)::bigint) from 3);
+  -- The twelve bits behind the milliseconds are a fraction of one, so that ids of the same millisecond are ordered too.
+  microseconds constant bigint := (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::bigint;
+  fraction constant int := (microseconds % 1000 * 4096 / 1000)::int;
+  milliseconds constant bytea := substring(pg_catalog.int8send(microseconds / 1000) from 3);
   bytes bytea := overlay(pg_catalog.uuid_send(pg_catalog.gen_random_uuid()) placing milliseconds from 1 for 6);
 begin
-  -- A random uuid is version 4 (0100); 7 is 0111.
-  bytes := pg_catalog.set_bit(pg_catalog.set_bit(bytes, 52, 1), 53, 1);
+  bytes := pg_catalog.set_byte(pg_catalog.set_byte(bytes, 6, 112 + (fraction >> 8)), 7, fraction & 255); -- version 7
   return pg_catalog.encode(bytes, 'hex')::uuid;
 end $$;
 

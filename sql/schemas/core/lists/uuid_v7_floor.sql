@@ -7,7 +7,7 @@ strict
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  milliseconds constant bigint := least(greatest(extract(epoch from at) * 1000, 0), 281474976710655);
+  milliseconds constant bigint := floor(least(greatest(extract(epoch from at) * 1000, 0), 281474976710655));
 begin
   return (lpad(to_hex(milliseconds), 12, '0') || repeat('0', 20))::uuid;
 end $$;
